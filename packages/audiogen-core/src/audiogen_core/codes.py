@@ -1,0 +1,163 @@
+"""What a codec makes: `Codes` (discrete) and `Latents` (continuous), and their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import CodesError
+from audiogen_core.files import atomic_path
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """The codes of one clip.
+
+    values         int32 (codebooks, frames), each in [0, codebook_size)
+    codebook_size  entries in one codebook
+    frame_rate     frames per second, Hz
+    codec          id of the codec that made them; decoding with another is refused
+    length         samples of the original clip, or None; the decoded clip is trimmed to it
+    scales         float32 (chunks,) loudness of each chunk, for codecs that normalise; else None
+
+    Raises CodesError when values are misshapen, not integers or out of range.
+    """
+
+    values: NDArray[np.int32]
+    codebook_size: int
+    frame_rate: float
+    codec: str
+    length: int | None = None
+    scales: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values)
+        if values.ndim != 2 or values.shape[0] == 0:
+            raise CodesError(f"codes must be (codebooks, frames), got shape {values.shape}")
+        if not np.issubdtype(values.dtype, np.integer):
+            raise CodesError(f"codes must be integers, got {values.dtype}")
+        if values.size and (values.min() < 0 or values.max() >= self.codebook_size):
+            raise CodesError(
+                f"codes must lie in [0, {self.codebook_size}), got {values.min()} to {values.max()}; "
+                "were they made by another codec?"
+            )
+        values = np.array(values, dtype=np.int32)
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+
+    @property
+    def codebooks(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def frames(self) -> int:
+        return int(self.values.shape[1])
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.frames / self.frame_rate
+
+    def save(self, path: str | Path) -> Path:
+        """Write as safetensors, atomically. Returns the path."""
+        arrays: dict[str, NDArray[Any]] = {"codes": self.values}
+        if self.scales is not None:
+            arrays["scales"] = np.asarray(self.scales, np.float32)
+        facts = {
+            "codebook_size": self.codebook_size,
+            "frame_rate": self.frame_rate,
+            "codec": self.codec,
+            "length": self.length,
+        }
+        return _save(Path(path), "codes", arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Codes:
+        """Read what `save` wrote. Raises CodesError."""
+        arrays, facts = _load(Path(path), "codes")
+        try:
+            return cls(
+                values=arrays["codes"],
+                codebook_size=int(facts["codebook_size"]),
+                frame_rate=float(facts["frame_rate"]),
+                codec=str(facts["codec"]),
+                length=None if facts["length"] is None else int(facts["length"]),
+                scales=arrays.get("scales"),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CodesError(f"{path}: the description of the codes is damaged ({error})") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """The continuous latents of one clip: float32 (channels, frames) at `frame_rate` Hz."""
+
+    values: NDArray[np.float32]
+    frame_rate: float
+    autoencoder: str
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        values = np.array(self.values, dtype=np.float32)
+        if values.ndim != 2 or values.shape[0] == 0:
+            raise CodesError(f"latents must be (channels, frames), got shape {values.shape}")
+        if not np.isfinite(values).all():
+            raise CodesError("latents must be finite, got NaN or infinity")
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as safetensors, atomically. Returns the path."""
+        facts = {"frame_rate": self.frame_rate, "autoencoder": self.autoencoder, "length": self.length}
+        return _save(Path(path), "latents", {"latents": self.values}, facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Latents:
+        """Read what `save` wrote. Raises CodesError."""
+        arrays, facts = _load(Path(path), "latents")
+        try:
+            return cls(
+                values=arrays["latents"],
+                frame_rate=float(facts["frame_rate"]),
+                autoencoder=str(facts["autoencoder"]),
+                length=None if facts["length"] is None else int(facts["length"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CodesError(f"{path}: the description of the latents is damaged ({error})") from error
+
+
+def _save(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, object]) -> Path:
+    from safetensors.numpy import save
+
+    payload = save(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+        metadata={"audiogen": kind, "facts": json.dumps(facts)},
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(payload)
+    return path
+
+
+def _load(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CodesError(f"{path}: no such file") from error
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise CodesError(f"{path}: not a file of {kind} ({error})") from error
+    if metadata.get("audiogen") != kind:
+        raise CodesError(f"{path}: a safetensors file, but not one of audiogen {kind}")
+    try:
+        return arrays, json.loads(metadata["facts"])
+    except (KeyError, ValueError) as error:
+        raise CodesError(f"{path}: the description of the {kind} is damaged ({error})") from error
