@@ -1,0 +1,198 @@
+"""The interface of all codecs, and the border between numpy values and frameworks.
+
+Subclasses give stages and codebooks; everything that is the same for every codec is here, once: the
+checks, the batch axis, padding and trimming, and the chunks in which long clips are worked off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.codecs.rvq import ResidualQuantizer
+from audiogen_core.codes import Codes
+from audiogen_core.errors import AudioError, AudioMismatch, CodesError, OptionError
+from audiogen_core.ops import Float, Ops, Signal
+from audiogen_core.stages import Chunk, Stage, stream
+
+if TYPE_CHECKING:
+    from audiogen_core.audio import Audio
+
+CHUNK_SECONDS = 10.0  # bounds the memory of encoding and decoding; the result does not depend on it
+
+
+@dataclass(frozen=True)
+class CodecInfo:
+    """The facts of a codec.
+
+    name           id written into `Codes.codec`. A codec from the catalogue has its catalogue name; one
+                   loaded from a path adds `@` and eight hex digits of its codebooks' hash
+    sample_rate    Hz
+    channels       of the audio
+    hop_length     samples per frame
+    codebooks      how many at most
+    codebook_size  entries in one
+    """
+
+    name: str
+    sample_rate: int
+    channels: int
+    hop_length: int
+    codebooks: int
+    codebook_size: int
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second, Hz."""
+        return self.sample_rate / self.hop_length
+
+    def accepts(self, codec: str) -> bool:
+        """Whether codes marked `codec` may be decoded here.
+
+        Names must agree; the hash after `@` as well, where both have one.
+        """
+        ours, theirs = self.name.partition("@"), codec.partition("@")
+        return ours[0] == theirs[0] and (not ours[2] or not theirs[2] or ours[2] == theirs[2])
+
+
+class Codec:
+    """A neural codec: audio to codes and back.
+
+    encoder, decoder  the stages, run over `ops`
+    codebooks         float32 (codebooks, codebook_size, dimension)
+    default_codebooks how many `encode` uses when not told
+    """
+
+    def __init__(
+        self,
+        info: CodecInfo,
+        ops: Ops,
+        *,
+        encoder: Sequence[Stage],
+        decoder: Sequence[Stage],
+        codebooks: Float,
+        default_codebooks: int | None = None,
+    ) -> None:
+        self.info = info
+        self.ops = ops
+        self.default_codebooks = default_codebooks or info.codebooks
+        self._encoder = encoder
+        self._decoder = decoder
+        self._codebooks = codebooks
+        self._quantizer = ResidualQuantizer(ops, list(codebooks))
+
+    def encode(self, audio: Audio, codebooks: int | None = None) -> Codes:
+        """The codes of a clip, in ceil(samples / hop_length) frames.
+
+        Raises AudioMismatch when rate or channels are not the codec's (resample or mix first: nothing is
+        converted silently), AudioError when the clip is empty, OptionError for an impossible `codebooks`.
+        """
+        info = self.info
+        if audio.sample_rate != info.sample_rate:
+            raise AudioMismatch(
+                f"{info.name} needs {info.sample_rate} Hz, got {audio.sample_rate} Hz; "
+                f"use audio.resample({info.sample_rate})"
+            )
+        if audio.samples.shape[0] != info.channels:
+            raise AudioMismatch(
+                f"{info.name} needs {info.channels} channel(s), got {audio.samples.shape[0]}; "
+                f"use audio.mix({info.channels})"
+            )
+        values = np.concatenate(list(self.encode_blocks([audio.samples], codebooks)), axis=1)
+        return Codes(values, info.codebook_size, info.frame_rate, info.name, length=audio.samples.shape[1])
+
+    def decode(self, codes: Codes) -> Audio:
+        """The clip of some codes, trimmed to `codes.length` where that is known.
+
+        Fewer codebooks than the codec has are decoded as they are. Raises CodesError when the codes were
+        made by another codec or do not fit this one.
+        """
+        from audiogen_core.audio import Audio
+
+        self.check(codes)
+        samples = np.concatenate(list(self.decode_blocks([codes.values])), axis=1)
+        return Audio(samples[:, : codes.length], self.info.sample_rate)
+
+    def check(self, codes: Codes) -> None:
+        """Raise CodesError unless these codes can be decoded here."""
+        info = self.info
+        if not info.accepts(codes.codec):
+            raise CodesError(f"the codes were made by {codes.codec}; this codec is {info.name}")
+        if codes.codebook_size != info.codebook_size or codes.codebooks > info.codebooks:
+            raise CodesError(
+                f"{info.name} has {info.codebooks} codebooks of {info.codebook_size}, the codes have "
+                f"{codes.codebooks} of {codes.codebook_size}"
+            )
+        if codes.frames == 0:
+            raise CodesError("the codes have no frames: there is nothing to decode")
+
+    def codebook_vectors(self) -> Float:
+        """The entries of all codebooks in the space they are summed in: float32 (K, N, D)."""
+        return self._codebooks
+
+    def encode_blocks(self, blocks: Iterable[Float], codebooks: int | None = None) -> Iterator[NDArray[Any]]:
+        """Blocks (channels, samples) of one clip -> int32 blocks (codebooks, frames), in bounded memory.
+
+        However the clip is cut into blocks, the frames are those of the whole clip.
+        """
+        count = self._count(codebooks)
+        size = max(1, round(CHUNK_SECONDS * self.info.frame_rate)) * self.info.hop_length
+        chunks = self._chunks(_even(blocks, size, np.float32))
+        for latents, _ in stream(self.ops, self._encoder, chunks):
+            codes = self._quantizer.encode(latents, count)
+            values = np.stack([self.ops.indices_numpy(book)[0] for book in codes])
+            if values.shape[1]:
+                yield values.astype(np.int32)
+
+    def decode_blocks(self, blocks: Iterable[NDArray[Any]]) -> Iterator[Float]:
+        """Blocks of codes (codebooks, frames) -> float32 blocks (channels, samples), in bounded memory."""
+        size = max(1, round(CHUNK_SECONDS * self.info.frame_rate))
+        chunks = ((self._lookup(values), last) for values, last in _even(blocks, size, np.int64))
+        for signal, _ in stream(self.ops, self._decoder, chunks):
+            samples = self.ops.numpy(signal)[0]
+            if samples.shape[1]:
+                yield samples
+
+    def _count(self, codebooks: int | None) -> int:
+        count = self.default_codebooks if codebooks is None else codebooks
+        if not 1 <= count <= self.info.codebooks:
+            raise OptionError(f"{self.info.name} has 1 to {self.info.codebooks} codebooks, asked for {count}")
+        return count
+
+    def _chunks(self, chunks: Iterator[tuple[Float, bool]]) -> Iterator[Chunk]:
+        for samples, last in chunks:
+            yield self.ops.signal(samples[None]), last
+
+    def _lookup(self, values: NDArray[Any]) -> Signal:
+        return self._quantizer.decode([self.ops.indices(row[None]) for row in values])
+
+
+def fingerprint(codebooks: Float) -> str:
+    """Eight hex digits that tell one codec's codebooks from another's, whatever file they came from."""
+    return hashlib.sha256(np.ascontiguousarray(codebooks, dtype="<f4").tobytes()).hexdigest()[:8]
+
+
+def _even(
+    blocks: Iterable[NDArray[Any]], size: int, dtype: type[np.generic]
+) -> Iterator[tuple[NDArray[Any], bool]]:
+    """Blocks of any length -> blocks of `size` along the last axis, the last marked and maybe shorter."""
+    held: list[NDArray[Any]] = []
+    count = 0
+    for block in blocks:
+        held.append(np.asarray(block))
+        count += held[-1].shape[1]
+        if count > size:  # more than one block: what is put out now is certainly not the last
+            joined = np.concatenate(held, axis=1)
+            whole = (count - 1) // size * size
+            for start in range(0, whole, size):
+                yield joined[:, start : start + size].astype(dtype, copy=False), False
+            held = [joined[:, whole:]]
+            count -= whole
+    if count == 0:
+        raise AudioError("there is nothing to encode or decode: the clip has no samples")
+    yield np.concatenate(held, axis=1).astype(dtype, copy=False), True

@@ -1,0 +1,222 @@
+"""The verbs in plain numpy: the truth that runs anywhere. Signals are float32 (B, C, T)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
+
+_BLOCK = 1 << 18  # elements of one unfolded block: it stays in the cache between its writing and its use
+
+
+class NumpyOps:
+    """Convolutions as matrix products over unfolded blocks, everything else as array arithmetic."""
+
+    name = "numpy"
+
+    def signal(self, array: Float) -> Float:
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+    def numpy(self, signal: Float) -> Float:
+        return signal
+
+    def indices(self, array: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        return np.asarray(array, dtype=np.int64)
+
+    def indices_numpy(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return indices
+
+    def length(self, signal: Float) -> int:
+        return int(signal.shape[-1])
+
+    def vector(self, array: Float) -> Float:
+        return np.ascontiguousarray(array, dtype=np.float32).reshape(-1, 1)  # (C, 1)
+
+    def conv_weight(self, array: Float) -> Float:
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+    depthwise_weight = conv_weight
+
+    def conv_transpose_weight(self, array: Float) -> Float:
+        return np.ascontiguousarray(array.transpose(1, 2, 0), dtype=np.float32)  # (out, k, in)
+
+    def codebook(self, array: Float) -> tuple[Float, Float]:
+        book = np.ascontiguousarray(array, dtype=np.float32)
+        return book, 0.5 * np.sum(book * book, axis=1, dtype=np.float32)[:, None]  # (N, D), (N, 1)
+
+    def lstm(self, layers: Sequence[LstmLayer]) -> Lstm:
+        return _NumpyLstm(layers)
+
+    def pad(self, x: Float, left: int, right: int, mode: PadMode = "constant") -> Float:
+        if left == 0 and right == 0:
+            return x
+        return np.pad(x, ((0, 0), (0, 0), (left, right)), mode=mode)
+
+    def trim(self, x: Float, left: int, right: int) -> Float:
+        return x[..., left : x.shape[-1] - right]
+
+    def concat(self, parts: Sequence[Float]) -> Float:
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+
+    def stack(self, parts: Sequence[Float]) -> Float:
+        return np.concatenate(parts, axis=1)
+
+    def channels(self, x: Float, start: int, stop: int) -> Float:
+        return x[:, start:stop]
+
+    def conv(
+        self, x: Float, weight: Float, bias: Float | None = None, *, stride: int = 1, dilation: int = 1
+    ) -> Float:
+        outputs, inputs, kernel = weight.shape
+        frames = (x.shape[-1] - dilation * (kernel - 1) - 1) // stride + 1
+        if kernel == 1 and stride == 1:
+            y = np.matmul(weight[:, :, 0], x)
+        else:
+            y = np.empty((x.shape[0], outputs, frames), np.float32)
+            matrix = weight.reshape(outputs, inputs * kernel)
+            block = max(256, _BLOCK // (inputs * kernel))
+            for clip, result in zip(x, y, strict=True):
+                for start in range(0, frames, block):
+                    count = min(block, frames - start)
+                    np.matmul(
+                        matrix,
+                        _unfold(clip, start * stride, count, kernel, stride, dilation),
+                        out=result[:, start : start + count],
+                    )
+        return y if bias is None else np.add(y, bias, out=y)
+
+    def depthwise_conv(self, x: Float, weight: Float, bias: Float | None = None) -> Float:
+        kernel = weight.shape[-1]
+        frames = x.shape[-1] - kernel + 1
+        y = x[..., :frames] * weight[:, :, 0]
+        for tap in range(1, kernel):
+            y += x[..., tap : tap + frames] * weight[:, :, tap]
+        return y if bias is None else np.add(y, bias, out=y)
+
+    def conv_transpose(self, x: Float, weight: Float, bias: Float | None = None, *, stride: int) -> Float:
+        outputs, kernel, inputs = weight.shape
+        batch, _, frames = x.shape
+        overlap = -(-kernel // stride)  # how many inputs reach one output
+        total = (frames - 1) * stride + kernel
+        y = np.zeros((batch, outputs, frames + overlap - 1, stride), np.float32)
+        matrix = weight.reshape(outputs * kernel, inputs)
+        block = max(64, _BLOCK // (outputs * kernel))
+        for clip, result in zip(x, y, strict=True):
+            for start in range(0, frames, block):
+                part = np.matmul(matrix, clip[:, start : start + block]).reshape(outputs, kernel, -1)
+                count = part.shape[-1]
+                for piece in range(overlap):
+                    taps = part[:, piece * stride : (piece + 1) * stride].transpose(0, 2, 1)
+                    place = start + piece
+                    result[:, place : place + count, : taps.shape[-1]] += taps
+        y = y.reshape(batch, outputs, -1)[..., :total]
+        return y if bias is None else np.add(y, bias, out=y)
+
+    def elu(self, x: Float) -> Float:
+        y = np.minimum(x, 0)
+        np.expm1(y, out=y)
+        return np.add(y, np.maximum(x, 0), out=y)
+
+    def gelu(self, x: Float) -> Float:
+        return (0.5 * x * (1 + _erf(x * np.float32(math.sqrt(0.5))))).astype(np.float32, copy=False)
+
+    def tanh(self, x: Float) -> Float:
+        return np.tanh(x)
+
+    def power(self, x: Float, exponent: float) -> Float:
+        return np.power(x, np.float32(exponent))
+
+    def snake(self, x: Float, alpha: Float, beta: Float | None = None) -> Float:
+        y = np.sin(x * alpha)
+        y *= y
+        y /= (alpha if beta is None else beta) + np.float32(1e-9)
+        return np.add(y, x, out=y)
+
+    def scale(self, x: Float, factor: Float) -> Float:
+        return x * factor
+
+    def group_norm(self, x: Float, weight: Float, bias: Float, eps: float) -> Float:
+        return _normalise(x, (1, 2), eps) * weight + bias
+
+    def layer_norm(self, x: Float, weight: Float, bias: Float, eps: float) -> Float:
+        return _normalise(x, (1,), eps) * weight + bias
+
+    def unit(self, x: Float) -> Float:
+        return x / np.maximum(np.sqrt(np.sum(x * x, axis=1, keepdims=True)), np.float32(1e-12))
+
+    def nearest(self, x: Float, codebook: tuple[Float, Float]) -> NDArray[np.int64]:
+        book, half_square = codebook
+        return np.argmax(np.matmul(book, x) - half_square, axis=1)  # (B, F)
+
+    def lookup(self, indices: NDArray[np.int64], codebook: tuple[Float, Float]) -> Float:
+        return np.ascontiguousarray(codebook[0][indices].transpose(0, 2, 1))  # (B, D, F)
+
+
+class _NumpyLstm:
+    """A stack of LSTM layers over time; the state of the last step is returned for the next chunk."""
+
+    def __init__(self, layers: Sequence[LstmLayer]) -> None:
+        self.layers = [
+            LstmLayer(*(np.ascontiguousarray(part, dtype=np.float32) for part in layer)) for layer in layers
+        ]
+
+    def __call__(self, x: Float, state: list[tuple[Float, Float]] | None) -> tuple[Float, Any]:
+        batch = x.shape[0]
+        if state is None:
+            size = self.layers[0].weight_hh.shape[1]
+            zero = np.zeros((batch, size), np.float32)
+            state = [(zero, zero)] * len(self.layers)
+        after = []
+        for layer, (hidden, cell) in zip(self.layers, state, strict=True):
+            driven = np.matmul(layer.weight_ih, x) + layer.bias[:, None]  # (B, 4H, T)
+            driven = np.ascontiguousarray(driven.transpose(2, 0, 1))  # (T, B, 4H)
+            x = np.empty((batch, hidden.shape[1], len(driven)), np.float32)
+            recurrent = layer.weight_hh.T
+            for step, drive in enumerate(driven):
+                hidden, cell = _lstm_step(drive + hidden @ recurrent, cell)
+                x[..., step] = hidden
+            after.append((hidden, cell))
+        return x, after
+
+
+def _lstm_step(gates: Float, cell: Float) -> tuple[Float, Float]:
+    size = cell.shape[1]
+    squashed = 0.5 * np.tanh(0.5 * gates) + np.float32(0.5)  # the sigmoid, without overflow
+    candidate = np.tanh(gates[:, 2 * size : 3 * size])
+    cell = squashed[:, size : 2 * size] * cell + squashed[:, :size] * candidate
+    return squashed[:, 3 * size :] * np.tanh(cell), cell
+
+
+def _unfold(clip: Float, start: int, count: int, kernel: int, stride: int, dilation: int) -> Float:
+    """(C, T) -> (C * kernel, count): column n holds the samples that output `start / stride + n` sees."""
+    channels, _ = clip.shape
+    row, step = clip.strides
+    view = as_strided(
+        clip[:, start:],
+        (channels, kernel, count),
+        (row, step * dilation, step * stride),
+        writeable=False,
+    )
+    return view.reshape(channels * kernel, count)
+
+
+def _normalise(x: Float, axes: tuple[int, ...], eps: float) -> Float:
+    centred = x - x.mean(axis=axes, keepdims=True)
+    variance = np.mean(centred * centred, axis=axes, keepdims=True)
+    return centred / np.sqrt(variance + np.float32(eps))
+
+
+def _erf(x: Float) -> Float:
+    """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26), in float64 inside."""
+    size = np.abs(x).astype(np.float64)
+    t = 1 / (1 + 0.3275911 * size)
+    series = t * (
+        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
+    )
+    return np.copysign(1 - series * np.exp(-size * size), x).astype(np.float32)

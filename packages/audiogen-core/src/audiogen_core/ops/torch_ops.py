@@ -1,0 +1,144 @@
+"""The verbs in torch, for CPU, CUDA and MPS. Signals are float32 (B, C, T)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiogen_core.errors import OptionError
+from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
+
+
+class TorchOps:
+    """Every verb is one or two torch calls, so codecs written over it trace and export."""
+
+    name = "torch"
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise OptionError(f"torch cannot use the device {str(device)!r} here ({error})") from error
+
+    def signal(self, array: Float) -> Tensor:
+        return torch.tensor(array, dtype=torch.float32, device=self.device)
+
+    def numpy(self, signal: Tensor) -> Float:
+        return np.asarray(signal.detach().cpu().numpy(), dtype=np.float32)
+
+    def indices(self, array: NDArray[np.integer[Any]]) -> Tensor:
+        return torch.tensor(array, dtype=torch.int64, device=self.device)
+
+    def indices_numpy(self, indices: Tensor) -> NDArray[np.int64]:
+        return np.asarray(indices.cpu().numpy(), dtype=np.int64)
+
+    def length(self, signal: Tensor) -> int:
+        return signal.shape[-1]
+
+    def vector(self, array: Float) -> Tensor:
+        return self.signal(np.ascontiguousarray(array).reshape(-1))  # (C,)
+
+    def conv_weight(self, array: Float) -> Tensor:
+        return self.signal(np.ascontiguousarray(array))
+
+    depthwise_weight = conv_weight
+    conv_transpose_weight = conv_weight
+
+    def codebook(self, array: Float) -> tuple[Tensor, Tensor]:
+        book = self.signal(np.ascontiguousarray(array))
+        return book, 0.5 * (book * book).sum(dim=1)  # (N, D), (N,)
+
+    def lstm(self, layers: Sequence[LstmLayer]) -> Lstm:
+        return _TorchLstm(layers, self)
+
+    def pad(self, x: Tensor, left: int, right: int, mode: PadMode = "constant") -> Tensor:
+        return F.pad(x, (left, right), mode=mode)
+
+    def trim(self, x: Tensor, left: int, right: int) -> Tensor:
+        return x[..., left : x.shape[-1] - right]
+
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=2)
+
+    def stack(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts), dim=1)
+
+    def channels(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return x[:, start:stop]
+
+    def conv(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, dilation: int = 1
+    ) -> Tensor:
+        return F.conv1d(x, weight, bias, stride=stride, dilation=dilation)
+
+    def depthwise_conv(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.conv1d(x, weight, bias, groups=x.shape[1])
+
+    def conv_transpose(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int
+    ) -> Tensor:
+        return F.conv_transpose1d(x, weight, bias, stride=stride)
+
+    def elu(self, x: Tensor) -> Tensor:
+        return F.elu(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+    def tanh(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    def power(self, x: Tensor, exponent: float) -> Tensor:
+        return torch.pow(x, exponent)
+
+    def snake(self, x: Tensor, alpha: Tensor, beta: Tensor | None = None) -> Tensor:
+        wave = torch.sin(x * alpha[:, None])
+        return x + wave * wave / ((alpha if beta is None else beta) + 1e-9)[:, None]
+
+    def scale(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor[:, None]
+
+    def group_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return F.group_norm(x, 1, weight, bias, eps)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x.transpose(1, 2), weight.shape, weight, bias, eps).transpose(1, 2)
+
+    def unit(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1)
+
+    def nearest(self, x: Tensor, codebook: tuple[Tensor, Tensor]) -> Tensor:
+        book, half_square = codebook
+        return (torch.matmul(x.transpose(1, 2), book.t()) - half_square).argmax(dim=-1)  # (B, F)
+
+    def lookup(self, indices: Tensor, codebook: tuple[Tensor, Tensor]) -> Tensor:
+        return F.embedding(indices, codebook[0]).transpose(1, 2)  # (B, D, F)
+
+
+class _TorchLstm:
+    """torch's own LSTM on adopted weights; the state is carried from chunk to chunk."""
+
+    def __init__(self, layers: Sequence[LstmLayer], ops: TorchOps) -> None:
+        size = layers[0].weight_hh.shape[1]
+        self.module = torch.nn.LSTM(
+            layers[0].weight_ih.shape[1], size, num_layers=len(layers), device=ops.device
+        )
+        with torch.no_grad():
+            for i, layer in enumerate(layers):
+                getattr(self.module, f"weight_ih_l{i}").copy_(ops.conv_weight(layer.weight_ih))
+                getattr(self.module, f"weight_hh_l{i}").copy_(ops.conv_weight(layer.weight_hh))
+                getattr(self.module, f"bias_ih_l{i}").copy_(ops.conv_weight(layer.bias))
+                getattr(self.module, f"bias_hh_l{i}").zero_()
+        self.module.eval().requires_grad_(False)
+        self.module.flatten_parameters()
+
+    def __call__(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Any]:
+        y, after = self.module(x.permute(2, 0, 1), state)
+        return y.permute(1, 2, 0), after
