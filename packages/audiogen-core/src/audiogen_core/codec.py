@@ -18,13 +18,10 @@ from audiogen_core.codecs.rvq import ResidualQuantizer
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudioError, AudioMismatch, CodesError, OptionError
 from audiogen_core.ops import Float, Ops, Signal
-from audiogen_core.stages import Chunk, Stage, stream
+from audiogen_core.stages import Stage, stream
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
-
-CHUNK_SECONDS = 10.0  # bounds the memory of encoding and decoding; the result does not depend on it
-
 
 @dataclass(frozen=True)
 class CodecInfo:
@@ -66,6 +63,7 @@ class Codec:
     encoder, decoder  the stages, run over `ops`
     codebooks         float32 (codebooks, codebook_size, dimension)
     default_codebooks how many `encode` uses when not told
+    chunk_seconds     how much audio is worked off at a time: bounds the memory, changes no result
     """
 
     def __init__(
@@ -81,6 +79,7 @@ class Codec:
         self.info = info
         self.ops = ops
         self.default_codebooks = default_codebooks or info.codebooks
+        self.chunk_seconds = ops.chunk_seconds
         self._encoder = encoder
         self._decoder = decoder
         self._codebooks = codebooks
@@ -141,8 +140,8 @@ class Codec:
         However the clip is cut into blocks, the frames are those of the whole clip.
         """
         count = self._count(codebooks)
-        size = max(1, round(CHUNK_SECONDS * self.info.frame_rate)) * self.info.hop_length
-        chunks = self._chunks(_even(blocks, size, np.float32))
+        size = self._chunk_frames() * self.info.hop_length
+        chunks = ((self.ops.signal(part[None]), last) for part, last in _even(blocks, size, np.float32))
         for latents, _ in stream(self.ops, self._encoder, chunks):
             codes = self._quantizer.encode(latents, count)
             values = np.stack([self.ops.indices_numpy(book)[0] for book in codes])
@@ -151,7 +150,7 @@ class Codec:
 
     def decode_blocks(self, blocks: Iterable[NDArray[Any]]) -> Iterator[Float]:
         """Blocks of codes (codebooks, frames) -> float32 blocks (channels, samples), in bounded memory."""
-        size = max(1, round(CHUNK_SECONDS * self.info.frame_rate))
+        size = self._chunk_frames()
         chunks = ((self._lookup(values), last) for values, last in _even(blocks, size, np.int64))
         for signal, _ in stream(self.ops, self._decoder, chunks):
             samples = self.ops.numpy(signal)[0]
@@ -164,9 +163,8 @@ class Codec:
             raise OptionError(f"{self.info.name} has 1 to {self.info.codebooks} codebooks, asked for {count}")
         return count
 
-    def _chunks(self, chunks: Iterator[tuple[Float, bool]]) -> Iterator[Chunk]:
-        for samples, last in chunks:
-            yield self.ops.signal(samples[None]), last
+    def _chunk_frames(self) -> int:
+        return max(1, round(self.chunk_seconds * self.info.frame_rate))
 
     def _lookup(self, values: NDArray[Any]) -> Signal:
         return self._quantizer.decode([self.ops.indices(row[None]) for row in values])

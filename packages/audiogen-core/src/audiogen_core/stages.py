@@ -44,8 +44,8 @@ class Convolutional:
             held.append(chunk)
             end += ops.length(chunk)
             limit = end if last else max(done, (end - right) // self.down * self.down)
-            if limit <= done and not last:
-                continue
+            if not last and limit <= max(done, 0 if done else left):
+                continue  # too little yet; the first chunk must be long enough to be reflected at its start
             stop = end if last else limit + right
             window = ops.concat(held)
             held = [window]

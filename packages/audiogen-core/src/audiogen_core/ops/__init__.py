@@ -42,6 +42,7 @@ class Ops(Protocol):
     """
 
     name: str
+    chunk_seconds: float  # the length of audio worked off best at a time
 
     # The border
     def signal(self, array: Float) -> Signal: ...  # (B, C, T)

@@ -19,6 +19,7 @@ class NumpyOps:
     """Convolutions as matrix products over unfolded blocks, everything else as array arithmetic."""
 
     name = "numpy"
+    chunk_seconds = 2.0  # what one layer makes then stays near the cache
 
     def signal(self, array: Float) -> Float:
         return np.ascontiguousarray(array, dtype=np.float32)

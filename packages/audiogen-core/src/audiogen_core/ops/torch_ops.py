@@ -26,6 +26,8 @@ class TorchOps:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise OptionError(f"torch cannot use the device {str(device)!r} here ({error})") from error
+        # On a CPU short chunks keep what a layer makes near the cache; elsewhere launches must pay off.
+        self.chunk_seconds = 2.0 if self.device.type == "cpu" else 30.0
 
     def signal(self, array: Float) -> Tensor:
         return torch.tensor(array, dtype=torch.float32, device=self.device)
