@@ -1,0 +1,93 @@
+"""Which files hold the weights that a path names: one file, shards with an index, or a folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from audiogen_core.errors import WeightsError
+from audiogen_core.formats.stored import shorten
+
+MAX_INDEX = 32 << 20
+MAX_SHARDS = 10_000
+
+TORCH_SUFFIXES = (".pth", ".bin", ".th", ".ckpt", ".pt")
+
+_ORDER = (
+    "*.safetensors.index.json",
+    "model.safetensors",
+    "*.safetensors",
+    "*.bin.index.json",
+    "pytorch_model.bin",
+)
+
+
+@dataclass(frozen=True)
+class Located:
+    """`path` as it is called in messages; each file, with the names it must hold (None = any)."""
+
+    path: Path
+    files: dict[Path, set[str] | None]
+
+
+def locate(path: Path) -> Located:
+    """The weight files at a path. Raises WeightsError when there are none, or several and no index."""
+    if path.is_dir():
+        path = _in_folder(path)
+    if not path.exists():
+        raise WeightsError(f"{path}: no such file or folder")
+    if path.name.endswith(".index.json"):
+        return Located(path, _shards(path))
+    if path.suffix != ".safetensors" and path.suffix not in TORCH_SUFFIXES:
+        known = " ".join((".safetensors", *TORCH_SUFFIXES))
+        raise WeightsError(f"{path}: not a weight file by its name; known endings: {known} and .index.json")
+    return Located(path, {path: None})
+
+
+def _in_folder(folder: Path) -> Path:
+    patterns = [*_ORDER, *(f"*{suffix}" for suffix in TORCH_SUFFIXES)]
+    for pattern in patterns:
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found[:5])
+            raise WeightsError(f"{folder}: several weight files and no index ({names}); name one of them")
+        if found:
+            return found[0]
+    raise WeightsError(f"{folder}: no weights in this folder; expected model.safetensors or a torch file")
+
+
+def _shards(index: Path) -> dict[Path, set[str] | None]:
+    table = _weight_map(index)
+    files: dict[Path, set[str]] = {}
+    suffix = ".safetensors" if index.name.endswith(".safetensors.index.json") else ".bin"
+    for name, file in table.items():
+        if (
+            not isinstance(file, str)
+            or PurePosixPath(file).name != file
+            or "\\" in file
+            or not file.endswith(suffix)
+        ):
+            raise WeightsError(
+                f"{index}: shard {shorten(file)} is not the name of a {suffix} file beside the index"
+            )
+        files.setdefault(index.parent / file, set()).add(name)
+    missing = sorted(file.name for file in files if not file.is_file())
+    if missing:
+        raise WeightsError(f"{index}: shards are missing: {', '.join(missing[:10])}; fetch them again")
+    if len(files) > MAX_SHARDS:
+        raise WeightsError(f"{index}: {len(files)} shards, more than {MAX_SHARDS}")
+    return dict(files)
+
+
+def _weight_map(index: Path) -> dict[str, object]:
+    try:
+        if index.stat().st_size > MAX_INDEX:
+            raise WeightsError(f"{index}: more than {MAX_INDEX} bytes of index")
+        table = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{index}: cannot be read as an index of shards") from error
+    found = table.get("weight_map") if isinstance(table, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise WeightsError(f"{index}: no weight_map in this index of shards")
+    return found

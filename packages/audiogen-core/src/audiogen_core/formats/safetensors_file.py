@@ -1,0 +1,130 @@
+"""The safetensors format, read with every claim of the header checked before any data is touched.
+
+Layout (huggingface/safetensors, "Format"): 8 bytes little-endian header length, a JSON header of
+name -> {dtype, shape, data_offsets [begin, end)}, then the data, without gaps or overlaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from audiogen_core.errors import WeightsError
+from audiogen_core.formats.stored import (
+    ITEM_SIZES,
+    Array,
+    FileBytes,
+    StoredArray,
+    checked_shape,
+    decode,
+    shorten,
+)
+
+MAX_HEADER = 16 << 20
+"""Bytes of header accepted. A hundred thousand tensors need about ten million."""
+
+MAX_TENSORS = 100_000
+
+DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "BOOL": "bool",
+}  # fmt: skip
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
+    """The tensors of one file by name, unread, and the metadata its header carries.
+
+    Raises WeightsError when the header is too long, is not the JSON it should be, repeats a name,
+    names an unknown dtype, or when offsets overlap, leave gaps or do not end with the file.
+    """
+    file = FileBytes(path)
+    header, start = _header(file)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or any(type(value) is not str for value in metadata.values()):
+        raise WeightsError(f"{file.path}: the safetensors metadata must map texts to texts")
+    if len(header) > MAX_TENSORS:
+        raise WeightsError(f"{file.path}: {len(header)} tensors, more than {MAX_TENSORS}")
+    tensors, spans = {}, []
+    for name, entry in header.items():
+        array, begin, end = _tensor(file, start, name, entry)
+        tensors[name] = array
+        spans.append((begin, end, name))
+    _check_layout(file, spans, file.size - start)
+    return tensors, metadata
+
+
+def _header(file: FileBytes) -> tuple[dict[str, object], int]:
+    if file.size < 10:
+        raise WeightsError(
+            f"{file.path}: {file.size} bytes are too few for a safetensors file; fetch it again"
+        )
+    length = int.from_bytes(file.read(0, 8), "little")
+    if length > MAX_HEADER:
+        raise WeightsError(
+            f"{file.path}: a header of {length} bytes; not a safetensors file, or a damaged one"
+        )
+    if 8 + length > file.size:
+        raise WeightsError(f"{file.path}: the file ends within its header; fetch it again")
+    try:
+        header = json.loads(file.read(8, length).decode("utf-8"), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, _RepeatedName) else "not valid JSON"
+        raise WeightsError(f"{file.path}: a damaged safetensors header ({reason})") from error
+    if not isinstance(header, dict):
+        raise WeightsError(f"{file.path}: a damaged safetensors header (not a JSON object)")
+    return header, 8 + length
+
+
+class _RepeatedName(ValueError):
+    pass
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise _RepeatedName(f"the name {shorten(twice)} appears twice")
+    return found
+
+
+def _tensor(file: FileBytes, start: int, name: str, entry: object) -> tuple[StoredArray, int, int]:
+    what = f"{file.path}: tensor {shorten(name)}"
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise WeightsError(f"{what}: must have dtype, shape and data_offsets, and nothing else")
+    stored = entry["dtype"]
+    if not isinstance(stored, str) or stored not in DTYPES:
+        known = " ".join(DTYPES)
+        raise WeightsError(f"{what}: dtype {shorten(stored)} is not read here; known: {known}")
+    dtype = DTYPES[stored]
+    shape = checked_shape(entry["shape"], what)
+    offsets = entry["data_offsets"]
+    if not isinstance(offsets, list) or len(offsets) != 2 or any(type(at) is not int for at in offsets):
+        raise WeightsError(f"{what}: damaged offsets")
+    begin, end = offsets
+    if not 0 <= begin <= end or start + end > file.size:
+        raise WeightsError(f"{what}: its bytes lie outside the file; fetch it again")
+    count = math.prod(shape)
+    if end - begin != count * ITEM_SIZES[dtype]:
+        raise WeightsError(f"{what}: {end - begin} bytes do not hold shape {shape} of {stored}")
+
+    def load() -> Array:
+        return decode(file.array(start + begin, count, dtype), dtype).reshape(shape)
+
+    return StoredArray(shape, dtype, load), begin, end
+
+
+def _check_layout(file: FileBytes, spans: list[tuple[int, int, str]], size: int) -> None:
+    reached = 0
+    for begin, end, name in sorted(spans):
+        if begin != reached:
+            kind = "overlaps another tensor" if begin < reached else "leaves a gap before it"
+            raise WeightsError(f"{file.path}: tensor {shorten(name)} {kind}; the file is damaged")
+        reached = end
+    if reached != size:
+        raise WeightsError(
+            f"{file.path}: {size} bytes of data where the header describes {reached}; fetch it again"
+        )

@@ -1,0 +1,201 @@
+"""The zip archive of a torch file: only the plain, uncompressed kind that torch.save writes.
+
+Layout (PKWARE APPNOTE 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16): local headers with
+data, then the central directory, then the end record; the zip64 forms above 4 GiB.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from audiogen_core.errors import WeightsError
+from audiogen_core.formats.stored import Array, FileBytes, shorten
+
+MAX_ENTRIES = 100_000
+MAX_DIRECTORY = 32 << 20
+
+_LOCAL = struct.Struct("<4s5H3I2H")
+_CENTRAL = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR = struct.Struct("<4sIQI")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored file: `size` bytes from byte `start`. `crc` 0 means that none was recorded."""
+
+    name: str
+    start: int
+    size: int
+    crc: int
+
+
+class TorchZip:
+    """The entries of an archive by their name below its root folder (`data.pkl`, `data/0`).
+
+    Raises WeightsError for anything torch.save does not write: compressed or encrypted entries,
+    repeated names, entries that overlap or leave the file, trailing bytes, several roots.
+    """
+
+    def __init__(self, file: FileBytes) -> None:
+        self.file = file
+        self.path = file.path
+        self._verified: set[str] = set()
+        count, directory, size = self._end()
+        found = self._central(count, directory, size)
+        self._check_overlaps(found, directory)
+        roots = [
+            name.removesuffix("data.pkl")
+            for name in found
+            if name.count("/") == 1 and name.endswith("/data.pkl")
+        ]
+        if len(roots) != 1:
+            raise self._bad("no data.pkl in it, so torch.save did not write it")
+        self.entries = {name.removeprefix(roots[0]): entry for name, (entry, _) in found.items()}
+        if "constants.pkl" in self.entries:
+            raise self._bad("a TorchScript program, not weights; save its state_dict() instead")
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The bytes of one entry. Raises WeightsError when absent, damaged or above `limit`."""
+        entry = self.entry(name)
+        if entry.size > limit:
+            raise self._bad(f"entry {shorten(name)} has {entry.size} bytes, more than {limit}")
+        self.verify(entry)
+        return self.file.read(entry.start, entry.size)
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name. Raises WeightsError when there is none."""
+        if name not in self.entries:
+            raise self._bad(f"entry {shorten(name)} is missing")
+        return self.entries[name]
+
+    def array(self, entry: Entry, offset: int, count: int, dtype: str) -> Array:
+        """`count` stored elements from byte `offset` of an entry, its checksum verified once."""
+        self.verify(entry)
+        return self.file.array(entry.start + offset, count, dtype)
+
+    def verify(self, entry: Entry) -> None:
+        """Raises WeightsError when the entry's bytes do not match the recorded CRC-32."""
+        if entry.name in self._verified:
+            return
+        if entry.crc and self.file.checksum(entry.start, entry.size) != entry.crc:
+            raise self._bad(f"entry {shorten(entry.name)} fails its checksum; fetch the file again")
+        self._verified.add(entry.name)
+
+    def _end(self) -> tuple[int, int, int]:
+        """Number of entries, start and length of the central directory."""
+        at = self.file.size - _END.size
+        if at < 0:
+            raise self._bad("too short; fetch it again")
+        magic, disk, first, here, count, size, start, comment = _END.unpack(self.file.read(at, _END.size))
+        if magic != b"PK\x05\x06" or comment:
+            raise self._bad(
+                "no end record where the file ends; it is cut or has trailing bytes; fetch it again"
+            )
+        if 0xFFFFFFFF in (size, start) or 0xFFFF in (here, count):
+            at, here, count, size, start = self._end64(at)
+        elif self._has_locator(at):
+            at, *_ = self._end64(at)
+        if disk not in (0, 0xFFFF) or first not in (0, 0xFFFF) or here != count:
+            raise self._bad("an archive of several disks")
+        if count > MAX_ENTRIES or size > MAX_DIRECTORY:
+            raise self._bad(f"{count} entries in {size} bytes of directory, more than is sane")
+        if start + size != at:
+            raise self._bad("the directory does not end where the end record begins")
+        return count, start, size
+
+    def _has_locator(self, end: int) -> bool:
+        at = end - _LOCATOR.size
+        return at >= 0 and self.file.read(at, 4) == b"PK\x06\x07"
+
+    def _end64(self, end: int) -> tuple[int, int, int, int, int]:
+        if not self._has_locator(end) or end < _LOCATOR.size + _END64.size:
+            raise self._bad("the zip64 end record is missing")
+        _, _, at, _ = _LOCATOR.unpack(self.file.read(end - _LOCATOR.size, _LOCATOR.size))
+        if at != end - _LOCATOR.size - _END64.size:
+            raise self._bad("the zip64 end record is not where it should be")
+        magic, _, _, _, _, _, here, count, size, start = _END64.unpack(self.file.read(at, _END64.size))
+        if magic != b"PK\x06\x06":
+            raise self._bad("the zip64 end record is damaged")
+        return at, here, count, size, start
+
+    def _central(self, count: int, start: int, size: int) -> dict[str, tuple[Entry, int]]:
+        """name -> (entry, start of its local header)."""
+        directory = self.file.read(start, size)
+        found: dict[str, tuple[Entry, int]] = {}
+        at = 0
+        for _ in range(count):
+            if at + _CENTRAL.size > size:
+                raise self._bad("the directory is cut")
+            fields = _CENTRAL.unpack_from(directory, at)
+            lengths = fields[10:13]
+            names = at + _CENTRAL.size
+            at = names + sum(lengths)
+            if fields[0] != b"PK\x01\x02" or at > size:
+                raise self._bad("the directory is damaged")
+            raw = directory[names : names + lengths[0]]
+            extra = directory[names + lengths[0] : names + lengths[0] + lengths[1]]
+            entry, header = self._entry(fields, raw, extra)
+            if entry.name in found:
+                raise self._bad(f"entry {shorten(entry.name)} appears twice")
+            found[entry.name] = entry, header
+        if at != size:
+            raise self._bad("the directory has bytes left over")
+        return found
+
+    def _entry(self, fields: tuple[int, ...], raw: bytes, extra: bytes) -> tuple[Entry, int]:
+        flags, method, crc, packed, size, header = (fields[index] for index in (3, 4, 7, 8, 9, 16))
+        try:
+            name = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._bad("an entry name that is not UTF-8") from error
+        what = f"entry {shorten(name)}"
+        if flags & 0x2041:
+            raise self._bad(f"{what} is encrypted")
+        if method != 0:
+            raise self._bad(f"{what} is compressed, which torch.save never does; unpack and save it again")
+        size, packed, header = self._wide(what, extra, (size, packed, header))
+        if packed != size:
+            raise self._bad(f"{what} claims two sizes")
+        start = header + _LOCAL.size
+        if start + size > self.file.size:
+            raise self._bad(f"{what} lies outside the file; fetch it again")
+        local = _LOCAL.unpack(self.file.read(header, _LOCAL.size))
+        start += local[9] + local[10]
+        if (
+            local[0] != b"PK\x03\x04"
+            or local[9] != len(raw)
+            or self.file.read(header + _LOCAL.size, len(raw)) != raw
+        ):
+            raise self._bad(f"{what} has a local header that differs from the directory")
+        return Entry(name, start, size, crc), header
+
+    def _wide(self, what: str, extra: bytes, narrow: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Sizes and offset, each from the zip64 extra field where 32 bits were not enough."""
+        if 0xFFFFFFFF not in narrow:
+            return narrow
+        at = 0
+        while at + 4 <= len(extra):
+            kind, length = struct.unpack_from("<2H", extra, at)
+            at += 4
+            if kind == 1 and at + length <= len(extra):
+                wide = list(struct.unpack_from(f"<{length // 8}Q", extra, at))
+                if len(wide) >= narrow.count(0xFFFFFFFF):
+                    size, packed, header = (wide.pop(0) if value == 0xFFFFFFFF else value for value in narrow)
+                    return size, packed, header
+            at += length
+        raise self._bad(f"{what} lacks its zip64 sizes")
+
+    def _check_overlaps(self, found: dict[str, tuple[Entry, int]], directory: int) -> None:
+        reached = 0
+        for header, entry in sorted((header, entry) for entry, header in found.values()):
+            if header < reached:
+                raise self._bad(f"entry {shorten(entry.name)} overlaps another")
+            reached = entry.start + entry.size
+        if reached > directory:
+            raise self._bad("an entry overlaps the directory")
+
+    def _bad(self, reason: str) -> WeightsError:
+        return WeightsError(f"{self.path}: not a torch file that can be read: {reason}")

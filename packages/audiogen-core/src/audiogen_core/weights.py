@@ -1,0 +1,249 @@
+"""Weights: the tensors of a checkpoint by name, read strictly.
+
+`read` opens safetensors files (also sharded) and torch zip files; no framework is needed and
+nothing in a file can run. Values are read from the disk when they are asked for, one tensor at a
+time, so a checkpoint of several gigabytes costs memory only for what is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from audiogen_core.errors import WeightsError
+from audiogen_core.formats.locate import locate
+from audiogen_core.formats.rules import Drop, FuseWeightNorm, Rename, Rule, Rules, Split, apply_rules
+from audiogen_core.formats.safetensors_file import read_safetensors
+from audiogen_core.formats.stored import StoredArray, shorten
+from audiogen_core.formats.torch_file import read_torch
+
+__all__ = [
+    "Drop",
+    "FuseWeightNorm",
+    "Rename",
+    "Rule",
+    "Rules",
+    "Split",
+    "StoredArray",
+    "Weights",
+    "read",
+    "read_checkpoint",
+]
+
+WRAPPERS = ("state_dict", "best_state")
+"""Top keys of a torch checkpoint below which names begin (audiotools and Lightning; audiocraft)."""
+
+Shape = Sequence[int | None]
+"""Sizes a tensor must have; None accepts any size there."""
+
+_LISTED = 10
+
+
+class Weights(Mapping[str, NDArray[Any]]):
+    """Tensors by name, in torch's layout. Indexing reads the stored values (bfloat16 as float32).
+
+    A loader calls `take` for every parameter it has and `finish` at the end, so a tensor that is
+    missing, misshapen, not finite or left over is always an error.
+    """
+
+    def __init__(self, arrays: Mapping[str, StoredArray], source: str) -> None:
+        self._arrays = dict(arrays)
+        self._left = dict.fromkeys(self._arrays)
+        self.source = source
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._arrays[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __repr__(self) -> str:
+        return f"<Weights of {self.source}: {len(self)} tensors>"
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it. Raises WeightsError when it is missing."""
+        return self._stored(name).shape
+
+    def dtype(self, name: str) -> str:
+        """The dtype as stored ("float32", "bfloat16", ...), without reading the tensor."""
+        return self._stored(name).dtype
+
+    def take(self, name: str, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """The tensor of exactly that shape, as a contiguous array of `dtype`, marked as used.
+
+        `dtype` None keeps the stored one. Raises WeightsError when the tensor is missing, has
+        another shape, is of floats where integers are asked for, or holds NaN or infinity.
+        """
+        stored = self._stored(name)
+        if not _fits(stored.shape, shape):
+            raise WeightsError(
+                f"{self.source}: {shorten(name)} has shape {stored.shape}, expected {tuple(shape)}"
+            )
+        values = stored.read()
+        if dtype is not None and not np.can_cast(values.dtype, dtype, "same_kind"):
+            raise WeightsError(
+                f"{self.source}: {shorten(name)} is {stored.dtype}, expected {np.dtype(dtype)}"
+            )
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(values, dtype=dtype).reshape(stored.shape)
+        if not _finite(values):
+            raise WeightsError(f"{self.source}: {shorten(name)} holds NaN or infinity; the file is damaged")
+        self._left.pop(name, None)
+        return values
+
+    def take_any(self, names: Sequence[str], shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """As `take`, for the first of several names that exists."""
+        found = [name for name in names if name in self._arrays]
+        return self.take(found[0] if found else names[0], shape, dtype)
+
+    def take_all(self, shapes: Mapping[str, Shape], dtype: DTypeLike = np.float32) -> dict[str, NDArray[Any]]:
+        """As `take` for a whole table of name -> shape; one WeightsError lists every problem."""
+        self.check(shapes)
+        return {name: self.take(name, shape, dtype) for name, shape in shapes.items()}
+
+    def check(self, shapes: Mapping[str, Shape]) -> None:
+        """Raises one WeightsError that lists what is missing or misshapen. Reads no values."""
+        missing = [name for name in shapes if name not in self._arrays]
+        misshapen = [
+            f"{name} {self._arrays[name].shape} instead of {tuple(shape)}"
+            for name, shape in shapes.items()
+            if name in self._arrays and not _fits(self._arrays[name].shape, shape)
+        ]
+        unexpected = [name for name in self._left if name not in shapes] if missing else []
+        problems = {"missing": missing, "misshapen": misshapen, "unexpected": unexpected}
+        if missing or misshapen:
+            raise WeightsError(f"{self.source}: the weights do not fit this model: {_listed(problems)}")
+
+    def finish(self, ignore: Iterable[str] = ()) -> None:
+        """Raises WeightsError when tensors were not taken, but for names an `ignore` regex matches whole."""
+        patterns = [re.compile(pattern) for pattern in ignore]
+        left = [name for name in self._left if not any(pattern.fullmatch(name) for pattern in patterns)]
+        if left:
+            raise WeightsError(
+                f"{self.source}: the weights do not fit this model: {_listed({'unexpected': left})}"
+            )
+
+    def apply(self, rules: Rules) -> Weights:
+        """The weights after a table of rules, lazily. Raises WeightsError when a rule does not fit."""
+        try:
+            return Weights(apply_rules(self._arrays, rules), self.source)
+        except WeightsError as error:
+            raise WeightsError(f"{self.source}: {error}") from error
+
+    def below(self, prefix: str) -> Weights:
+        """Only the tensors whose names start with `prefix`, and their names without it."""
+        kept = {
+            name.removeprefix(prefix): array
+            for name, array in self._arrays.items()
+            if name.startswith(prefix)
+        }
+        return Weights(kept, self.source)
+
+    def _stored(self, name: str) -> StoredArray:
+        if name in self._arrays:
+            return self._arrays[name]
+        close = get_close_matches(name, list(self._arrays)[:2000], n=1)
+        hint = f"; the closest name is {shorten(close[0])}" if close else ""
+        raise WeightsError(f"{self.source}: {shorten(name)} is missing among {len(self)} tensors{hint}")
+
+
+def read(path: str | Path, *, prefix: str = "") -> Weights:
+    """The weights of a file or folder; values stay on the disk until they are taken.
+
+    Reads .safetensors, torch zip files (.pth .bin .th .ckpt .pt), their shards through
+    `*.index.json`, and a folder that holds one of these. Of a torch checkpoint that wraps its
+    tensors (`state_dict`, `best_state`) the names begin inside; deeper dictionaries join names
+    with dots; values that are no tensors are passed over (see `read_checkpoint`).
+    Only names that start with `prefix` are kept, without it.
+
+    Raises WeightsError when nothing suitable is there or a file is not to be trusted.
+    """
+    found = locate(Path(path))
+    arrays: dict[str, StoredArray] = {}
+    for file, names in found.files.items():
+        tensors = _read_file(file)
+        if names is not None and set(tensors) != names:
+            problems = {"missing": sorted(names - set(tensors)), "unexpected": sorted(set(tensors) - names)}
+            raise WeightsError(f"{file}: the shard differs from {found.path.name}: {_listed(problems)}")
+        arrays |= tensors
+    weights = Weights(arrays, str(found.path))
+    if not prefix:
+        return weights
+    kept = weights.below(prefix)
+    if not kept:
+        raise WeightsError(f"{found.path}: no tensor's name starts with {prefix!r} among {len(weights)}")
+    return kept
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A torch file as the plain nested dictionary it holds; tensors are unread StoredArray values.
+
+    For packages that carry settings beside weights. Sets read as lists, torch sizes as tuples,
+    dtypes and devices as texts. Raises WeightsError as `read` does, or when it holds no dictionary.
+    """
+    tree = read_torch(path)
+    if not isinstance(tree, dict):
+        raise WeightsError(f"{path}: holds a {type(tree).__name__}, expected a dictionary")
+    return tree
+
+
+def _read_file(path: Path) -> dict[str, StoredArray]:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    tree = read_checkpoint(path)
+    for wrapper in WRAPPERS:
+        if isinstance(tree.get(wrapper), dict):
+            tree = tree[wrapper]
+            break
+    arrays: dict[str, StoredArray] = {}
+    for name, value in _leaves(tree, ""):
+        if name in arrays:
+            raise WeightsError(f"{path}: two tensors are named {shorten(name)}")
+        arrays[name] = value
+    return arrays
+
+
+def _leaves(value: object, name: str) -> Iterator[tuple[str, StoredArray]]:
+    if isinstance(value, StoredArray):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, below in value.items():
+            yield from _leaves(below, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for index, below in enumerate(value):
+            yield from _leaves(below, f"{name}.{index}" if name else str(index))
+
+
+def _fits(found: tuple[int, ...], expected: Shape) -> bool:
+    return len(found) == len(expected) and all(
+        want is None or have == want for have, want in zip(found, expected, strict=True)
+    )
+
+
+def _finite(values: NDArray[Any]) -> bool:
+    if values.dtype.kind != "f" or not values.size:
+        return True
+    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+
+
+def _listed(problems: Mapping[str, Sequence[str]]) -> str:
+    """ "missing (12): a, b, ...; unexpected (1): c", the first ten of each."""
+    parts = []
+    for kind, names in problems.items():
+        if names:
+            more = ", ..." if len(names) > _LISTED else ""
+            shown = ", ".join(shorten(name)[1:-1] for name in names[:_LISTED])
+            parts.append(f"{kind} ({len(names)}): {shown}{more}")
+    return "; ".join(parts)
