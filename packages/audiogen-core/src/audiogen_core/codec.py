@@ -23,6 +23,7 @@ from audiogen_core.stages import Stage, stream
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
 
+
 @dataclass(frozen=True)
 class CodecInfo:
     """The facts of a codec.
@@ -61,9 +62,8 @@ class Codec:
     """A neural codec: audio to codes and back.
 
     encoder, decoder  the stages, run over `ops`
-    codebooks         float32 (codebooks, codebook_size, dimension)
-    default_codebooks how many `encode` uses when not told
-    chunk_seconds     how much audio is worked off at a time: bounds the memory, changes no result
+    codebooks      float32 (codebooks, codebook_size, dimension)
+    chunk_seconds  how much audio is worked off at a time: bounds the memory, changes no result
     """
 
     def __init__(
@@ -74,11 +74,9 @@ class Codec:
         encoder: Sequence[Stage],
         decoder: Sequence[Stage],
         codebooks: Float,
-        default_codebooks: int | None = None,
     ) -> None:
         self.info = info
         self.ops = ops
-        self.default_codebooks = default_codebooks or info.codebooks
         self.chunk_seconds = ops.chunk_seconds
         self._encoder = encoder
         self._decoder = decoder
@@ -87,6 +85,8 @@ class Codec:
 
     def encode(self, audio: Audio, codebooks: int | None = None) -> Codes:
         """The codes of a clip, in ceil(samples / hop_length) frames.
+
+        `codebooks` None means all the codec has. Fewer give the first rows of the same codes.
 
         Raises AudioMismatch when rate or channels are not the codec's (resample or mix first: nothing is
         converted silently), AudioError when the clip is empty, OptionError for an impossible `codebooks`.
@@ -158,7 +158,7 @@ class Codec:
                 yield samples
 
     def _count(self, codebooks: int | None) -> int:
-        count = self.default_codebooks if codebooks is None else codebooks
+        count = self.info.codebooks if codebooks is None else codebooks
         if not 1 <= count <= self.info.codebooks:
             raise OptionError(f"{self.info.name} has 1 to {self.info.codebooks} codebooks, asked for {count}")
         return count

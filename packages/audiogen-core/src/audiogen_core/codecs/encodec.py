@@ -18,7 +18,21 @@ from audiogen_core.codecs.layers import Conv, ConvTranspose, Elu, Layer, Residua
 from audiogen_core.errors import ModelError
 from audiogen_core.ops import LstmLayer, Ops, PadMode
 from audiogen_core.stages import Convolutional, Recurrent, Stage
-from audiogen_core.weights import Weights
+from audiogen_core.weights import Drop, FuseWeightNorm, Rename, Rules, Weights
+
+TRANSFORMERS: Rules = (
+    FuseWeightNorm(),
+    Drop(r"quantizer\..*\.(inited|cluster_size|embed_avg)", "statistics of training"),
+)
+"""transformers' `EncodecModel` -> our names."""
+
+ORIGINAL: Rules = (
+    Rename(r"^(encoder|decoder)\.model\.", r"\1.layers."),
+    Rename(r"\.(conv|convtr)\.(conv|convtr)\.", ".conv."),
+    Rename(r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook."),
+    *TRANSFORMERS,
+)
+"""The original package and audiocraft -> our names. Layers are numbered alike."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,6 @@ class EncodecConfig:
     dimension: int
     codebooks: int
     codebook_size: int
-    default_codebooks: int
     causal: bool
     shortcut: bool
     kernel: int = 7
@@ -74,7 +87,6 @@ def from_transformers(config: Mapping[str, Any]) -> EncodecConfig:
             dimension=int(config["hidden_size"]),
             codebooks=int(1000 * bandwidths[-1] // (frame_rate * bits)),
             codebook_size=size,
-            default_codebooks=_codebooks(bandwidths, frame_rate, size),
             causal=bool(config["use_causal_conv"]),
             shortcut=bool(config["use_conv_shortcut"]),
             kernel=int(config["kernel_size"]),
@@ -97,7 +109,9 @@ def from_audiocraft(config: Mapping[str, Any]) -> EncodecConfig:
         raise ModelError(f"audiocraft compression model {config.get('compression_model')!r} is not EnCodec")
     seanet, rvq, encodec = config["seanet"], config["rvq"], config["encodec"]
     if encodec.get("renormalize") or seanet.get("norm") != "weight_norm":
-        raise ModelError("this audiocraft EnCodec renormalises its audio or its layers, which is not supported")
+        raise ModelError(
+            "this audiocraft EnCodec renormalises its audio or its layers, which is not supported"
+        )
     if not all(not part or set(part) <= _DECODER_ONLY for part in (seanet["encoder"], seanet["decoder"])):
         raise ModelError("this audiocraft EnCodec has an encoder and a decoder of different shapes")
     try:
@@ -109,7 +123,6 @@ def from_audiocraft(config: Mapping[str, Any]) -> EncodecConfig:
             dimension=int(seanet["dimension"]),
             codebooks=int(rvq["n_q"]),
             codebook_size=int(rvq["bins"]),
-            default_codebooks=int(rvq["n_q"]),
             causal=bool(seanet["causal"]),
             shortcut=not seanet["true_skip"],
             kernel=int(seanet["kernel_size"]),
@@ -147,12 +160,13 @@ def from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> EncodecConfig:
     ]
     residual = shapes["encoder.layers.1.block.1.conv.weight"]
     books = [shape for name, shape in shapes.items() if name.startswith("quantizer.")]
-    layers = {name.rsplit("_l", 1)[1] for name in shapes if name.startswith(f"encoder.layers.{last - 2}.lstm.")}
+    layers = {
+        name.rsplit("_l", 1)[1] for name in shapes if name.startswith(f"encoder.layers.{last - 2}.lstm.")
+    }
     if not downs or not books:
         raise ModelError("an original EnCodec file without strided convolutions or codebooks")
     size = books[0][0]
     ratios = tuple(shape[2] // 2 for shape in reversed(downs))
-    frame_rate = 24000 / math.prod(ratios)
     return EncodecConfig(
         sample_rate=24000,
         channels=first[1],
@@ -161,7 +175,6 @@ def from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> EncodecConfig:
         dimension=shapes[f"encoder.layers.{last}.conv.weight"][0],
         codebooks=len(books),
         codebook_size=size,
-        default_codebooks=min(len(books), _codebooks([1.5], frame_rate, size)),
         causal=True,
         shortcut="encoder.layers.1.shortcut.conv.weight" in shapes,
         kernel=first[2],
@@ -198,7 +211,6 @@ def build(config: EncodecConfig, weights: Weights, ops: Ops, name: str | None = 
         encoder=network.encoder(),
         decoder=network.decoder(),
         codebooks=codebooks,
-        default_codebooks=config.default_codebooks,
     )
     weights.finish()
     return codec
@@ -224,7 +236,7 @@ class _Network:
             layers += [self._elu(), self._conv(self._next(), width, 2 * width, 2 * ratio, stride=ratio)]
             width *= 2
         recurrent = self._lstm(width)
-        tail = [self._elu(), self._conv(self._next(), width, c.dimension, c.last_kernel)]
+        tail: list[Layer] = [self._elu(), self._conv(self._next(), width, c.dimension, c.last_kernel)]
         return [Convolutional(layers, down=c.hop_length), *recurrent, Convolutional(tail)]
 
     def decoder(self) -> list[Stage]:
@@ -324,16 +336,9 @@ class _Network:
 _DECODER_ONLY = {"trim_right_ratio", "final_activation", "final_activation_params"}
 
 
-def _codebooks(bandwidths: list[float], frame_rate: float, size: int) -> int:
-    """How many codebooks the smallest bandwidth (kbps) has: what upstream's encode uses by default."""
-    return max(1, math.floor(bandwidths[0] * 1000 / (math.log2(size) * frame_rate)))
-
-
 def _pad_mode(mode: object) -> PadMode:
     if mode == "reflect":
         return "reflect"
     if mode == "constant":
         return "constant"
     raise ModelError(f"padding mode {mode!r} is not one EnCodec uses (reflect, constant)")
-
-

@@ -49,7 +49,8 @@ class NumpyOps:
 
     def codebook(self, array: Float) -> tuple[Float, Float]:
         book = np.ascontiguousarray(array, dtype=np.float32)
-        return book, 0.5 * np.sum(book * book, axis=1, dtype=np.float32)[:, None]  # (N, D), (N, 1)
+        half_square: Float = 0.5 * np.sum(book * book, axis=1, keepdims=True)
+        return book, half_square  # (N, D), (N, 1)
 
     def lstm(self, layers: Sequence[LstmLayer]) -> Lstm:
         return _NumpyLstm(layers)
@@ -131,7 +132,8 @@ class NumpyOps:
         return np.tanh(x)
 
     def power(self, x: Float, exponent: float) -> Float:
-        return np.power(x, np.float32(exponent))
+        y: Float = np.power(x, np.float32(exponent))
+        return y
 
     def snake(self, x: Float, alpha: Float, beta: Float | None = None) -> Float:
         y = np.sin(x * alpha)
@@ -149,11 +151,13 @@ class NumpyOps:
         return _normalise(x, (1,), eps) * weight + bias
 
     def unit(self, x: Float) -> Float:
-        return x / np.maximum(np.sqrt(np.sum(x * x, axis=1, keepdims=True)), np.float32(1e-12))
+        norm: Float = np.sqrt(np.sum(x * x, axis=1, keepdims=True))
+        return x / np.maximum(norm, np.float32(1e-12))
 
     def nearest(self, x: Float, codebook: tuple[Float, Float]) -> NDArray[np.int64]:
         book, half_square = codebook
-        return np.argmax(np.matmul(book, x) - half_square, axis=1)  # (B, F)
+        best: NDArray[np.int64] = np.argmax(np.matmul(book, x) - half_square, axis=1)
+        return best  # (B, F)
 
     def lookup(self, indices: NDArray[np.int64], codebook: tuple[Float, Float]) -> Float:
         return np.ascontiguousarray(codebook[0][indices].transpose(0, 2, 1))  # (B, D, F)
@@ -208,8 +212,8 @@ def _unfold(clip: Float, start: int, count: int, kernel: int, stride: int, dilat
 
 
 def _normalise(x: Float, axes: tuple[int, ...], eps: float) -> Float:
-    centred = x - x.mean(axis=axes, keepdims=True)
-    variance = np.mean(centred * centred, axis=axes, keepdims=True)
+    centred: Float = x - x.mean(axis=axes, keepdims=True)
+    variance: Float = np.mean(centred * centred, axis=axes, keepdims=True)
     return centred / np.sqrt(variance + np.float32(eps))
 
 
@@ -217,7 +221,5 @@ def _erf(x: Float) -> Float:
     """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26), in float64 inside."""
     size = np.abs(x).astype(np.float64)
     t = 1 / (1 + 0.3275911 * size)
-    series = t * (
-        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
-    )
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
     return np.copysign(1 - series * np.exp(-size * size), x).astype(np.float32)

@@ -83,9 +83,7 @@ class TorchOps:
     def depthwise_conv(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.conv1d(x, weight, bias, groups=x.shape[1])
 
-    def conv_transpose(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int
-    ) -> Tensor:
+    def conv_transpose(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int) -> Tensor:
         return F.conv_transpose1d(x, weight, bias, stride=stride)
 
     def elu(self, x: Tensor) -> Tensor:

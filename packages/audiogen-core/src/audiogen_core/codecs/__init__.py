@@ -1,0 +1,156 @@
+"""Loading codecs: by name from the catalogue, or from any layout of files they are published in."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiogen_core.errors import ModelError, UnknownModel
+from audiogen_core.ops import Ops, resolve
+
+if TYPE_CHECKING:
+    from audiogen_core.codec import Codec
+
+DEMO = "demo"
+
+_TORCH_SUFFIXES = {".th", ".pth", ".pt", ".bin", ".ckpt"}
+_LAYOUTS = (
+    "a transformers folder (config.json and model.safetensors), an audiocraft folder or file "
+    "(compression_state_dict.bin), or an original EnCodec .th file"
+)
+
+
+def load(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec:
+    """A codec ready to encode and decode.
+
+    name_or_path  a catalogue name (`demo`, `encodec-24khz`, `encodec-32khz`) or a path: a transformers
+                  `EncodecModel` folder (or a MusicGen folder, whose codec is taken), an original EnCodec
+                  `.th`, an audiocraft `compression_state_dict.bin` or the folder that holds it
+    ops           "numpy", "torch", "torch:cuda", or an adapter
+
+    A path wins over a name. Raises UnknownModel, DownloadError, WeightsError or ModelError.
+    """
+    adapter = resolve(ops)
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return _from_path(path, adapter, None)
+    return _from_name(str(name_or_path), adapter)
+
+
+def _from_name(name: str, ops: Ops) -> Codec:
+    from audiogen_core.codecs.catalog import CATALOG
+
+    if name == DEMO:
+        from audiogen_core.codecs import frame
+
+        return frame.load_demo(ops)
+    if name not in CATALOG:
+        raise UnknownModel(name, [DEMO, *CATALOG])
+    from audiogen_core import hub
+
+    return _from_path(hub.fetch(CATALOG[name]), ops, name)
+
+
+def _from_path(path: Path, ops: Ops, name: str | None) -> Codec:
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return _from_transformers(path, ops, name)
+        if (path / "compression_state_dict.bin").is_file():
+            return _from_torch_file(path / "compression_state_dict.bin", ops, name)
+        raise ModelError(f"{path}: no codec in this folder; expected {_LAYOUTS}")
+    if path.suffix == ".safetensors":
+        if (path.parent / "config.json").is_file():
+            return _from_transformers(path.parent, ops, name)
+        from audiogen_core.codecs import frame
+
+        return frame.load(path, ops)
+    if path.suffix in _TORCH_SUFFIXES:
+        return _from_torch_file(path, ops, name)
+    raise ModelError(f"{path}: not a codec; expected {_LAYOUTS}")
+
+
+def _from_transformers(folder: Path, ops: Ops, name: str | None) -> Codec:
+    from audiogen_core import weights
+    from audiogen_core.codecs import encodec
+
+    config = _read_config(folder / "config.json")
+    prefix = ""
+    if config.get("model_type") != "encodec" and isinstance(config.get("audio_encoder"), dict):
+        config, prefix = config["audio_encoder"], "audio_encoder."
+    if config.get("model_type") != "encodec":
+        raise ModelError(
+            f"{folder / 'config.json'}: model_type {config.get('model_type')!r} is not a codec known here; "
+            "expected 'encodec', or a model with an EnCodec as audio_encoder"
+        )
+    table = weights.read(folder, prefix=prefix).apply(encodec.TRANSFORMERS)
+    return encodec.build(encodec.from_transformers(config), table, ops, name)
+
+
+def _from_torch_file(path: Path, ops: Ops, name: str | None) -> Codec:
+    from audiogen_core import weights
+    from audiogen_core.codecs import encodec
+
+    tree = weights.read_checkpoint(path)
+    if "pretrained" in tree:
+        return _follow(str(tree["pretrained"]), path, ops)
+    table = weights.read(path).apply(encodec.ORIGINAL)
+    if "xp.cfg" in tree:
+        config = encodec.from_audiocraft(_parse_audiocraft(str(tree["xp.cfg"]), path))
+    else:
+        config = encodec.from_shapes({key: table.shape(key) for key in table})
+    return encodec.build(config, table, ops, name)
+
+
+def _follow(pointer: str, path: Path, ops: Ops) -> Codec:
+    """The codec an audiocraft package points at, by the hub id it names."""
+    from audiogen_core.codecs.catalog import CATALOG
+
+    repo = pointer.removeprefix("//pretrained/")
+    for spec in CATALOG.values():
+        if spec.repo == repo:
+            return _from_name(spec.name, ops)
+    raise ModelError(
+        f"{path}: points at the codec {repo!r}, which is not in the catalogue; load its own folder"
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: expected a JSON object, found {type(config).__name__}")
+    return config
+
+
+def _parse_audiocraft(text: str, path: Path) -> dict[str, Any]:
+    """The YAML of `xp.cfg`, with its `${a.b}` references put in."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ModelError(f"{path}: xp.cfg is not YAML ({error})") from error
+    if not isinstance(tree, dict):
+        raise ModelError(f"{path}: xp.cfg is not a table of settings")
+
+    def resolve_in(value: Any, depth: int = 0) -> Any:
+        if isinstance(value, dict):
+            return {key: resolve_in(below, depth) for key, below in value.items()}
+        if isinstance(value, list):
+            return [resolve_in(below, depth) for below in value]
+        match = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+        if match is None:
+            return value
+        target: Any = tree
+        for part in match[1].split("."):
+            target = target.get(part) if isinstance(target, dict) else None
+        if target is None or depth > 8:
+            raise ModelError(f"{path}: xp.cfg refers to {value}, which is not there")
+        return resolve_in(target, depth + 1)
+
+    needed = {key: tree.get(key) or {} for key in ("seanet", "rvq", "encodec")}
+    return {"compression_model": tree.get("compression_model"), **resolve_in(needed)}
