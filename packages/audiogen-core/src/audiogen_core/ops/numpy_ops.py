@@ -126,17 +126,18 @@ class NumpyOps:
         return np.add(y, np.maximum(x, 0), out=y)
 
     def gelu(self, x: Float) -> Float:
-        return (0.5 * x * (1 + _erf(x * np.float32(math.sqrt(0.5))))).astype(np.float32, copy=False)
+        return np.float32(0.5) * x * (np.float32(1) + _erf(x * np.float32(math.sqrt(0.5))))
 
     def tanh(self, x: Float) -> Float:
-        return np.tanh(x)
+        y: Float = np.tanh(x)
+        return y
 
     def power(self, x: Float, exponent: float) -> Float:
         y: Float = np.power(x, np.float32(exponent))
         return y
 
     def snake(self, x: Float, alpha: Float, beta: Float | None = None) -> Float:
-        y = np.sin(x * alpha)
+        y: Float = np.sin(x * alpha)
         y *= y
         y /= (alpha if beta is None else beta) + np.float32(1e-9)
         return np.add(y, x, out=y)
@@ -151,8 +152,8 @@ class NumpyOps:
         return _normalise(x, (1,), eps) * weight + bias
 
     def unit(self, x: Float) -> Float:
-        norm: Float = np.sqrt(np.sum(x * x, axis=1, keepdims=True))
-        return x / np.maximum(norm, np.float32(1e-12))
+        norm: Float = np.sqrt(np.sum(x * x, axis=1, keepdims=True, dtype=np.float32))
+        return np.divide(x, np.maximum(norm, np.float32(1e-12)), dtype=np.float32)
 
     def nearest(self, x: Float, codebook: tuple[Float, Float]) -> NDArray[np.int64]:
         book, half_square = codebook
@@ -214,7 +215,8 @@ def _unfold(clip: Float, start: int, count: int, kernel: int, stride: int, dilat
 def _normalise(x: Float, axes: tuple[int, ...], eps: float) -> Float:
     centred: Float = x - x.mean(axis=axes, keepdims=True)
     variance: Float = np.mean(centred * centred, axis=axes, keepdims=True)
-    return centred / np.sqrt(variance + np.float32(eps))
+    normal: Float = centred / np.sqrt(variance + np.float32(eps))
+    return normal
 
 
 def _erf(x: Float) -> Float:
