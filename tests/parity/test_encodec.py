@@ -39,7 +39,9 @@ def audiocraft_package(tmp_path: Path, folder: str) -> Path:
     for name, tensor in load_file(FIXTURES / folder / "model.safetensors").items():
         side, rest = name.split(".layers.", 1)
         if side == "quantizer":
-            name = name.replace("quantizer.layers.", "quantizer.vq.layers.").replace(".codebook.", "._codebook.")
+            name = name.replace("quantizer.layers.", "quantizer.vq.layers.").replace(
+                ".codebook.", "._codebook."
+            )
         else:
             inner = "convtr" if side == "decoder" and rest.split(".")[0] in ("3", "6", "9", "12") else "conv"
             name = f"{side}.model.{rest}".replace(".conv.", f".{inner}.{inner}.")

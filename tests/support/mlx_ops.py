@@ -74,7 +74,13 @@ class MlxOps:
         return x[..., start:stop]
 
     def conv(
-        self, x: mx.array, weight: mx.array, bias: mx.array | None = None, *, stride: int = 1, dilation: int = 1
+        self,
+        x: mx.array,
+        weight: mx.array,
+        bias: mx.array | None = None,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
     ) -> mx.array:
         y = mx.conv1d(x, weight, stride=stride, dilation=dilation)
         return y if bias is None else y + bias
@@ -154,7 +160,9 @@ class _MlxLstm:
 
 
 @partial(mx.compile)
-def _lstm_step(drive: mx.array, hidden: mx.array, cell: mx.array, weight: mx.array) -> tuple[mx.array, mx.array]:
+def _lstm_step(
+    drive: mx.array, hidden: mx.array, cell: mx.array, weight: mx.array
+) -> tuple[mx.array, mx.array]:
     i, f, g, o = mx.split(drive + hidden @ weight, 4, axis=-1)
     cell = mx.sigmoid(f) * cell + mx.sigmoid(i) * mx.tanh(g)
     return mx.sigmoid(o) * mx.tanh(cell), cell

@@ -1,0 +1,127 @@
+"""The adapters against torch's own functions: every verb, on every adapter, means the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from audiogen_core.errors import OptionError
+from audiogen_core.ops import resolve
+
+
+def adapter(name: str):
+    if name == "mlx":
+        from support.mlx_ops import MlxOps
+
+        return MlxOps()
+    return resolve(name)
+
+
+@pytest.fixture(params=["numpy", "torch", "mlx"])
+def ops(request):
+    return adapter(request.param)
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def same(ops, made, expected: torch.Tensor, atol: float = 2e-5) -> None:
+    np.testing.assert_allclose(ops.numpy(made), expected.numpy(), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "length"),
+    [(1, 1, 1, 5), (7, 1, 1, 40), (3, 1, 9, 40), (4, 2, 1, 33), (16, 8, 1, 16), (3, 2, 2, 9000)],
+)
+def test_conv(ops, kernel, stride, dilation, length):
+    x, weight, bias = random(2, 3, length), random(5, 3, kernel), random(5)
+    made = ops.conv(
+        ops.signal(x), ops.conv_weight(weight), ops.vector(bias), stride=stride, dilation=dilation
+    )
+    same(ops, made, F.conv1d(*map(torch.tensor, (x, weight, bias)), stride=stride, dilation=dilation))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (10, 5), (7, 3), (3, 3), (2, 3), (16, 8)])
+def test_conv_transpose(ops, kernel, stride):
+    if ops.name == "mlx" and kernel < stride:
+        kernel = stride  # no codec leaves gaps, and mlx orders them otherwise
+    x, weight, bias = random(2, 3, 50), random(3, 5, kernel), random(5)
+    made = ops.conv_transpose(
+        ops.signal(x), ops.conv_transpose_weight(weight), ops.vector(bias), stride=stride
+    )
+    same(ops, made, F.conv_transpose1d(*map(torch.tensor, (x, weight, bias)), stride=stride))
+
+
+def test_depthwise_conv(ops):
+    x, weight, bias = random(2, 6, 30), random(6, 1, 7), random(6)
+    made = ops.depthwise_conv(ops.signal(x), ops.depthwise_weight(weight), ops.vector(bias))
+    same(ops, made, F.conv1d(*map(torch.tensor, (x, weight, bias)), groups=6))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (3, 0), (0, 4), (5, 5)])
+def test_pad_and_trim(ops, mode, left, right):
+    x = random(1, 2, 6)
+    padded = ops.pad(ops.signal(x), left, right, mode)
+    same(ops, padded, F.pad(torch.tensor(x), (left, right), mode=mode))
+    same(ops, ops.trim(padded, left, right), torch.tensor(x))
+
+
+def test_pointwise_verbs(ops):
+    x = random(2, 4, 11) * 3
+    signal, tensor = ops.signal(x), torch.tensor(x)
+    same(ops, ops.elu(signal), F.elu(tensor))
+    same(ops, ops.gelu(signal), F.gelu(tensor))
+    same(ops, ops.tanh(signal), torch.tanh(tensor))
+    same(ops, ops.power(signal * signal + 0.1, 0.3), torch.pow(tensor * tensor + 0.1, 0.3))
+    alpha, beta = np.abs(random(4)) + 0.5, np.abs(random(4, seed=1)) + 0.5
+    column = torch.tensor(alpha)[:, None]
+    made = ops.snake(signal, ops.vector(alpha))
+    same(ops, made, tensor + torch.sin(column * tensor) ** 2 / column)
+    made = ops.snake(signal, ops.vector(alpha), ops.vector(beta))
+    same(ops, made, tensor + torch.sin(column * tensor) ** 2 / torch.tensor(beta)[:, None])
+    same(ops, ops.scale(signal, ops.vector(alpha)), tensor * column)
+
+
+def test_norms(ops):
+    x, weight, bias = random(2, 4, 11), random(4), random(4, seed=1)
+    signal, tensor = ops.signal(x), torch.tensor(x)
+    adopted = ops.vector(weight), ops.vector(bias)
+    torched = torch.tensor(weight), torch.tensor(bias)
+    same(ops, ops.group_norm(signal, *adopted, 1e-5), F.group_norm(tensor, 1, *torched))
+    expected = F.layer_norm(tensor.transpose(1, 2), (4,), *torched, 1e-6).transpose(1, 2)
+    same(ops, ops.layer_norm(signal, *adopted, 1e-6), expected)
+    same(ops, ops.unit(signal), F.normalize(tensor, dim=1))
+
+
+def test_channels_stack_and_concat(ops):
+    x = random(1, 4, 6)
+    signal = ops.signal(x)
+    parts = [ops.channels(signal, 0, 1), ops.channels(signal, 1, 4)]
+    same(ops, ops.stack(parts), torch.tensor(x))
+    same(ops, ops.concat([ops.trim(signal, 0, 2), ops.trim(signal, 4, 0)]), torch.tensor(x))
+    assert ops.length(signal) == 6
+
+
+def test_nearest_and_lookup(ops):
+    book, x = random(32, 5), random(2, 5, 20, seed=3)
+    distance = torch.cdist(torch.tensor(x).transpose(1, 2), torch.tensor(book)[None])
+    found = ops.nearest(ops.signal(x), ops.codebook(book))
+    np.testing.assert_array_equal(ops.indices_numpy(found), distance.argmin(-1).numpy())
+    looked_up = ops.numpy(ops.lookup(found, ops.codebook(book)))
+    np.testing.assert_array_equal(looked_up, book[ops.indices_numpy(found)].transpose(0, 2, 1))
+
+
+def test_gelu_is_accurate_over_its_whole_range():
+    x = np.linspace(-8, 8, 4001, dtype=np.float32).reshape(1, 1, -1)
+    numpy = resolve("numpy")
+    np.testing.assert_allclose(numpy.gelu(x), F.gelu(torch.tensor(x)).numpy(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["jax", "numpy:0", "torch:nonsense", ""])
+def test_unknown_ops_are_refused(name):
+    with pytest.raises(OptionError):
+        resolve(name)
