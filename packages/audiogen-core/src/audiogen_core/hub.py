@@ -1,0 +1,207 @@
+"""Fetching models from the Hugging Face hub, once for all packages.
+
+The files live in the hub's own cache, shared with other programs: HF_HOME, HF_HUB_OFFLINE,
+HF_TOKEN and HF_ENDPOINT mean what they mean elsewhere. Every file is checked by size and hash
+before a path is returned, so what is loaded is never half there. A model that is complete and
+checked needs no network. A dropped connection is resumed by huggingface_hub; a process that is
+killed keeps the files it finished.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from audiogen_core import hub_client, verify
+from audiogen_core.errors import DownloadError
+from audiogen_core.hub_client import OnStep, Steps
+from audiogen_core.models import FileSpec, ModelSpec
+
+Notify = Callable[[str], None]
+
+DISK_MARGIN = 64 << 20
+"""Bytes that must stay free on the disk beyond the download."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file still to be fetched: its size in bytes and hash as the hub states them, if it does."""
+
+    name: str
+    size: int | None
+    digest: verify.Digest | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fetch would do: the files still to come, their bytes, the folder they end up in."""
+
+    spec: ModelSpec
+    wanted: tuple[Wanted, ...]
+    folder: Path
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size or 0 for file in self.wanted)
+
+
+def fetch(
+    spec: ModelSpec,
+    *,
+    offline: bool | None = None,
+    on_step: OnStep | None = None,
+    notify: Notify | None = None,
+) -> Path:
+    """The folder with the model's files, fetched when needed, every file checked.
+
+    offline  never use the network; None follows HF_HUB_OFFLINE
+    on_step  called with (bytes done, bytes in all) while files come in
+    notify   called with a line of text before a download: model, size, licence, destination
+
+    Raises DownloadError when a file is missing offline, the hub refuses or cannot be reached
+    (after three tries), the disk is short or read-only, or a file is not the one it should be.
+    """
+    todo = plan(spec, offline=offline)
+    if not todo.wanted:
+        return todo.folder
+    _check_disk(todo)
+    if notify is not None:
+        notify(_notice(todo))
+    steps = Steps(on_step, todo.bytes)
+    memory = verify.Memory(_repo_folder(spec.repo))
+    for file in todo.wanted:
+        _fetch_file(todo, file, memory, steps)
+    return todo.folder
+
+
+def plan(spec: ModelSpec, *, offline: bool | None = None) -> Plan:
+    """What `fetch` would do. Asks the hub only when something is missing or not pinned.
+
+    Raises DownloadError as `fetch` does, except for faults of the download itself.
+    """
+    from huggingface_hub import constants
+
+    quiet = constants.HF_HUB_OFFLINE if offline is None else offline
+    spec = _listed(spec, quiet)
+    folder = _snapshot(spec)
+    memory = verify.Memory(_repo_folder(spec.repo))
+    problems = {file.name: _problem(folder, file, memory) for file in spec.files}
+    wrong = {name: text for name, text in problems.items() if text is not None}
+    if not wrong and folder is not None:
+        return Plan(spec, (), folder)
+    if quiet:
+        listing = "; ".join(f"{name} {text}" for name, text in list(wrong.items())[:10])
+        raise DownloadError(
+            f"{spec.name}: not completely in the cache {constants.HF_HUB_CACHE} ({listing}), "
+            "and downloads are off; run once without --offline and HF_HUB_OFFLINE"
+        )
+    stated = [_state(spec, file) for file in spec.files if file.name in wrong]
+    commit = stated[0][1]
+    wanted = tuple(file for file, _ in stated)
+    return Plan(replace(spec, revision=commit), wanted, _repo_folder(spec.repo) / "snapshots" / commit)
+
+
+def _problem(folder: Path | None, file: FileSpec, memory: verify.Memory) -> str | None:
+    if folder is None:
+        return "is missing"
+    digest = verify.Digest(file.sha256) if file.sha256 else None
+    return verify.problem(folder / file.name, f"{folder.name}/{file.name}", memory, digest, file.size)
+
+
+def _fetch_file(todo: Plan, file: Wanted, memory: verify.Memory, steps: Steps) -> None:
+    """Download one file and check it; a wrong one is fetched once more, then removed."""
+    key = f"{todo.folder.name}/{file.name}"
+    path = todo.folder / file.name
+    fault: str | None = None
+    for force in (False, True):
+        hub_client.download(todo.spec, file.name, force, steps)
+        fault = verify.problem(path, key, memory, file.digest, file.size)
+        if fault is None:
+            return
+    blob = path.resolve()
+    if blob.is_relative_to(_repo_folder(todo.spec.repo).resolve()):
+        blob.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    raise DownloadError(
+        f"{todo.spec.repo}: {file.name} {fault}, twice in a row; the download was removed. "
+        "Try another network, or tell the model's owner"
+    )
+
+
+def _state(spec: ModelSpec, file: FileSpec) -> tuple[Wanted, str]:
+    """What the hub says of a file, and the commit it belongs to."""
+    from huggingface_hub import constants
+
+    stated = hub_client.metadata(spec, file.name)
+    commit = stated.commit_hash or ""
+    digest = verify.Digest.of_etag(stated.etag)
+    if len(commit) != 40 or (spec.pinned and commit != spec.revision):
+        raise DownloadError(
+            f"{constants.ENDPOINT} did not answer as a hub does for {spec.repo}; check HF_ENDPOINT"
+        )
+    pinned = verify.Digest(file.sha256) if file.sha256 else None
+    if (pinned and digest and len(digest.value) == 64 and digest != pinned) or (
+        file.size is not None and stated.size is not None and file.size != stated.size
+    ):
+        raise DownloadError(f"{spec.repo}: the hub offers another {file.name} than the one that was recorded")
+    return Wanted(file.name, stated.size if file.size is None else file.size, pinned or digest), commit
+
+
+def _listed(spec: ModelSpec, offline: bool) -> ModelSpec:
+    """A spec without files gets the weights and settings that the hub lists, and their commit."""
+    if spec.files:
+        return spec
+    memory = verify.Memory(_repo_folder(spec.repo))
+    kept = memory.recall(f"listing {spec.revision}")
+    names, commit = kept.get("files"), kept.get("commit")
+    if not offline:
+        names, commit = hub_client.listing(spec)
+        memory.keep(f"listing {spec.revision}", {"files": names, "commit": commit})
+    if not isinstance(names, list) or not isinstance(commit, str):
+        raise DownloadError(f"{spec.name}: never fetched, and downloads are off; run once without --offline")
+    return replace(spec, revision=commit, files=tuple(FileSpec(str(name)) for name in names))
+
+
+def _repo_folder(repo: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
+def _snapshot(spec: ModelSpec) -> Path | None:
+    """The folder of the revision in the cache, or None when a tag was never seen."""
+    folder = _repo_folder(spec.repo)
+    if spec.pinned:
+        return folder / "snapshots" / spec.revision
+    try:
+        commit = (folder / "refs" / spec.revision).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return folder / "snapshots" / commit if commit.isalnum() else None
+
+
+def _check_disk(todo: Plan) -> None:
+    place = todo.folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < todo.bytes + DISK_MARGIN:
+        raise DownloadError(
+            f"{todo.spec.name} needs {_amount(todo.bytes)} and {place} has {_amount(free)} free; "
+            "make room, or set HF_HOME to a folder on another disk"
+        )
+
+
+def _notice(todo: Plan) -> str:
+    spec = todo.spec
+    note = f" {spec.note}" if spec.note else ""
+    return (
+        f"Downloading {spec.name}: {_amount(todo.bytes)} from {spec.repo} to {todo.folder}. "
+        f"Licence: {spec.license} ({spec.page}).{note}"
+    )
+
+
+def _amount(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

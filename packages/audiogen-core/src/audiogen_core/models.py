@@ -1,0 +1,116 @@
+"""What can be fetched: `ModelSpec`, and finding one by name.
+
+A catalogue is a plain dictionary of name -> ModelSpec, written where the models are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from audiogen_core.errors import ModelError, UnknownModel
+
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """One file of a model: its path in the repository, and what is known of it.
+
+    size    bytes, or None
+    sha256  64 hex digits, or None: then the hash that the hub states is used
+    """
+
+    name: str
+    size: int | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.name)
+        if (
+            not self.name
+            or path.is_absolute()
+            or ".." in path.parts
+            or "\\" in self.name
+            or str(path) != self.name
+        ):
+            raise ModelError(f"{self.name!r} is not the name of a file inside a repository")
+        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
+            raise ModelError(f"{self.name}: {self.sha256!r} is not a sha256 of 64 lower-case hex digits")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model on the hub, pinned.
+
+    name      what commands call it
+    family    which loader reads it ("encodec", ...); "" for a model outside the catalogue
+    repo      "owner/name" on the hub
+    revision  a commit hash, or a tag; a branch only for a model outside the catalogue
+    files     the files to fetch; empty means the weights and settings that the hub lists
+    license   shown before the first download
+    note      one sentence about the licence or the model, or ""
+    """
+
+    name: str
+    family: str
+    repo: str
+    revision: str
+    files: tuple[FileSpec, ...]
+    license: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not _REPO.fullmatch(self.repo) or ".." in self.repo:
+            raise ModelError(f"{self.repo!r} is not a hub id of the form owner/name")
+        if not re.fullmatch(r"[\w][\w./-]{0,199}", self.revision) or ".." in self.revision:
+            raise ModelError(f"{self.revision!r} is not a commit hash, tag or branch")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit hash, so the files can never change."""
+        return _COMMIT.fullmatch(self.revision) is not None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files, or None when a size is not known."""
+        sizes = [file.size for file in self.files]
+        return None if not sizes or None in sizes else sum(size for size in sizes if size is not None)
+
+    @property
+    def page(self) -> str:
+        """The page of the model, with its licence."""
+        return f"https://huggingface.co/{self.repo}"
+
+
+def find(
+    catalog: Mapping[str, ModelSpec], name_or_path: str | Path, *, unlisted: bool = False
+) -> ModelSpec | Path:
+    """The catalogue's model of that name or hub id, or the path when it exists.
+
+    A name in the catalogue comes before a folder of the same name (write ./name for the folder).
+    `unlisted` accepts any hub id "owner/name", with "@revision" to choose one.
+    Raises UnknownModel with the closest names.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in catalog:
+        return catalog[name]
+    if Path(name).exists():
+        return Path(name)
+    repo, _, revision = name.partition("@")
+    if not isinstance(name_or_path, str) or not _REPO.fullmatch(repo):
+        raise UnknownModel(name, catalog)
+    listed = [spec for spec in catalog.values() if spec.repo == repo and revision in ("", spec.revision)]
+    if listed:
+        return listed[0]
+    if unlisted:
+        return ModelSpec(
+            name, "", repo, revision or "main", (), "unknown", f"See https://huggingface.co/{repo}."
+        )
+    error = UnknownModel(name, catalog)
+    error.args = (f"{error}; a hub id outside the catalogue must be allowed (--unlisted)",)
+    raise error
