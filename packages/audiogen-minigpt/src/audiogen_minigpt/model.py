@@ -1,0 +1,247 @@
+"""The GPT: one block in two presets, over tokens of shape (B, S, Q).
+
+"gpt2" has GPT-2's shapes, names and arithmetic, so its weights load in transformers. "modern" takes what
+short training runs have found to pay: rotary positions (arXiv 2104.09864), RMSNorm without parameters,
+normalised queries and keys, squared ReLU (arXiv 2109.08668), no biases, projections that start at zero,
+and logits bent to (-15, 15) by a tanh.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.layout import Layout
+
+SOFTCAP = 15.0
+ROPE_BASE = 10_000.0
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) over the last axis, without parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],))
+
+
+class Attention(nn.Module):
+    """Causal self-attention without dropout, so that the fused kernels apply."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.modern = config.preset == "modern"
+        self.c_attn = nn.Linear(config.width, 3 * config.width, bias=not self.modern)
+        self.c_proj = nn.Linear(config.width, config.width, bias=not self.modern)
+
+    def forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
+        batch, steps, width = x.shape
+        shape = (batch, steps, 3, self.heads, width // self.heads)
+        q, k, v = self.c_attn(x).view(shape).permute(2, 0, 3, 1, 4)  # (B, S, 3*W) -> 3 x (B, H, S, D)
+        if rope is not None:
+            q, k = rotate(norm_heads(q), rope), rotate(norm_heads(k), rope)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out: Tensor = self.c_proj(y.transpose(1, 2).reshape(batch, steps, width))  # (B, H, S, D) -> (B, S, W)
+        return out
+
+
+class MLP(nn.Module):
+    """Four times wider inside."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.modern = config.preset == "modern"
+        self.c_fc = nn.Linear(config.width, 4 * config.width, bias=not self.modern)
+        self.c_proj = nn.Linear(4 * config.width, config.width, bias=not self.modern)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.c_fc(x)
+        hidden = F.relu(hidden).square() if self.modern else F.gelu(hidden, approximate="tanh")
+        out: Tensor = self.c_proj(hidden)
+        return out
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each on the normalised residual stream and added to it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.ln_1 = _norm(config)
+        self.attn = Attention(config)
+        self.ln_2 = _norm(config)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
+        x = x + F.dropout(self.attn(self.ln_1(x), rope), self.dropout, self.training)
+        return x + F.dropout(self.mlp(self.ln_2(x)), self.dropout, self.training)
+
+
+class GPT(nn.Module):
+    """A GPT over the tokens of one layout.
+
+    Steps are summed embeddings of the Q streams, all in one table; each codebook has a head, all in one
+    matrix. With the flatten layout only the head of the codebook that is due next is worked out. The
+    "gpt2" preset ties its head to the table where there is one stream.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = Layout.from_config(config)
+        streams, ids = self.layout.streams, self.layout.vocab + 1
+        self.modern = config.preset == "modern"
+        self.tied = not self.modern and streams == 1
+        self.wte = nn.Embedding(streams * ids, config.width)
+        self.wpe = None if self.modern else nn.Embedding(config.context, config.width)
+        self.ln_e = RMSNorm() if self.modern else nn.Identity()
+        self.h = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.ln_f = _norm(config)
+        shape = (config.codebooks * config.codebook_size, config.width)
+        self.heads = None if self.tied else nn.Parameter(torch.empty(shape))
+        self.register_buffer("offsets", torch.arange(streams) * ids, persistent=False)
+        rope = rope_table(config.context, config.width // config.heads) if self.modern else None
+        self.register_buffer("rope", rope, persistent=False)
+        self.offsets: Tensor
+        self.rope: Tensor | None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights from torch's global generator.
+
+        gpt2: normal of 0.02, projections into the residual stream divided by sqrt(2 * layers). modern:
+        uniform of variance 1 / width, those projections and the heads zero.
+        """
+        config = self.config
+        with torch.no_grad():
+            nn.init.normal_(self.wte.weight, std=0.02)
+            if self.wpe is not None:
+                nn.init.normal_(self.wpe.weight, std=0.02)
+            if self.heads is not None:
+                nn.init.normal_(self.heads, std=0.0 if self.modern else 0.02)
+            bound = math.sqrt(3.0 / config.width)
+            for name, module in self.named_modules():
+                if not isinstance(module, nn.Linear):
+                    continue
+                into_residual = name.endswith("c_proj")
+                if self.modern and into_residual:
+                    nn.init.zeros_(module.weight)
+                elif self.modern:
+                    nn.init.uniform_(module.weight, -bound, bound)
+                else:
+                    scale = 1.0 / math.sqrt(2 * config.layers) if into_residual else 1.0
+                    nn.init.normal_(module.weight, std=0.02 * scale)
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The heads of all codebooks: (K * N, width), codebook by codebook."""
+        rows = self.config.codebooks * self.config.codebook_size
+        return self.wte.weight[:rows] if self.heads is None else self.heads
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, S, Q) -> the normalised last residual stream (B, S, width)."""
+        steps = tokens.shape[1]
+        x = self.wte(tokens + self.offsets).sum(dim=2)  # (B, S, Q, W) -> (B, S, W)
+        if self.wpe is not None:
+            x = x + self.wpe.weight[:steps]
+        x = F.dropout(self.ln_e(x), self.config.dropout, self.training)
+        rope = None if self.rope is None else self.rope[:, :steps]
+        for block in self.h:
+            x = block(x, rope)
+        out: Tensor = self.ln_f(x)
+        return out
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, S, Q) -> logits (B, S, Q, N) of the codes one step later.
+
+        With the flatten layout the logits at step s are those of codebook (s + 1) mod K, and the sequence
+        starts at a whole frame.
+        """
+        logits = self._logits(self.hidden(tokens)).float()
+        return SOFTCAP * torch.tanh(logits / SOFTCAP) if self.modern else logits
+
+    def loss(self, inputs: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean cross entropy in nats over what the mask marks, and its mean per codebook (K,).
+
+        inputs, targets, mask  (B, S, Q), as `Layout.apply` gives them. A codebook with no target has nan.
+        """
+        sums, counts = self.loss_sums(inputs, targets, mask)
+        return sums.sum() / counts.sum(), (sums / counts).detach()
+
+    def loss_sums(self, inputs: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The summed cross entropy in nats of each codebook (K,), and how many targets each has (K,).
+
+        For averaging over several batches or ranks, whose counts differ a little.
+        """
+        config = self.config
+        logits = self.forward(inputs)
+        local = targets % config.codebook_size if self.layout.name == "flatten" else targets
+        local = torch.where(mask, local, -100)
+        losses = F.cross_entropy(
+            logits.flatten(0, 2), local.flatten(), ignore_index=-100, reduction="none"
+        ).view(targets.shape)  # (B*S*Q,) -> (B, S, Q)
+        return self._per_codebook(losses), self._per_codebook(mask.to(losses.dtype))
+
+    def parameter_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, context: int | None = None) -> int:
+        """Floating point operations of training on one step, forward and backward.
+
+        6 per weight that multiplies (embeddings looked up do not count) plus 12 * layers * width * context
+        for attention without halving it for the causal mask: the usual convention.
+        """
+        config = self.config
+        streams = 1 if self.layout.name == "flatten" else config.codebooks
+        matrices = 12 * config.layers * config.width**2 + streams * config.codebook_size * config.width
+        return 6 * matrices + 12 * config.layers * config.width * (context or config.context)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(B, S, width) -> (B, S, Q, N), the tanh not yet taken."""
+        config = self.config
+        if self.layout.name != "flatten":
+            return F.linear(x, self.head_weight).view(*x.shape[:2], config.codebooks, config.codebook_size)
+        steps, due = x.shape[1], config.codebooks
+        pad = -(steps + 1) % due
+        x = F.pad(x, (0, 0, 1, pad))
+        grid = x.view(x.shape[0], -1, due, x.shape[2])  # (B, T*K, W) -> (B, T, K, W): step s at s + 1
+        heads = self.head_weight.view(due, config.codebook_size, config.width)
+        logits = torch.einsum("btkw,knw->btkn", grid, heads)
+        return logits.flatten(1, 2)[:, 1 : steps + 1].unsqueeze(2)
+
+    def _per_codebook(self, values: Tensor) -> Tensor:
+        """(B, S, Q) -> sums (K,); with flatten the codebook of step s is (s + 1) mod K."""
+        if self.layout.name != "flatten":
+            return values.sum(dim=(0, 1))
+        due = self.config.codebooks
+        values = F.pad(values.sum(dim=(0, 2)), (1, -(values.shape[1] + 1) % due))
+        return values.view(-1, due).sum(dim=0)
+
+
+def rope_table(steps: int, size: int) -> Tensor:
+    """The rotations of the positions 0 to steps - 1: float32 (2, steps, size / 2), cosines then sines."""
+    rates = ROPE_BASE ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+    angles = torch.outer(torch.arange(steps, dtype=torch.float64), rates)
+    return torch.stack([angles.cos(), angles.sin()]).float()
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Turn the pairs (i, i + D/2) of x (..., S, D) by the angles of their positions."""
+    cos, sin = rope[0].to(x.dtype), rope[1].to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def norm_heads(x: Tensor) -> Tensor:
+    """x / rms(x) of each head's vector."""
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+def _norm(config: ModelConfig) -> nn.Module:
+    return RMSNorm() if config.preset == "modern" else nn.LayerNorm(config.width, eps=1e-5)
