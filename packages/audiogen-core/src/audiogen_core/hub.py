@@ -10,7 +10,9 @@ killed keeps the files it finished.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +25,8 @@ Notify = Callable[[str], None]
 
 DISK_MARGIN = 64 << 20
 """Bytes that must stay free on the disk beyond the download."""
+
+_DAY = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def fetch(
     _check_disk(todo)
     if notify is not None:
         notify(_notice(todo))
+    _sweep(_repo_folder(spec.repo) / "blobs")
     steps = Steps(on_step, todo.bytes)
     memory = verify.Memory(_repo_folder(spec.repo))
     for file in todo.wanted:
@@ -99,6 +104,8 @@ def plan(spec: ModelSpec, *, offline: bool | None = None) -> Plan:
         )
     stated = [_state(spec, file) for file in spec.files if file.name in wrong]
     commit = stated[0][1]
+    if not spec.pinned:
+        memory.keep(f"revision {spec.revision}", {"commit": commit})
     wanted = tuple(file for file, _ in stated)
     return Plan(replace(spec, revision=commit), wanted, _repo_folder(spec.repo) / "snapshots" / commit)
 
@@ -119,6 +126,7 @@ def _fetch_file(todo: Plan, file: Wanted, memory: verify.Memory, steps: Steps) -
         hub_client.download(todo.spec, file.name, force, steps)
         fault = verify.problem(path, key, memory, file.digest, file.size)
         if fault is None:
+            steps.complete(file.size or 0)
             return
     blob = path.resolve()
     if blob.is_relative_to(_repo_folder(todo.spec.repo).resolve()):
@@ -175,11 +183,26 @@ def _snapshot(spec: ModelSpec) -> Path | None:
     folder = _repo_folder(spec.repo)
     if spec.pinned:
         return folder / "snapshots" / spec.revision
+    kept = verify.Memory(folder).recall(f"revision {spec.revision}").get("commit")
+    if isinstance(kept, str) and kept.isalnum():
+        return folder / "snapshots" / kept
     try:
         commit = (folder / "refs" / spec.revision).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
     return folder / "snapshots" / commit if commit.isalnum() else None
+
+
+def _sweep(blobs: Path) -> None:
+    """Remove what killed downloads left a day ago or more; huggingface_hub does not take it up again.
+
+    Only names with a part of their own per process ("<etag>.<8 hex digits>.incomplete"): the plain
+    form of older versions is resumed by them.
+    """
+    for path in blobs.glob("*.????????.incomplete"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _DAY:
+                path.unlink()
 
 
 def _check_disk(todo: Plan) -> None:

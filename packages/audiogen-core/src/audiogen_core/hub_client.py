@@ -159,7 +159,8 @@ class Steps:
     """Adds up the bytes of all files; `bar` is what huggingface_hub takes for a progress bar."""
 
     def __init__(self, on_step: OnStep | None, total: int) -> None:
-        self.on_step, self.total, self.done = on_step, total, 0
+        self.on_step, self.total = on_step, total
+        self.done = self.before = 0  # bytes so far; those of the files that are complete
         steps = self
 
         class Bar:
@@ -192,6 +193,17 @@ class Steps:
         self.bar = Bar
 
     def add(self, count: int) -> None:
-        self.done = max(0, self.done + count)
+        """Bytes that came in, or fewer than none where a download begins again."""
+        self.done = max(self.before, self.done + count)
+        self._tell()
+
+    def complete(self, size: int) -> None:
+        """One file is whole and checked."""
+        self.before += size
+        if self.done != self.before:
+            self.done = self.before
+            self._tell()
+
+    def _tell(self) -> None:
         if self.on_step is not None:
             self.on_step(min(self.done, self.total), self.total)

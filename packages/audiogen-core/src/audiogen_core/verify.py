@@ -68,8 +68,10 @@ class Memory:
         if self.known.get(key) == entry:
             return
         self.known[key] = entry
-        with suppress(OSError), atomic_path(self.path) as temporary:
-            temporary.write_text(json.dumps(self.known, indent=1), encoding="utf-8")
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.path) as temporary:
+                temporary.write_text(json.dumps(self.known, indent=1), encoding="utf-8")
 
 
 def problem(path: Path, key: str, memory: Memory, digest: Digest | None, size: int | None) -> str | None:

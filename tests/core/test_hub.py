@@ -1,0 +1,308 @@
+"""Fetching, against a stand-in for the hub on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants as constants
+import numpy as np
+import pytest
+
+from audiogen_core import hub, hub_client
+from audiogen_core.errors import DownloadError
+from audiogen_core.models import FileSpec, ModelSpec
+from support.loopback_hub import LARGE, LoopbackHub, point_at
+
+REPO = "someone/tiny"
+WEIGHTS = np.random.default_rng(7).bytes(200_000)
+CONFIG = json.dumps({"model_type": "encodec"}).encode()
+COMMIT = LoopbackHub.revision
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    with LoopbackHub({REPO: {"config.json": CONFIG, "model.safetensors": WEIGHTS}}) as server:
+        point_at(server.endpoint, tmp_path / "cache", monkeypatch)
+        monkeypatch.setattr(hub_client, "RETRY_DELAYS", (0.0, 0.0))
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        yield server
+
+
+def spec(**changes: object) -> ModelSpec:
+    fields = {
+        "name": "tiny", "family": "encodec", "repo": REPO, "revision": COMMIT,
+        "files": (FileSpec("config.json"), FileSpec("model.safetensors")),
+        "license": "MIT", "note": "Made for tests.",
+    } | changes  # fmt: skip
+    return ModelSpec(**fields)  # type: ignore[arg-type]
+
+
+def blob(folder: Path, name: str = "model.safetensors") -> Path:
+    return (folder / name).resolve()
+
+
+def test_first_run_brings_every_file_and_says_so(server: LoopbackHub) -> None:
+    said: list[str] = []
+    steps: list[tuple[int, int]] = []
+    folder = hub.fetch(spec(), notify=said.append, on_step=lambda done, total: steps.append((done, total)))
+    assert (folder / "config.json").read_bytes() == CONFIG
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert len(said) == 1
+    for word in ("tiny", "0.2 MB", REPO, str(folder), "MIT", "Made for tests."):
+        assert word in said[0]
+    total = len(CONFIG) + len(WEIGHTS)
+    assert steps[-1] == (total, total)
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+def test_second_run_asks_nothing_of_the_network(server: LoopbackHub) -> None:
+    first = hub.fetch(spec())
+    before = len(server.log)
+    assert hub.fetch(spec(), notify=lambda line: pytest.fail(line)) == first
+    assert hub.fetch(spec(), offline=True) == first
+    assert len(server.log) == before
+
+
+def test_the_second_run_does_not_hash_again(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.fetch(spec())
+    monkeypatch.setattr(hashlib, "sha256", lambda *args: pytest.fail("hashed again"))
+    hub.fetch(spec())
+
+
+def test_the_plan_knows_sizes_before_anything_is_fetched(server: LoopbackHub) -> None:
+    todo = hub.plan(spec())
+    assert todo.bytes == len(CONFIG) + len(WEIGHTS)
+    assert [file.name for file in todo.wanted] == ["config.json", "model.safetensors"]
+    assert not todo.folder.exists()
+    assert server.gets("model.safetensors") == []
+    hub.fetch(spec())
+    assert hub.plan(spec(), offline=True).wanted == ()
+
+
+def test_offline_and_never_fetched(server: LoopbackHub) -> None:
+    with pytest.raises(DownloadError, match=r"config\.json is missing.*run once without --offline"):
+        hub.fetch(spec(), offline=True)
+    assert server.log == []
+
+
+def test_offline_by_environment(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="downloads are off"):
+        hub.fetch(spec())
+
+
+def test_forced_online_against_the_environment(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set"):
+        hub.fetch(spec(), offline=False)
+
+
+def test_a_half_empty_snapshot_is_completed(server: LoopbackHub) -> None:
+    folder = hub.fetch(spec())
+    (folder / "model.safetensors").unlink()
+    blobs = folder.parents[1] / "blobs"
+    (blobs / LoopbackHub.etag(WEIGHTS)).unlink()
+    (blobs / f"{LoopbackHub.etag(WEIGHTS)}.1a2b3c4d.incomplete").write_bytes(WEIGHTS[:1000])
+    with pytest.raises(DownloadError, match=r"model\.safetensors is missing"):
+        hub.fetch(spec(), offline=True)
+    assert (hub.fetch(spec()) / "model.safetensors").read_bytes() == WEIGHTS
+    assert len(server.gets("config.json")) == 1
+
+
+def test_a_cut_connection_is_resumed_where_it_broke(
+    server: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)  # what arrived of a chunk is dropped
+    server.faults.cut_after, server.faults.cuts = 50_000, 2
+    folder = hub.fetch(spec())
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert server.gets("model.safetensors") == [None, "bytes=49152-", "bytes=98304-"]
+
+
+def test_a_connection_that_keeps_breaking(server: LoopbackHub) -> None:
+    server.faults.cut_after, server.faults.cuts = 50_000, -1
+    with pytest.raises(DownloadError, match="check the connection and try again"):
+        hub.fetch(spec())
+    server.faults.cuts = 0
+    assert (hub.fetch(spec()) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_damage_on_the_way_is_fetched_once_more(server: LoopbackHub) -> None:
+    server.faults.corrupt_at, server.faults.corruptions = 100_000, 1
+    folder = hub.fetch(spec())
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert len(server.gets("model.safetensors")) == 2
+
+
+def test_lasting_damage_is_named_and_removed(server: LoopbackHub) -> None:
+    server.faults.corrupt_at, server.faults.corruptions = 100_000, -1
+    with pytest.raises(DownloadError, match=r"model\.safetensors does not have the hash.*twice in a row"):
+        hub.fetch(spec())
+    folder = hub.plan(spec()).folder
+    assert not (folder / "model.safetensors").exists()
+    assert not (folder.parents[1] / "blobs" / LoopbackHub.etag(WEIGHTS)).exists()
+
+
+def test_small_files_are_checked_by_gits_hash(server: LoopbackHub) -> None:
+    assert len(CONFIG) < LARGE
+    server.faults.corrupt_at, server.faults.corruptions = 3, 1
+    assert (hub.fetch(spec()) / "config.json").read_bytes() == CONFIG
+    assert len(server.gets("config.json")) == 2
+
+
+@pytest.mark.parametrize("at", [0, 1, 99_999, len(WEIGHTS) - 1])
+def test_one_flipped_byte_in_the_cache_is_found(server: LoopbackHub, at: int) -> None:
+    folder = hub.fetch(spec())
+    damaged = bytearray(WEIGHTS)
+    damaged[at] ^= 1
+    blob(folder).write_bytes(damaged)
+    with pytest.raises(DownloadError, match=r"model\.safetensors does not have the hash"):
+        hub.fetch(spec(), offline=True)
+    assert (hub.fetch(spec()) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_cut_file_in_the_cache_is_found_even_without_a_memory(server: LoopbackHub) -> None:
+    folder = hub.fetch(spec())
+    (folder.parents[1] / ".audiogen.json").unlink()
+    blob(folder).write_bytes(WEIGHTS[:-1])
+    with pytest.raises(DownloadError, match=r"model\.safetensors does not have the hash"):
+        hub.fetch(spec(), offline=True)
+
+
+def test_a_stated_size_is_checked(server: LoopbackHub) -> None:
+    folder = hub.fetch(spec())
+    blob(folder).write_bytes(WEIGHTS[:-1])
+    sized = spec(files=(FileSpec("config.json"), FileSpec("model.safetensors", size=len(WEIGHTS))))
+    with pytest.raises(DownloadError, match=f"has {len(WEIGHTS) - 1} bytes instead of {len(WEIGHTS)}"):
+        hub.fetch(sized, offline=True)
+
+
+def test_a_memory_that_lies_about_the_hash_is_not_believed(server: LoopbackHub) -> None:
+    folder = hub.fetch(spec())
+    memory = folder.parents[1] / ".audiogen.json"
+    for text in ("[]", "{", json.dumps({f"{COMMIT}/model.safetensors": {"hash": "0" * 64}}), "\xff"):
+        memory.write_bytes(text.encode("latin1"))
+        pinned = FileSpec("model.safetensors", sha256=hashlib.sha256(WEIGHTS).hexdigest())
+        assert hub.fetch(spec(files=(pinned,)), offline=True) == folder
+
+
+def test_a_pinned_hash_that_the_hub_does_not_offer(server: LoopbackHub) -> None:
+    other = spec(files=(FileSpec("model.safetensors", sha256="0" * 64),))
+    with pytest.raises(DownloadError, match=r"offers another model\.safetensors"):
+        hub.fetch(other)
+    assert server.gets("model.safetensors") == []
+
+
+def test_a_gated_model_names_the_page_and_the_command(server: LoopbackHub) -> None:
+    server.faults.gated = True
+    with pytest.raises(DownloadError) as caught:
+        hub.fetch(spec())
+    assert f"https://huggingface.co/{REPO}" in str(caught.value)
+    assert "hf auth login" in str(caught.value)
+
+
+def test_a_token_opens_a_gated_model(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.faults.gated = True
+    monkeypatch.setenv("HF_TOKEN", server.token)
+    assert (hub.fetch(spec()) / "config.json").read_bytes() == CONFIG
+
+
+def test_a_missing_file_repo_or_revision(server: LoopbackHub) -> None:
+    with pytest.raises(DownloadError, match="lacks a file that tiny needs"):
+        hub.fetch(spec(files=(FileSpec("absent.json"),)))
+    with pytest.raises(DownloadError, match="someone/absent does not exist on the hub, or is private"):
+        hub.fetch(spec(repo="someone/absent"))
+    with pytest.raises(DownloadError, match="has no revision v9"):
+        hub.fetch(spec(revision="v9"))
+
+
+def test_a_fault_that_passes_is_tried_again(server: LoopbackHub) -> None:
+    server.faults.status, server.faults.statuses = 503, 2
+    assert (hub.fetch(spec()) / "config.json").read_bytes() == CONFIG
+
+
+def test_a_fault_that_stays_is_told_after_three_tries(server: LoopbackHub) -> None:
+    server.faults.status, server.faults.statuses = 500, -1
+    with pytest.raises(DownloadError, match=r"cannot be fetched from http://127\.0\.0\.1"):
+        hub.fetch(spec())
+    assert len(server.log) == 3
+
+
+def test_refusals_are_not_tried_again(server: LoopbackHub) -> None:
+    server.faults.status, server.faults.statuses = 403, -1
+    with pytest.raises(DownloadError, match="gated"):
+        hub.fetch(spec())
+    assert len(server.log) == 1
+
+
+def test_no_server_at_all(server: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_at("http://127.0.0.1:9", tmp_path / "cache", monkeypatch)
+    with pytest.raises(DownloadError, match=r"cannot be fetched from http://127\.0\.0\.1:9"):
+        hub.fetch(spec())
+
+
+def test_a_server_that_is_no_hub(server: LoopbackHub) -> None:
+    server.revision = "not-a-commit"
+    with pytest.raises(DownloadError, match="check HF_ENDPOINT"):
+        hub.fetch(spec(revision="v1"))
+
+
+def test_a_short_disk_is_refused_before_the_download(
+    server: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10**6))  # type: ignore[attr-defined]
+    with pytest.raises(DownloadError, match=r"needs 0\.2 MB .* has 1\.0 MB free; make room"):
+        hub.fetch(spec())
+    assert server.gets("model.safetensors") == []
+
+
+def test_a_tag_is_followed_and_then_works_offline(server: LoopbackHub) -> None:
+    folder = hub.fetch(spec(revision="v1"))
+    assert folder.name == COMMIT
+    assert hub.fetch(spec(revision="v1"), offline=True) == folder
+
+
+def test_an_unlisted_model_gets_settings_and_weights(server: LoopbackHub) -> None:
+    server.repos[REPO] |= {"pytorch_model.bin": b"x" * 10, "notes.pdf": b"x", "sub/more.json": b"{}"}
+    unlisted = spec(revision="main", files=())
+    folder = hub.fetch(unlisted)
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert found == ["config.json", "model.safetensors", "sub/more.json"]
+    assert hub.fetch(unlisted, offline=True) == folder
+
+
+def test_an_unlisted_model_without_weights_or_never_seen(server: LoopbackHub) -> None:
+    unlisted = spec(revision="main", files=())
+    with pytest.raises(DownloadError, match="never fetched"):
+        hub.fetch(unlisted, offline=True)
+    del server.repos[REPO]["model.safetensors"]
+    with pytest.raises(DownloadError, match="no weights in this repository"):
+        hub.fetch(unlisted)
+
+
+def test_files_in_folders_of_a_repository(server: LoopbackHub) -> None:
+    server.repos[REPO]["vae/model.safetensors"] = WEIGHTS[::-1]
+    folder = hub.fetch(spec(files=(FileSpec("vae/model.safetensors"),)))
+    assert (folder / "vae" / "model.safetensors").read_bytes() == WEIGHTS[::-1]
+
+
+def test_nothing_is_printed(server: LoopbackHub, capfd: pytest.CaptureFixture[str]) -> None:
+    hub.fetch(spec())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_leavings_of_killed_downloads_are_swept_after_a_day(server: LoopbackHub) -> None:
+    folder = hub.fetch(spec(files=(FileSpec("config.json"),)))
+    blobs = folder.parents[1] / "blobs"
+    old, new, other = (blobs / f"{name}.incomplete" for name in ("0a.1a2b3c4d", "0b.1a2b3c4d", "0c"))
+    for path in (old, new, other):
+        path.write_bytes(b"part")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    hub.fetch(spec())
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]

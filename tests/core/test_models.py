@@ -1,0 +1,112 @@
+"""Specs and how a name becomes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audiogen_core.codecs.catalog import CATALOG
+from audiogen_core.errors import ModelError, UnknownModel
+from audiogen_core.models import FileSpec, ModelSpec, find
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def spec(**changes: object) -> ModelSpec:
+    fields = {
+        "name": "tiny", "family": "encodec", "repo": "someone/tiny", "revision": COMMIT,
+        "files": (FileSpec("config.json", size=10), FileSpec("sub/model.safetensors", size=32)),
+        "license": "MIT",
+    } | changes  # fmt: skip
+    return ModelSpec(**fields)  # type: ignore[arg-type]
+
+
+def test_sizes_add_up_only_when_all_are_known() -> None:
+    assert spec().size == 42
+    assert spec(files=(FileSpec("a", size=1), FileSpec("b"))).size is None
+    assert spec(files=()).size is None
+
+
+def test_pinned_means_a_commit_hash() -> None:
+    assert spec().pinned
+    assert not spec(revision="v1.0").pinned
+    assert not spec(revision=COMMIT[:-1]).pinned
+
+
+@pytest.mark.parametrize("repo", ["tiny", "a/b/c", "../b", "a/..", "a b/c", "/a/b", "a/b\n"])
+def test_a_repo_is_owner_and_name(repo: str) -> None:
+    with pytest.raises(ModelError, match="not a hub id"):
+        spec(repo=repo)
+
+
+@pytest.mark.parametrize("revision", ["", "../x", "a..b", "a b", "-x", "v1\n"])
+def test_a_revision_is_a_plain_name(revision: str) -> None:
+    with pytest.raises(ModelError, match="not a commit hash, tag or branch"):
+        spec(revision=revision)
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../b", "a\\b", "a//b", "./a"])
+def test_a_file_lies_inside_the_repository(name: str) -> None:
+    with pytest.raises(ModelError, match="inside a repository"):
+        FileSpec(name)
+
+
+def test_a_hash_has_64_digits() -> None:
+    with pytest.raises(ModelError, match="not a sha256"):
+        FileSpec("a", sha256="abc")
+
+
+def test_find_by_name_by_hub_id_and_by_path(tmp_path: Path) -> None:
+    catalog = {"tiny": spec()}
+    assert find(catalog, "tiny") is catalog["tiny"]
+    assert find(catalog, "someone/tiny") is catalog["tiny"]
+    assert find(catalog, f"someone/tiny@{COMMIT}") is catalog["tiny"]
+    assert find(catalog, str(tmp_path)) == tmp_path
+    assert find(catalog, tmp_path) == tmp_path
+
+
+def test_the_catalogue_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    catalog = {"tiny": spec()}
+    assert find(catalog, "tiny") is catalog["tiny"]
+    assert find(catalog, "./tiny") == Path("tiny")
+    assert find(catalog, Path("tiny")) == Path("tiny")
+
+
+def test_an_unknown_name_gets_the_closest_ones() -> None:
+    with pytest.raises(UnknownModel, match="did you mean encodec-24khz"):
+        find(CATALOG, "encodec-24kz")
+
+
+def test_a_path_that_is_not_there_is_unknown(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match="no such folder or file"):
+        find(CATALOG, tmp_path / "absent")
+
+
+def test_a_hub_id_outside_the_catalogue_must_be_allowed() -> None:
+    with pytest.raises(UnknownModel, match="--unlisted"):
+        find(CATALOG, "someone/else")
+    found = find(CATALOG, "someone/else", unlisted=True)
+    assert isinstance(found, ModelSpec)
+    assert (found.repo, found.revision, found.files) == ("someone/else", "main", ())
+    tagged = find(CATALOG, "someone/else@v2", unlisted=True)
+    assert isinstance(tagged, ModelSpec)
+    assert tagged.revision == "v2"
+
+
+def test_another_revision_of_a_listed_repo_is_not_the_listed_model() -> None:
+    with pytest.raises(UnknownModel):
+        find(CATALOG, "facebook/encodec_24khz@main")
+
+
+@pytest.mark.parametrize("name", sorted(CATALOG))
+def test_the_catalogue_pins_commits_and_hashes(name: str) -> None:
+    listed = CATALOG[name]
+    assert listed.name == name
+    assert listed.pinned
+    assert listed.license
+    weights = [file for file in listed.files if file.name.endswith(".safetensors")]
+    assert weights
+    assert all(file.sha256 for file in weights)
