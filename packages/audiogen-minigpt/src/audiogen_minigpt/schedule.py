@@ -1,0 +1,88 @@
+"""The learning rate over a run: warm up, stay, and fall to zero in a straight line (WSD).
+
+Unlike a cosine, the long middle does not depend on how many steps are planned, so a run can be extended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from audiogen_core.errors import OptionError
+
+RESERVE = 0.08
+"""Share of a time budget kept for evaluation, samples and checkpoints."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps a run takes, and how its learning rate moves.
+
+    steps     in all
+    warmup    steps at the start in which the rate rises to its full value
+    cooldown  steps at the end in which it falls to zero
+    """
+
+    steps: int
+    warmup: int
+    cooldown: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.warmup < 0 or self.cooldown < 0:
+            raise OptionError(f"a plan of {self.steps} steps, {self.warmup} up and {self.cooldown} down")
+        if self.warmup + self.cooldown > self.steps:
+            raise OptionError(
+                f"{self.warmup} steps of warm-up and {self.cooldown} of cool-down do not fit "
+                f"into {self.steps} steps"
+            )
+
+    @classmethod
+    def of(cls, steps: int, warmup: float, cooldown: float) -> Plan:
+        """A plan from the shares of warm-up and cool-down, both in [0, 1]."""
+        if steps < 1:
+            raise OptionError(f"steps must be at least 1, got {steps}")
+        if not (0.0 <= warmup <= 1.0 and 0.0 <= cooldown <= 1.0 and warmup + cooldown <= 1.0):
+            raise OptionError(
+                f"warmup {warmup} and cooldown {cooldown} must be shares of the run, together at most 1"
+            )
+        down = min(steps, round(cooldown * steps))
+        return cls(steps, min(steps - down, max(1, round(warmup * steps)) if warmup else 0), down)
+
+    @classmethod
+    def in_time(
+        cls, seconds: float, step_seconds: Sequence[float], warmup: float, cooldown: float, *, at_least: int = 1
+    ) -> Plan:
+        """The plan that fills a budget of `seconds`, judged by the median of some timed steps."""
+        return cls.of(max(at_least, int(seconds * (1 - RESERVE) / median(step_seconds))), warmup, cooldown)
+
+    def rate(self, step: int) -> float:
+        """The share of the full learning rate in the update number `step` (from 0), in [0, 1]."""
+        up = (step + 1) / self.warmup if step < self.warmup else 1.0
+        left = self.steps - step
+        down = left / self.cooldown if left <= self.cooldown else 1.0
+        return max(0.0, min(up, down))
+
+    def cool_from(self, step: int, steps: int) -> Plan:
+        """This plan cut short: the cool-down begins at `step` and takes `steps`."""
+        return Plan(step + steps, min(self.warmup, step), steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return asdict(self)
+
+
+def parse_time(text: str) -> float:
+    """Seconds of a duration such as "90", "45s", "10m", "1.5h" or "1h30m". Raises OptionError."""
+    import re
+
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip().lower())
+    try:
+        parts = [float(part) if part else 0.0 for part in match.groups()] if match and text.strip() else []
+    except ValueError:
+        parts = []
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=True)) if parts else 0.0
+    if seconds <= 0:
+        raise OptionError(f"{text!r} is no duration; write for example 45s, 10m or 1h30m")
+    return seconds
