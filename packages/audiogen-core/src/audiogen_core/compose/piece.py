@@ -128,7 +128,8 @@ def _caption(rng: np.random.Generator, style: Style, key: str, tempo: str) -> st
     words = _pick(rng, style.words)
     speed = "" if tempo == "medium" and rng.random() < 0.5 else f"{tempo} "
     forms = (f"{speed}{words} in {key}", f"{speed}{words}", f"{words}, {tempo}, in {key}", f"{tempo} {words}")
-    return _pick(rng, forms)
+    chosen: str = _pick(rng, forms)
+    return chosen
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[Any]) -> Any:

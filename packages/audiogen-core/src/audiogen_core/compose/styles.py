@@ -10,7 +10,7 @@ Event = tuple[int, int, str, int]
 
 @dataclass(frozen=True)
 class Key:
-    """A tonic (MIDI), the seven steps of its scale in semitones, and progressions of four chords (degrees)."""
+    """A tonic (MIDI), its scale in semitones, and progressions of four chords (as scale degrees)."""
 
     tonic: int
     scale: tuple[int, ...]
