@@ -64,11 +64,11 @@ class Split:
         return changed
 
     def _parts(self, name: str, array: StoredArray) -> list[StoredArray]:
-        extent = array.shape[self.axis] if self.axis < len(array.shape) else 0
+        extent = array.shape[self.axis] if self.axis < len(array.shape) else -1
         sizes = self.sizes or (extent // len(self.to),) * len(self.to)
-        if sum(sizes) != extent or len(sizes) != len(self.to):
+        if sum(sizes) != extent or len(sizes) != len(self.to) or min(sizes) < 0:
             raise WeightsError(
-                f"tensor {shorten(name)} of shape {array.shape} cannot be split into {len(self.to)}"
+                f"tensor {shorten(name)} of shape {array.shape} cannot be split into {len(self.to)} on axis {self.axis}"
             )
         starts = np.cumsum((0, *sizes))
         return [self._part(array, int(start), size) for start, size in zip(starts, sizes, strict=False)]

@@ -54,8 +54,6 @@ class TorchZip:
         if len(roots) != 1:
             raise self._bad("no data.pkl in it, so torch.save did not write it")
         self.entries = {name.removeprefix(roots[0]): entry for name, (entry, _) in found.items()}
-        if "constants.pkl" in self.entries:
-            raise self._bad("a TorchScript program, not weights; save its state_dict() instead")
 
     def read(self, name: str, limit: int) -> bytes:
         """The bytes of one entry. Raises WeightsError when absent, damaged or above `limit`."""
@@ -124,6 +122,8 @@ class TorchZip:
     def _central(self, count: int, start: int, size: int) -> dict[str, tuple[Entry, int]]:
         """name -> (entry, start of its local header)."""
         directory = self.file.read(start, size)
+        if b"/constants.pkl" in directory:
+            raise self._bad("a TorchScript program, not weights; save its state_dict() instead")
         found: dict[str, tuple[Entry, int]] = {}
         at = 0
         for _ in range(count):
