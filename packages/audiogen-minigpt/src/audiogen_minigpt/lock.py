@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,11 +29,11 @@ def lock(folder: str | Path) -> Iterator[None]:
     """
     path = Path(folder) / NAME
     own = json.dumps(_identity(os.getpid()))
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            _remove_stale(path)
+            _remove_stale(path, patient=attempt < _ATTEMPTS // 2)
             continue
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(own)
@@ -52,17 +54,29 @@ def holder(folder: str | Path) -> dict[str, Any] | None:
     return found if found and _alive(found) else None
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, patient: bool) -> None:
+    """Take the lock away from a process that is gone; raise OptionError when it is not.
+
+    A lock that is empty may be one that is being written, so at first it is only waited for.
+    """
     found = _read(path)
     if found is None:
         return  # gone in the meantime
+    if not found and patient:
+        time.sleep(0.02)
+        return
     if _alive(found):
         raise OptionError(
             f"{path.parent} is in use by process {found.get('pid')} on {found.get('host')}; wait for it, "
             f"or delete {path} if that process is gone"
         )
+    grave = path.with_name(f"{NAME}-{secrets.token_hex(6)}")
     with suppress(FileNotFoundError):
-        path.unlink()
+        path.rename(grave)
+        if _read(grave) != found:  # another process was quicker, and this is its lock
+            grave.rename(path)
+        else:
+            grave.unlink()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -52,7 +52,13 @@ class Plan:
 
     @classmethod
     def in_time(
-        cls, seconds: float, step_seconds: Sequence[float], warmup: float, cooldown: float, *, at_least: int = 1
+        cls,
+        seconds: float,
+        step_seconds: Sequence[float],
+        warmup: float,
+        cooldown: float,
+        *,
+        at_least: int = 1,
     ) -> Plan:
         """The plan that fills a budget of `seconds`, judged by the median of some timed steps."""
         return cls.of(max(at_least, int(seconds * (1 - RESERVE) / median(step_seconds))), warmup, cooldown)
