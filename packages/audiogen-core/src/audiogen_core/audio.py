@@ -1,0 +1,285 @@
+"""One clip of sound: `Audio`; and long ones block by block: `stream`, `AudioWriter`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import AudioError, AudioMismatch, OptionError
+from audiogen_core.sound_files import (
+    MAX_BYTES,
+    MAX_CHANNELS,
+    MAX_RATE,
+    MIN_RATE,
+    AudioWriter,
+    ClippingWarning,
+    FileInfo,
+    Floats,
+    Reader,
+    name_of,
+    open_sound,
+)
+
+if TYPE_CHECKING:
+    from audiogen_core.recipe import Recipe
+
+__all__ = ["Audio", "AudioWriter", "ClippingWarning", "FileInfo", "probe", "stream"]
+
+MAX_SECONDS = 3600.0
+"""How long a clip may be, unless asked otherwise."""
+
+QUALITY = "HQ"
+"""soxr's name for a resampler with 20 bits of precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """One clip of sound.
+
+    samples      float32 (channels, time), nominal [-1, 1]; read-only, copied when it could change
+    sample_rate  Hz
+
+    Raises AudioError when samples are not 2-D, empty, or not finite, when there are more than 32 channels,
+    or when the rate is outside 1,000 to 768,000 Hz.
+    """
+
+    samples: Floats
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
+        samples = np.asarray(self.samples)
+        if samples.ndim != 2:
+            raise AudioError(f"samples must be (channels, time), got shape {samples.shape}")
+        if samples.dtype.kind != "f":
+            raise AudioError(f"samples must be floats in [-1, 1], got {samples.dtype}")
+        if not 1 <= samples.shape[0] <= MAX_CHANNELS:
+            raise AudioError(f"1 to {MAX_CHANNELS} channels are accepted, got shape {samples.shape}")
+        if samples.shape[1] == 0:
+            raise AudioError("the clip is empty: it has no samples")
+        if not np.isfinite(samples).all():
+            raise AudioError("samples must be finite, got NaN or infinity")
+        if samples.dtype != np.float32 or samples.flags.writeable or not samples.flags.c_contiguous:
+            samples = np.array(samples, dtype=np.float32, order="C")
+            samples.setflags(write=False)
+        object.__setattr__(self, "samples", samples)
+
+    @property
+    def channels(self) -> int:
+        return int(self.samples.shape[0])
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return float(self.samples.shape[1] / self.sample_rate)
+
+    @property
+    def peak(self) -> float:
+        """The largest magnitude of any sample."""
+        return float(max(self.samples.max(), -self.samples.min()))
+
+    @property
+    def rms(self) -> float:
+        """Root mean square over all samples of all channels."""
+        total = sum(float(np.dot(row, row)) for row in self.samples.astype(np.float64))
+        return math.sqrt(total / self.samples.size)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        sample_rate: int | None = None,
+        channels: int | None = None,
+        max_seconds: float = MAX_SECONDS,
+    ) -> Audio:
+        """Read a WAV, AIFF, FLAC, Ogg (Vorbis, Opus) or MP3 file, converted where asked.
+
+        sample_rate  resample to this, Hz; None keeps the file's
+        channels     mix to this many; None keeps the file's
+        max_seconds  a longer file is refused
+
+        Raises AudioError when the file is missing, not audio, damaged, truncated, empty, too long or not
+        finite; AudioMismatch when its channels cannot be mixed as asked.
+        """
+        with open_sound(path) as reader:
+            blocks = list(_convert(reader, sample_rate, channels, 10.0, max_seconds, MAX_BYTES))
+            samples = np.concatenate(blocks, axis=1) if blocks else np.empty((1, 0), np.float32)
+            if samples.shape[1] == 0:
+                raise AudioError(f"{name_of(reader.path)}: holds no samples")
+            samples.setflags(write=False)
+            return cls(samples, sample_rate or reader.info.sample_rate)
+
+    def save(self, path: str | Path, *, recipe: Recipe | None = None, subtype: str | None = None) -> Path:
+        """Write the clip; the suffix chooses the format (.wav .flac .ogg .opus .mp3 .aiff). Returns the path.
+
+        recipe   goes into the comment tag of the file
+        subtype  how samples are stored; see AudioWriter. 16-bit PCM for WAV, AIFF and FLAC
+
+        The file appears whole or not at all. Samples beyond [-1, 1] are clipped, which a ClippingWarning
+        tells. Raises AudioError as AudioWriter does.
+        """
+        step = 1 << 20
+        with AudioWriter(path, self.sample_rate, self.channels, recipe=recipe, subtype=subtype) as writer:
+            for start in range(0, self.samples.shape[1], step):
+                writer.write(self.samples[:, start : start + step])
+        return Path(path)
+
+    def resample(self, rate: int) -> Audio:
+        """The same clip at another sample rate, Hz. Raises AudioError when nothing would be left."""
+        if check_rate(rate) == self.sample_rate:
+            return self
+        blocks = list(_resampled([self.samples.T], self.sample_rate, rate, self.channels))
+        samples = np.ascontiguousarray(np.concatenate(blocks).T)
+        if samples.shape[1] == 0:
+            raise AudioError(
+                f"too short to resample: {self.samples.shape[1]} samples at {self.sample_rate} Hz"
+            )
+        samples.setflags(write=False)
+        return Audio(samples, rate)
+
+    def mix(self, channels: int) -> Audio:
+        """The clip with this many channels: one is the mean of all; several are copies of one.
+
+        Raises AudioMismatch for other changes.
+        """
+        if channels == self.channels:
+            return self
+        return Audio(_mixed(self.samples.T, channels, "the clip").T, self.sample_rate)
+
+    def trim(self, seconds: float) -> Audio:
+        """The first `seconds` of the clip; the clip itself when it is shorter. At least one sample stays."""
+        return self.slice(0.0, seconds)
+
+    def slice(self, start: float, end: float | None = None) -> Audio:
+        """From `start` to `end` seconds (None: to its end). Raises AudioError when that is empty."""
+        if not (math.isfinite(start) and start >= 0 and (end is None or end > start)):
+            raise OptionError(f"cannot cut from {start} to {end} seconds")
+        first = round(start * self.sample_rate)
+        last = self.samples.shape[1]
+        if end is not None and end < self.duration:
+            last = max(first + 1, round(end * self.sample_rate))
+        if first >= self.samples.shape[1]:
+            raise AudioError(f"cannot cut from {start} s on: the clip has {self.duration:.3f} s")
+        return Audio(self.samples[:, first:last], self.sample_rate)
+
+
+def probe(path: str | Path) -> FileInfo:
+    """What the header of an audio file says, without decoding it. Raises AudioError."""
+    with open_sound(path) as reader:
+        return reader.info
+
+
+def stream(
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    block_seconds: float = 10.0,
+    max_seconds: float | None = None,
+) -> Iterator[Floats]:
+    """A file as float32 blocks (channels, n), in bounded memory; joined they are what `Audio.load` gives.
+
+    block_seconds  of the file per block; blocks vary a little in length where the rate changes
+    max_seconds    a longer file is refused; None: any length
+
+    Raises as Audio.load does, at the latest when the bad place is reached.
+    """
+    if not (math.isfinite(block_seconds) and block_seconds > 0):
+        raise OptionError(f"block_seconds must be positive, got {block_seconds}")
+    with open_sound(path) as reader:
+        yield from _convert(reader, sample_rate, channels, block_seconds, max_seconds, None)
+
+
+def check_rate(rate: int) -> int:
+    """The rate as an int, or AudioError when it is none that is accepted."""
+    if int(rate) != rate or not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(
+            f"the sample rate must be a whole number from {MIN_RATE} to {MAX_RATE} Hz, got {rate}"
+        )
+    return int(rate)
+
+
+def _convert(
+    reader: Reader,
+    sample_rate: int | None,
+    channels: int | None,
+    block_seconds: float,
+    max_seconds: float | None,
+    max_bytes: int | None,
+) -> Iterator[Floats]:
+    """Blocks (channels, n) of an open file: mixed down, resampled, mixed up."""
+    info, name = reader.info, name_of(reader.path)
+    rate = check_rate(info.sample_rate if sample_rate is None else sample_rate)
+    target = info.channels if channels is None else channels
+    _check_mix(info.channels, target, name)
+    size = max(1, min(round(block_seconds * info.sample_rate), (64 << 20) // (4 * info.channels)))
+    blocks: Iterable[Floats] = _bounded(reader, size, max_seconds)
+    if target < info.channels:
+        blocks = (_mixed(block, target, name) for block in blocks)
+    if rate != info.sample_rate:
+        blocks = _resampled(blocks, info.sample_rate, rate, min(info.channels, target))
+    total = 0
+    for block in blocks:
+        total += block.shape[0] * target * 4
+        if max_bytes is not None and total > max_bytes:
+            raise AudioError(f"{name}: more than {max_bytes >> 30} GiB of sound; read it with stream()")
+        if block.shape[0]:
+            yield np.ascontiguousarray(_mixed(block, target, name).T)
+
+
+def _bounded(reader: Reader, size: int, max_seconds: float | None) -> Iterator[Floats]:
+    """The blocks of a file, refused when they come to more than allowed: by the header, then counted."""
+    limit = math.inf if max_seconds is None else max_seconds
+    _check_seconds(reader, reader.info.frames, limit)
+    count = 0
+    for block in reader.blocks(size):
+        count += block.shape[0]
+        _check_seconds(reader, count, limit)
+        yield block
+
+
+def _check_seconds(reader: Reader, count: int, limit: float) -> None:
+    seconds = count / reader.info.sample_rate
+    if seconds > limit:
+        raise AudioError(
+            f"{name_of(reader.path)}: {seconds:.1f} s of sound or more, {limit:g} s are allowed; "
+            "cut it, or raise max_seconds"
+        )
+
+
+def _resampled(blocks: Iterable[Floats], old: int, new: int, channels: int) -> Iterator[Floats]:
+    """Blocks (n, channels) at another rate; however they are cut, the result is that of the whole."""
+    import soxr
+
+    resampler = soxr.ResampleStream(old, new, channels, dtype="float32", quality=QUALITY)
+    for block in blocks:
+        yield _frames(resampler.resample_chunk(np.ascontiguousarray(block)), channels)
+    yield _frames(resampler.resample_chunk(np.empty((0, channels), np.float32), last=True), channels)
+
+
+def _frames(block: NDArray[Any], channels: int) -> Floats:
+    return np.asarray(block, np.float32).reshape(-1, channels)
+
+
+def _check_mix(old: int, new: int, name: str) -> None:
+    if new != old and new != 1 and old != 1:
+        raise AudioMismatch(f"{name}: {old} channels cannot be mixed to {new}; mix to 1 first")
+    if not 1 <= new <= MAX_CHANNELS:
+        raise AudioError(f"{name}: cannot be mixed to {new} channels; 1 to {MAX_CHANNELS} are accepted")
+
+
+def _mixed(block: Floats, channels: int, name: str) -> Floats:
+    """Samples (n, channels) mixed to another number of channels."""
+    _check_mix(block.shape[1], channels, name)
+    if channels == block.shape[1]:
+        return block
+    if channels == 1:
+        return np.asarray(block.mean(axis=1, keepdims=True, dtype=np.float64), np.float32)
+    return np.repeat(block, channels, axis=1)

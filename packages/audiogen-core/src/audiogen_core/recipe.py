@@ -1,0 +1,90 @@
+"""What made a file: `Recipe`, written into the comment tag of every file that is generated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audiogen_core.errors import AudioError
+from audiogen_core.sound_files import name_of, open_sound
+
+_FORMAT = "audiogen recipe 1"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything needed to make a file again.
+
+    package, version  of the program
+    model, revision   name or path of the model, and its commit or hash
+    seed              of the random numbers, or None where nothing was drawn
+    settings          the options, as JSON values
+    inputs            sha256 of each file that went in, by its role
+
+    In a file it is one line of ASCII JSON in the comment tag, with `"synthetic": true` beside the fields.
+    All formats that `Audio.save` writes carry it: WAV (INFO/ICMT), AIFF (ANNO), FLAC and Ogg (a Vorbis
+    comment), MP3 (ID3v2 COMM).
+    """
+
+    package: str
+    version: str
+    model: str
+    revision: str = ""
+    seed: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of JSON: ASCII only, keys sorted. Raises AudioError when a setting is no JSON value."""
+        facts = {"format": _FORMAT, "synthetic": True, **vars(self)}
+        try:
+            return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise AudioError(f"the recipe cannot be written as JSON ({error})") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read what `to_json` wrote. Raises AudioError."""
+        try:
+            facts = json.loads(text)
+        except ValueError as error:
+            raise AudioError(f"not a recipe: no JSON ({error})") from error
+        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+            raise AudioError(f"not a recipe: JSON, but not of the form {_FORMAT!r}")
+        kinds = dict.fromkeys(("package", "version", "model", "revision"), str)
+        kinds |= {"settings": dict, "inputs": dict}
+        wrong = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
+        seed = facts.get("seed")
+        if wrong or not (seed is None or type(seed) is int):
+            raise AudioError(f"a damaged recipe: {', '.join(wrong) or 'seed'} missing or of the wrong kind")
+        return cls(**{name: facts[name] for name in kinds}, seed=seed)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """The recipe in the comment tag of an audio file. Raises AudioError, also when there is none."""
+        recipe = find(path)
+        if recipe is None:
+            raise AudioError(
+                f"{name_of(Path(path))}: carries no recipe; it was not generated here, or was saved again since"
+            )
+        return recipe
+
+
+def find(path: str | Path) -> Recipe | None:
+    """The recipe of an audio file, or None when its comment is none. Raises AudioError."""
+    with open_sound(path) as reader:
+        comment = reader.info.comment
+    return Recipe.from_json(comment) if f'"{_FORMAT}"' in comment else None
+
+
+def hash_file(path: str | Path) -> str:
+    """sha256 of a file, 64 hex digits. Raises AudioError when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AudioError(f"{name_of(Path(path))}: cannot be read ({error.strerror})") from error
