@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiogen_minigpt.attention import causal_attention
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.layout import Layout
 
@@ -44,7 +45,7 @@ class Attention(nn.Module):
         q, k, v = self.c_attn(x).view(shape).permute(2, 0, 3, 1, 4)  # (B, S, 3*W) -> 3 x (B, H, S, D)
         if rope is not None:
             q, k = rotate(norm_heads(q), rope), rotate(norm_heads(k), rope)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = causal_attention(q, k, v)
         out: Tensor = self.c_proj(y.transpose(1, 2).reshape(batch, steps, width))  # (B, H, S, D) -> (B, S, W)
         return out
 
