@@ -1,7 +1,13 @@
-"""The version of the installed package."""
+"""Versions of installed packages, looked up when asked for: the look-up costs more than an import may."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from functools import cache
 
-VERSION = version("audiogen-core")
+
+@cache
+def version(package: str = "audiogen-core") -> str:
+    """The version of an installed distribution."""
+    from importlib import metadata
+
+    return metadata.version(package)

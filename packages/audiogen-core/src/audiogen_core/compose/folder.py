@@ -11,6 +11,7 @@ from audiogen_core.compose.piece import Piece, check_style, compose
 from audiogen_core.compose.styles import DEFAULT_STYLES
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import atomic_path
+from audiogen_core.recipe import Recipe
 
 CAPTIONS = "captions.jsonl"
 SEEDS_PER_FOLDER = 100_000  # folders of different seeds share no piece
@@ -72,14 +73,13 @@ def _prepare(folder: Path, force: bool) -> Path:
     return folder
 
 
-def _recipe(piece: Piece, seconds: float) -> object:
-    from audiogen_core.recipe import Recipe
-    from audiogen_core.version import VERSION
+def _recipe(piece: Piece, seconds: float) -> Recipe:
+    from audiogen_core.version import version
 
     settings = {"seconds": seconds, "style": piece.attributes["style"], "caption": piece.caption}
     return Recipe(
         package="audiogen-core",
-        version=VERSION,
+        version=version(),
         model="compose",
         revision="1",
         seed=piece.attributes["seed"],
