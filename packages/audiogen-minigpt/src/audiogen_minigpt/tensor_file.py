@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +40,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
+    head = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(head)
     with path.open("wb") as file:
-        for piece in chain((len(text).to_bytes(8, "little"), text), map(_bytes, tensors.values())):
-            file.write(piece)
-            digest.update(piece)
+        file.write(head)
+        for tensor in tensors.values():
+            values = _bytes(tensor)
+            file.write(values)
+            digest.update(values)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
