@@ -58,6 +58,13 @@ class EncodecConfig:
     pad_mode: PadMode = "reflect"
     trim_right_ratio: float = 1.0
 
+    def __post_init__(self) -> None:
+        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        counts |= {f"ratios[{i}]": ratio for i, ratio in enumerate(self.ratios)}
+        for name, count in counts.items():
+            if count < 1 and name not in ("causal", "shortcut", "lstm_layers", "residual_layers"):
+                raise ModelError(f"the configuration does not describe an EnCodec: {name} is {count}")
+
     @property
     def hop_length(self) -> int:
         return math.prod(self.ratios)
@@ -76,9 +83,9 @@ def from_transformers(config: Mapping[str, Any]) -> EncodecConfig:
     try:
         ratios = tuple(int(ratio) for ratio in config["upsampling_ratios"])
         rate, size = int(config["sampling_rate"]), int(config["codebook_size"])
-        frame_rate = math.ceil(rate / math.prod(ratios))
+        frame_rate = math.ceil(rate / max(1, math.prod(ratios)))
         bandwidths = [float(bandwidth) for bandwidth in config["target_bandwidths"]]
-        bits = math.ceil(math.log2(size))
+        bits = max(1, math.ceil(math.log2(max(2, size))))
         return EncodecConfig(
             sample_rate=rate,
             channels=int(config["audio_channels"]),
