@@ -55,7 +55,7 @@ class Recipe:
             raise AudioError(f"not a recipe: no JSON ({error})") from error
         if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
             raise AudioError(f"not a recipe: JSON, but not of the form {_FORMAT!r}")
-        kinds = dict.fromkeys(("package", "version", "model", "revision"), str)
+        kinds: dict[str, type] = dict.fromkeys(("package", "version", "model", "revision"), str)
         kinds |= {"settings": dict, "inputs": dict}
         wrong = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
         seed = facts.get("seed")
@@ -69,7 +69,7 @@ class Recipe:
         recipe = find(path)
         if recipe is None:
             raise AudioError(
-                f"{name_of(Path(path))}: carries no recipe; it was not generated here, or was saved again since"
+                f"{name_of(Path(path))}: carries no recipe; it was made or saved by another program"
             )
         return recipe
 

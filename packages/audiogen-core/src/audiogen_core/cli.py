@@ -1,0 +1,321 @@
+"""What the commands of all audiogen packages share: options, exit codes, progress, results.
+
+A command is `options -> load -> verb -> save`. Results go to stdout, everything else to stderr.
+
+```
+cli = app("audiogen-thing", "audiogen-thing", "One line about it.")
+
+@cli.command()
+def make(output: OutputOption, seed: SeedOption = None, quiet: QuietOption = False) -> None: ...
+
+def main() -> None:
+    run(cli)
+```
+
+Exit codes: 0 done; 1 our error, in one line (`--debug` shows the traceback), or the `exit_code` that an
+error carries; 2 wrong usage; 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from audiogen_core import present
+from audiogen_core.errors import AudiogenError, OptionError
+
+OnStep = Callable[[float, float], None]
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+@dataclass
+class _State:
+    """What the options of the running command said about output."""
+
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class _Program:
+    """The name of a command and the distribution it belongs to."""
+
+    name: str
+    package: str
+
+
+_state = _State()
+
+
+def _remember(name: str) -> Callable[[bool], bool]:
+    def callback(value: bool) -> bool:
+        if value:
+            setattr(_state, name, True)
+        return value
+
+    return callback
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", metavar="NAME|PATH", help="Catalogue name, hub id or path.")
+]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="Where the result goes.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Seed of the random numbers; drawn and shown when absent.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_remember("quiet"), help="No progress, no hints.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", callback=_remember("verbose"), help="Say more about each step.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Write over what is there.")]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", callback=_remember("debug"), help="Show the traceback of an error.")
+]
+
+
+def _show_version(ctx: typer.Context, value: bool) -> None:
+    if value:
+        from audiogen_core.version import version
+
+        print(ctx.obj.name, version(ctx.obj.package))
+        raise typer.Exit
+
+
+_VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+]
+
+
+class _Group(TyperGroup):
+    """A group of commands that turns our errors into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except (AudiogenError, OSError, MemoryError, KeyboardInterrupt) as error:
+            _leave(error)
+
+
+def app(name: str, package: str, about: str) -> typer.Typer:
+    """An empty command line called `name`, of the distribution `package`; add commands to it."""
+    commands = typer.Typer(
+        name=name,
+        cls=_Group,
+        help=about,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "obj": _Program(name, package)},
+    )
+
+    @commands.callback()
+    def start(version: _VersionOption = False) -> None:
+        _state.quiet = _state.verbose = _state.debug = False
+
+    return commands
+
+
+def run(commands: typer.Typer) -> None:
+    """Run a command line: the entry point of a program. Leaves with the exit code."""
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, "reconfigure"):
+            output.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
+    warnings.showwarning = _show_warning
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        commands()
+    except KeyboardInterrupt as error:
+        _leave(error)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    if _state.debug:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    elif issubclass(category, UserWarning):
+        text = f"warning: {message}\n"
+    else:
+        return
+    sys.stderr.write(text)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """Say what went wrong and exit."""
+    if _state.debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    if isinstance(error, BrokenPipeError):
+        with suppress(OSError):  # nobody reads any more: let the last flush go nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    print(f"error: {_sentence(error)}", file=sys.stderr)
+    raise SystemExit(getattr(error, "exit_code", 1)) from None
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error})" if str(error) else "not enough memory"
+    if not isinstance(error, OSError) or isinstance(error, AudiogenError):
+        return " ".join(str(error).split())
+    where = f"{error.filename}: " if error.filename else ""
+    what = error.strerror or str(error) or type(error).__name__
+    hint = "; make room there or choose another disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{where}{what}{hint}"
+
+
+def note(text: str) -> None:
+    """A line for the user on stderr, unless --quiet."""
+    if not _state.quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def detail(text: str) -> None:
+    """A line for the curious on stderr: only with --verbose."""
+    if _state.verbose:
+        print(text, file=sys.stderr, flush=True)
+
+
+def choose_seed(seed: int | None) -> int:
+    """The seed given, or one that is drawn and shown."""
+    if seed is not None:
+        return seed
+    drawn = secrets.randbits(32)
+    note(f"seed: {drawn}")
+    return drawn
+
+
+def emit(result: present.Result, *, json: bool = False) -> None:
+    """Print a result on stdout: as JSON, or a mapping as lines and a list of mappings as a table."""
+    print(present.as_json(result) if json else present.as_text(result))
+
+
+def require_new(path: str | Path, force: bool = False) -> Path:
+    """The path of an output file, checked before any long work.
+
+    Raises OptionError when it is a folder, exists already (unless `force`), or its folder is missing or
+    cannot be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OptionError(f"{path}: a folder; name a file to write")
+    if path.exists() and not force:
+        raise OptionError(f"{path}: exists already; use --force to write over it, or another name")
+    if not path.parent.is_dir():
+        raise OptionError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OptionError(f"{path}: the folder {path.parent} cannot be written to; choose another")
+    return path
+
+
+@contextmanager
+def progress(label: str, *, unit: str = "steps", quiet: bool = False) -> Iterator[OnStep]:
+    """A bar on stderr with rate and time left: yields `on_step(done, total)`.
+
+    Nothing is shown when stderr is no terminal, or with --quiet. A total of 0 means it is not known.
+    """
+    if quiet or _state.quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    started = time.monotonic()
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, text="")
+
+        def on_step(done: float, total: float) -> None:
+            rate = done / max(time.monotonic() - started, 1e-9)
+            of = f"/{total:.6g}" if total else ""
+            bar.update(task, completed=done, total=total or None, text=f"{done:.6g}{of} {unit}, {rate:.3g}/s")
+
+        yield on_step
+
+
+def peak_memory() -> int | None:
+    """The most memory this process has held, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def finished(
+    path: str | Path,
+    *,
+    seconds: float,
+    took: float,
+    seed: int | None = None,
+    replay: str | None = None,
+    json: bool = False,
+) -> None:
+    """The end of a command that made sound: the path on stdout, the figures on stderr; or all as JSON.
+
+    seconds  of audio made
+    took     seconds of work
+    replay   the command line that makes the file again
+    """
+    speed, memory = seconds / max(took, 1e-9), peak_memory()
+    if json:
+        emit(
+            {
+                "path": str(path),
+                "seconds": seconds,
+                "took": took,
+                "times_real_time": speed,
+                "peak_memory": memory,
+                "seed": seed,
+                "replay": replay,
+            },
+            json=True,
+        )
+        return
+    parts = [f"{seconds:.2f} s of audio in {took:.2f} s ({speed:.1f}x real time)"]
+    if memory is not None:
+        parts.append(f"peak memory {memory / 1e6:.0f} MB")
+    if seed is not None:
+        parts.append(f"seed {seed}")
+    note(", ".join(parts))
+    if replay:
+        note(f"again: {replay}")
+    print(path)
