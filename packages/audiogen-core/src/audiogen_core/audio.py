@@ -12,19 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import AudioError, AudioMismatch, OptionError
-from audiogen_core.sound_files import (
-    MAX_BYTES,
+from audiogen_core.sound_reader import (
     MAX_CHANNELS,
     MAX_RATE,
     MIN_RATE,
-    AudioWriter,
-    ClippingWarning,
     FileInfo,
     Floats,
     Reader,
     name_of,
     open_sound,
 )
+from audiogen_core.sound_writer import AudioWriter, ClippingWarning
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
@@ -33,6 +31,9 @@ __all__ = ["Audio", "AudioWriter", "ClippingWarning", "FileInfo", "probe", "stre
 
 MAX_SECONDS = 3600.0
 """How long a clip may be, unless asked otherwise."""
+
+MAX_BYTES = 4 << 30
+"""Bytes of samples that one clip may have in memory."""
 
 QUALITY = "HQ"
 """soxr's name for a resampler with 20 bits of precision."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.errors import AudioError
-from audiogen_core.sound_files import name_of, open_sound
+from audiogen_core.sound_reader import name_of, open_sound
 
 _FORMAT = "audiogen recipe 1"
 

@@ -1,0 +1,221 @@
+"""Writing audio files block by block through libsndfile, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import AudioError
+from audiogen_core.files import atomic_path
+from audiogen_core.sound_reader import MAX_CHANNELS, name_of, reason, sequential
+from audiogen_core.stable_bytes import settle
+
+if TYPE_CHECKING:
+    from audiogen_core.recipe import Recipe
+
+_PCM = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+WRITABLE: dict[str, tuple[str, tuple[str, ...]]] = {
+    ".wav": ("WAV", _PCM),
+    ".flac": ("FLAC", ("PCM_16", "PCM_24")),
+    ".ogg": ("OGG", ("VORBIS", "OPUS")),
+    ".opus": ("OGG", ("OPUS",)),
+    ".mp3": ("MP3", ("MPEG_LAYER_III",)),
+    ".aiff": ("AIFF", _PCM),
+    ".aif": ("AIFF", _PCM),
+}
+"""Suffix -> format, and how its samples may be stored; the first is the default."""
+
+_RATES = {
+    "OPUS": (8_000, 12_000, 16_000, 24_000, 48_000),
+    "MPEG_LAYER_III": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+}
+_MOST_CHANNELS = {"MP3": 2, "FLAC": 8, "OGG": 8}
+_MOST_COMMENT = {"AIFF": 8_000}  # bytes; more, and libsndfile cannot open the file again
+_COMMENT = 50_000  # bytes, elsewhere
+_WIDTH = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_LARGEST = (4 << 30) - (1 << 20)  # a WAV or AIFF file states its size in 32 bits
+
+
+class ClippingWarning(UserWarning):
+    """Samples beyond full scale were clipped when a file was written."""
+
+
+class AudioWriter:
+    """Writes a long clip block by block; the file appears, whole, when the `with` block ends.
+
+    path         the suffix chooses the format: .wav .flac .ogg .opus .mp3 .aiff
+    sample_rate  Hz
+    channels     of every block
+    recipe       goes into the comment tag: 50 kB of it at most, in AIFF 8 kB
+    subtype      how samples are stored, in libsndfile's words: PCM_16 (what WAV, AIFF and FLAC have unless
+                 asked otherwise), PCM_24, PCM_32, FLOAT, DOUBLE; in .ogg VORBIS or OPUS
+
+    Samples beyond [-1, 1] are clipped, except in FLOAT and DOUBLE files; `clipped` counts them, and a
+    ClippingWarning tells of them at the end. When the body raises, an old file stays as it was. The same
+    samples give the same bytes.
+
+    Raises AudioError for an unknown suffix, for what the format cannot hold, and when the disk fails.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        sample_rate: int,
+        channels: int,
+        *,
+        recipe: Recipe | None = None,
+        subtype: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.samples = 0
+        self.clipped = 0
+        self.peak = 0.0
+        self._name = name_of(self.path)
+        self._format, self._subtype = _choose(self.path, sample_rate, channels, subtype)
+        self._comment = "" if recipe is None else recipe.to_json()
+        most = _MOST_COMMENT.get(self._format, _COMMENT)
+        if len(self._comment.encode()) > most:
+            raise AudioError(
+                f"{self._name}: the recipe has {len(self._comment.encode())} bytes, "
+                f"{self.path.suffix} carries {most} at most; shorten its settings or use another format"
+            )
+        self._session: AbstractContextManager[None] = self._write_whole()
+        self._sound: Any = None
+
+    def __enter__(self) -> AudioWriter:
+        self._session.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._session.__exit__(kind, error, trace)
+
+    def write(self, block: NDArray[Any]) -> None:
+        """Append float samples (channels, n)."""
+        import soundfile
+
+        samples = self._checked(block)
+        if samples.shape[1] == 0:
+            return
+        try:
+            self._sound.write(np.ascontiguousarray(samples.T))
+        except (soundfile.SoundFileError, OSError, AssertionError) as error:  # it asserts on a short write
+            raise self._failed(error) from error
+
+    @contextmanager
+    def _write_whole(self) -> Iterator[None]:
+        if self.path.is_dir():
+            raise AudioError(f"{self._name}: a folder; name a file to write")
+        if not self.path.parent.is_dir():
+            raise AudioError(f"{self._name}: the folder {name_of(self.path.parent)} does not exist")
+        theirs: BaseException | None = None
+        try:
+            with atomic_path(self.path) as temporary:
+                self._sound = self._open(temporary)
+                try:
+                    yield
+                except BaseException as error:
+                    theirs = error
+                    self._abandon()
+                    raise
+                self._close()
+                settle(temporary, self._format)
+        except OSError as error:
+            if error is theirs:
+                raise
+            raise self._failed(error) from error
+        if self.clipped:
+            warnings.warn(
+                f"{self._name}: {self.clipped} samples beyond full scale were clipped (peak {self.peak:.2f})",
+                ClippingWarning,
+                stacklevel=2,
+            )
+
+    def _open(self, temporary: Path) -> Any:
+        import soundfile
+
+        target = str(temporary) if sys.platform == "win32" else os.fsencode(temporary)
+        try:
+            sound = sequential()(
+                target, "w", self.sample_rate, self.channels, self._subtype, format=self._format
+            )
+            if self._comment:
+                sound.comment = self._comment
+        except (soundfile.SoundFileError, OSError) as error:
+            raise self._failed(error) from error
+        return sound
+
+    def _close(self) -> None:
+        import soundfile
+
+        if self.samples == 0:
+            self._abandon()
+            raise AudioError(f"{self._name}: nothing to write, the clip has no samples")
+        try:
+            self._sound.close()
+        except (soundfile.SoundFileError, OSError) as error:
+            raise self._failed(error) from error
+
+    def _abandon(self) -> None:
+        import soundfile
+
+        with suppress(soundfile.SoundFileError, OSError):
+            self._sound.close()
+
+    def _checked(self, block: NDArray[Any]) -> NDArray[np.float32]:
+        samples = np.asarray(block, np.float32)
+        if samples.ndim != 2 or samples.shape[0] != self.channels:
+            raise AudioError(f"{self._name}: blocks are ({self.channels}, samples), got {samples.shape}")
+        if not np.isfinite(samples).all():
+            raise AudioError(f"{self._name}: NaN or infinite samples cannot be written")
+        self.samples += samples.shape[1]
+        size = self.samples * self.channels * _WIDTH.get(self._subtype, 0)
+        if self._format in ("WAV", "AIFF") and size > _LARGEST:
+            raise AudioError(f"{self._name}: {self.path.suffix} holds at most 4 GiB; write .flac")
+        over = np.abs(samples) > 1
+        if samples.size:
+            self.peak = max(self.peak, float(samples.max()), -float(samples.min()))
+        if over.any() and self._subtype not in ("FLOAT", "DOUBLE"):
+            self.clipped += int(np.count_nonzero(over))
+            samples = samples.clip(-1, 1)
+        return samples
+
+    def _failed(self, error: Exception) -> AudioError:
+        cause = reason(error) or "not all was written"
+        try:
+            cause += f"; {shutil.disk_usage(self.path.parent).free / 1e6:.0f} MB are free there"
+        except OSError:
+            cause += "; the folder is gone"
+        return AudioError(f"{self._name}: could not be written ({cause})")
+
+
+def _choose(path: Path, sample_rate: int, channels: int, subtype: str | None) -> tuple[str, str]:
+    """The format and subtype to write, or AudioError."""
+    name, suffix = name_of(path), name_of(path.suffix.lower())
+    if suffix not in WRITABLE:
+        raise AudioError(f"{name}: cannot write {suffix or 'without a suffix'}; known: {', '.join(WRITABLE)}")
+    kind, subtypes = WRITABLE[suffix]
+    chosen = subtypes[0] if subtype is None else subtype.upper()
+    if chosen not in subtypes:
+        raise AudioError(f"{name}: {suffix} is not stored as {subtype}; known: {', '.join(subtypes)}")
+    rates = _RATES.get(chosen)
+    if rates and sample_rate not in rates:
+        known = ", ".join(map(str, rates))
+        raise AudioError(f"{name}: {suffix} holds {known} Hz, not {sample_rate}; resample first")
+    most = _MOST_CHANNELS.get(kind, MAX_CHANNELS)
+    if not 1 <= channels <= most:
+        raise AudioError(f"{name}: {suffix} holds 1 to {most} channels, not {channels}; mix first")
+    return kind, chosen
