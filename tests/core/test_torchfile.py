@@ -244,6 +244,8 @@ BAD_PICKLES = {
     "nested deep": Raw(b"]" * 5000 + b"a" * 4999),
     "nested tuples": Raw(b")" + b"\x85" * 200_000),
     "a global left over": {"a": named("torch.Size")},
+    "a storage left over": {"a": storage()},
+    "a numpy dtype left over": [call(named("numpy.dtype"), "f8", False, True)],
     "a storage of another name": tensor(storage(tag="memory")),
     "a storage that is missing": tensor(storage(key="1")),
     "a storage outside": tensor(storage(key="../data.pkl")),

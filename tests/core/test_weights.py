@@ -243,7 +243,7 @@ BAD_HEADERS = {
     "a gap at the start": safetensors(entry(data_offsets=[4, 12]), bytes(12)),
     "one place twice": safetensors(GOOD | {"b": GOOD["a"]}, bytes(8)),
     "too many tensors": safetensors(
-        {str(index): {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for index in range(100_001)}
+        {str(index): {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for index in range(20_001)}
     ),
 }
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from audiogen_core.errors import WeightsError
-from audiogen_core.formats.stored import shorten
+from audiogen_core.formats.stored import FileBytes, shorten
 
-MAX_INDEX = 32 << 20
+MAX_INDEX = 4 << 20
 MAX_SHARDS = 10_000
 
 TORCH_SUFFIXES = (".pth", ".bin", ".th", ".ckpt", ".pt")
@@ -81,11 +81,12 @@ def _shards(index: Path) -> dict[Path, set[str] | None]:
 
 
 def _weight_map(index: Path) -> dict[str, object]:
+    file = FileBytes(index)
+    if file.size > MAX_INDEX:
+        raise WeightsError(f"{index}: more than {MAX_INDEX} bytes of index")
     try:
-        if index.stat().st_size > MAX_INDEX:
-            raise WeightsError(f"{index}: more than {MAX_INDEX} bytes of index")
-        table = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        table = json.loads(file.read(0, file.size).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{index}: cannot be read as an index of shards") from error
     found = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(found, dict) or not found:

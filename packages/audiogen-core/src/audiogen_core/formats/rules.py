@@ -68,7 +68,8 @@ class Split:
         sizes = self.sizes or (extent // len(self.to),) * len(self.to)
         if sum(sizes) != extent or len(sizes) != len(self.to) or min(sizes) < 0:
             raise WeightsError(
-                f"tensor {shorten(name)} of shape {array.shape} cannot be split into {len(self.to)} on axis {self.axis}"
+                f"tensor {shorten(name)} of shape {array.shape} cannot be split "
+                f"into {len(self.to)} along axis {self.axis}"
             )
         starts = np.cumsum((0, *sizes))
         return [self._part(array, int(start), size) for start, size in zip(starts, sizes, strict=False)]

@@ -27,10 +27,10 @@ from audiogen_core.formats.stored import (
 from audiogen_core.formats.torch_pickle import Global, Stateful
 from audiogen_core.formats.torch_zip import Entry, TorchZip
 
-MAX_PICKLE = 32 << 20
+MAX_PICKLE = 8 << 20
 """Bytes of pickle accepted: names, shapes and settings only, as tensor data lies beside it."""
 
-MAX_EXPANDED = 1 << 20
+MAX_EXPANDED = 1 << 16
 """Elements a view with repeats (stride 0) may have beyond those of its storage."""
 
 _LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -66,7 +66,7 @@ def read_torch(path: str | Path) -> Any:
     if start[:4] != b"PK\x03\x04":
         raise WeightsError(f"{path}: not a torch file; expected the zip archive that torch.save writes")
     archive = TorchZip(file)
-    if "byteorder" in archive.entries and archive.read("byteorder", 16) != b"little":
+    if "byteorder" in archive and archive.read("byteorder", 16) != b"little":
         raise WeightsError(f"{path}: written on a big-endian machine; resave it on a little-endian one")
     reader = _Reader(archive)
     return torch_pickle.load(

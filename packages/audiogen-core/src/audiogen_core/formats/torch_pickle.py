@@ -13,13 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from audiogen_core.errors import WeightsError
-from audiogen_core.formats.stored import shorten
+from audiogen_core.formats.stored import StoredArray, shorten
 
-MAX_OPERATIONS = 1_000_000
-MAX_NODES = 1_000_000
+MAX_OPERATIONS = 400_000
+"""A tensor takes about thirty operations."""
+
+MAX_NODES = 400_000
+"""Values in the tree, a shared one counted wherever it appears."""
+
 MAX_DEPTH = 64
 
 _KEYS = (str, int, bool, type(None))
+_LEAVES = (str, bytes, int, float, bool, type(None), StoredArray)
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,7 @@ _ACTIONS: dict[int, Callable[[_Machine], object]] = {
 
 
 def _check_tree(value: object, what: str) -> None:
-    """Refuses cycles, deep nesting, and sharing that would unfold into too many nodes."""
+    """Refuses cycles, deep nesting, sharing that would unfold into too many nodes, and odd leaves."""
     level: list[object] = [value]
     nodes = 0
     for _ in range(MAX_DEPTH):
@@ -255,9 +260,10 @@ def _check_tree(value: object, what: str) -> None:
                 below.extend(item.values())
             elif isinstance(item, list | tuple):
                 below.extend(item)
-            elif isinstance(item, Global | Stateful):
+            elif not isinstance(item, _LEAVES):
+                left = item.name if isinstance(item, Global) else type(item).__name__
                 raise WeightsError(
-                    f"{what}: its pickle leaves {shorten(getattr(item, 'name', 'a dtype'))} unused"
+                    f"{what}: its pickle holds {shorten(left)} where a tensor or a value should be"
                 )
             if len(below) > MAX_NODES:
                 break

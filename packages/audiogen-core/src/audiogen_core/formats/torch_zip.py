@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from audiogen_core.errors import WeightsError
 from audiogen_core.formats.stored import Array, FileBytes, shorten
 
-MAX_ENTRIES = 100_000
-MAX_DIRECTORY = 32 << 20
+MAX_ENTRIES = 20_000
+MAX_DIRECTORY = 4 << 20
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -32,6 +32,16 @@ class Entry:
     crc: int
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What the directory says of an entry; its local header is at byte `header`."""
+
+    raw: bytes
+    header: int
+    size: int
+    crc: int
+
+
 class TorchZip:
     """The entries of an archive by their name below its root folder (`data.pkl`, `data/0`).
 
@@ -42,18 +52,19 @@ class TorchZip:
     def __init__(self, file: FileBytes) -> None:
         self.file = file
         self.path = file.path
+        self._entries: dict[str, Entry] = {}
         self._verified: set[str] = set()
         count, directory, size = self._end()
-        found = self._central(count, directory, size)
-        self._check_overlaps(found, directory)
-        roots = [
-            name.removesuffix("data.pkl")
-            for name in found
-            if name.count("/") == 1 and name.endswith("/data.pkl")
-        ]
-        if len(roots) != 1:
+        records = self._central(count, directory, size)
+        self._limits = self._check_overlaps(records, directory)
+        pickles = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(pickles) != 1:
             raise self._bad("no data.pkl in it, so torch.save did not write it")
-        self.entries = {name.removeprefix(roots[0]): entry for name, (entry, _) in found.items()}
+        root = pickles[0].removesuffix("data.pkl")
+        self._records = {name.removeprefix(root): record for name, record in records.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._records
 
     def read(self, name: str, limit: int) -> bytes:
         """The bytes of one entry. Raises WeightsError when absent, damaged or above `limit`."""
@@ -64,10 +75,23 @@ class TorchZip:
         return self.file.read(entry.start, entry.size)
 
     def entry(self, name: str) -> Entry:
-        """The entry of that name. Raises WeightsError when there is none."""
-        if name not in self.entries:
+        """The entry of that name. Raises WeightsError when there is none, or its header is wrong."""
+        if name not in self._entries:
+            self._entries[name] = self._located(name)
+        return self._entries[name]
+
+    def _located(self, name: str) -> Entry:
+        record = self._records.get(name)
+        if record is None:
             raise self._bad(f"entry {shorten(name)} is missing")
-        return self.entries[name]
+        header = self.file.read(record.header, _LOCAL.size + len(record.raw))
+        local = _LOCAL.unpack_from(header)
+        if local[0] != b"PK\x03\x04" or local[9] != len(record.raw) or header[_LOCAL.size :] != record.raw:
+            raise self._bad(f"entry {shorten(name)} has a local header that differs from the directory")
+        start = record.header + len(header) + local[10]
+        if start + record.size > self._limits[record.header]:
+            raise self._bad(f"entry {shorten(name)} overlaps another")
+        return Entry(name, start, record.size, record.crc)
 
     def array(self, entry: Entry, offset: int, count: int, dtype: str) -> Array:
         """`count` stored elements from byte `offset` of an entry, its checksum verified once."""
@@ -119,12 +143,11 @@ class TorchZip:
             raise self._bad("the zip64 end record is damaged")
         return at, here, count, size, start
 
-    def _central(self, count: int, start: int, size: int) -> dict[str, tuple[Entry, int]]:
-        """name -> (entry, start of its local header)."""
+    def _central(self, count: int, start: int, size: int) -> dict[str, _Record]:
         directory = self.file.read(start, size)
         if b"/constants.pkl" in directory:
             raise self._bad("a TorchScript program, not weights; save its state_dict() instead")
-        found: dict[str, tuple[Entry, int]] = {}
+        found: dict[str, _Record] = {}
         at = 0
         for _ in range(count):
             if at + _CENTRAL.size > size:
@@ -135,17 +158,16 @@ class TorchZip:
             at = names + sum(lengths)
             if fields[0] != b"PK\x01\x02" or at > size:
                 raise self._bad("the directory is damaged")
-            raw = directory[names : names + lengths[0]]
-            extra = directory[names + lengths[0] : names + lengths[0] + lengths[1]]
-            entry, header = self._entry(fields, raw, extra)
-            if entry.name in found:
-                raise self._bad(f"entry {shorten(entry.name)} appears twice")
-            found[entry.name] = entry, header
+            extra = names + lengths[0]
+            name, record = self._record(fields, directory[names:extra], directory[extra : extra + lengths[1]])
+            if name in found:
+                raise self._bad(f"entry {shorten(name)} appears twice")
+            found[name] = record
         if at != size:
             raise self._bad("the directory has bytes left over")
         return found
 
-    def _entry(self, fields: tuple[int, ...], raw: bytes, extra: bytes) -> tuple[Entry, int]:
+    def _record(self, fields: tuple[int, ...], raw: bytes, extra: bytes) -> tuple[str, _Record]:
         flags, method, crc, packed, size, header = (fields[index] for index in (3, 4, 7, 8, 9, 16))
         try:
             name = raw.decode("utf-8")
@@ -159,18 +181,7 @@ class TorchZip:
         size, packed, header = self._wide(what, extra, (size, packed, header))
         if packed != size:
             raise self._bad(f"{what} claims two sizes")
-        start = header + _LOCAL.size
-        if start + size > self.file.size:
-            raise self._bad(f"{what} lies outside the file; fetch it again")
-        local = _LOCAL.unpack(self.file.read(header, _LOCAL.size))
-        start += local[9] + local[10]
-        if (
-            local[0] != b"PK\x03\x04"
-            or local[9] != len(raw)
-            or self.file.read(header + _LOCAL.size, len(raw)) != raw
-        ):
-            raise self._bad(f"{what} has a local header that differs from the directory")
-        return Entry(name, start, size, crc), header
+        return name, _Record(raw, header, size, crc)
 
     def _wide(self, what: str, extra: bytes, narrow: tuple[int, int, int]) -> tuple[int, int, int]:
         """Sizes and offset, each from the zip64 extra field where 32 bits were not enough."""
@@ -188,14 +199,18 @@ class TorchZip:
             at += length
         raise self._bad(f"{what} lacks its zip64 sizes")
 
-    def _check_overlaps(self, found: dict[str, tuple[Entry, int]], directory: int) -> None:
-        reached = 0
-        for header, entry in sorted((header, entry) for entry, header in found.values()):
-            if header < reached:
-                raise self._bad(f"entry {shorten(entry.name)} overlaps another")
-            reached = entry.start + entry.size
-        if reached > directory:
-            raise self._bad("an entry overlaps the directory")
+    def _check_overlaps(self, records: dict[str, _Record], directory: int) -> dict[int, int]:
+        """Where each entry must end at the latest: the next local header, or the directory."""
+        ordered = sorted(records.values(), key=lambda record: record.header)
+        limits = {}
+        for record, after in zip(ordered, [*ordered[1:], None], strict=True):
+            limit = directory if after is None else after.header
+            if record.header + _LOCAL.size + len(record.raw) + record.size > limit:
+                raise self._bad(
+                    f"entry {shorten(record.raw.decode())} overlaps another, or lies outside the file"
+                )
+            limits[record.header] = limit
+        return limits
 
     def _bad(self, reason: str) -> WeightsError:
         return WeightsError(f"{self.path}: not a torch file that can be read: {reason}")
