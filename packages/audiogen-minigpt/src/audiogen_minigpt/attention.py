@@ -2,7 +2,7 @@
 
 Torch's fused CPU kernel does its small products one by one. Here a block of queries meets all its keys in one
 batched product, so the matrix units stay busy; the probabilities, half a matrix in bfloat16, are kept for the
-backward pass. Forward and backward together take about 0.65 of the time of the fused kernel.
+backward pass. Forward and backward together take about 0.6 of the time of the fused kernel.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLOCK = 128
-GROUP = 8  # heads per product: their block of scores stays in the cache
+GROUP = 16  # heads per product: their block of scores stays in the cache
 KEPT_LIMIT = 2**26  # probabilities kept of one layer at most, in numbers; beyond it the fused kernel is used
 
 
@@ -45,11 +45,12 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q = q * q.shape[2] ** -0.5
+        keys = k.transpose(1, 2).contiguous()  # (N, D, S): products with it run faster
         out = torch.empty_like(q)
         above = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu_(1)
         kept = []
         for group, start, stop in _blocks(q):
-            scores = torch.bmm(q[group, start:stop], k[group, :stop].transpose(1, 2))
+            scores = torch.bmm(q[group, start:stop], keys[group, :, :stop])
             scores[:, :, start:].add_(above[: stop - start, : stop - start])
             weights = torch.softmax(scores, dim=-1)  # (GROUP, BLOCK, stop)
             out[group, start:stop] = torch.bmm(weights, v[group, :stop])
@@ -61,14 +62,15 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, *kept = ctx.saved_tensors
         grad = grads[0]
+        values = v.transpose(1, 2).contiguous()
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for (group, start, stop), weights in zip(_blocks(q), kept, strict=True):
             above = grad[group, start:stop]
-            dweights = torch.bmm(above, v[group, :stop].transpose(1, 2))
+            dweights = torch.bmm(above, values[group, :, :stop])
             dscores = torch.ops.aten._softmax_backward_data(dweights, weights, -1, q.dtype)
             dq[group, start:stop] = torch.bmm(dscores, k[group, :stop])
-            dk[group, :stop] += torch.bmm(dscores.transpose(1, 2), q[group, start:stop])
-            dv[group, :stop] += torch.bmm(weights.transpose(1, 2), above)
+            dk[group, :stop].baddbmm_(dscores.transpose(1, 2), q[group, start:stop])
+            dv[group, :stop].baddbmm_(weights.transpose(1, 2), above)
         return dq.mul_(q.shape[2] ** -0.5), dk, dv
 
 
