@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
+
+if TYPE_CHECKING:
+    from audiogen_minigpt.shards import Meta
 
 FACTS = ("codec", "codec_hash", "sample_rate", "frame_rate", "hop_length", "codebooks", "codebook_size")
 """What a checkpoint keeps of the description of its data: the codec's id and the hash of its codebooks, Hz,
 Hz, samples per frame, K, N."""
 
 
+def from_meta(meta: Meta) -> dict[str, Any]:
+    """The facts of a folder of codes."""
+    return {key: getattr(meta, key) for key in FACTS}
+
+
+def read_facts(data: str | Path) -> dict[str, Any]:
+    """The facts of a folder of codes, by its path. Raises CodesError."""
+    from audiogen_minigpt.shards import Meta
+
+    return from_meta(Meta.load(data))
+
+
 def check_data(where: str, facts: Mapping[str, Any], data_where: str, data: Mapping[str, Any]) -> None:
-    """Raise OptionError, with a table, unless data is what a checkpoint was trained on.
+    """Raise OptionError, with the differences, unless data is what a checkpoint was trained on.
 
     More codebooks in the data than the model uses do no harm; every other fact must agree.
     """
@@ -21,14 +37,11 @@ def check_data(where: str, facts: Mapping[str, Any], data_where: str, data: Mapp
     if int(data.get("codebooks", 0)) < int(facts.get("codebooks", 0)):
         different.append("codebooks")
     if different:
-        rows = [
-            ("", where, data_where),
-            *((key, str(facts.get(key)), str(data.get(key))) for key in different),
-        ]
-        raise OptionError(f"{data_where} does not fit {where}; they differ in\n{table(rows)}")
+        rows = {key: (facts.get(key), data.get(key)) for key in different}
+        raise OptionError(f"{data_where} does not fit {where}; {differences(rows, where, data_where)}")
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts as lines with aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+def differences(rows: Mapping[str, tuple[Any, Any]], one: str, other: str) -> str:
+    """Settings that differ, one on a line, that can also be read as one sentence."""
+    lines = [f"{key}: {a} in {one}, {b} in {other}" for key, (a, b) in rows.items()]
+    return "they differ in\n  " + ";\n  ".join(lines)

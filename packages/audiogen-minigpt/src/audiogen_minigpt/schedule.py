@@ -5,12 +5,19 @@ Unlike a cosine, the long middle does not depend on how many steps are planned, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from audiogen_core.errors import OptionError
+from audiogen_core.files import atomic_path
+from audiogen_minigpt.config import from_mapping
+
+NAME = "plan.json"
 
 RESERVE = 0.08
 """Share of a time budget kept for evaluation, samples and checkpoints."""
@@ -74,15 +81,29 @@ class Plan:
         """This plan cut short: the cool-down begins at `step` and takes `steps`."""
         return Plan(step + steps, min(self.warmup, step), steps)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
-        return asdict(self)
+
+def write_plan(run: str | Path, asked: Mapping[str, Any], plan: Plan) -> None:
+    """Store a run's plan, and what was asked for when it was made."""
+    with atomic_path(Path(run) / NAME) as temporary:
+        temporary.write_text(json.dumps({"asked": dict(asked), "plan": asdict(plan)}), encoding="utf-8")
+
+
+def read_plan(run: str | Path, asked: Mapping[str, Any]) -> Plan | None:
+    """A run's plan; None when there is none, or when it was made for something else than is asked now."""
+    path = Path(run) / NAME
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path}: not readable as JSON ({error}); delete it to plan anew") from error
+    if not isinstance(stored, dict) or stored.get("asked") != dict(asked):
+        return None
+    return from_mapping(Plan, stored.get("plan", {}), str(path))
 
 
 def parse_time(text: str) -> float:
     """Seconds of a duration such as "90", "45s", "10m", "1.5h" or "1h30m". Raises OptionError."""
-    import re
-
     match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip().lower())
     try:
         parts = [float(part) if part else 0.0 for part in match.groups()] if match and text.strip() else []

@@ -12,7 +12,7 @@ from typing import Any
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
 from audiogen_minigpt.config import ModelConfig, check_choice, from_mapping, read_toml
-from audiogen_minigpt.facts import table
+from audiogen_minigpt.facts import differences
 
 CONFIG = "config.json"
 MAX_SEED = 2**31 - 1
@@ -91,7 +91,7 @@ class TrainConfig:
             raise OptionError(f"seconds must be more than 0, got {self.seconds}")
         if not (self.warmup >= 0 and self.cooldown >= 0 and self.warmup + self.cooldown <= 1):
             raise OptionError(
-                f"warmup {self.warmup} and cooldown {self.cooldown} must be shares of the run that add to at most 1"
+                f"warmup {self.warmup} and cooldown {self.cooldown} must be shares whose sum is at most 1"
             )
         if not 0 <= self.seed <= MAX_SEED:
             raise OptionError(f"seed must lie in [0, {MAX_SEED}], got {self.seed}")
@@ -138,12 +138,12 @@ class Settings:
     """Settings from several sources, not yet resolved against the data.
 
     train  fields of `TrainConfig` but the model
-    model  fields of `ModelConfig`
-    size   a named size that `model` changes, or None
+    shape  fields of `ModelConfig`
+    size   a named size that `shape` changes, or None
     """
 
     train: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
+    shape: dict[str, Any] = field(default_factory=dict)
     size: str | None = None
 
     @classmethod
@@ -168,22 +168,29 @@ class Settings:
             train.pop("seconds", None)
         elif "seconds" in self.train:
             train.pop("steps", None)
-        return Settings(train, {**below.model, **self.model}, self.size or below.size)
+        return Settings(train, {**below.shape, **self.shape}, self.size or below.size)
 
-    def resolve(self, facts: Mapping[str, Any], default: ModelConfig | None = None) -> TrainConfig:
-        """The config of a run on data of these facts (codebooks, codebook_size).
+    def model(self, facts: Mapping[str, Any]) -> ModelConfig:
+        """The model for data of these facts (codebooks, codebook_size); the size "tiny" where none is named.
 
-        default  the model when neither size nor shape is given; else the size "tiny"
-
-        Raises OptionError, also when the data has too few codebooks.
+        Named sizes take no more codebooks than the data has. Raises OptionError.
         """
-        if default is not None and not self.size and not self.model:
-            return from_mapping(TrainConfig, {**self.train, "model": default}, "settings")
-        have = int(facts["codebooks"])
-        changes = {"codebook_size": int(facts["codebook_size"]), **self.model}
-        model = ModelConfig.size(self.size or "tiny", **_fitting(self.size or "tiny", changes, have))
-        check_model(model, facts)
-        return from_mapping(TrainConfig, {**self.train, "model": model}, "settings")
+        size = self.size or "tiny"
+        shape = {"codebook_size": int(facts["codebook_size"]), **self.shape}
+        if "codebooks" not in shape and shape.get("layout") != "first" and size != "seed":
+            shape["codebooks"] = min(ModelConfig.size(size).codebooks, int(facts["codebooks"]))
+        return ModelConfig.size(size, **shape)
+
+    def config(self, facts: Mapping[str, Any]) -> TrainConfig:
+        """The config of a run on data of these facts. Raises OptionError."""
+        return from_mapping(TrainConfig, {**self.train, "model": self.model(facts)}, "settings")
+
+    def resumed(self, before: TrainConfig, facts: Mapping[str, Any]) -> TrainConfig:
+        """The config of a run that is gone on with: what it was, with these settings changed."""
+        base = {key: value for key, value in vars(before).items() if key != "model"}
+        merged = self.over(Settings({key: value for key, value in base.items() if value is not None}))
+        model = self.model(facts) if self.size or self.shape else before.model
+        return from_mapping(TrainConfig, {**merged.train, "model": model}, "settings")
 
 
 def check_model(model: ModelConfig, facts: Mapping[str, Any]) -> None:
@@ -220,15 +227,13 @@ def load_config(run: str | Path) -> TrainConfig | None:
 
 
 def check_resumable(before: TrainConfig, now: TrainConfig) -> None:
-    """Raise OptionError, with a table, when a resumed run would be another run."""
+    """Raise OptionError, with the differences, when a resumed run would be another run."""
     old, new = _flat(before), _flat(now)
-    rows = [
-        (key, str(old[key]), str(new.get(key))) for key in old if key not in FREE and old[key] != new.get(key)
-    ]
+    rows = {key: (old[key], new.get(key)) for key in old if key not in FREE and old[key] != new.get(key)}
     if rows:
         raise OptionError(
-            f"{now.run}: this run was started with other settings; leave them out to resume, "
-            f"or choose another folder\n{table([('', 'then', 'now'), *rows])}"
+            f"{now.run}: the run was started with other settings; leave them out to resume, or choose "
+            f"another folder; {differences(rows, 'the run', 'the new settings')}"
         )
 
 
@@ -236,14 +241,6 @@ def _flat(config: TrainConfig) -> dict[str, Any]:
     tree = config.to_dict()
     model = tree.pop("model") or {}
     return {**tree, **{f"model.{key}": value for key, value in model.items()}}
-
-
-def _fitting(size: str, changes: dict[str, Any], have: int) -> dict[str, Any]:
-    """The changes, with the codebooks of a named size reduced to what the data has."""
-    if "codebooks" in changes or changes.get("layout") == "first" or size == "seed":
-        return changes
-    wanted = ModelConfig.size(size).codebooks
-    return {**changes, "codebooks": min(wanted, have)}
 
 
 def _at_least(name: str, value: float, least: int) -> None:

@@ -1,0 +1,268 @@
+"""The training loop: updates, what is done when one fails, and the state that a resumed run needs.
+
+An update is a pure function of the weights, the optimizer's state and the step's number: windows and dropout
+are drawn from (seed, step), so nothing else has to be saved and a resumed run repeats the uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audiogen_minigpt import checkpoint
+from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.device import autocast, synchronize
+from audiogen_minigpt.errors import Diverged
+from audiogen_minigpt.layout import Layout
+from audiogen_minigpt.metrics import Metrics
+from audiogen_minigpt.model import GPT
+from audiogen_minigpt.optim import Optimizer
+from audiogen_minigpt.ranks import LossModule, Ranks, accumulating, spread, whole
+from audiogen_minigpt.schedule import Plan
+from audiogen_minigpt.settings import TrainConfig
+from audiogen_minigpt.tensor_file import load_into
+from audiogen_minigpt.windows import Windows
+
+PATIENCE = 3
+"""Updates in a row that may fail before the last checkpoint is taken up again."""
+
+_LOGITS_LIMIT = 2**28  # numbers; what the logits of one pass may hold
+
+
+@dataclass
+class Progress:
+    """What a checkpoint keeps beside tensors.
+
+    elapsed  seconds of training so far, those before a restart of the process included
+    lr_scale the learning rate is multiplied by this; less than 1 after a restart
+    restarts how often training went back to a checkpoint because it diverged
+    skipped  updates left out because something was not finite
+    streak   how many of them in a row
+    last_loss, judged_at  mean loss in nats on the validation data, and the step it was measured at
+    best_loss, best_step  the lowest such loss, and its step
+    """
+
+    elapsed: float = 0.0
+    lr_scale: float = 1.0
+    restarts: int = 0
+    skipped: int = 0
+    streak: int = 0
+    last_loss: float | None = None
+    judged_at: int | None = None
+    best_loss: float | None = None
+    best_step: int | None = None
+
+
+@dataclass
+class Sums:
+    """What is averaged between two records."""
+
+    losses: Tensor
+    counts: Tensor
+    updates: int = 0
+    norm: float = 0.0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """One process's part in a run.
+
+    step      updates done
+    plan      how many there will be
+    progress  see `Progress`
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model_config: ModelConfig,
+        windows: Windows,
+        ranks: Ranks,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.config, self.model_config, self.windows = config, model_config, windows
+        self.ranks, self.device, self.dtype = ranks, device, dtype
+        self.layout = Layout.from_config(model_config)
+        self.metrics = Metrics(config.run) if ranks.first else None
+        with torch.random.fork_rng(devices=[]):
+            self.model = GPT(model_config).to(device)
+        self.module = LossModule(self.model)
+        self.spread = spread(self.module, ranks, shard=config.shard)
+        compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+        self.call: Callable[..., tuple[Tensor, Tensor]] = (
+            torch.compile(self.spread) if compiled else self.spread
+        )
+        self.lr = config.learning_rate(model_config)
+        self.plan = Plan(1, 0, 0)
+        self.step = 0
+        self.progress = Progress()
+        self.restore(None)
+
+    def restore(self, found: checkpoint.Checkpoint | None) -> None:
+        """Continue from a checkpoint, or from weights drawn from the seed."""
+        tensors = found.model_tensors() if found else self._initial()
+        load_into(self.model, tensors, found.path if found else Path(self.config.run))
+        self.optimizer = Optimizer(self.model, self.config.optimizer, self.lr, self.config.weight_decay)
+        self.step, self.progress = 0, Progress()
+        if found:
+            self.optimizer.load(found.training_tensors())
+            self.step, self.progress = found.step, Progress(**found.state["progress"])
+        self._clear()
+
+    def update(self) -> bool:
+        """Do one update; returns False when it was skipped because something was not finite."""
+        config, began = self.config, time.perf_counter()
+        self.model.train()
+        torch.manual_seed(_mixed(config.seed, self.step, self.ranks.rank))
+        codes = self.windows.train_batch(self.step, config.batch, config.seed, self.ranks)
+        inputs, targets, mask = (part.to(self.device) for part in self.layout.apply(codes))
+        total = self.ranks.sum(mask.sum(dtype=torch.float32))
+        tallies = torch.zeros(2, self.model_config.codebooks, device=self.device)
+        rows = self._rows_per_pass(len(codes))
+        for start in range(0, len(codes), rows):
+            part = slice(start, start + rows)
+            with accumulating(self.spread, last=start + rows >= len(codes)):
+                with autocast(self.device, self.dtype):
+                    losses, counts = self.call(inputs[part], targets[part], mask[part])
+                torch.autograd.backward(losses.sum() * (self.ranks.world / total))
+            tallies += torch.stack([losses.detach(), counts])
+        self.ranks.sum(tallies)
+        limit = config.clip or math.inf
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)))
+        good = math.isfinite(norm) and math.isfinite(float(tallies[0].sum()))
+        if good:
+            self.optimizer.set_rate(self.plan.rate(self.step) * self.progress.lr_scale)
+            self.optimizer.step()
+            self.sums.losses += tallies[0]
+            self.sums.counts += tallies[1]
+            self.sums.norm += norm
+            self.sums.updates += 1
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.sums.seconds += time.perf_counter() - began
+        return good
+
+    def advance(self) -> None:
+        """An update, and what a failed one calls for.
+
+        A failed update is left out. After `PATIENCE` in a row the last checkpoint is taken up again with half
+        the learning rate, once; the next time Diverged is raised.
+        """
+        progress = self.progress
+        if self.update():
+            progress.streak = 0
+        else:
+            progress.skipped += 1
+            progress.streak += 1
+            self.event(f"update {self.step} was skipped: the loss or its gradient is not finite")
+        if progress.streak >= PATIENCE:
+            self._restart()
+
+    def evaluate(self) -> list[float] | None:
+        """The mean loss of each codebook in nats on the validation windows; None when there are none."""
+        batches = self.windows.val_batches(self.config.batch, self.config.eval_windows, self.ranks)
+        self.model.eval()
+        tallies = torch.zeros(2, self.model_config.codebooks, device=self.device)
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            for codes in batches:
+                rows = self._rows_per_pass(len(codes))
+                for start in range(0, len(codes), rows):
+                    part = self.layout.apply(codes[start : start + rows])
+                    inputs, targets, mask = (value.to(self.device) for value in part)
+                    tallies += torch.stack(self.module(inputs, targets, mask))
+        self.ranks.sum(tallies)
+        self.model.train()
+        return None if not tallies[1].sum() else (tallies[0] / tallies[1]).tolist()
+
+    def save(self) -> Path | None:
+        """Write a checkpoint and delete those no longer needed. Returns its folder, in the first process.
+
+        Raises DiskFull.
+        """
+        model = {name: whole(value) for name, value in self.model.named_parameters()}
+        training = self.optimizer.tensors()
+        if not self.ranks.first:
+            return None
+        state = {
+            "model": self.model_config.to_dict(),
+            "data": self.windows.facts,
+            "config": self.config.to_dict(),
+            "plan": asdict(self.plan),
+            "progress": asdict(self.progress),
+            "val_loss": self.progress.last_loss if self.progress.judged_at == self.step else None,
+        }
+        folder = checkpoint.save(self.config.run, self.step, model, training, state)
+        checkpoint.prune(self.config.run, self.config.keep, self.progress.best_step)
+        return folder
+
+    def time_steps(self, seconds: float) -> list[float]:
+        """The seconds of some updates, at most about `seconds` in all; the run is then back where it was.
+
+        The first two, which are slower, do not count.
+        """
+        times: list[float] = []
+        begin = time.perf_counter()
+        while len(times) < 7 and (len(times) < 3 or time.perf_counter() - begin < seconds):
+            start = time.perf_counter()
+            self.update()
+            synchronize(self.device)
+            times.append(time.perf_counter() - start)
+        self.restore(checkpoint.newest(self.config.run))
+        return times[2:]
+
+    def event(self, message: str) -> None:
+        """Note something in the diary."""
+        if self.metrics:
+            self.metrics.write({"kind": "event", "step": self.step, "message": message})
+
+    def take_sums(self) -> Sums:
+        """What was summed since this was last called."""
+        sums = self.sums
+        self._clear()
+        return sums
+
+    def _restart(self) -> None:
+        if self.progress.restarts:
+            raise Diverged(
+                f"{self.config.run}: {PATIENCE} updates in a row were not finite at step {self.step}, "
+                "again after a restart with half the learning rate; train anew with a lower --lr"
+            )
+        elapsed, skipped = self.progress.elapsed, self.progress.skipped
+        found = checkpoint.newest(self.config.run)
+        failed_at = self.step
+        self.restore(found)
+        self.progress.elapsed, self.progress.skipped = elapsed, skipped
+        self.progress.restarts += 1
+        self.progress.lr_scale *= 0.5
+        if self.metrics:
+            self.metrics.truncate(self.step)
+        self.event(f"not finite at step {failed_at}: back to step {self.step} with half the learning rate")
+
+    def _initial(self) -> dict[str, Tensor]:
+        """The first weights: drawn on the CPU, so that they are the same on every device and rank."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            return dict(GPT(self.model_config).named_parameters())
+
+    def _rows_per_pass(self, rows: int) -> int:
+        if self.config.micro_batch:
+            return min(rows, self.config.micro_batch)
+        each = self.model_config.context * self.layout.streams * self.model_config.codebook_size
+        return max(1, min(rows, _LOGITS_LIMIT // each))
+
+    def _clear(self) -> None:
+        zeros = torch.zeros(self.model_config.codebooks, device=self.device)
+        self.sums = Sums(zeros, zeros.clone())
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "little")
