@@ -1,0 +1,141 @@
+"""Reading a folder of codes: one long stream of frames, and windows drawn from it without a state.
+
+All tracks of a split lie behind one another, a BOS frame (`codebook_size` in every codebook) before each.
+Nothing is ever padded. Which windows an update sees is a pure function of (seed, step), whatever the number
+of processes, so a resumed run needs to remember its step and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import CodesError, OptionError
+from audiogen_minigpt.shards import Frames, Meta, Track, read_shards, tracks_of
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The tracks of one split, memory-mapped.
+
+    meta       facts of the folder
+    codebooks  K, how many of the stored ones are read
+    tracks     in the order of the stream
+    starts     where each track's BOS frame lies in the stream; the last entry is the stream's length
+    """
+
+    meta: Meta
+    split: str
+    codebooks: int
+    tracks: tuple[Track, ...]
+    starts: Ints
+    sources: tuple[Frames, ...]
+
+    @classmethod
+    def open(cls, data: str | Path, *, split: str = "train", codebooks: int | None = None) -> Dataset:
+        """Open a folder that `encode` made.
+
+        Raises CodesError when it is damaged, OptionError for more codebooks than it holds.
+        """
+        if split not in ("train", "val"):
+            raise OptionError(f"split must be train or val, got {split!r}")
+        meta = Meta.load(data)
+        count = meta.codebooks if codebooks is None else codebooks
+        if not 1 <= count <= meta.codebooks:
+            raise OptionError(f"{data}: holds {meta.codebooks} codebooks, asked for {count}")
+        opened: dict[Path, Frames] = {}
+        tracks, sources = [], []
+        for shard, start, track in tracks_of(read_shards(data)):
+            if shard.path not in opened:
+                opened[shard.path] = shard.open(meta.codebooks)
+            if track.split == split:
+                tracks.append(track)
+                sources.append(opened[shard.path][start : start + track.frames])
+        lengths = [track.frames + 1 for track in tracks]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return cls(meta, split, count, tuple(tracks), starts, tuple(sources))
+
+    @property
+    def frames(self) -> int:
+        """Frames of audio; BOS frames are not counted."""
+        return sum(track.frames for track in self.tracks)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio."""
+        return self.frames / self.meta.frame_rate
+
+    @property
+    def length(self) -> int:
+        """Frames of the stream, BOS frames included."""
+        return int(self.starts[-1])
+
+    def read(self, start: int, count: int) -> Ints:
+        """`count` frames of the stream from `start` on, int64 (count, K); after its end comes its beginning.
+
+        Raises CodesError when the split is empty or a code lies beyond the codebook.
+        """
+        if not self.tracks:
+            raise CodesError(f"there are no {self.split} tracks in this folder of codes")
+        out = np.full((count, self.codebooks), self.meta.codebook_size, np.int64)
+        done, place = 0, start % self.length
+        while done < count:
+            track = int(np.searchsorted(self.starts, place, side="right")) - 1
+            first = place - int(self.starts[track])  # 0 is the BOS frame
+            take = min(count - done, int(self.starts[track + 1]) - place)
+            skip = 1 if first == 0 else 0
+            codes = self.sources[track][first - 1 + skip : first - 1 + take, : self.codebooks]
+            if codes.size and int(codes.max()) >= self.meta.codebook_size:
+                raise CodesError(
+                    f"the codes of {self.tracks[track].path!r} lie beyond the codebook; run encode --verify"
+                )
+            out[done + skip : done + take] = codes
+            done, place = done + take, (place + take) % self.length
+        return out
+
+    def track(self, index: int) -> Ints:
+        """All codes of one track, int64 (frames, K)."""
+        return self.read(int(self.starts[index]) + 1, self.tracks[index].frames)
+
+    def windows(self, context: int) -> int:
+        """Windows in one pass over the stream: at least one."""
+        return max(1, self.length // context)
+
+    def batch(
+        self, step: int, *, batch_size: int, context: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Ints:
+        """The windows of an update, int64 (batch_size / world, context, K).
+
+        `batch_size` counts the whole batch; process `rank` of `world` gets its part of the rows. In each
+        pass every window is seen once, in an order drawn from the seed, and the windows lie elsewhere.
+        """
+        if batch_size % world:
+            raise OptionError(f"a batch of {batch_size} cannot be shared by {world} processes equally")
+        rows = batch_size // world
+        first = step * batch_size + rank * rows
+        windows = self.windows(context)
+        places = []
+        for row in range(first, first + rows):
+            epoch, turn = divmod(row, windows)
+            order, phase = _shuffled(windows, context, seed, epoch)
+            places.append(phase + int(order[turn]) * context)
+        return np.stack([self.read(place, context) for place in places])
+
+    def fixed(self, context: int, limit: int) -> Ints:
+        """At most `limit` windows spread evenly over the stream, always the same: int64 (n, context, K)."""
+        count = min(limit, self.windows(context))
+        places = [self.length * index // count for index in range(count)]
+        return np.stack([self.read(place, context) for place in places])
+
+
+@lru_cache(maxsize=4)
+def _shuffled(windows: int, context: int, seed: int, epoch: int) -> tuple[Ints, int]:
+    """The order of the windows in one pass, and how far all of them are shifted."""
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    return rng.permutation(windows), int(rng.integers(context))

@@ -1,0 +1,180 @@
+"""From an audio file to codes: mixed, resampled, levelled, silence shortened, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.audio import probe, stream
+from audiogen_core.codec import Codec
+from audiogen_core.errors import AudioError, AudioMismatch, OptionError
+from audiogen_minigpt.plan import Entry
+from audiogen_minigpt.shards import Frames, Skip, Track, checksum
+
+Floats = NDArray[np.float32]
+
+SILENCE = 10 ** (-60 / 20)  # peak of a frame below which it counts as silent
+_PEAK = 10 ** (-1 / 20)
+_RMS = 10 ** (-20 / 20)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How audio is prepared.
+
+    stereo       "mix": the mean of all channels. "split": each channel is a track of its own
+    level        "none"; "peak": each file to -1 dBFS; "rms": to -20 dBFS, but no peak above -1 dBFS
+    silence      seconds of silence (below -60 dBFS) after which the rest of it is cut; 0 keeps all
+    min_seconds  shorter files are left out
+    codebooks    how many of the codec's are stored; None: up to 8
+    """
+
+    stereo: str = "mix"
+    level: str = "none"
+    silence: float = 2.0
+    min_seconds: float = 0.5
+    codebooks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stereo not in ("mix", "split"):
+            raise OptionError(f"stereo must be mix or split, got {self.stereo!r}")
+        if self.level not in ("none", "peak", "rms"):
+            raise OptionError(f"level must be none, peak or rms, got {self.level!r}")
+        if not (math.isfinite(self.silence) and self.silence >= 0):
+            raise OptionError(f"silence must be 0 or more seconds, got {self.silence}")
+        if not (math.isfinite(self.min_seconds) and self.min_seconds >= 0):
+            raise OptionError(f"min_seconds must be 0 or more, got {self.min_seconds}")
+
+    def count(self, codec: Codec) -> int:
+        """How many codebooks to store."""
+        return min(8, codec.info.codebooks) if self.codebooks is None else self.codebooks
+
+
+def encode_track(
+    folder: Path, entry: Entry, codec: Codec, options: Options
+) -> list[tuple[Track, Frames]] | Skip:
+    """The tracks of one file, or why there are none. The same whichever engine calls it."""
+    if entry.duplicate is not None:
+        return Skip(entry.path, "duplicate", f"the same bytes as {entry.duplicate}")
+    path = folder / entry.path
+    try:
+        channels: list[int | None] = [None]
+        if options.stereo == "split" and codec.info.channels == 1:
+            channels = list(range(probe(path).channels))
+        parts = []
+        for channel in channels:
+            parts += _encode_channel(path, entry, codec, options, channel)
+        return parts
+    except _TooShort as error:
+        return Skip(entry.path, "too_short", str(error))
+    except AudioMismatch as error:
+        return Skip(entry.path, "channels", str(error))
+    except AudioError as error:
+        return Skip(entry.path, "unreadable", str(error))
+
+
+class _TooShort(AudioError):
+    pass
+
+
+def _encode_channel(
+    path: Path, entry: Entry, codec: Codec, options: Options, channel: int | None
+) -> list[tuple[Track, Frames]]:
+    info = codec.info
+
+    def blocks() -> Iterator[Floats]:
+        if channel is None:
+            yield from stream(path, sample_rate=info.sample_rate, channels=info.channels)
+        else:
+            for block in stream(path, sample_rate=info.sample_rate):
+                yield block[channel : channel + 1]
+
+    gain = _gain(blocks, options.level)
+    digest = hashlib.sha1(usedforsecurity=False)
+    longest = round(options.silence * info.frame_rate) if options.silence else None
+    prepared = _hashed(
+        shorten_silence((block * gain for block in blocks()), info.hop_length, longest), digest
+    )
+    held: list[Floats] = []
+    samples = 0
+    for block in prepared:  # so much must be there before it is worth while
+        held.append(block)
+        samples += block.shape[1]
+        if samples >= options.min_seconds * info.sample_rate:
+            break
+    if samples == 0 or samples < options.min_seconds * info.sample_rate:
+        raise _TooShort(
+            f"{path}: {samples / info.sample_rate:.2f} s of sound, {options.min_seconds} s are needed"
+        )
+    count = options.count(codec)
+    codes = np.concatenate(list(codec.encode_blocks(_chain(held, prepared), count)), axis=1)
+    frames = codes.T.astype(np.uint16)
+    gain_db = round(20 * math.log10(gain), 3)
+    name = digest.hexdigest()
+
+    def track(part: Frames, split: str) -> tuple[Track, Frames]:
+        return Track(entry.path, len(part), channel, split, gain_db, name, checksum(part)), part
+
+    if entry.split != "tail":
+        return [track(frames, entry.split)]
+    cut = max(1, len(frames) * 9 // 10)
+    parts = [(frames[:cut], "train"), (frames[cut:], "val")]
+    return [track(part, split) for part, split in parts if len(part)]
+
+
+def shorten_silence(blocks: Iterable[Floats], hop_length: int, longest: int | None) -> Iterator[Floats]:
+    """Blocks (channels, n) without the frames that follow `longest` silent ones, until sound comes again.
+
+    Whole frames are cut, so what remains keeps its place on the codec's grid.
+    """
+    if longest is None:
+        yield from blocks
+        return
+    rest: Floats | None = None
+    silent = 0
+    for block in blocks:
+        joined = block if rest is None else np.concatenate([rest, block], axis=1)
+        frames = joined.shape[1] // hop_length
+        body, rest = joined[:, : frames * hop_length], joined[:, frames * hop_length :]
+        keep = np.ones(frames, bool)
+        peaks = np.abs(body).reshape(len(body), frames, hop_length).max(axis=(0, 2))
+        for index, quiet in enumerate(peaks < SILENCE):
+            silent = silent + 1 if quiet else 0
+            keep[index] = silent <= longest
+        if keep.any():
+            yield np.ascontiguousarray(body[:, np.repeat(keep, hop_length)])
+    if rest is not None and rest.shape[1] and silent < longest:
+        yield rest
+
+
+def _gain(blocks: Callable[[], Iterator[Floats]], level: str) -> float:
+    """The factor that brings a file to its level; needs a pass over it."""
+    if level == "none":
+        return 1.0
+    peak, energy, count = 0.0, 0.0, 0
+    for block in blocks():
+        peak = max(peak, float(np.abs(block).max()))
+        energy += float(np.square(block, dtype=np.float64).sum())
+        count += block.size
+    if peak < SILENCE or count == 0:
+        return 1.0
+    gain = _PEAK / peak
+    return gain if level == "peak" else min(gain, _RMS / math.sqrt(energy / count))
+
+
+def _hashed(blocks: Iterable[Floats], digest: hashlib._Hash) -> Iterator[Floats]:
+    for block in blocks:
+        pcm = np.clip(np.rint(block.T * 32767), -32768, 32767).astype("<i2")
+        digest.update(pcm.tobytes())
+        yield block
+
+
+def _chain(first: list[Floats], then: Iterator[Floats]) -> Iterator[Floats]:
+    yield from first
+    yield from then

@@ -1,0 +1,241 @@
+"""The folder of codes a model is trained on: its files, how they are committed, and how they are checked.
+
+    meta.json           which codec made the codes, and how the audio was prepared
+    plan.json           which audio file goes into which shard; written before anything is encoded
+    shard-00000.u16     codes, uint16 little endian (frames, codebooks), without a header
+    shard-00000.jsonl   one line per track, in the order of its frames, or per file that was left out
+    report.jsonl        all that was left out, with reasons
+
+A shard exists when its .jsonl does: that file is renamed into place last. What a shard holds depends on the
+plan and the audio alone, so a rerun after any accident ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.codec import CodecInfo
+from audiogen_core.errors import CodesError
+from audiogen_core.files import atomic_path
+from audiogen_minigpt.config import from_mapping
+
+FORMAT_VERSION = 1
+META = "meta.json"
+PLAN = "plan.json"
+REPORT = "report.jsonl"
+
+Frames = NDArray[np.uint16]  # (frames, codebooks)
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What all shards of a folder have in common. Rates in Hz, `hop_length` in samples."""
+
+    codec: str
+    codec_hash: str
+    sample_rate: int
+    hop_length: int
+    codebooks: int
+    codebook_size: int
+    options: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second, Hz."""
+        return self.sample_rate / self.hop_length
+
+    @classmethod
+    def of(cls, info: CodecInfo, codec_hash: str, codebooks: int, options: dict[str, Any]) -> Meta:
+        return cls(
+            info.name, codec_hash, info.sample_rate, info.hop_length, codebooks, info.codebook_size, options
+        )
+
+    @classmethod
+    def load(cls, data: str | Path) -> Meta:
+        """Read a folder's meta.json. Raises CodesError."""
+        path = Path(data) / META
+        table = _read_json(path, f"{data}: not a folder of codes; make one with: audiogen-minigpt encode")
+        version = table.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise CodesError(f"{path}: format version {version!r}; this program knows up to {FORMAT_VERSION}")
+        options = table.pop("options", {})
+        try:
+            meta = from_mapping(cls, table, str(path))
+        except ValueError as error:
+            raise CodesError(str(error)) from error
+        return cls(**{**vars(meta), "options": options})
+
+    def save(self, data: Path) -> None:
+        _write_json(data / META, asdict(self))
+
+
+@dataclass(frozen=True)
+class Track:
+    """A stretch of audio that was encoded as one: a file, or one channel of it.
+
+    path      relative to the folder of audio
+    frames    how many
+    channel   of the file, where channels are tracks of their own; else None
+    split     "train" or "val"
+    gain_db   the gain that was applied
+    sha1      of the prepared audio as 16-bit PCM
+    crc32     of its codes
+    """
+
+    path: str
+    frames: int
+    channel: int | None
+    split: str
+    gain_db: float
+    sha1: str
+    crc32: int
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A file that was left out: a short reason code, and a sentence."""
+
+    path: str
+    reason: str
+    message: str
+
+
+Part = tuple[Track, Frames] | Skip
+"""What encoding a file gives, once or more."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A committed shard: its tracks with the frame each starts at, and what was left out."""
+
+    path: Path  # of the .u16 file
+    tracks: tuple[Track, ...]
+    skips: tuple[Skip, ...]
+
+    @property
+    def frames(self) -> int:
+        return sum(track.frames for track in self.tracks)
+
+    def open(self, codebooks: int) -> Frames:
+        """The codes (frames, codebooks), memory-mapped. Raises CodesError when the size is not right."""
+        expected = self.frames * codebooks * 2
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError as error:
+            raise CodesError(f"{self.path}: the shard's codes are missing; {_REMEDY}") from error
+        if size != expected:
+            how = f"{abs(size - expected)} byte(s) {'short' if size < expected else 'too long'}"
+            raise CodesError(f"{self.path}: {how}, {expected} are expected; {_REMEDY}")
+        if size == 0:
+            return np.zeros((0, codebooks), np.uint16)
+        return np.memmap(self.path, dtype="<u2", mode="r", shape=(self.frames, codebooks))
+
+
+_REMEDY = "delete the shard's two files and run encode again"
+
+
+def shard_path(data: Path, number: int) -> Path:
+    """The .u16 file of a shard."""
+    return data / f"shard-{number:05d}.u16"
+
+
+def is_committed(data: Path, number: int) -> bool:
+    """Whether a shard is finished."""
+    return shard_path(data, number).with_suffix(".jsonl").exists()
+
+
+def write_shard(data: Path, number: int, parts: list[Part]) -> None:
+    """Commit a shard: the codes first, the index last."""
+    path = shard_path(data, number)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for part in parts:
+            if not isinstance(part, Skip):
+                file.write(np.ascontiguousarray(part[1], dtype="<u2").tobytes())
+    lines = [asdict(part if isinstance(part, Skip) else part[0]) for part in parts]
+    with atomic_path(path.with_suffix(".jsonl")) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def read_shards(data: str | Path) -> list[Shard]:
+    """All committed shards, in order. Raises CodesError when an index is damaged."""
+    return [read_shard(path) for path in sorted(Path(data).glob("shard-*.jsonl"))]
+
+
+def read_shard(index: Path) -> Shard:
+    tracks: list[Track] = []
+    skips: list[Skip] = []
+    try:
+        for line in index.read_text(encoding="utf-8").splitlines():
+            table = json.loads(line)
+            if "reason" in table:
+                skips.append(from_mapping(Skip, table, str(index)))
+            else:
+                tracks.append(from_mapping(Track, table, str(index)))
+    except (OSError, ValueError) as error:
+        raise CodesError(f"{index}: the index is damaged ({error}); {_REMEDY}") from error
+    if any(track.frames < 1 or track.split not in ("train", "val") for track in tracks):
+        raise CodesError(f"{index}: the index is damaged (impossible track); {_REMEDY}")
+    return Shard(index.with_suffix(".u16"), tuple(tracks), tuple(skips))
+
+
+def verify(data: str | Path) -> int:
+    """Check every shard to the last byte; returns the frames there are. Raises CodesError."""
+    meta, total = Meta.load(data), 0
+    for shard in read_shards(data):
+        codes = shard.open(meta.codebooks)
+        start = 0
+        for track in shard.tracks:
+            part = codes[start : start + track.frames]
+            if int(part.max()) >= meta.codebook_size:
+                raise CodesError(f"{shard.path}: {track.path!r} holds codes beyond the codebook; {_REMEDY}")
+            if checksum(part) != track.crc32:
+                raise CodesError(f"{shard.path}: the codes of {track.path!r} have changed; {_REMEDY}")
+            start += track.frames
+        total += shard.frames
+    return total
+
+
+def checksum(codes: Frames) -> int:
+    """The CRC-32 of some codes as they lie on the disk."""
+    return zlib.crc32(np.ascontiguousarray(codes, dtype="<u2").tobytes())
+
+
+def write_report(data: Path, skips: list[Skip]) -> None:
+    """Write report.jsonl."""
+    with atomic_path(data / REPORT) as temporary:
+        temporary.write_text("".join(json.dumps(asdict(skip)) + "\n" for skip in skips), encoding="utf-8")
+
+
+def tracks_of(shards: list[Shard]) -> Iterator[tuple[Shard, int, Track]]:
+    """Every track with its shard and the frame it starts at."""
+    for shard in shards:
+        start = 0
+        for track in shard.tracks:
+            yield shard, start, track
+            start += track.frames
+
+
+def _read_json(path: Path, missing: str) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CodesError(missing) from error
+    except (OSError, ValueError) as error:
+        raise CodesError(f"{path}: not readable ({error})") from error
+    if not isinstance(table, dict):
+        raise CodesError(f"{path}: not readable (expected a table)")
+    return table
+
+
+def _write_json(path: Path, table: object) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
