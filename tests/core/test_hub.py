@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants as constants
@@ -306,3 +307,19 @@ def test_leavings_of_killed_downloads_are_swept_after_a_day(server: LoopbackHub)
         os.utime(path, (0, 0))
     hub.fetch(spec())
     assert [path.exists() for path in (old, new, other)] == [False, True, True]
+
+
+def test_a_codec_is_loaded_by_its_name(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from audiogen_core import codecs
+    from audiogen_core.codecs.catalog import CATALOG
+
+    fixture = Path(__file__).parents[1] / "fixtures" / "encodec" / "24k"
+    files = {name: (fixture / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    server.repos[CATALOG["encodec-24khz"].repo] = files
+    specs = tuple(FileSpec(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items())
+    pinned = replace(CATALOG["encodec-24khz"], revision=COMMIT, files=specs)
+    monkeypatch.setitem(CATALOG, "encodec-24khz", pinned)
+    codec = codecs.load("encodec-24khz")
+    assert codec.info.name == "encodec-24khz"
+    assert codecs.load("encodec-24khz").info == codec.info
+    assert len(server.gets("model.safetensors")) == 1

@@ -66,13 +66,19 @@ def test_find_by_name_by_hub_id_and_by_path(tmp_path: Path) -> None:
     assert find(catalog, tmp_path) == tmp_path
 
 
-def test_the_catalogue_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_comes_before_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny").mkdir()
     catalog = {"tiny": spec()}
     assert find(catalog, "tiny") is catalog["tiny"]
-    assert find(catalog, "./tiny") == Path("tiny")
-    assert find(catalog, Path("tiny")) == Path("tiny")
+    (tmp_path / "tiny").mkdir()
+    assert find(catalog, "tiny") == Path("tiny")
+
+
+def test_a_path_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    assert find({}, "~/models") == tmp_path / "models"
 
 
 def test_an_unknown_name_gets_the_closest_ones() -> None:

@@ -135,6 +135,21 @@ def test_several_processes_meet_a_damaged_cache(server: LoopbackHub, tmp_path: P
     assert_whole(folder)
 
 
+def test_two_hundred_flips_and_fifty_cuts_are_all_found(server: LoopbackHub) -> None:
+    blob = (hub.fetch(SPEC) / "model.safetensors").resolve()
+    rng = np.random.default_rng(4)
+    damages = []
+    for at in (0, len(WEIGHTS) - 1, *(int(at) for at in rng.integers(0, len(WEIGHTS), 198))):
+        damages.append(WEIGHTS[:at] + bytes([WEIGHTS[at] ^ (1 << int(rng.integers(8)))]) + WEIGHTS[at + 1 :])
+    damages += [WEIGHTS[:at] for at in offsets(50)]
+    for damaged in damages:
+        blob.write_bytes(damaged)
+        with pytest.raises(DownloadError, match=r"model\.safetensors does not have the hash"):
+            hub.fetch(SPEC, offline=True)
+    blob.write_bytes(WEIGHTS)
+    assert_whole(hub.fetch(SPEC, offline=True))
+
+
 def test_settings_of_the_environment_are_followed(server: LoopbackHub, tmp_path: Path) -> None:
     out, err = child(server, tmp_path / "other").communicate(timeout=60)
     assert out.startswith(str(tmp_path / "other" / "hub")), err
@@ -156,7 +171,9 @@ def test_a_limit_on_file_size_is_a_full_disk(server: LoopbackHub, tmp_path: Path
 def test_a_full_disk(server: LoopbackHub, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    script = 'mount -t tmpfs -o size=1m none "$0"; "$@"; code=$?; find "$0" -name model.safetensors; exit $code'
+    script = (
+        'mount -t tmpfs -o size=1m none "$0"; "$@"; code=$?; find "$0" -name model.safetensors; exit $code'
+    )
     process = child(server, home, "unshare", "-rm", "sh", "-c", script, str(home))
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3, err

@@ -90,17 +90,17 @@ class ModelSpec:
 def find(
     catalog: Mapping[str, ModelSpec], name_or_path: str | Path, *, unlisted: bool = False
 ) -> ModelSpec | Path:
-    """The catalogue's model of that name or hub id, or the path when it exists.
+    """The path when it exists, or the catalogue's model of that name or hub id.
 
-    A name in the catalogue comes before a folder of the same name (write ./name for the folder).
     `unlisted` accepts any hub id "owner/name", with "@revision" to choose one.
     Raises UnknownModel with the closest names.
     """
     name = str(name_or_path)
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
     if isinstance(name_or_path, str) and name in catalog:
         return catalog[name]
-    if Path(name).exists():
-        return Path(name)
     repo, _, revision = name.partition("@")
     if not isinstance(name_or_path, str) or not _REPO.fullmatch(repo):
         raise UnknownModel(name, catalog)

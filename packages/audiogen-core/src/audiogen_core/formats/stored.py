@@ -102,7 +102,7 @@ def decode(values: Array, dtype: str) -> Array:
     if dtype == "bfloat16":
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype == "bool":
-        return values != 0
+        return np.not_equal(values, 0).astype(np.bool_)
     return values
 
 
