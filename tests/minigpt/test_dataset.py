@@ -1,0 +1,148 @@
+"""Windows are a pure function of seed and step; every one is seen once in each pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiogen_core.errors import CodesError, OptionError
+from audiogen_minigpt.dataset import Dataset
+from audiogen_minigpt.shards import Meta, Track, checksum, write_shard
+from audiogen_minigpt.statistics import baselines
+
+SIZE, BOOKS = 50, 3
+
+
+def make_data(folder: Path, lengths: list[int], split: str = "train", seed: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    Meta("test", "00000000", 24000, 320, BOOKS, SIZE).save(folder)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for index, length in enumerate(lengths):
+        codes = rng.integers(0, SIZE, (length, BOOKS)).astype(np.uint16)
+        parts.append((Track(f"{index}.wav", length, None, split, 0.0, "", checksum(codes)), codes))
+    number = len(list(folder.glob("shard-*.jsonl")))
+    write_shard(folder, number, parts)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return make_data(tmp_path / "data", [40, 1, 77, 30])
+
+
+def test_the_stream_is_all_tracks_each_behind_a_bos_frame(data):
+    dataset = Dataset.open(data)
+    assert (dataset.frames, dataset.length) == (148, 152)
+    stream = dataset.read(0, dataset.length)
+    assert set(np.flatnonzero((stream == SIZE).all(axis=1))) == {0, 41, 43, 121}
+    np.testing.assert_array_equal(stream[122:], dataset.track(3))
+
+
+@settings(deadline=None, max_examples=40)
+@given(start=st.integers(0, 400), count=st.integers(1, 500))
+def test_reading_goes_round(tmp_path_factory, start, count):
+    dataset = Dataset.open(make_data(tmp_path_factory.mktemp("d"), [40, 1, 77, 30]))
+    once = dataset.read(0, dataset.length)
+    expected = np.take(once, np.arange(start, start + count), axis=0, mode="wrap")
+    np.testing.assert_array_equal(dataset.read(start, count), expected)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    context=st.integers(2, 40),
+    batch=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_each_pass_sees_every_window_once(tmp_path_factory, lengths, context, batch, seed):
+    dataset = Dataset.open(make_data(tmp_path_factory.mktemp("d"), lengths))
+    windows = dataset.windows(context)
+    seen = []
+    original = dataset.read
+
+    def read(start, count):
+        seen.append(start)
+        return original(start, count)
+
+    object.__setattr__(dataset, "read", read)
+    steps = -(-2 * windows // batch)
+    for step in range(steps):
+        dataset.batch(step, batch_size=batch, context=context, seed=seed)
+    for epoch in range(2):
+        places = sorted(seen[epoch * windows : (epoch + 1) * windows])
+        assert len(places) == windows
+        assert set(np.diff(places)) <= {context}
+
+
+@pytest.mark.parametrize("world", [2, 3, 6])
+def test_the_whole_batch_is_the_same_for_any_number_of_processes(data, world):
+    dataset = Dataset.open(data)
+    for step in (0, 5, 1000):
+        whole = dataset.batch(step, batch_size=6, context=16, seed=4)
+        parts = [
+            dataset.batch(step, batch_size=6, context=16, seed=4, rank=rank, world=world)
+            for rank in range(world)
+        ]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_another_seed_gives_another_order(data):
+    dataset = Dataset.open(data)
+    one, other = (dataset.batch(0, batch_size=4, context=8, seed=seed) for seed in (0, 1))
+    assert (one != other).any()
+    np.testing.assert_array_equal(one, dataset.batch(0, batch_size=4, context=8, seed=0))
+
+
+def test_a_window_longer_than_the_stream_goes_round(tmp_path):
+    dataset = Dataset.open(make_data(tmp_path / "d", [5]))
+    assert dataset.batch(0, batch_size=2, context=30, seed=0).shape == (2, 30, BOOKS)
+
+
+def test_fewer_codebooks_are_the_first_columns(data):
+    all_of_them, two = Dataset.open(data), Dataset.open(data, codebooks=2)
+    np.testing.assert_array_equal(two.read(0, 100), all_of_them.read(0, 100)[:, :2])
+    with pytest.raises(OptionError, match="holds 3 codebooks, asked for 4"):
+        Dataset.open(data, codebooks=4)
+
+
+def test_fixed_windows_are_always_the_same(data):
+    dataset = Dataset.open(data)
+    np.testing.assert_array_equal(dataset.fixed(20, 4), dataset.fixed(20, 4))
+    assert dataset.fixed(20, 4).shape == (4, 20, BOOKS)
+    assert dataset.fixed(20, 999).shape == (7, 20, BOOKS)
+
+
+def test_an_empty_split_says_so(data):
+    held = Dataset.open(data, split="val")
+    assert (held.frames, held.tracks) == (0, ())
+    with pytest.raises(CodesError, match="no val tracks"):
+        held.read(0, 1)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(data):
+    with pytest.raises(OptionError, match="shared"):
+        Dataset.open(data).batch(0, batch_size=5, context=8, seed=0, world=2)
+
+
+def test_baselines_of_noise_and_of_a_pattern(tmp_path):
+    folder = make_data(tmp_path / "noise", [4000])
+    make_data(folder, [1000], split="val", seed=1)
+    noise = baselines(folder)
+    assert noise.unigram == pytest.approx([np.log(SIZE)] * BOOKS, abs=0.03)
+    assert all(pair >= single for single, pair in zip(noise.unigram, noise.bigram, strict=True))
+    assert noise.unigram_bits == pytest.approx(75 * BOOKS * np.log2(SIZE), rel=0.01)
+
+    folder = tmp_path / "pattern"
+    folder.mkdir()
+    Meta("test", "00000000", 24000, 320, 1, SIZE).save(folder)
+    for number, split in enumerate(("train", "val")):
+        codes = (np.arange(2000) % SIZE).astype(np.uint16)[:, None]
+        write_shard(folder, number, [(Track("a", 2000, None, split, 0.0, "", checksum(codes)), codes)])
+    pattern = baselines(folder)
+    assert pattern.unigram[0] == pytest.approx(np.log(SIZE), abs=0.01)
+    assert pattern.bigram[0] < 0.15
