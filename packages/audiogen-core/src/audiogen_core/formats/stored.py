@@ -89,7 +89,7 @@ class FileBytes:
         """CRC-32 of a part, read in pieces of 4 MiB."""
         crc = 0
         for start in range(offset, offset + count, 1 << 22):
-            crc = zlib.crc32(self.array(start, min(1 << 22, offset + count - start), "uint8"), crc)
+            crc = zlib.crc32(self.array(start, min(1 << 22, offset + count - start), "uint8").data, crc)
         return crc
 
     def _check(self, offset: int, count: int) -> None:
