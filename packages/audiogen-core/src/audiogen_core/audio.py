@@ -35,6 +35,8 @@ MAX_SECONDS = 3600.0
 MAX_BYTES = 4 << 30
 """Bytes of samples that one clip may have in memory."""
 
+_BLOCK_BYTES = 64 << 20  # the largest block read at once
+
 QUALITY = "HQ"
 """soxr's name for a resampler with 20 bits of precision."""
 
@@ -111,9 +113,7 @@ class Audio:
         """
         with open_sound(path) as reader:
             blocks = list(_convert(reader, sample_rate, channels, 10.0, max_seconds, MAX_BYTES))
-            samples = np.concatenate(blocks, axis=1) if blocks else np.empty((1, 0), np.float32)
-            if samples.shape[1] == 0:
-                raise AudioError(f"{name_of(reader.path)}: holds no samples")
+            samples = np.concatenate(blocks, axis=1)
             samples.setflags(write=False)
             return cls(samples, sample_rate or reader.info.sample_rate)
 
@@ -126,10 +126,8 @@ class Audio:
         The file appears whole or not at all. Samples beyond [-1, 1] are clipped, which a ClippingWarning
         tells. Raises AudioError as AudioWriter does.
         """
-        step = 1 << 20
         with AudioWriter(path, self.sample_rate, self.channels, recipe=recipe, subtype=subtype) as writer:
-            for start in range(0, self.samples.shape[1], step):
-                writer.write(self.samples[:, start : start + step])
+            writer.write(self.samples)
         return Path(path)
 
     def resample(self, rate: int) -> Audio:
@@ -192,19 +190,20 @@ def stream(
 
     Raises as Audio.load does, at the latest when the bad place is reached.
     """
-    if not (math.isfinite(block_seconds) and block_seconds > 0):
-        raise OptionError(f"block_seconds must be positive, got {block_seconds}")
     with open_sound(path) as reader:
         yield from _convert(reader, sample_rate, channels, block_seconds, max_seconds, None)
 
 
 def check_rate(rate: int) -> int:
     """The rate as an int, or AudioError when it is none that is accepted."""
-    if int(rate) != rate or not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(
-            f"the sample rate must be a whole number from {MIN_RATE} to {MAX_RATE} Hz, got {rate}"
-        )
+    if not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:
+        raise AudioError(f"sample rates are whole numbers from {MIN_RATE} to {MAX_RATE} Hz, got {rate}")
     return int(rate)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise OptionError(f"{name} must be positive, got {value}")
 
 
 def _convert(
@@ -216,11 +215,13 @@ def _convert(
     max_bytes: int | None,
 ) -> Iterator[Floats]:
     """Blocks (channels, n) of an open file: mixed down, resampled, mixed up."""
+    _check_positive("block_seconds", block_seconds)
+    _check_positive("max_seconds", math.inf if max_seconds is None else max_seconds)
     info, name = reader.info, name_of(reader.path)
     rate = check_rate(info.sample_rate if sample_rate is None else sample_rate)
     target = info.channels if channels is None else channels
     _check_mix(info.channels, target, name)
-    size = max(1, min(round(block_seconds * info.sample_rate), (64 << 20) // (4 * info.channels)))
+    size = max(1, round(min(block_seconds * info.sample_rate, _BLOCK_BYTES / (4 * info.channels))))
     blocks: Iterable[Floats] = _bounded(reader, size, max_seconds)
     if target < info.channels:
         blocks = (_mixed(block, target, name) for block in blocks)
@@ -233,6 +234,8 @@ def _convert(
             raise AudioError(f"{name}: more than {max_bytes >> 30} GiB of sound; read it with stream()")
         if block.shape[0]:
             yield np.ascontiguousarray(_mixed(block, target, name).T)
+    if total == 0:
+        raise AudioError(f"{name}: holds no samples")
 
 
 def _bounded(reader: Reader, size: int, max_seconds: float | None) -> Iterator[Floats]:

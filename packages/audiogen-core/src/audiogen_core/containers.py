@@ -25,7 +25,20 @@ _MAX_PAGE = 65_307  # bytes of an Ogg page
 _UNKNOWN_SIZE = 0xFFFFFFFF  # what programs write that stream a WAV into a pipe
 _WAV_CODINGS = {1, 3}  # PCM, float
 _WAV_EXTENSIBLE = 0xFFFE
-_AIFC_CODINGS = {b"NONE", b"twos", b"sowt", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64", b"raw "}
+_AIFC_CODINGS = {
+    b"NONE",
+    b"twos",
+    b"sowt",
+    b"in24",
+    b"in32",
+    b"42n1",
+    b"23ni",
+    b"fl32",
+    b"FL32",
+    b"fl64",
+    b"FL64",
+    b"raw ",
+}
 _OGG_CODECS = (b"\x01vorbis", b"OpusHead")
 
 

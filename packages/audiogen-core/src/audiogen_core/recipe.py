@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audiogen_core.errors import AudioError
+from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.sound_reader import name_of, open_sound
 
 _FORMAT = "audiogen recipe 1"
@@ -39,19 +39,22 @@ class Recipe:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """One line of JSON: ASCII only, keys sorted. Raises AudioError when a setting is no JSON value."""
+        """One line of JSON: ASCII only, keys sorted, paths and numpy numbers as text and numbers.
+
+        Raises OptionError when a setting is nothing that JSON has.
+        """
         facts = {"format": _FORMAT, "synthetic": True, **vars(self)}
         try:
-            return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+            return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
         except (TypeError, ValueError) as error:
-            raise AudioError(f"the recipe cannot be written as JSON ({error})") from error
+            raise OptionError(f"the recipe cannot be written as JSON ({error})") from error
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """Read what `to_json` wrote. Raises AudioError."""
         try:
             facts = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AudioError(f"not a recipe: no JSON ({error})") from error
         if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
             raise AudioError(f"not a recipe: JSON, but not of the form {_FORMAT!r}")
@@ -79,6 +82,17 @@ def find(path: str | Path) -> Recipe | None:
     with open_sound(path) as reader:
         comment = reader.info.comment
     return Recipe.from_json(comment) if f'"{_FORMAT}"' in comment else None
+
+
+def _plain(value: Any) -> Any:
+    """A path as text, a mapping as a dict, a numpy number as a number."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r}")
 
 
 def hash_file(path: str | Path) -> str:

@@ -43,6 +43,7 @@ _MOST_CHANNELS = {"MP3": 2, "FLAC": 8, "OGG": 8}
 _MOST_COMMENT = {"AIFF": 8_000}  # bytes; more, and libsndfile cannot open the file again
 _COMMENT = 50_000  # bytes, elsewhere
 _WIDTH = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_BLOCK = 1 << 16  # samples given to the encoder at once
 _LARGEST = (4 << 30) - (1 << 20)  # a WAV or AIFF file states its size in 32 bits
 
 
@@ -93,6 +94,8 @@ class AudioWriter:
             )
         self._session: AbstractContextManager[None] = self._write_whole()
         self._sound: Any = None
+        self._buffer = np.empty((_BLOCK, channels), np.float32)
+        self._held = 0
 
     def __enter__(self) -> AudioWriter:
         self._session.__enter__()
@@ -105,13 +108,25 @@ class AudioWriter:
 
     def write(self, block: NDArray[Any]) -> None:
         """Append float samples (channels, n)."""
+        if np.ndim(block) != 2 or np.shape(block)[0] != self.channels:
+            raise AudioError(f"{self._name}: blocks are ({self.channels}, samples), got {np.shape(block)}")
+        # Encoders look at what they are given at once: blocks of one size make them forget how it came.
+        start = 0
+        while start < block.shape[1]:
+            part = block[:, start : start + _BLOCK - self._held]
+            self._buffer[self._held : self._held + part.shape[1]] = part.T
+            self._held += part.shape[1]
+            start += part.shape[1]
+            if self._held == _BLOCK:
+                self._flush()
+
+    def _flush(self) -> None:
         import soundfile
 
-        samples = self._checked(block)
-        if samples.shape[1] == 0:
-            return
+        samples = self._checked(self._buffer[: self._held])
+        self._held = 0
         try:
-            self._sound.write(np.ascontiguousarray(samples.T))
+            self._sound.write(samples)
         except (soundfile.SoundFileError, OSError, AssertionError) as error:  # it asserts on a short write
             raise self._failed(error) from error
 
@@ -161,6 +176,8 @@ class AudioWriter:
     def _close(self) -> None:
         import soundfile
 
+        if self._held:
+            self._flush()
         if self.samples == 0:
             self._abandon()
             raise AudioError(f"{self._name}: nothing to write, the clip has no samples")
@@ -175,23 +192,21 @@ class AudioWriter:
         with suppress(soundfile.SoundFileError, OSError):
             self._sound.close()
 
-    def _checked(self, block: NDArray[Any]) -> NDArray[np.float32]:
-        samples = np.asarray(block, np.float32)
-        if samples.ndim != 2 or samples.shape[0] != self.channels:
-            raise AudioError(f"{self._name}: blocks are ({self.channels}, samples), got {samples.shape}")
+    def _checked(self, samples: NDArray[np.float32]) -> NDArray[Any]:
+        """The samples (n, channels) as libsndfile shall store them, clipped and counted."""
         if not np.isfinite(samples).all():
             raise AudioError(f"{self._name}: NaN or infinite samples cannot be written")
-        self.samples += samples.shape[1]
+        self.samples += len(samples)
         size = self.samples * self.channels * _WIDTH.get(self._subtype, 0)
         if self._format in ("WAV", "AIFF") and size > _LARGEST:
             raise AudioError(f"{self._name}: {self.path.suffix} holds at most 4 GiB; write .flac")
-        over = np.abs(samples) > 1
-        if samples.size:
-            self.peak = max(self.peak, float(samples.max()), -float(samples.min()))
-        if over.any() and self._subtype not in ("FLOAT", "DOUBLE"):
-            self.clipped += int(np.count_nonzero(over))
-            samples = samples.clip(-1, 1)
-        return samples
+        self.peak = max(self.peak, float(samples.max()), -float(samples.min()))
+        if self._subtype in ("FLOAT", "DOUBLE"):
+            return samples
+        self.clipped += int(np.count_nonzero(np.abs(samples) > 1))
+        if self._subtype in _WIDTH:
+            return _integers(samples, 8 * _WIDTH[self._subtype])
+        return samples.clip(-1, 1)
 
     def _failed(self, error: Exception) -> AudioError:
         cause = reason(error) or "not all was written"
@@ -200,6 +215,17 @@ class AudioWriter:
         except OSError:
             cause += "; the folder is gone"
         return AudioError(f"{self._name}: could not be written ({cause})")
+
+
+def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int32]:
+    """Samples rounded to `bits`, in the upper bits of int32.
+
+    Reading divides by 2**(bits - 1), so what was read is written back unchanged. (libsndfile's own
+    conversion rounds down where it clips.)
+    """
+    scale = 2.0 ** (bits - 1)
+    values = np.rint(samples * np.float64(scale)).clip(-scale, scale - 1)
+    return values.astype(np.int32) << (32 - bits)
 
 
 def _choose(path: Path, sample_rate: int, channels: int, subtype: str | None) -> tuple[str, str]:
