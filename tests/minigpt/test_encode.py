@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -87,22 +87,15 @@ def test_bad_files_are_reported_with_a_reason(folder, tmp_path):
     (folder / "header.wav").write_bytes(header[:44])
     (folder / "again.wav").write_bytes(header)
     noise(0.1, 5).save(folder / "short.wav")
-    quiet = np.zeros((1, 24000 * 9), np.float32)
-    Audio(quiet, 24000).save(folder / "silent.wav")
     report = encode(folder, tmp_path / "data", codec=CODEC, workers=1)
     reasons = {skip.path: skip.reason for skip in report.skips}
-    assert (
-        reasons
-        == {
-            "again.wav": "duplicate",
-            "text.wav": "unreadable",
-            "empty.mp3": "unreadable",
-            "header.wav": "unreadable",
-            "short.wav": "too_short",
-        }
-        or reasons["again.wav"] == "duplicate"
-    )
-    assert {"text.wav", "empty.mp3", "header.wav", "short.wav"} <= set(reasons)
+    assert reasons == {
+        "again.wav": "duplicate",
+        "text.wav": "unreadable",
+        "empty.mp3": "unreadable",
+        "header.wav": "unreadable",
+        "short.wav": "too_short",
+    }
     lines = (tmp_path / "data" / "report.jsonl").read_text().splitlines()
     assert {json.loads(line)["path"] for line in lines} == set(reasons)
     assert all(skip.message for skip in report.skips)
@@ -139,7 +132,7 @@ def test_files_of_one_parent_stay_together(tmp_path):
     splits: dict[str, set[str]] = {}
     for shard in read_shards(tmp_path / "data"):
         for track in shard.tracks:
-            splits.setdefault(os.path.dirname(track.path), set()).add(track.split)
+            splits.setdefault(str(Path(track.path).parent), set()).add(track.split)
     assert all(len(found) == 1 for found in splits.values())
     assert {"train", "val"} == set().union(*splits.values())
 
@@ -172,7 +165,7 @@ def test_long_silence_is_cut_on_the_grid(sizes):
     bounds = [0]
     while bounds[-1] < x.shape[1]:
         bounds.append(bounds[-1] + sizes[len(bounds) % len(sizes)])
-    blocks = [x[:, a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    blocks = [x[:, a:b] for a, b in pairwise(bounds)]
     made = np.concatenate(list(shorten_silence(blocks, 100, 5)), axis=1)
     np.testing.assert_array_equal(made, np.concatenate([x[:, :1000], x[:, 2500:]], axis=1))
     kept = np.concatenate(list(shorten_silence(blocks, 100, None)), axis=1)

@@ -32,7 +32,7 @@ def check(tmp_path: Path, monkeypatch, kills: int) -> int:
         Audio(rng.uniform(-0.3, 0.3, (1, 24000 * 4)).astype(np.float32), 24000).save(folder / f"{index}.wav")
     encode(folder, tmp_path / "undisturbed", codec=CODEC, workers=1)
     struck = run_with_kills(
-        PROGRAM, str(folder), str(tmp_path / "killed"), str(CODEC), kills=kills, longest=3.0
+        PROGRAM, str(folder), str(tmp_path / "killed"), str(CODEC), kills=kills, longest=1.6
     )
     finished = contents(tmp_path / "undisturbed", "*.*")
     assert len(finished) == 12 * 2 + 3
