@@ -8,6 +8,7 @@ outside the table is refused. Work is bounded: operations, nesting and integers 
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,11 +36,12 @@ class Global:
     build: Callable[[tuple[Any, ...]], Any] | None = None
 
 
-class Stateful:
+class Stateful(ABC):
     """A value made by a Global that also accepts the BUILD opcode."""
 
+    @abstractmethod
     def set_state(self, state: object) -> None:
-        raise NotImplementedError
+        """Take the state, or raise WeightsError."""
 
 
 def load(
