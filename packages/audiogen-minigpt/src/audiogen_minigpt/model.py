@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from audiogen_minigpt.attention import causal_attention
 from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.head_loss import cap, head_loss
 from audiogen_minigpt.layout import Layout
 
 SOFTCAP = 15.0
@@ -96,6 +97,7 @@ class GPT(nn.Module):
         self.layout = Layout.from_config(config)
         streams, ids = self.layout.streams, self.layout.vocab + 1
         self.modern = config.preset == "modern"
+        self.softcap = SOFTCAP if self.modern else None
         self.tied = not self.modern and streams == 1
         self.wte = nn.Embedding(streams * ids, config.width)
         self.wpe = None if self.modern else nn.Embedding(config.context, config.width)
@@ -163,8 +165,7 @@ class GPT(nn.Module):
         With the flatten layout the logits at step s are those of codebook (s + 1) mod K, and the sequence
         starts at a whole frame.
         """
-        logits = self._logits(self.hidden(tokens)).float()
-        return SOFTCAP * torch.tanh(logits / SOFTCAP) if self.modern else logits
+        return cap(self._logits(self.hidden(tokens)).float(), self.softcap)
 
     def loss(self, inputs: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The mean cross entropy in nats over what the mask marks, and its mean per codebook (K,).
@@ -179,14 +180,20 @@ class GPT(nn.Module):
 
         For averaging over several batches or ranks, whose counts differ a little.
         """
-        config = self.config
-        logits = self.forward(inputs)
-        local = targets % config.codebook_size if self.layout.name == "flatten" else targets
-        local = torch.where(mask, local, -100)
-        losses = F.cross_entropy(
-            logits.flatten(0, 2), local.flatten(), ignore_index=-100, reduction="none"
-        ).view(targets.shape)  # (B*S*Q,) -> (B, S, Q)
-        return self._per_codebook(losses), self._per_codebook(mask.to(losses.dtype))
+        x = self.hidden(inputs).flatten(0, 1)  # (B, S, W) -> (B*S, W)
+        targets, mask = targets.flatten(0, 1), mask.flatten(0, 1)  # (B*S, Q)
+        if self.layout.name != "flatten":
+            losses = head_loss(x, self.head_weight, targets, mask, self.softcap)
+            return losses, mask.sum(dim=0).to(losses.dtype)
+        size, due = self.config.codebook_size, self.config.codebooks
+        next_up = (torch.arange(inputs.shape[1], device=x.device) + 1) % due
+        rows = [(next_up == book).repeat(inputs.shape[0]) for book in range(due)]
+        parts = [
+            head_loss(x[row], head, targets[row] % size, mask[row], self.softcap)
+            for row, head in zip(rows, torch.split(self.head_weight, size), strict=True)
+        ]
+        losses = torch.cat(parts)
+        return losses, torch.stack([mask[row].sum() for row in rows]).to(losses.dtype)
 
     def parameter_count(self) -> int:
         """How many numbers are trained."""
@@ -215,14 +222,6 @@ class GPT(nn.Module):
         heads = self.head_weight.view(due, config.codebook_size, config.width)
         logits = torch.einsum("btkw,knw->btkn", grid, heads)
         return logits.flatten(1, 2)[:, 1 : steps + 1].unsqueeze(2)
-
-    def _per_codebook(self, values: Tensor) -> Tensor:
-        """(B, S, Q) -> sums (K,); with flatten the codebook of step s is (s + 1) mod K."""
-        if self.layout.name != "flatten":
-            return values.sum(dim=(0, 1))
-        due = self.config.codebooks
-        values = F.pad(values.sum(dim=(0, 2)), (1, -(values.shape[1] + 1) % due))
-        return values.view(-1, due).sum(dim=0)
 
 
 def rope_table(steps: int, size: int) -> Tensor:
