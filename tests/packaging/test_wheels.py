@@ -78,7 +78,7 @@ def test_what_a_wheel_says_and_holds(wheels, package):
 
 def test_siblings_are_pinned_to_the_same_minor_version(wheels):
     major, minor, _ = version().split(".")
-    needed = [need for need in metadata(wheels["audiogen-minigpt"]).get_all("Requires-Dist") or []]
+    needed = list(metadata(wheels["audiogen-minigpt"]).get_all("Requires-Dist") or [])
     (core,) = [need for need in needed if need.startswith("audiogen-core")]
     assert f">={major}.{minor}" in core
     assert f"<{major}.{int(minor) + 1}" in core
