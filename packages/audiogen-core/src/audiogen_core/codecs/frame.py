@@ -295,7 +295,8 @@ def synthesis_basis(window: int, hop_length: int) -> Float:
 
 def hann(window: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The periodic Hann window."""
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    curve: np.ndarray[Any, np.dtype[np.float64]] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    return curve
 
 
 def _overlap(window: int, hop_length: int) -> float:
