@@ -76,7 +76,7 @@ def _work(
 ) -> Tensor:
     """The summed losses (G,); into `grads` those of x and heads, each head's loss counted `scale` times."""
     rows, count = targets.shape
-    matrix = (heads.detach() / (softcap or 1.0)).to(x.dtype)
+    matrix = (heads.detach() * (2.0 / softcap if softcap else 1.0)).to(x.dtype)
     losses = torch.zeros(count)
     step = max(1, SLICE // heads.shape[0])
     for start in range(0, rows, step):
@@ -87,9 +87,9 @@ def _work(
         if softcap is None:
             logits.sub_(logits.amax(dim=2, keepdim=True))
             bent, values = None, logits
-        else:  # at most `softcap`, so their powers are safe as they are
-            bent = logits.tanh_()
-            values = bent * softcap
+        else:  # softcap * tanh(y / softcap) = 2 softcap * sigmoid(2 y / softcap) - softcap, a faster way
+            bent = logits.sigmoid_()
+            values = bent * (2.0 * softcap)  # at most 2 softcap: safe to raise e to
         right = values.gather(2, wanted).squeeze(-1)
         powers = values.exp_()
         sums = powers.sum(dim=2)
@@ -100,10 +100,10 @@ def _work(
         slopes = powers.mul_((weight / sums).unsqueeze(-1))  # the softmax, weighted
         slopes.scatter_add_(2, wanted, -weight.unsqueeze(-1))
         if bent is not None:
-            slopes.mul_(bent.square_().neg_().add_(1.0))
+            slopes.mul_(torch.addcmul(bent, bent, bent, value=-1.0))
         flat = slopes.flatten(1).to(x.dtype)
         torch.mm(flat, matrix, out=grads[0][part])
-        grads[1].add_(flat.T @ x[part])
+        grads[1].add_(flat.T @ x[part], alpha=4.0 if softcap else 1.0)
     if softcap is not None and grads is not None:
-        grads[0].mul_(softcap)
+        grads[0].mul_(2.0 * softcap)
     return losses

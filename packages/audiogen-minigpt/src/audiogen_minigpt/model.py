@@ -18,16 +18,9 @@ from audiogen_minigpt.attention import causal_attention
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.head_loss import cap, head_loss
 from audiogen_minigpt.layout import Layout
+from audiogen_minigpt.modern import RMSNorm, rms_norm, rope_table, rotate, squared_relu
 
 SOFTCAP = 15.0
-ROPE_BASE = 10_000.0
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) over the last axis, without parameters."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],))
 
 
 class Attention(nn.Module):
@@ -45,7 +38,7 @@ class Attention(nn.Module):
         shape = (batch, steps, 3, self.heads, width // self.heads)
         q, k, v = self.c_attn(x).view(shape).permute(2, 0, 3, 1, 4)  # (B, S, 3*W) -> 3 x (B, H, S, D)
         if rope is not None:
-            q, k = rotate(norm_heads(q), rope), rotate(norm_heads(k), rope)
+            q, k = rotate(rms_norm(q), rope), rotate(rms_norm(k), rope)
         y = causal_attention(q, k, v)
         out: Tensor = self.c_proj(y.transpose(1, 2).reshape(batch, steps, width))  # (B, H, S, D) -> (B, S, W)
         return out
@@ -62,7 +55,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.c_fc(x)
-        hidden = F.relu(hidden).square() if self.modern else F.gelu(hidden, approximate="tanh")
+        hidden = squared_relu(hidden) if self.modern else F.gelu(hidden, approximate="tanh")
         out: Tensor = self.c_proj(hidden)
         return out
 
@@ -149,7 +142,7 @@ class GPT(nn.Module):
     def hidden(self, tokens: Tensor) -> Tensor:
         """Tokens (B, S, Q) -> the normalised last residual stream (B, S, width)."""
         steps = tokens.shape[1]
-        x = self.wte(tokens + self.offsets).sum(dim=2)  # (B, S, Q, W) -> (B, S, W)
+        x = sum_streams(self.wte, tokens + self.offsets)
         if self.wpe is not None:
             x = x + self.wpe.weight[:steps]
         x = F.dropout(self.ln_e(x), self.config.dropout, self.training)
@@ -224,23 +217,12 @@ class GPT(nn.Module):
         return logits.flatten(1, 2)[:, 1 : steps + 1].unsqueeze(2)
 
 
-def rope_table(steps: int, size: int) -> Tensor:
-    """The rotations of the positions 0 to steps - 1: float32 (2, steps, size / 2), cosines then sines."""
-    rates = ROPE_BASE ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
-    angles = torch.outer(torch.arange(steps, dtype=torch.float64), rates)
-    return torch.stack([angles.cos(), angles.sin()]).float()
-
-
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn the pairs (i, i + D/2) of x (..., S, D) by the angles of their positions."""
-    cos, sin = rope[0].to(x.dtype), rope[1].to(x.dtype)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-
-def norm_heads(x: Tensor) -> Tensor:
-    """x / rms(x) of each head's vector."""
-    return F.rms_norm(x, (x.shape[-1],))
+def sum_streams(table: nn.Embedding, ids: Tensor) -> Tensor:
+    """The rows of ids (B, S, Q), summed over the streams: (B, S, W)."""
+    x: Tensor = table(ids[:, :, 0])
+    for stream in range(1, ids.shape[2]):  # one by one: a sum over a fourth axis costs five times as much
+        x = x + table(ids[:, :, stream])
+    return x
 
 
 def _norm(config: ModelConfig) -> nn.Module:
