@@ -272,7 +272,8 @@ def dequantize(weights: Weights, name: str, shape: tuple[int, int]) -> Float:
         return weights.take(name, shape)
     rows = weights.take(name, shape, dtype=np.int8)
     scale = weights.take(f"{name}.scale", (shape[0],))
-    return rows.astype(np.float32) * scale[:, None]
+    weight: Float = rows.astype(np.float32) * scale[:, None]
+    return weight
 
 
 def analysis_basis(window: int) -> Float:
