@@ -10,13 +10,17 @@ codec.decode(codes).save("again.wav")
 ```
 """
 
-from audiogen_core import codecs, patterns, weights
-from audiogen_core.audio import Audio
-from audiogen_core.codec import Codec, CodecInfo
-from audiogen_core.codes import Codes, Latents
-from audiogen_core.errors import AudiogenError
-from audiogen_core.recipe import Recipe
-from audiogen_core.sampling import Sampling
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiogen_core import codecs, patterns, weights
+    from audiogen_core.audio import Audio
+    from audiogen_core.codec import Codec, CodecInfo
+    from audiogen_core.codes import Codes, Latents
+    from audiogen_core.errors import AudiogenError
+    from audiogen_core.recipe import Recipe
+    from audiogen_core.sampling import Sampling
 
 __all__ = [
     "Audio",
@@ -33,9 +37,31 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+_HOMES = {
+    "Audio": "audio",
+    "AudiogenError": "errors",
+    "Codec": "codec",
+    "CodecInfo": "codec",
+    "Codes": "codes",
+    "Latents": "codes",
+    "Recipe": "recipe",
+    "Sampling": "sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are first used: numpy alone takes longer than `--help` may."""
     if name == "__version__":
         from audiogen_core.version import version
 
         return version()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    value = getattr(home, name) if name in _HOMES else home
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
