@@ -119,15 +119,23 @@ def accumulating(module: nn.Module, last: bool) -> Iterator[None]:
         yield
 
 
+def settle(module: nn.Module) -> None:
+    """Share weights out again that a forward pass without a backward one left whole (FSDP2)."""
+    reshard = getattr(module, "reshard", None)
+    if callable(reshard):
+        reshard()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor's full value on the CPU, put together from all processes where it is shared out.
 
     Every process must call this for the same tensors in the same order.
     """
-    from torch.distributed.tensor import DTensor
+    if dist.is_initialized():  # the import takes a second
+        from torch.distributed.tensor import DTensor
 
-    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return full.detach().cpu()
+        tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.detach().cpu()
 
 
 def put(target: Tensor, value: Tensor) -> None:
@@ -138,9 +146,11 @@ def put(target: Tensor, value: Tensor) -> None:
 
 def like(target: Tensor, value: Tensor) -> Tensor:
     """A full value on the device, in the type and spread over processes as `target` is."""
+    value = value.to(device=target.device, dtype=target.dtype)
+    if not dist.is_initialized():
+        return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    value = value.to(device=target.device, dtype=target.dtype)
     if not isinstance(target, DTensor):
         return value
     return distribute_tensor(value, target.device_mesh, target.placements)

@@ -58,23 +58,15 @@ class Plan:
         return cls(steps, min(steps - down, max(1, round(warmup * steps)) if warmup else 0), down)
 
     @classmethod
-    def in_time(
-        cls,
-        seconds: float,
-        step_seconds: Sequence[float],
-        warmup: float,
-        cooldown: float,
-        *,
-        at_least: int = 1,
-    ) -> Plan:
+    def in_time(cls, seconds: float, step_seconds: Sequence[float], warmup: float, cooldown: float) -> Plan:
         """The plan that fills a budget of `seconds`, judged by the median of some timed steps."""
-        return cls.of(max(at_least, int(seconds * (1 - RESERVE) / median(step_seconds))), warmup, cooldown)
+        return cls.of(max(1, int(seconds * (1 - RESERVE) / median(step_seconds))), warmup, cooldown)
 
     def rate(self, step: int) -> float:
         """The share of the full learning rate in the update number `step` (from 0), in [0, 1]."""
         up = (step + 1) / self.warmup if step < self.warmup else 1.0
         left = self.steps - step
-        down = left / self.cooldown if left <= self.cooldown else 1.0
+        down = left / self.cooldown if self.cooldown and left < self.cooldown else 1.0
         return max(0.0, min(up, down))
 
     def cool_from(self, step: int, steps: int) -> Plan:

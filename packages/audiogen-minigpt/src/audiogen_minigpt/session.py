@@ -225,18 +225,25 @@ class Session:
 
     def _save(self, last: bool) -> None:
         trainer = self.trainer
-        if trainer.step == self.saved_at or trainer.step == 0:
+        if trainer.step in (0, self.saved_at) or (trainer.progress.streak and not last):
             return
         self._tick()
+        problem: DiskFull | None = None
         try:
             self.folder = trainer.save()
         except DiskFull as error:
-            if last:
-                raise
-            log.warning("%s; training goes on, and the next checkpoint is tried in its turn", error)
-            self._note(str(error))
+            problem = error
+        failed = torch.tensor([problem is not None], dtype=torch.float32, device=trainer.device)
+        if not self.ranks.sum(failed).item():
+            self.saved_at = trainer.step
             return
-        self.saved_at = trainer.step
+        if last:
+            raise problem or DiskFull(
+                f"{self.config.run}: the first process had no room for the last checkpoint"
+            )
+        if problem:
+            log.warning("%s; training goes on, and the next checkpoint is tried in its turn", problem)
+            self._note(str(problem))
 
     def _note(self, message: str) -> None:
         self._write({"kind": "event", "step": self.trainer.step, "message": message})

@@ -24,7 +24,7 @@ from audiogen_minigpt.layout import Layout
 from audiogen_minigpt.metrics import Metrics
 from audiogen_minigpt.model import GPT
 from audiogen_minigpt.optim import Optimizer
-from audiogen_minigpt.ranks import LossModule, Ranks, accumulating, spread, whole
+from audiogen_minigpt.ranks import LossModule, Ranks, accumulating, settle, spread, whole
 from audiogen_minigpt.schedule import Plan
 from audiogen_minigpt.settings import TrainConfig
 from audiogen_minigpt.tensor_file import load_into
@@ -178,6 +178,7 @@ class Trainer:
                     part = self.layout.apply(codes[start : start + rows])
                     inputs, targets, mask = (value.to(self.device) for value in part)
                     tallies += torch.stack(self.module(inputs, targets, mask))
+        settle(self.module)
         self.ranks.sum(tallies)
         self.model.train()
         return None if not tallies[1].sum() else (tallies[0] / tallies[1]).tolist()
