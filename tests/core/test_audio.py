@@ -479,6 +479,22 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, rate, channels, match
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_writer_counts_what_it_was_given(tmp_path, monkeypatch):
+    with AudioWriter(tmp_path / "a.wav", 48_000, 2) as writer:
+        writer.write(np.zeros((2, 10), np.float32))
+        assert writer.samples == 10
+        writer.write(np.zeros((2, 100_000), np.float32))
+    assert writer.samples == 100_010
+    monkeypatch.setattr("audiogen_core.sound_writer._LARGEST", 1_000)
+    with (
+        pytest.raises(AudioError, match="at most 4 GiB"),
+        AudioWriter(tmp_path / "b.wav", 48_000, 2) as writer,
+    ):
+        writer.write(np.zeros((2, 251), np.float32))
+    with AudioWriter(tmp_path / "b.flac", 48_000, 2) as writer:
+        writer.write(np.zeros((2, 251), np.float32))
+
+
 def test_a_folder_is_not_written_over(tmp_path):
     (tmp_path / "a.wav").mkdir()
     with pytest.raises(AudioError, match="a folder"):

@@ -85,7 +85,7 @@ def cache() -> dict[str, Any]:
     return {
         "folder": str(folder),
         "bytes": sum(path.lstat().st_size for path in folder.glob("*/blobs/*") if path.is_file()),
-        "free_bytes": shutil.disk_usage(_existing(folder)).free,
+        "free_bytes": _free(_existing(folder)),
         "offline": bool(constants.HF_HUB_OFFLINE),
     }
 
@@ -100,8 +100,12 @@ def problems() -> Iterator[str]:
     place = _existing(Path(constants.HF_HUB_CACHE))
     if not os.access(place, os.W_OK):
         yield f"{place} cannot be written to, so no model can be fetched; set HF_HOME to another folder"
-    if shutil.disk_usage(place).free < 1e9:
+    if _free(place) < 1e9:
         yield f"less than 1 GB is free at {place}; set HF_HOME to a folder on another disk"
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _existing(folder: Path) -> Path:

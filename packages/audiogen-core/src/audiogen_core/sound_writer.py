@@ -62,8 +62,8 @@ class AudioWriter:
                  asked otherwise), PCM_24, PCM_32, FLOAT, DOUBLE; in .ogg VORBIS or OPUS
 
     Samples beyond [-1, 1] are clipped, except in FLOAT and DOUBLE files; `clipped` counts them, and a
-    ClippingWarning tells of them at the end. When the body raises, an old file stays as it was. The same
-    samples give the same bytes.
+    ClippingWarning tells of them at the end. `samples` counts what was given, per channel. When the body
+    raises, an old file stays as it was. The same samples give the same bytes, however they are cut.
 
     Raises AudioError for an unknown suffix, for what the format cannot hold, and when the disk fails.
     """
@@ -110,6 +110,10 @@ class AudioWriter:
         """Append float samples (channels, n)."""
         if np.ndim(block) != 2 or np.shape(block)[0] != self.channels:
             raise AudioError(f"{self._name}: blocks are ({self.channels}, samples), got {np.shape(block)}")
+        self.samples += block.shape[1]
+        size = self.samples * self.channels * _WIDTH.get(self._subtype, 0)
+        if self._format in ("WAV", "AIFF") and size > _LARGEST:
+            raise AudioError(f"{self._name}: {self.path.suffix} holds at most 4 GiB; write .flac")
         # Encoders look at what they are given at once: blocks of one size make them forget how it came.
         start = 0
         while start < block.shape[1]:
@@ -196,10 +200,6 @@ class AudioWriter:
         """The samples (n, channels) as libsndfile shall store them, clipped and counted."""
         if not np.isfinite(samples).all():
             raise AudioError(f"{self._name}: NaN or infinite samples cannot be written")
-        self.samples += len(samples)
-        size = self.samples * self.channels * _WIDTH.get(self._subtype, 0)
-        if self._format in ("WAV", "AIFF") and size > _LARGEST:
-            raise AudioError(f"{self._name}: {self.path.suffix} holds at most 4 GiB; write .flac")
         self.peak = max(self.peak, float(samples.max()), -float(samples.min()))
         if self._subtype in ("FLOAT", "DOUBLE"):
             return samples

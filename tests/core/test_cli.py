@@ -1,0 +1,334 @@
+"""What all command lines share: exit codes, results, progress, checks of outputs."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from audiogen_core import cli, present
+from audiogen_core.errors import AudiogenError, DownloadError, OptionError
+
+PROGRAM = """
+import os, sys, time, warnings
+import typer
+from audiogen_core import cli
+from audiogen_core.errors import OptionError
+
+commands = cli.app("thing", "audiogen-core", "A thing.")
+
+@commands.command()
+def make(how: str, debug: cli.DebugOption = False, quiet: cli.QuietOption = False) -> None:
+    if how == "wait":
+        print("ready", flush=True)
+        time.sleep(60)
+    if how == "lines":
+        while True:
+            print("x" * 100)
+    if how == "warn":
+        warnings.warn("too loud")
+        warnings.warn("for programmers", DeprecationWarning)
+        cli.note("a note")
+    if how == "bytes":
+        print(os.fsdecode(b"caf\\xe9"))
+        raise OptionError(os.fsdecode(b"bad caf\\xe9"))
+
+@commands.command()
+def other() -> None: ...
+
+cli.run(commands)
+"""
+
+
+class Broken(AudiogenError):
+    exit_code = 7
+
+
+ERRORS = {
+    "ours": OptionError("a\n  b"),
+    "code": Broken("odd"),
+    "missing": FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b"),
+    "full": OSError(errno.ENOSPC, "No space left on device"),
+    "memory": MemoryError(),
+    "download": DownloadError("not there"),
+    "interrupt": KeyboardInterrupt(),
+    "bug": ZeroDivisionError("1 / 0"),
+}
+
+
+@pytest.fixture
+def commands():
+    made = cli.app("thing", "audiogen-core", "A thing.")
+
+    @made.command()
+    def fail(
+        how: str,
+        debug: cli.DebugOption = False,
+        quiet: cli.QuietOption = False,
+        verbose: cli.VerboseOption = False,
+    ) -> None:
+        cli.note("a note")
+        cli.detail("a detail")
+        if how in ERRORS:
+            raise ERRORS[how]
+
+    @made.command()
+    def options(
+        output: cli.OutputOption,
+        model: cli.ModelOption = "demo",
+        seed: cli.SeedOption = None,
+        json: cli.JsonOption = False,
+        dry_run: cli.DryRunOption = False,
+        offline: cli.OfflineOption = False,
+        force: cli.ForceOption = False,
+    ) -> None:
+        cli.emit({"output": output, "model": model, "seed": cli.choose_seed(seed), "force": force}, json=json)
+
+    return made
+
+
+def call(commands, *arguments):
+    return CliRunner().invoke(commands, list(arguments))
+
+
+def program(tmp_path: Path, *arguments: str, **options) -> subprocess.Popen:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return subprocess.Popen(
+        [sys.executable, path, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+# -- exit codes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "line"),
+    [
+        ("ours", 1, "error: a b"),
+        ("code", 7, "error: odd"),
+        ("missing", 1, "error: /a/b: No such file or directory"),
+        ("full", 1, "error: No space left on device; make room there or choose another disk"),
+        ("memory", 1, "error: not enough memory"),
+        ("interrupt", 130, "interrupted"),
+        ("none", 0, "a note"),
+    ],
+)
+def test_exit_codes_and_the_one_line(commands, how, code, line):
+    result = call(commands, "fail", how)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1] == line
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback_for_this_call_only(commands):
+    assert "Traceback" in call(commands, "fail", "ours", "--debug").stderr
+    assert "Traceback" not in call(commands, "fail", "ours").stderr
+
+
+def test_bugs_are_not_hidden(commands):
+    assert isinstance(call(commands, "fail", "bug").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fail"], ["nope"], ["fail", "x", "--nope"], ["options", "--seed", "a"]]
+)
+def test_wrong_usage_is_2(commands, arguments):
+    result = call(commands, *arguments)
+    assert result.exit_code == 2
+    assert "Usage" in result.stderr
+
+
+def test_version_and_help(commands):
+    assert call(commands, "--version").stdout.startswith("thing ")
+    for flag in ("-h", "--help"):
+        result = call(commands, "options", flag)
+        assert result.exit_code == 0
+        assert "--output" in result.stdout
+    assert "--install-completion" in call(commands, "--help").stdout
+
+
+def test_quiet_and_verbose(commands):
+    assert call(commands, "fail", "none").stderr == "a note\n"
+    assert call(commands, "fail", "none", "-q").stderr == ""
+    assert call(commands, "fail", "none", "-v").stderr == "a note\na detail\n"
+
+
+def test_shared_options(commands, tmp_path):
+    result = call(commands, "options", "-o", "x", "-m", "other", "--seed", "5", "--json", "--force")
+    assert json.loads(result.stdout) == {"output": "x", "model": "other", "seed": 5, "force": True}
+    drawn = call(commands, "options", "-o", "x", "--json")
+    assert drawn.stderr == f"seed: {json.loads(drawn.stdout)['seed']}\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals(tmp_path, number, code):
+    with program(tmp_path, "make", "wait") as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert b"Traceback" not in stderr
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    with program(tmp_path, "make", "lines") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        stderr = process.stderr.read()
+        process.wait(timeout=30)
+    assert stderr == b""
+    assert process.returncode == 1
+
+
+def test_warnings_are_one_line_and_only_for_users(tmp_path):
+    with program(tmp_path, "make", "warn") as process:
+        _, stderr = process.communicate(timeout=30)
+    assert stderr.decode().splitlines() == ["warning: too loud", "a note"]
+
+
+def test_names_that_are_no_text_are_printed(tmp_path):
+    with program(tmp_path, "make", "bytes", env=os.environ | {"PYTHONUTF8": "1"}) as process:
+        stdout, stderr = process.communicate(timeout=30)
+    assert stdout.strip() == b"caf\\udce9"
+    assert stderr.strip() == b"error: bad caf\\udce9"
+
+
+# -- results -----------------------------------------------------------------------------------------
+
+
+def test_results_as_json():
+    import numpy as np
+
+    result = {
+        "path": Path("a"),
+        "level": np.float32(0.5),
+        "bad": float("nan"),
+        "many": (1, None),
+        "in": {"x": True},
+    }
+    assert json.loads(present.as_json(result)) == {
+        "path": "a",
+        "level": 0.5,
+        "bad": None,
+        "many": [1, None],
+        "in": {"x": True},
+    }
+
+
+def test_results_as_text():
+    result = {"name": "a", "rate": 12.5, "ok": True, "none": None, "in": {"x": [1, 2]}, "rows": [{"a_b": 1}]}
+    assert present.as_text(result).splitlines() == [
+        "name  a",
+        "rate  12.5",
+        "ok    yes",
+        "none  -",
+        "in",
+        "  x  1, 2",
+        "rows",
+        "  a b",
+        "  1",
+    ]
+    assert present.as_text([{"name": "long one", "b": 1}, {"name": "x", "b": 22}]).splitlines() == [
+        "name      b",
+        "long one  1",
+        "x         22",
+    ]
+    assert present.as_text([]) == "(none)"
+    assert present.as_text({}) == ""
+
+
+def test_the_end_of_a_command(capsys):
+    cli.finished("a.wav", seconds=10, took=2, seed=3, replay="thing replay a.wav -o b.wav")
+    shown = capsys.readouterr()
+    assert shown.out == "a.wav\n"
+    assert shown.err.startswith("10.00 s of audio in 2.00 s (5.0x real time)")
+    assert "seed 3" in shown.err
+    assert shown.err.endswith("again: thing replay a.wav -o b.wav\n")
+    cli.finished("a.wav", seconds=10, took=2, json=True)
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["times_real_time"] == 5
+    assert shown.err == ""
+
+
+# -- checks of outputs -------------------------------------------------------------------------------
+
+
+def test_outputs_are_checked_before_the_work(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    assert cli.require_new(path) == path
+    path.write_text("old")
+    with pytest.raises(OptionError, match="--force"):
+        cli.require_new(path)
+    assert cli.require_new(path, force=True) == path
+    with pytest.raises(OptionError, match="a folder"):
+        cli.require_new(tmp_path, force=True)
+    with pytest.raises(OptionError, match="does not exist"):
+        cli.require_new(tmp_path / "none" / "a.wav")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OptionError, match="cannot be written to"):
+        cli.require_new(tmp_path / "b.wav")
+
+
+# -- progress ----------------------------------------------------------------------------------------
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def wait_for(self, text: str) -> None:
+        """Until the thread that draws has written it."""
+        for _ in range(2_000):
+            if text in self.getvalue():
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{text!r} was never shown")
+
+
+def test_progress_is_silent_without_a_terminal(capsys):
+    with cli.progress("working") as on_step:
+        on_step(1, 2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_shows_amounts_and_rate(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with cli.progress("working", unit="s") as on_step:
+        on_step(1, 4)
+        on_step(3, 4)
+        screen.wait_for("working")
+        screen.wait_for("3/4 s, ")
+        on_step(3.5, 0)
+        screen.wait_for("3.5 s, ")
+
+
+def test_progress_is_off_when_quiet(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with cli.progress("working", quiet=True) as on_step:
+        on_step(1, 4)
+    assert screen.getvalue() == ""
+
+
+def test_no_color_is_honoured(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with cli.progress("working") as on_step:
+        on_step(1, 4)
+        screen.wait_for("working")
+    assert "\x1b[3" not in screen.getvalue()
