@@ -140,8 +140,18 @@ def _save(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapp
         metadata={"audiogen": kind, "facts": json.dumps(facts)},
     )
     with atomic_path(path) as temporary:
-        temporary.write_bytes(payload)
+        temporary.write_bytes(_stable(payload))
     return path
+
+
+def _stable(payload: bytes) -> bytes:
+    """The file with its header's keys in order: safetensors writes metadata in an order drawn by chance."""
+    start = 8 + int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + payload[start:]
 
 
 def _load(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
