@@ -123,6 +123,17 @@ class Layout:
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         return inputs, targets, targets != self.special
 
+    def crop(self, tokens: Tensor, start: int) -> Tensor:
+        """What is left of tokens (B, S, Q) from step `start` on, as if the clip began there.
+
+        `start` must be the first step of a frame. The special id takes the place of codes of earlier frames,
+        so crop(tokens(codes), start) is tokens(codes[:, start / steps_per_frame:]).
+        """
+        rest = tokens[:, start:].clone()
+        for stream, late in enumerate(self.delays):
+            rest[:, :late, stream] = self.special
+        return rest
+
     def _check(self, codes: Tensor) -> None:
         if codes.ndim != 3 or codes.shape[2] != self.codebooks:
             raise CodesError(

@@ -22,6 +22,8 @@ from audiogen_minigpt.modern import RMSNorm, rms_norm, rope_table, rotate, squar
 
 SOFTCAP = 15.0
 
+Kept = list[tuple[Tensor, Tensor]]
+
 
 class Attention(nn.Module):
     """Causal self-attention without dropout, so that the fused kernels apply."""
@@ -33,14 +35,21 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.width, 3 * config.width, bias=not self.modern)
         self.c_proj = nn.Linear(config.width, config.width, bias=not self.modern)
 
-    def forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
+    def project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, W) -> queries, keys and values, each (B, H, S, D)."""
         batch, steps, width = x.shape
         shape = (batch, steps, 3, self.heads, width // self.heads)
         q, k, v = self.c_attn(x).view(shape).permute(2, 0, 3, 1, 4)  # (B, S, 3*W) -> 3 x (B, H, S, D)
         if rope is not None:
             q, k = rotate(rms_norm(q), rope), rotate(rms_norm(k), rope)
+        return q, k, v
+
+    def forward(self, x: Tensor, rope: Tensor | None, kept: Kept | None = None) -> Tensor:
+        q, k, v = self.project(x, rope)
+        if kept is not None:
+            kept.append((k, v))
         y = causal_attention(q, k, v)
-        out: Tensor = self.c_proj(y.transpose(1, 2).reshape(batch, steps, width))  # (B, H, S, D) -> (B, S, W)
+        out: Tensor = self.c_proj(y.transpose(1, 2).reshape(x.shape))  # (B, H, S, D) -> (B, S, W)
         return out
 
 
@@ -71,8 +80,8 @@ class Block(nn.Module):
         self.ln_2 = _norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
-        x = x + F.dropout(self.attn(self.ln_1(x), rope), self.dropout, self.training)
+    def forward(self, x: Tensor, rope: Tensor | None, kept: Kept | None = None) -> Tensor:
+        x = x + F.dropout(self.attn(self.ln_1(x), rope, kept), self.dropout, self.training)
         return x + F.dropout(self.mlp(self.ln_2(x)), self.dropout, self.training)
 
 
@@ -134,13 +143,21 @@ class GPT(nn.Module):
                     nn.init.zeros_(module.bias)
 
     @property
+    def blocks(self) -> list[Block]:
+        """The blocks, first to last."""
+        return [block for block in self.h if isinstance(block, Block)]
+
+    @property
     def head_weight(self) -> Tensor:
         """The heads of all codebooks: (K * N, width), codebook by codebook."""
         rows = self.config.codebooks * self.config.codebook_size
         return self.wte.weight[:rows] if self.heads is None else self.heads
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, S, Q) -> the normalised last residual stream (B, S, width)."""
+    def hidden(self, tokens: Tensor, kept: Kept | None = None) -> Tensor:
+        """Tokens (B, S, Q) -> the normalised last residual stream (B, S, width).
+
+        kept  gets the keys and values of each block, (B, H, S, D), appended
+        """
         steps = tokens.shape[1]
         x = sum_streams(self.wte, tokens + self.offsets)
         if self.wpe is not None:
@@ -148,7 +165,7 @@ class GPT(nn.Module):
         x = F.dropout(self.ln_e(x), self.config.dropout, self.training)
         rope = None if self.rope is None else self.rope[:, :steps]
         for block in self.h:
-            x = block(x, rope)
+            x = block(x, rope, kept)
         out: Tensor = self.ln_f(x)
         return out
 
@@ -159,6 +176,18 @@ class GPT(nn.Module):
         starts at a whole frame.
         """
         return cap(self._logits(self.hidden(tokens)).float(), self.softcap)
+
+    def due_logits(self, x: Tensor, position: int) -> Tensor:
+        """Rows of `hidden` (R, width), all after `position` steps -> logits (R, Q, N), not yet bent.
+
+        With the flatten layout those of codebook position mod K.
+        """
+        size = self.config.codebook_size
+        heads = self.head_weight
+        if self.layout.name == "flatten":
+            due = position % self.config.codebooks
+            heads = heads[due * size : (due + 1) * size]
+        return F.linear(x, heads).view(x.shape[0], -1, size)
 
     def loss(self, inputs: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The mean cross entropy in nats over what the mask marks, and its mean per codebook (K,).
