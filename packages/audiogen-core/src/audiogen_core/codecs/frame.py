@@ -60,11 +60,20 @@ class FrameConfig:
             if set(values) != {field.name for field in fields(cls)}:
                 raise ValueError(f"fields {sorted(values)}")
             config = cls(**values)
+            config._check()
         except (TypeError, ValueError) as error:
             raise ModelError(f"the frame codec's configuration is damaged: {error}") from error
-        if config.window % config.hop_length or config.window // config.hop_length % 2:
-            raise ModelError("a frame codec's window must be an even number of hops")
         return config
+
+    def _check(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not type(field.default) or not 0 < value < 1 << 20:
+                raise ValueError(f"{field.name} is {value!r}")
+        if self.window % self.hop_length or self.window // self.hop_length % 2:
+            raise ValueError("the window is not an even number of hops")
+        if self.kernel % 2 == 0:
+            raise ValueError("the kernel is not odd")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -34,7 +34,7 @@ def write_folder(
     frames of 75 Hz. Each audio file carries the recipe that makes it again.
 
     Raises OptionError for a length that is not positive, a negative seed, an unknown style, or a folder
-    with other files in it (unless `force`).
+    with other files in it (unless `force`); AudioError when the disk is full or may not be written to.
     """
     if not (math.isfinite(minutes) and minutes > 0):
         raise OptionError(f"minutes must be positive, got {minutes}")
@@ -55,9 +55,16 @@ def write_folder(
         lines.append(_line(piece, path))
         if on_step:
             on_step(index + 1, count)
-    with atomic_path(folder / CAPTIONS) as temporary:
-        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    _write_captions(folder / CAPTIONS, lines)
     return paths
+
+
+def _write_captions(path: Path, lines: Sequence[str]) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be written ({error.strerror}); make room or change rights") from error
 
 
 def _prepare(folder: Path, force: bool) -> Path:
