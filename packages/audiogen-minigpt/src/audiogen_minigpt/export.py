@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.files import sync
 from audiogen_minigpt.config import ModelConfig, check_choice
 
@@ -39,7 +39,7 @@ def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str
     which   of a run's checkpoints: "last", or "best" on the validation data
 
     Raises OptionError when transformers has no such model or `out` is taken, ModelError when there is no
-    valid checkpoint.
+    valid checkpoint or `out` cannot be written.
     """
     from audiogen_minigpt import checkpoint
 
@@ -73,7 +73,7 @@ def _lm_head_model(model: GPT, config: ModelConfig) -> dict[str, Any]:
     """GPT2LMHeadModel: one stream, the head tied to the embeddings."""
     special = model.layout.special
     tensors = {f"transformer.{name}": value for name, value in _gpt2_tensors(model).items()}
-    text = _LM_README.format(special=special, size=config.codebook_size, codebooks=config.codebooks)
+    text = _LM_README.format(special=special)
     if model.layout.name == "flatten":
         text += _FLATTEN_README.format(size=config.codebook_size, codebooks=config.codebooks)
     return {
@@ -160,6 +160,9 @@ def _write_folder(out: Path, files: Mapping[str, Any]) -> None:
             out.rmdir()
         temporary.replace(out)
         sync(out.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise ModelError(f"{out}: cannot be written ({error.strerror or error})") from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -171,8 +174,8 @@ A GPT-2 over the codes of a neural audio codec, for transformers:
     from transformers import GPT2LMHeadModel
     model = GPT2LMHeadModel.from_pretrained("this folder")
 
-The ids 0 to {codebooks} x {size} - 1 are codes. Id {special} opens a clip: give it as the first input. It is
-never to be generated; generation_config.json suppresses it. audiogen.json names the codec.
+The ids below {special} are codes. Id {special} opens a clip: give it as the first input. It is never to be
+generated; generation_config.json suppresses it. audiogen.json names the codec.
 """
 
 _FLATTEN_README = """
