@@ -25,10 +25,10 @@ def draw_losses(run: str | Path) -> Path | None:
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
         return None
-    from audiogen_core import plot
+    from audiogen_core.plot import loss
 
     try:
-        return plot.loss(curves, Path(run) / LOSSES)
+        return loss(curves, Path(run) / LOSSES)
     except MissingDependency as error:
         _without(error)
         return None
@@ -36,10 +36,10 @@ def draw_losses(run: str | Path) -> Path | None:
 
 def draw_spectrogram(audio: Audio, path: Path) -> Path | None:
     """A clip's spectrogram; None when there is nothing to draw with."""
-    from audiogen_core import plot
+    from audiogen_core.plot import spectrogram
 
     try:
-        return plot.spectrogram(audio, path)
+        return spectrogram(audio, path)
     except MissingDependency as error:
         _without(error)
         return None
@@ -47,10 +47,10 @@ def draw_spectrogram(audio: Audio, path: Path) -> Path | None:
 
 def draw_comparison(clips: Mapping[str, Audio], path: Path) -> Path | None:
     """Spectrograms of clips under one another, by title; None when there is nothing to draw with."""
-    from audiogen_core import plot
+    from audiogen_core.plot import compare
 
     try:
-        return plot.compare(clips, path)
+        return compare(clips, path)
     except MissingDependency as error:
         _without(error)
         return None

@@ -6,12 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from audiogen_core.audio import Audio
-from audiogen_core.codes import Codes
 from audiogen_core.errors import AudiogenError
-from audiogen_core.sampling import Sampling
 from audiogen_minigpt.pictures import draw_spectrogram
 from audiogen_minigpt.settings import TrainConfig
 
@@ -25,14 +20,13 @@ FOLDER = "samples"
 log = logging.getLogger(__name__)
 
 
-class Sampler:
+class Samples:
     """Makes a clip and its spectrogram at each evaluation, as far as the codec and matplotlib are there."""
 
     def __init__(self, config: TrainConfig, windows: Windows) -> None:
         self.config, self.windows = config, windows
         self.folder = Path(config.run) / FOLDER
         self._codec: Codec | None = None
-        self._opening: Audio | None = None
         self._off = config.sample_seconds == 0
         if config.shard and not self._off:
             self._give_up("no samples are made while the weights are shared out over processes")
@@ -42,44 +36,37 @@ class Sampler:
 
         Half of the clip is the opening of a validation track, the rest is what the model makes of it.
         """
-        if self._off or not self._ready():
+        codec = self._ready(model)
+        if codec is None:
             return None
-        from audiogen_minigpt.generate import Generator
+        from audiogen_minigpt.clips import continue_codes, decode
 
-        assert self._codec is not None
+        frames = max(2, round(self.config.sample_seconds * self.windows.frame_rate))
+        opening = self.windows.opening(frames // 2)
         was_training = model.training
+        codes = continue_codes(model.eval(), opening, frames - len(opening), self.config.seed)
+        model.train(was_training)
+        audio = decode(codec, codes)
+        path = self.folder / f"step-{step:08d}.wav"
         try:
-            generator = Generator(model.eval(), model.config, self._codec, self.windows.facts)
-            audio = generator.generate(
-                self.config.sample_seconds / 2,
-                prompt_audio=self._opening,
-                sampling=Sampling(seed=self.config.seed),
-            )
             self.folder.mkdir(exist_ok=True)
-            path = audio.save(self.folder / f"step-{step:08d}.wav")
-        except AudiogenError as error:
-            self._give_up(f"no more samples are made: {error}")
+            audio.save(path)
+            draw_spectrogram(audio, path.with_suffix(".png"))
+        except OSError as error:
+            log.warning("%s: this sample could not be written (%s)", path, error.strerror)
             return None
-        finally:
-            model.train(was_training)
-        draw_spectrogram(audio, path.with_suffix(".png"))
         return path
 
-    def _ready(self) -> bool:
-        """Load the codec and decode the opening, once."""
-        if self._codec is None:
-            from audiogen_core import codecs
+    def _ready(self, model: GPT) -> Codec | None:
+        """The codec, loaded when it is first needed; None where there are to be no samples."""
+        if self._codec is None and not self._off:
+            from audiogen_minigpt.clips import load_codec
 
-            facts = self.windows.facts
-            frames = round(self.config.sample_seconds / 2 * self.windows.frame_rate)
-            values = self.windows.opening(max(1, frames)).T.astype(np.int32)
             try:
-                self._codec = codecs.load(facts["codec"], ops="torch")
-                codes = Codes(values, facts["codebook_size"], self.windows.frame_rate, facts["codec"])
-                self._opening = self._codec.decode(codes)
+                self._codec = load_codec(model, self.windows.facts, self.config.codec)
             except AudiogenError as error:
                 self._give_up(f"no samples are made, because the codec cannot be used: {error}")
-        return not self._off
+        return self._codec
 
     def _give_up(self, why: str) -> None:
         self._off = True

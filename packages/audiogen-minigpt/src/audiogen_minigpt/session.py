@@ -19,7 +19,7 @@ from audiogen_minigpt.facts import check_data, read_facts
 from audiogen_minigpt.metrics import bits_per_second
 from audiogen_minigpt.pictures import draw_losses
 from audiogen_minigpt.ranks import Ranks
-from audiogen_minigpt.samples import Sampler
+from audiogen_minigpt.samples import Samples
 from audiogen_minigpt.schedule import Plan, read_plan, write_plan
 from audiogen_minigpt.settings import (
     Settings,
@@ -71,7 +71,7 @@ class Session:
         self.saved_at = self.trainer.step if found else None
         self.folder: Path | None = found.path if found else None
         self.peak = peak_flops(device, dtype) * ranks.world
-        self.sampler = Sampler(config, self.windows) if ranks.first else None
+        self.samples = Samples(config, self.windows) if ranks.first else None
         if ranks.first:
             save_config(config)
         if self.trainer.metrics:
@@ -219,7 +219,7 @@ class Session:
             if progress.best_loss is None or mean < progress.best_loss:
                 progress.best_loss, progress.best_step = mean, trainer.step
                 self._save(last=False)
-        sample = self.sampler.make(trainer.model, trainer.step) if self.sampler else None
+        sample = self.samples.make(trainer.model, trainer.step) if self.samples else None
         if sample:
             self._write({"kind": "sample", "step": trainer.step, "path": str(sample)})
 

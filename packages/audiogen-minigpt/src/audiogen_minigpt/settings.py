@@ -41,6 +41,7 @@ class TrainConfig:
     eval_windows   windows of validation data to judge by, at most
     keep           newest checkpoints to keep, beside the best
     sample_seconds length of the clip made at each evaluation; 0 makes none
+    codec          the codec's name or path for the samples, where the name in the data is not enough
 
     Raises OptionError when a value is impossible.
     """
@@ -69,6 +70,7 @@ class TrainConfig:
     eval_windows: int = 64
     keep: int = 3
     sample_seconds: float = 5.0
+    codec: str | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.seconds is not None:
@@ -128,7 +130,7 @@ FREE = frozenset(
         "eval_every",
         "save_every",
     }
-    | {"log_every", "eval_windows", "keep", "sample_seconds"}
+    | {"log_every", "eval_windows", "keep", "sample_seconds", "codec"}
 )
 """Settings that may change when a run is resumed. The others would make it another run."""
 

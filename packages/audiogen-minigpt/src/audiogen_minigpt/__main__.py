@@ -1,0 +1,5 @@
+"""`python -m audiogen_minigpt`, also under torchrun."""
+
+from audiogen_minigpt.cli import main
+
+main()

@@ -1,0 +1,242 @@
+"""Judging a model: what its predictions cost beside simple counts, and what its continuations are like."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiogen_core.errors import AudiogenError, CodesError, OptionError
+from audiogen_core.files import atomic_path
+from audiogen_minigpt import checkpoint
+from audiogen_minigpt.settings import load_config
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from audiogen_core.codec import Codec
+    from audiogen_minigpt.dataset import Dataset
+    from audiogen_minigpt.model import GPT
+
+    Ints = NDArray[np.int64]
+
+NAME = "eval.json"
+FOLDER = "eval"
+REFERENCE = 600.0
+"""Seconds of data that generated sound is compared with, at most."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured. Losses are mean nats per code, entropies bits per code.
+
+    step, split        updates of the model; "val", or "train" where nothing is held out
+    codebook_losses    of each codebook; `loss` is their mean
+    bits_per_second    what a second of audio costs; unigram_bits and bigram_bits: with counts of single
+                       codes and of pairs instead of the model
+    entropy, entropy_original      of each codebook, of what was generated and of what it replaces
+    quoted, quoted_original        seconds of the longest stretch that also occurs in the training data, of
+                                   what was generated and of what it replaces; one for each continuation
+    distance           kernel distance in the codec's space, times 1000; 0 is no difference; see `distance`
+    continuations      files: {"track", "original", "sound", "picture"}, relative to the run
+    """
+
+    step: int
+    checkpoint: str
+    split: str
+    windows: int
+    loss: float
+    codebook_losses: Sequence[float]
+    bits_per_second: float
+    unigram_bits: float
+    bigram_bits: float
+    entropy: Sequence[float] = ()
+    entropy_original: Sequence[float] = ()
+    quoted: Sequence[float] = ()
+    quoted_original: Sequence[float] = ()
+    distance: float | None = None
+    continuations: Sequence[dict[str, Any]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return asdict(self)
+
+
+def evaluate(
+    run: str | Path,
+    data: str | Path | None = None,
+    *,
+    which: str = "last",
+    windows: int = 256,
+    clips: int = 3,
+    seconds: float = 10.0,
+    seed: int = 0,
+    codec: str | None = None,
+    device: str = "auto",
+    on_step: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Judge a run's model on data, and write eval.json and the folder eval/ into the run.
+
+    data     a folder of codes; None: the one the run was trained on
+    which    the checkpoint: "last" or "best"
+    windows  how many fixed windows the losses are measured on, at most
+    clips    how many tracks are continued, each for the second half of `seconds`; 0 needs no codec
+    codec    the codec's name or path, where the data's own name is not enough
+    on_step  called with (parts done, parts in all)
+
+    Raises ModelError for a folder without a valid checkpoint, OptionError when the data does not fit the
+    model, CodesError when it is damaged or empty.
+    """
+    from audiogen_minigpt.dataset import Dataset
+    from audiogen_minigpt.device import choose_device
+    from audiogen_minigpt.facts import check_data, read_facts
+    from audiogen_minigpt.metrics import bits_per_second
+    from audiogen_minigpt.statistics import baselines
+
+    data = _data_of(Path(run), data)
+    found = checkpoint.find(run, which)
+    home = found.path.parent.parent
+    check_data(str(run), found.facts, str(data), read_facts(data))
+    model, config, facts = checkpoint.load_model(found.path, device=str(choose_device(device)))
+    train, val = (Dataset.open(data, split=name, codebooks=config.codebooks) for name in ("train", "val"))
+    judged = val if val.tracks else train
+    if not judged.tracks:
+        raise CodesError(f"{data}: there are no codes to judge by")
+    report = _counter(on_step, 2 + clips)
+    losses, count = mean_losses(model, judged, windows)
+    report()
+    known = baselines(data, codebooks=config.codebooks, split=judged.split)
+    report()
+    heard: dict[str, Any] = {}
+    if clips:
+        heard = _hear(model, facts, train, judged, home, clips, seconds, seed, codec, report)
+    evaluation = Evaluation(
+        step=found.step,
+        checkpoint=found.path.name,
+        split=judged.split,
+        windows=count,
+        loss=sum(losses) / len(losses),
+        codebook_losses=losses,
+        bits_per_second=bits_per_second(losses, judged.meta.frame_rate),
+        unigram_bits=known.unigram_bits,
+        bigram_bits=known.bigram_bits,
+        **heard,
+    )
+    _write(home, evaluation)
+    return evaluation
+
+
+def _hear(
+    model: GPT,
+    facts: Mapping[str, Any],
+    train: Dataset,
+    judged: Dataset,
+    home: Path,
+    clips: int,
+    seconds: float,
+    seed: int,
+    codec: str | None,
+    report: Callable[[], None],
+) -> dict[str, Any]:
+    """What continuations tell: fields of `Evaluation`. Without the codec, what their codes alone tell."""
+    from audiogen_minigpt.clips import continue_tracks, load_codec, write_continuations
+    from audiogen_minigpt.repetition import entropies, longest_quotes
+
+    made = continue_tracks(
+        model, judged, count=clips, seconds=seconds, seed=seed, on_step=lambda done, total: report()
+    )
+    new = [entry.codes[entry.opening :] for entry in made]
+    old = [entry.original[entry.opening :] for entry in made]
+    rate = judged.meta.frame_rate
+    result: dict[str, Any] = {
+        "entropy": entropies(new),
+        "entropy_original": entropies(old),
+        "quoted": [frames / rate for frames in longest_quotes(new, train)],
+        "quoted_original": [frames / rate for frames in longest_quotes(old, train)],
+    }
+    try:
+        loaded = load_codec(model, facts, codec)
+    except AudiogenError as error:
+        log.warning("continuations are not heard, because the codec cannot be used: %s", error)
+        return result
+    files = write_continuations(loaded, made, home / FOLDER)
+    result["continuations"] = [
+        {"track": entry.track, **{key: path and str(path.relative_to(home)) for key, path in paths.items()}}
+        for entry, paths in zip(made, files, strict=True)
+    ]
+    result["distance"] = _distance(loaded, new, judged)
+    return result
+
+
+def _distance(codec: Codec, new: Sequence[Ints], judged: Dataset) -> float | None:
+    """Between what was generated and the data judged by, of which at most `REFERENCE` seconds are taken."""
+    from audiogen_minigpt.distance import embed, kernel_distance
+
+    vectors, rate = codec.codebook_vectors(), judged.meta.frame_rate
+    left, reference = round(REFERENCE * rate), []
+    for index, track in enumerate(judged.tracks):
+        if left > 0:
+            reference.append(judged.track(index)[:left])
+            left -= track.frames
+    return kernel_distance(embed(reference, vectors, rate), embed(new, vectors, rate))
+
+
+def read_evaluation(run: str | Path) -> Evaluation | None:
+    """What `evaluate` last wrote into a run; None when there is none or it is of another version."""
+    try:
+        return Evaluation(**json.loads((Path(run) / NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def mean_losses(model: GPT, data: Dataset, windows: int, batch: int = 8) -> tuple[list[float], int]:
+    """The mean loss of each codebook in nats on fixed windows of some data, and how many these were."""
+    import torch
+
+    from audiogen_minigpt.layout import Layout
+
+    device = next(model.parameters()).device
+    layout = Layout.from_config(model.config)
+    codes = torch.from_numpy(data.fixed(layout.window(model.config.context), windows))
+    sums = torch.zeros(model.config.codebooks, device=device)
+    counts = sums.clone()
+    with torch.inference_mode():
+        for start in range(0, len(codes), batch):
+            inputs, targets, mask = (part.to(device) for part in layout.apply(codes[start : start + batch]))
+            more_sums, more_counts = model.loss_sums(inputs, targets, mask)
+            sums += more_sums
+            counts += more_counts
+    return (sums / counts).tolist(), len(codes)
+
+
+def _data_of(run: Path, data: str | Path | None) -> Path:
+    if data is not None:
+        return Path(data)
+    config = load_config(run)
+    if config is None:
+        raise OptionError(f"{run}: no settings of a run in it; name the folder of codes to judge by")
+    return Path(config.data)
+
+
+def _counter(on_step: Callable[[int, int], None] | None, total: int) -> Callable[[], None]:
+    """A function that counts how often it is called and tells `on_step`."""
+    done = 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        if on_step:
+            on_step(done, total)
+
+    return report
+
+
+def _write(run: Path, evaluation: Evaluation) -> None:
+    with atomic_path(run / NAME) as temporary:
+        temporary.write_text(json.dumps(evaluation.to_dict(), indent=2), encoding="utf-8")

@@ -1,0 +1,200 @@
+"""From a folder of audio to a page with new sounds, in five stages of which each resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiogen_core.files import atomic_path
+from audiogen_minigpt import checkpoint
+from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
+from audiogen_minigpt.report import NAME as REPORT
+from audiogen_minigpt.report import Clip, Section, write_report
+from audiogen_minigpt.schedule import parse_time
+from audiogen_minigpt.settings import Settings, load_config
+
+if TYPE_CHECKING:
+    from audiogen_minigpt.train import TrainResult
+
+DATA = "data"
+SAMPLES = "free"
+STAGES = ("encode", "train", "judge", "sample", "report")
+
+OnStep = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended.
+
+    run     its folder
+    page    report.html, or None when a signal came before
+    step    updates of the model
+    done    the stages that had something to do, of `STAGES`; empty when all was there
+    signal  the signal that ended it early, or None
+    """
+
+    run: Path
+    page: Path | None
+    step: int
+    done: tuple[str, ...]
+    signal: int | None
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """Who is told about progress."""
+
+    on_stage: Callable[[str], OnStep | None] | None
+    on_record: Callable[[dict[str, Any]], None] | None
+
+    def begin(self, stage: str) -> OnStep | None:
+        return self.on_stage(stage) if self.on_stage else None
+
+
+def run(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    time: str | float | None = None,
+    codec: str | None = None,
+    settings: Settings | None = None,
+    workers: int | None = None,
+    on_stage: Callable[[str], OnStep | None] | None = None,
+    on_record: Callable[[dict[str, Any]], None] | None = None,
+) -> RunReport:
+    """Make a model of a folder of audio, and sounds with it, in one folder; what is there is not done again.
+
+    folder    audio files, at any depth
+    out       gets data/ (codes), ckpt/, samples/, eval/, free/, metrics.jsonl and report.html
+    time      of training, such as "10m" or seconds; None: as before, or else ten minutes
+    codec     name or path; None: as before, or else "demo"
+    settings  anything else about training
+    workers   processes that encode; None: one per core
+    on_stage  called with each stage's name as it begins; may return an `on_step(done, total)` for it
+    on_record called with each record of metrics.jsonl
+
+    Raises what `encode`, `train` and `evaluate` raise.
+    """
+    out = Path(out)
+    listener = _Listener(on_stage, on_record)
+    wanted = settings or Settings()
+    if time is not None:
+        wanted = Settings({"seconds": parse_time(time) if isinstance(time, str) else float(time)}).over(
+            wanted
+        )
+    done = []
+    source = codec or _codec_before(out)
+    if _encode(Path(folder), out / DATA, source, workers, listener):
+        done.append("encode")
+    result = _train(out, wanted, source, listener)
+    if result.ran:
+        done.append("train")
+    if result.signal is not None:
+        return RunReport(out, None, result.step, tuple(done), result.signal)
+    evaluation = read_evaluation(out)
+    if evaluation is None or evaluation.step != result.step:
+        evaluation = evaluate(out, out / DATA, codec=source, on_step=listener.begin("judge"))
+        done.append("judge")
+    if _sample(out, result.step, source, listener):
+        done.append("sample")
+    page = out / REPORT
+    if done or not page.is_file():
+        page = _report(out, Path(folder), evaluation)
+        done.append("report")
+    return RunReport(out, page, result.step, tuple(done), None)
+
+
+def _codec_before(out: Path) -> str:
+    """The codec a run was begun with, or the demo codec."""
+    config = load_config(out)
+    return (config.codec if config else None) or "demo"
+
+
+def _encode(folder: Path, data: Path, codec: str, workers: int | None, listener: _Listener) -> bool:
+    """Encode what is not encoded yet; returns whether there was anything."""
+    from audiogen_minigpt.encode import encode
+
+    on_step = listener.begin("encode")
+    return encode(folder, data, codec=codec, workers=workers, on_step=on_step).encoded > 0
+
+
+def _train(out: Path, settings: Settings, codec: str, listener: _Listener) -> TrainResult:
+    from audiogen_minigpt.facts import read_facts
+    from audiogen_minigpt.train import train
+
+    facts, before = read_facts(out / DATA), load_config(out)
+    settings = Settings({"data": str(out / DATA), "run": str(out), "codec": codec}).over(settings)
+    config = settings.resumed(before, facts) if before else settings.config(facts)
+    on_step = listener.begin("train")
+    return train(config, resume=True, on_step=on_step, on_record=listener.on_record)
+
+
+def _sample(
+    out: Path, step: int, codec: str, listener: _Listener, count: int = 3, seconds: float = 10.0
+) -> bool:
+    """Make clips from nothing, unless they are there already; returns whether they had to be made."""
+    from audiogen_minigpt.clips import write_clips
+    from audiogen_minigpt.generate import Generator
+
+    stamp = out / SAMPLES / "made.json"
+    made = {"step": step, "count": count, "seconds": seconds}
+    try:
+        if json.loads(stamp.read_text(encoding="utf-8")) == made:
+            return False
+    except (OSError, ValueError):
+        pass
+    on_step = listener.begin("sample")
+    write_clips(Generator.load(out, codec=codec), stamp.parent, count=count, seconds=seconds, on_step=on_step)
+    with atomic_path(stamp) as temporary:
+        temporary.write_text(json.dumps(made), encoding="utf-8")
+    return True
+
+
+def _report(out: Path, folder: Path, evaluation: Evaluation) -> Path:
+    from audiogen_minigpt.info import codes_info
+    from audiogen_minigpt.pictures import LOSSES
+
+    data, state = codes_info(out / DATA), checkpoint.find(out)
+    config = state.config
+    facts = {
+        "audio": folder.name,
+        "codec": data["codec"],
+        "to train on, minutes": data["train"]["seconds"] / 60,
+        "held out, minutes": data["val"]["seconds"] / 60,
+        "files left out": sum(data["left_out"].values()),
+        "model": f"{config.preset}, {config.layers} layers of {config.width}, layout {config.layout}, "
+        f"{config.codebooks} codebooks",
+        "updates": state.step,
+        "training, minutes": state.state["progress"]["elapsed"] / 60,
+    }
+    rows: list[Sequence[Any]] = [
+        ("bits for a second of audio", ""),
+        ("this model", evaluation.bits_per_second),
+        ("pairs of codes", evaluation.bigram_bits),
+        ("single codes", evaluation.unigram_bits),
+    ]
+    continued = []
+    for number, entry in enumerate(evaluation.continuations, 1):
+        picture = out / entry["picture"] if entry["picture"] else None
+        continued.append(Clip(f"Original {number}: {entry['track']}", out / entry["original"]))
+        continued.append(
+            Clip(f"Continuation {number}: the second half is the model's", out / entry["sound"], picture)
+        )
+    free = [
+        Clip(f"Sample {number}", path, path.with_suffix(".png"))
+        for number, path in enumerate(sorted((out / SAMPLES).glob("*.wav")), 1)
+    ]
+    held_out = (
+        "held-out data" if evaluation.split == "val" else "the training data, because none was held out"
+    )
+    sections = [
+        Section("New sounds", "Made from nothing but a seed.", clips=free),
+        Section("Continuations", "The first half is given, the second half is made up.", clips=continued),
+        Section("How well it predicts", f"Measured on {held_out}; fewer bits are better.", rows=rows),
+        Section("Loss", "Mean nats per code.", picture=out / LOSSES),
+    ]
+    return write_report(out, f"audiogen-minigpt: {folder.name}", facts, sections)
