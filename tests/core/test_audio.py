@@ -37,6 +37,11 @@ def test_samples_are_float32_read_only_and_not_shared():
     assert audio.samples.max() == 0
     with pytest.raises(ValueError, match="read-only"):
         audio.samples[0, 0] = 1
+    view = source[:]
+    view.setflags(write=False)
+    held = Audio(view, 44_100)
+    source[:] = 0
+    assert held.samples.min() == 1
     assert audio.channels == 2
     assert audio.duration == pytest.approx(8 / 44_100)
 
@@ -446,8 +451,10 @@ def test_subtypes(tmp_path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_clipping_is_done_and_told(tmp_path, suffix):
     audio = Audio(np.linspace(-2, 2, 4_800, dtype=np.float32)[None], 48_000)
-    with pytest.warns(ClippingWarning, match=r"2400 samples beyond full scale were clipped \(peak 2\.00\)"):
+    clipped = r"2400 samples beyond full scale were clipped \(peak 2\.00\)"
+    with pytest.warns(ClippingWarning, match=clipped) as warned:
         path = audio.save(tmp_path / f"loud{suffix}")
+    assert Path(warned[0].filename).name == "audio.py"
     if suffix in LOSSLESS:
         assert Audio.load(path).peak <= 1
         assert Audio.load(path).samples[0, -1] > 0.999

@@ -261,6 +261,14 @@ def test_the_end_of_a_command(capsys):
     assert shown.err == ""
 
 
+def test_peak_memory_is_this_process_alone():
+    held = b"x" * (300 << 20)
+    code = "from audiogen_core.cli import peak_memory; print(peak_memory())"
+    if sys.platform != "win32":
+        assert cli.peak_memory() > len(held)
+        assert int(subprocess.check_output([sys.executable, "-c", code])) < 200 << 20
+
+
 # -- checks of outputs -------------------------------------------------------------------------------
 
 

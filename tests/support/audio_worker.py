@@ -6,12 +6,12 @@ The decoder is C code: a fault in it must end this process, not the tests.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 import traceback
 
 from audiogen_core.audio import Audio, stream
+from audiogen_core.cli import peak_memory
 from audiogen_core.errors import AudioError
 
 
@@ -34,7 +34,7 @@ def load(path: str) -> dict[str, object]:
 def main() -> None:
     for line in sys.stdin:
         answer = load(json.loads(line))
-        answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        answer["memory"] = peak_memory()
         print(json.dumps(answer), flush=True)
 
 

@@ -68,7 +68,7 @@ class Audio:
             raise AudioError("the clip is empty: it has no samples")
         if not np.isfinite(samples).all():
             raise AudioError("samples must be finite, got NaN or infinity")
-        if samples.dtype != np.float32 or samples.flags.writeable or not samples.flags.c_contiguous:
+        if samples.dtype != np.float32 or _may_change(samples) or not samples.flags.c_contiguous:
             samples = np.array(samples, dtype=np.float32, order="C")
             samples.setflags(write=False)
         object.__setattr__(self, "samples", samples)
@@ -167,6 +167,12 @@ class Audio:
         if first >= self.samples.shape[1]:
             raise AudioError(f"cannot cut from {start} s on: the clip has {self.duration:.3f} s")
         return Audio(self.samples[:, first:last], self.sample_rate)
+
+
+def _may_change(samples: NDArray[Any]) -> bool:
+    """Whether somebody may still write to the array, or to the one it is a view of."""
+    owner = samples if samples.base is None else samples.base
+    return bool(samples.flags.writeable or getattr(getattr(owner, "flags", None), "writeable", True))
 
 
 def probe(path: str | Path) -> FileInfo:

@@ -160,7 +160,7 @@ class AudioWriter:
             warnings.warn(
                 f"{self._name}: {self.clipped} samples beyond full scale were clipped (peak {self.peak:.2f})",
                 ClippingWarning,
-                stacklevel=2,
+                stacklevel=4,  # the `with` statement
             )
 
     def _open(self, temporary: Path) -> Any:
