@@ -85,10 +85,9 @@ def run_script(name: str, *arguments: object) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=200).stdout.strip()
 
 
-def test_twenty_steps_make_a_file_that_the_package_loads(config, tmp_path):
+def test_twenty_steps_make_a_file_that_the_package_loads(recipe, config, tmp_path):
     checkpoint = run_script("train.py", "--config", config, "--out", tmp_path / "run")
-    path = Path(run_script("export.py", checkpoint, "-o", tmp_path / "codec.safetensors"))
-    codec = codecs.load(path)
+    codec = codecs.load(recipe.export.export(Path(checkpoint), tmp_path / "codec.safetensors"))
     assert (codec.info.codebooks, codec.info.codebook_size, codec.info.hop_length) == (2, 32, 320)
     piece = compose(1, seconds=1).audio
     assert codec.decode(codec.encode(piece)).samples.shape == piece.samples.shape
