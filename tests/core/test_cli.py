@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from audiogen_core import cli, present
 from audiogen_core.errors import AudiogenError, DownloadError, OptionError
+from support.commands import call
 
 PROGRAM = """
 import os, sys, time, warnings
@@ -94,10 +94,6 @@ def commands():
         cli.emit({"output": output, "model": model, "seed": cli.choose_seed(seed), "force": force}, json=json)
 
     return made
-
-
-def call(commands, *arguments):
-    return CliRunner().invoke(commands, list(arguments))
 
 
 def program(tmp_path: Path, *arguments: str, **options) -> subprocess.Popen:

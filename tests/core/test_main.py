@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from audiogen_core import codecs, coding, describe, doctor
 from audiogen_core.audio import Audio
@@ -18,6 +17,7 @@ from audiogen_core.codecs.catalog import CATALOG
 from audiogen_core.codes import Codes, Latents
 from audiogen_core.main import commands
 from audiogen_core.recipe import Recipe, hash_file
+from support.commands import call as commands_call
 from support.sounds import tone
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "encodec"
@@ -45,7 +45,7 @@ def codes(tmp_path, sound) -> Path:
 
 
 def call(*arguments, code: int = 0):
-    result = CliRunner().invoke(commands, [str(argument) for argument in arguments])
+    result = commands_call(commands, *arguments)
     assert result.exit_code == code, result.stderr
     return result
 

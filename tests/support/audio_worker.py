@@ -11,8 +11,8 @@ import time
 import traceback
 
 from audiogen_core.audio import Audio, stream
-from audiogen_core.cli import peak_memory
 from audiogen_core.errors import AudioError
+from audiogen_core.progress import peak_memory
 
 
 def load(path: str) -> dict[str, object]:

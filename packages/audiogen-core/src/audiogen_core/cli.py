@@ -23,11 +23,10 @@ import os
 import secrets
 import signal
 import sys
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -38,8 +37,31 @@ from typer.core import TyperGroup
 
 from audiogen_core import present
 from audiogen_core.errors import AudiogenError, OptionError
+from audiogen_core.progress import OnStep, bar, peak_memory
 
-OnStep = Callable[[float, float], None]
+__all__ = [
+    "DebugOption",
+    "DryRunOption",
+    "ForceOption",
+    "JsonOption",
+    "ModelOption",
+    "OfflineOption",
+    "OnStep",
+    "OutputOption",
+    "QuietOption",
+    "SeedOption",
+    "VerboseOption",
+    "app",
+    "choose_seed",
+    "detail",
+    "emit",
+    "finished",
+    "note",
+    "peak_memory",
+    "progress",
+    "require_new",
+    "run",
+]
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -180,13 +202,13 @@ def _leave(error: BaseException) -> NoReturn:
     if _state.debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr, flush=True)
         raise SystemExit(INTERRUPTED) from None
     if isinstance(error, BrokenPipeError):
         with suppress(OSError):  # nobody reads any more: let the last flush go nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    print(f"error: {_sentence(error)}", file=sys.stderr)
+    print(f"error: {_sentence(error)}", file=sys.stderr, flush=True)
     raise SystemExit(getattr(error, "exit_code", 1)) from None
 
 
@@ -245,42 +267,12 @@ def require_new(path: str | Path, force: bool = False) -> Path:
     return path
 
 
-@contextmanager
-def progress(label: str, *, unit: str = "steps", quiet: bool = False) -> Iterator[OnStep]:
-    """A bar on stderr with rate and time left: yields `on_step(done, total)`.
+def progress(label: str, *, unit: str = "steps", quiet: bool = False) -> AbstractContextManager[OnStep]:
+    """A bar on stderr with rate and time left: a context that gives `on_step(done, total)`.
 
     Nothing is shown when stderr is no terminal, or with --quiet. A total of 0 means it is not known.
     """
-    if quiet or _state.quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-    started = time.monotonic()
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, text="")
-
-        def on_step(done: float, total: float) -> None:
-            rate = done / max(time.monotonic() - started, 1e-9)
-            of = f"/{total:.6g}" if total else ""
-            bar.update(task, completed=done, total=total or None, text=f"{done:.6g}{of} {unit}, {rate:.3g}/s")
-
-        yield on_step
-
-
-def peak_memory() -> int | None:
-    """The most memory this process has held, in bytes; None where the system does not say."""
-    with suppress(OSError, ValueError, IndexError):  # Linux; its rusage counts the parent before exec, too
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return bar(label, unit=unit, shown=not (quiet or _state.quiet) and sys.stderr.isatty())
 
 
 def finished(
