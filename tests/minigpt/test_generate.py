@@ -319,7 +319,7 @@ def test_temperatures_of_their_own() -> None:
     turns = Sampler(Sampling(temperature=[0.0, 50.0], top_k=0), 2, 50, [0], cycle=True)
     drawn = torch.cat([turns.draw(logits[:, :1]) for _ in range(2 * BLOCK)])
     assert set(drawn[::2, 0].tolist()) == {7}
-    assert len(set(drawn[1::2, 0].tolist())) > 20
+    assert len(set(drawn[1::2, 0].tolist())) > 12
 
 
 def test_threads_are_given_back() -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 from audiogen_core.sampling import Sampling
 
 BLOCK = 32  # steps whose random numbers are drawn at once
-_TINY = 1e-30
 
 
 class Sampler:
@@ -65,13 +64,14 @@ class Sampler:
         return torch.where(self._greedy[rows, 0], logits.argmax(dim=-1), drawn)
 
     def _next_noise(self) -> Tensor | None:
+        """Numbers (B, Q, N) from an exponential distribution; -log of uniform ones is the fastest way."""
         at = self._step % BLOCK
         self._step += 1
         if not self._draws:
             return None
         if at == 0:
             for row, generator in zip(self._noise, self._generators, strict=True):
-                row.exponential_(generator=generator).clamp_min_(_TINY)
+                row.uniform_(generator=generator).log_().neg_()
         return self._noise[:, at]
 
 
@@ -81,7 +81,7 @@ def filtered(logits: Tensor, options: Sampling) -> Tensor:
     logits  (..., N), divided by the temperature
     """
     if 0 < options.top_k < logits.shape[-1]:
-        least = logits.topk(options.top_k, dim=-1).values[..., -1:]
+        least = logits.topk(options.top_k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
         logits = logits.masked_fill(logits < least, float("-inf"))
     chances = logits.softmax(dim=-1)
     if 0 < options.top_p < 1:
