@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio
+from audiogen_core.audio import Audio, ClippingWarning
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
+from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt.dataset import Dataset
 from audiogen_minigpt.generate import Generator
@@ -94,6 +96,13 @@ def decode(codec: Codec, codes: Ints) -> Audio:
     return codec.decode(Codes(codes.T.astype(np.int32), info.codebook_size, info.frame_rate, info.name))
 
 
+def save(audio: Audio, path: Path, recipe: Recipe | None = None) -> Path:
+    """Write a clip that is made to judge by: that some samples were clipped is not worth a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ClippingWarning)
+        return audio.save(path, recipe=recipe)
+
+
 def write_continuations(
     codec: Codec, made: Sequence[Continuation], folder: Path
 ) -> list[dict[str, Path | None]]:
@@ -109,8 +118,8 @@ def write_continuations(
         clips = {f"original: {entry.track}": original, "continuation of its first half": sound}
         files.append(
             {
-                "original": original.save(folder / f"original-{number}.wav"),
-                "sound": sound.save(folder / f"continuation-{number}.wav"),
+                "original": save(original, folder / f"original-{number}.wav"),
+                "sound": save(sound, folder / f"continuation-{number}.wav"),
                 "picture": draw_comparison(clips, folder / f"continuation-{number}.png"),
             }
         )
@@ -133,7 +142,7 @@ def write_clips(
         sampling = Sampling(seed=seed + row)
         audio = generator.generate(seconds, sampling=sampling)
         path = folder / f"sample-{row + 1}.wav"
-        audio.save(path, recipe=generator.recipe(seconds, sampling))
+        save(audio, path, generator.recipe(seconds, sampling))
         draw_spectrogram(audio, path.with_suffix(".png"))
         paths.append(path)
         if on_step:

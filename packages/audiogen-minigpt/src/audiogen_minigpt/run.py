@@ -137,9 +137,6 @@ def _sample(
     out: Path, step: int, codec: str, listener: _Listener, count: int = 3, seconds: float = 10.0
 ) -> bool:
     """Make clips from nothing, unless they are there already; returns whether they had to be made."""
-    from audiogen_minigpt.clips import write_clips
-    from audiogen_minigpt.generate import Generator
-
     stamp = out / SAMPLES / "made.json"
     made = {"step": step, "count": count, "seconds": seconds}
     try:
@@ -147,6 +144,9 @@ def _sample(
             return False
     except (OSError, ValueError):
         pass
+    from audiogen_minigpt.clips import write_clips
+    from audiogen_minigpt.generate import Generator
+
     on_step = listener.begin("sample")
     write_clips(Generator.load(out, codec=codec), stamp.parent, count=count, seconds=seconds, on_step=on_step)
     with atomic_path(stamp) as temporary:

@@ -39,7 +39,7 @@ class Samples:
         codec = self._ready(model)
         if codec is None:
             return None
-        from audiogen_minigpt.clips import continue_codes, decode
+        from audiogen_minigpt.clips import continue_codes, decode, save
 
         frames = max(2, round(self.config.sample_seconds * self.windows.frame_rate))
         opening = self.windows.opening(frames // 2)
@@ -50,7 +50,7 @@ class Samples:
         path = self.folder / f"step-{step:08d}.wav"
         try:
             self.folder.mkdir(exist_ok=True)
-            audio.save(path)
+            save(audio, path)
             draw_spectrogram(audio, path.with_suffix(".png"))
         except OSError as error:
             log.warning("%s: this sample could not be written (%s)", path, error.strerror)

@@ -66,8 +66,7 @@ class Session:
         if found:
             check_data(config.run, found.facts, config.data, self.windows.facts)
         self.trainer = Trainer(config, self.model_config, self.windows, ranks, device, dtype)
-        if found:
-            self.trainer.restore(found)
+        self.trainer.restore(found)
         self.saved_at = self.trainer.step if found else None
         self.folder: Path | None = found.path if found else None
         self.peak = peak_flops(device, dtype) * ranks.world
@@ -129,8 +128,7 @@ class Session:
         """
         config, trainer = self.config, self.trainer
         up, down = config.warmup, config.cooldown
-        asked = self._asked()
-        plan = read_plan(config.run, asked)
+        plan = read_plan(config.run, config.asked)
         if plan is None and config.steps is not None:
             plan = Plan.of(config.steps, up, down)
         elif plan is None:
@@ -140,17 +138,14 @@ class Session:
             steps = self.ranks.broadcast(torch.tensor([more.steps], device=trainer.device))
             plan = Plan.of(trainer.step + int(steps), up, down)
         if self.ranks.first:
-            write_plan(config.run, asked, plan)
+            write_plan(config.run, config.asked, plan)
         return plan
 
-    def _asked(self) -> dict[str, Any]:
-        """What the plan follows from."""
-        config = self.config
-        shares = {"warmup": config.warmup, "cooldown": config.cooldown}
-        return {"steps": config.steps, "seconds": config.budget, **shares}
-
     def _interval(self, given: int) -> int:
-        return given or max(1, min(1000, self.trainer.plan.steps // 10))
+        """Steps between evaluations: a tenth of the run, but no more than one for each minute of a budget."""
+        config = self.config
+        parts = 10 if config.steps is not None else min(10, max(2, round((config.budget or 0.0) / 60)))
+        return given or max(1, min(1000, self.trainer.plan.steps // parts))
 
     def _tick(self) -> None:
         """Bring the time spent up to date."""
@@ -179,7 +174,7 @@ class Session:
         trainer.plan = plan.cool_from(trainer.step, max(1, round(trainer.step * share)))
         self._note(f"slower than planned: the cool-down begins early, {trainer.plan.steps} steps in all")
         if self.ranks.first:
-            write_plan(self.config.run, self._asked(), trainer.plan)
+            write_plan(self.config.run, self.config.asked, trainer.plan)
 
     def _record(self) -> None:
         trainer, config, windows = self.trainer, self.config, self.windows

@@ -108,6 +108,16 @@ class TrainConfig:
         """The time budget in seconds, or None where a number of steps is given."""
         return None if self.steps is not None else self.seconds or 600.0
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a run's plan follows from."""
+        return {
+            "steps": self.steps,
+            "seconds": self.budget,
+            "warmup": self.warmup,
+            "cooldown": self.cooldown,
+        }
+
     def learning_rate(self, model: ModelConfig) -> float:
         """The full learning rate: the one given, or 2e-3 at a width of 256, less for wider models."""
         return self.lr or min(3e-3, 2e-3 * math.sqrt(256 / model.width))

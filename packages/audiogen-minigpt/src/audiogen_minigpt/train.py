@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_minigpt import checkpoint
+from audiogen_minigpt.facts import check_data, read_facts
 from audiogen_minigpt.lock import lock
-from audiogen_minigpt.settings import TrainConfig, load_config
+from audiogen_minigpt.schedule import read_plan
+from audiogen_minigpt.settings import TrainConfig, check_resumable, load_config
 
 if TYPE_CHECKING:
     from audiogen_minigpt.ranks import Ranks
@@ -66,6 +68,10 @@ def train(
     Raises OptionError for settings that do not fit the data or the run, CodesError for damaged data,
     ModelError for damaged checkpoints, Diverged, and DiskFull when the last checkpoint cannot be written.
     """
+    if resume:
+        done = finished(config)
+        if done is not None:
+            return done
     import torch
 
     from audiogen_minigpt.device import choose_device, choose_dtype
@@ -91,6 +97,30 @@ def train(
             signal=stop.signal,
             ran=session.trainer.step - began_at,
         )
+
+
+def finished(config: TrainConfig) -> TrainResult | None:
+    """How the run in `config.run` ended, when it has done all that is asked of it; else None.
+
+    Raises OptionError for settings that do not fit the run or the data.
+    """
+    before, plan = load_config(config.run), read_plan(config.run, config.asked)
+    found = checkpoint.newest(config.run) if before and plan else None
+    if before is None or plan is None or found is None or found.step < plan.steps:
+        return None
+    check_resumable(before, config if config.model else replace(config, model=before.model))
+    check_data(config.run, found.facts, config.data, read_facts(config.data))
+    progress = found.state["progress"]
+    return TrainResult(
+        run=Path(config.run),
+        step=found.step,
+        steps=plan.steps,
+        loss=progress["last_loss"],
+        best_step=progress["best_step"],
+        checkpoint=found.path,
+        signal=None,
+        ran=0,
+    )
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class Trainer:
         self.plan = Plan(1, 0, 0)
         self.step = 0
         self.progress = Progress()
-        self.restore(None)
+        self._clear()
 
     def restore(self, found: checkpoint.Checkpoint | None) -> None:
         """Continue from a checkpoint, or from weights drawn from the seed."""
