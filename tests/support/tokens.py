@@ -42,7 +42,9 @@ def write_tokens(
     for index in range(train + val):
         codes = melody(index % max(1, train), frames, codebooks, size)
         split = "train" if index < train else "val"
-        parts.append((Track(f"{index}.wav", frames, None, split, 0.0, f"{index:040x}", checksum(codes)), codes))
+        parts.append(
+            (Track(f"{index}.wav", frames, None, split, 0.0, f"{index:040x}", checksum(codes)), codes)
+        )
     write_shard(folder, 0, parts[: len(parts) // 2])
     write_shard(folder, 1, parts[len(parts) // 2 :])
     write_report(folder, [])

@@ -32,7 +32,7 @@ def embed(tracks: Sequence[NDArray[np.int64]], vectors: NDArray[np.float32], fra
         for start in range(0, len(latents) - size + 1, size):
             part = latents[start : start + size]
             rows.append(np.concatenate([part.mean(axis=0), part.std(axis=0)]))
-    return np.array(rows).reshape(len(rows), -1)
+    return np.array(rows).reshape(len(rows), 2 * vectors.shape[2])
 
 
 def kernel_distance(one: Floats, other: Floats) -> float | None:

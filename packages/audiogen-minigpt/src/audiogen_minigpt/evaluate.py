@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +52,16 @@ class Evaluation:
     split: str
     windows: int
     loss: float
-    codebook_losses: Sequence[float]
+    codebook_losses: list[float]
     bits_per_second: float
     unigram_bits: float
     bigram_bits: float
-    entropy: Sequence[float] = ()
-    entropy_original: Sequence[float] = ()
-    quoted: Sequence[float] = ()
-    quoted_original: Sequence[float] = ()
+    entropy: list[float] = field(default_factory=list)
+    entropy_original: list[float] = field(default_factory=list)
+    quoted: list[float] = field(default_factory=list)
+    quoted_original: list[float] = field(default_factory=list)
     distance: float | None = None
-    continuations: Sequence[dict[str, Any]] = ()
+    continuations: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""

@@ -66,10 +66,9 @@ class FrameConfig:
         return config
 
     def _check(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if type(value) is not type(field.default) or not 0 < value < 1 << 20:
-                raise ValueError(f"{field.name} is {value!r}")
+        for name, value in asdict(self).items():
+            if type(value) is not type(getattr(FrameConfig, name)) or not 0 < value < 1 << 20:
+                raise ValueError(f"{name} is {value!r}")
         if self.window % self.hop_length or self.window // self.hop_length % 2:
             raise ValueError("the window is not an even number of hops")
         if self.kernel % 2 == 0:

@@ -64,7 +64,7 @@ def _write_captions(path: Path, lines: Sequence[str]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
-        raise AudioError(f"{path}: cannot be written ({error.strerror}); make room or change rights") from error
+        raise AudioError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _prepare(folder: Path, force: bool) -> Path:

@@ -1,0 +1,129 @@
+"""From a folder of audio to a page, stage by stage, each of which is done once."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from audiogen_core.audio import Audio
+from audiogen_core.recipe import Recipe
+from audiogen_minigpt.encode import NoUsableAudio
+from audiogen_minigpt.report import Clip, Section, write_report
+from audiogen_minigpt.run import RunReport, run
+from audiogen_minigpt.settings import Settings
+
+CODEC = Path(__file__).parents[1] / "fixtures" / "encodec" / "24k"
+SMALL = Settings(
+    {"steps": 4, "batch": 2, "sample_seconds": 0.5, "eval_every": 2},
+    {"layers": 1, "heads": 2, "width": 16, "context": 48, "codebooks": 2},
+)
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    folder = tmp_path / "my <music> é"
+    folder.mkdir()
+    for index in range(3):
+        rng = np.random.default_rng(index)
+        sound = rng.uniform(-0.3, 0.3, (1, 24000 * 2)).astype(np.float32)
+        Audio(sound, 24000).save(folder / f"{index} & more.wav")
+    return folder
+
+
+def _run(music: Path, out: Path, **options: Any) -> RunReport:
+    return run(music, out, **{"settings": SMALL, "codec": str(CODEC), "workers": 1, **options})
+
+
+class _Links(HTMLParser):
+    """The sounds a page links to, and how many pictures it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sounds: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        if tag == "audio":
+            self.sounds.append(unquote(facts["src"] or ""))
+        if tag == "img":
+            assert (facts["src"] or "").startswith("data:image/png;base64,")
+            self.pictures += 1
+
+
+def test_every_stage_once(music: Path, tmp_path: Path) -> None:
+    out, stages = tmp_path / "run1", []
+    first = _run(music, out, on_stage=lambda stage: stages.append(stage))
+    assert first.done == ("encode", "train", "judge", "sample", "report")
+    assert stages == ["encode", "train", "judge", "sample"]
+    assert (first.step, first.signal, first.page) == (4, None, out / "report.html")
+    links = _Links()
+    links.feed((out / "report.html").read_text(encoding="utf-8"))
+    assert links.sounds[:3] == ["free/sample-1.wav", "free/sample-2.wav", "free/sample-3.wav"]
+    assert len(links.sounds) == 5 and links.pictures == 5
+    for sound in links.sounds:
+        assert (out / sound).is_file()
+    recipe = Recipe.read(out / "free" / "sample-2.wav")
+    assert recipe.seed == 1 and recipe.revision == "step-00000004"
+    assert json.loads((out / "eval.json").read_text())["step"] == 4
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != "report.jsonl"}
+    again = _run(music, out, settings=None, codec=None)  # what it was begun with is remembered
+    assert again.done == () and again.page == out / "report.html"
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != "report.jsonl"}
+    same = {path for path in before if before[path] == after[path]}
+    assert {path.name for path in set(before) - same} <= {"meta.json", "plan.json"}
+
+
+def test_stopped_and_gone_on_with(music: Path, tmp_path: Path) -> None:
+    def stop_in_training(stage: str) -> Callable[[int, int], None] | None:
+        def on_step(done: int, total: int) -> None:
+            if done == 2:
+                signal.raise_signal(signal.SIGINT)
+
+        return on_step if stage == "train" else None
+
+    out = tmp_path / "run1"
+    first = _run(music, out, on_stage=stop_in_training)
+    assert first.signal == signal.SIGINT and first.done == ("encode", "train") and first.page is None
+    second = _run(music, out)
+    assert second.done == ("train", "judge", "sample", "report") and second.step == 4
+
+
+def test_longer_training_makes_new_sounds(music: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run1"
+    _run(music, out)
+    longer = run(music, out, settings=Settings({"steps": 6}), workers=1)
+    assert longer.step == 6 and longer.done == ("train", "judge", "sample", "report")
+    assert Recipe.read(out / "free" / "sample-1.wav").revision == "step-00000006"
+    in_time = run(music, out, time=0.01, workers=1)
+    assert in_time.step > 6
+
+
+def test_folder_without_usable_audio(tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    (folder / "noise.wav").write_bytes(b"no sound at all")
+    with pytest.raises(NoUsableAudio) as caught:
+        _run(folder, tmp_path / "run1")
+    assert caught.value.exit_code == 3
+
+
+def test_page_escapes_what_it_shows(tmp_path: Path) -> None:
+    sound = tmp_path / "a b" / "<x>\udcff.wav"
+    clip = Clip("<script>", sound, tmp_path / "missing.png")
+    section = Section("T & C", "a < b", [("h", "i"), ("<k>", None), ("n", 12345), ("x", 0.5)], clips=[clip])
+    path = write_report(tmp_path, 'a "<title>"', {"k\udcff": True}, [section])
+    page = path.read_text(encoding="utf-8")
+    assert "<script>" not in page and "&lt;script&gt;" in page and "12,345" in page
+    links = _Links()
+    links.feed(page)
+    assert links.pictures == 0
+    assert links.sounds == [unquote("a%20b/%3Cx%3E%FF.wav")]
