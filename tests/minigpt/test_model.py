@@ -97,8 +97,8 @@ def test_the_initial_weights_are_those_of_gpt2() -> None:
     assert model.parameter_count() == pytest.approx(5.53e6, rel=0.002)
     scale = 0.02 / math.sqrt(2 * 6)
     for block in model.blocks:
-        assert float(block.attn.c_attn.weight.std()) == pytest.approx(0.02, rel=0.02)
-        assert float(block.mlp.c_proj.weight.std()) == pytest.approx(scale, rel=0.02)
+        assert block.attn.c_attn.weight.std().item() == pytest.approx(0.02, rel=0.02)
+        assert block.mlp.c_proj.weight.std().item() == pytest.approx(scale, rel=0.02)
     assert model.head_weight.data_ptr() == model.wte.weight.data_ptr()
 
 
