@@ -206,15 +206,16 @@ class GraphDecoder(BatchDecoder):
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Record a step. It writes only where the next real step writes too."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                super()._forward(self._tokens)
-        torch.cuda.current_stream().wait_stream(side)
         self._graph = graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._out = super()._forward(self._tokens)
+        with torch.cuda.device(self._all.device):
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    super()._forward(self._tokens)
+            torch.cuda.current_stream().wait_stream(side)
+            with torch.cuda.graph(graph):
+                self._out = super()._forward(self._tokens)
         return graph
 
 
