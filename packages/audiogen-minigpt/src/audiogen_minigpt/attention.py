@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLOCK = 128
-GROUP = 8  # heads per product: their block of scores stays in the cache
+GROUP = 16  # heads per product: their block of scores stays in the cache
 KEPT_LIMIT = 2**26  # probabilities kept of one layer at most, in numbers; beyond it the fused kernel is used
 
 
