@@ -97,7 +97,7 @@ def opus_rows(clips: list[Clip]) -> list[Row]:
     rows = []
     for kbps in OPUS_KBPS:
         low, high = 0.0, 1.0  # the compression level: 1 is the smallest file
-        for _ in range(6):
+        for _ in range(10):
             level = (low + high) / 2
             low, high = (level, high) if _opus_rate(level, clips[::4]) > kbps else (low, level)
         row = score("Opus", _opus_rate(high, clips), clips, partial(_opus, high))
