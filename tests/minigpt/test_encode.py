@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from itertools import pairwise
+import errno
+import multiprocessing
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from audiogen_core import Audio, codecs
-from audiogen_core.errors import AudioError, CodesError, OptionError
+from audiogen_core.errors import CodesError, MissingDependency, OptionError
+from audiogen_minigpt import engines, plan
 from audiogen_minigpt.dataset import Dataset
 from audiogen_minigpt.encode import NoUsableAudio, encode
-from audiogen_minigpt.prepare import Options, shorten_silence
-from audiogen_minigpt.shards import Meta, read_shards, verify
+from audiogen_minigpt.errors import DiskFull
+from audiogen_minigpt.prepare import Options
+from audiogen_minigpt.shards import read_report, read_shards, verify
+from support.kills import contents
+from support.noise_files import CODEC, noise, noise_files, shard_files
 
-CODEC = Path(__file__).parents[1] / "fixtures" / "encodec" / "24k"
-
-
-def noise(seconds: float, seed: int, rate: int = 24000, channels: int = 1) -> Audio:
-    rng = np.random.default_rng(seed)
-    return Audio(rng.uniform(-0.3, 0.3, (channels, int(seconds * rate))).astype(np.float32), rate)
+posix = pytest.mark.skipif(sys.platform == "win32", reason="names, signals and pipes of POSIX")
 
 
 @pytest.fixture
@@ -34,29 +37,29 @@ def folder(tmp_path) -> Path:
     return root
 
 
-def files(data: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(data.glob("shard-*"))}
-
-
 def test_every_engine_and_number_of_workers_gives_the_same_bytes(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 2)
     inline = encode(folder, tmp_path / "a", codec=codecs.load(CODEC))
     assert (inline.tracks, inline.encoded) == (6, 3)
     encode(folder, tmp_path / "b", codec=CODEC, workers=2)
-    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert shard_files(tmp_path / "a") == shard_files(tmp_path / "b")
     assert verify(tmp_path / "a") == sum(shard.frames for shard in read_shards(tmp_path / "a"))
 
 
-def test_ray_gives_the_same_bytes(folder, tmp_path, monkeypatch):
+def test_ray_gives_the_same_bytes_and_errors_as_they_are(folder, tmp_path, monkeypatch):
     import ray
 
     monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 3)
     encode(folder, tmp_path / "a", codec=CODEC, workers=1)
     try:
         encode(folder, tmp_path / "b", codec=CODEC, engine="ray", workers=1)
+        entries = tuple(plan.read_plan(tmp_path / "b")[0])
+        job = engines.Job(folder, tmp_path / "b", 0, entries, str(CODEC), "00000000", "numpy", Options())
+        with pytest.raises(CodesError, match="is another codec on"):
+            list(engines.run_jobs([job], codecs.load(CODEC), "ray", 1, by_value=False))
     finally:
         ray.shutdown()
-    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert shard_files(tmp_path / "a") == shard_files(tmp_path / "b")
 
 
 def test_the_codes_are_those_of_the_codec(folder, tmp_path):
@@ -72,125 +75,114 @@ def test_the_codes_are_those_of_the_codec(folder, tmp_path):
 
 def test_a_rerun_does_nothing_and_new_files_go_into_new_shards(folder, tmp_path):
     first = encode(folder, tmp_path / "data", codec=CODEC, workers=1)
-    before = files(tmp_path / "data")
+    before = shard_files(tmp_path / "data")
     assert encode(folder, tmp_path / "data", codec=CODEC, workers=1).encoded == 0
     noise(1.0, 77).save(folder / "0-new.wav")
     after = encode(folder, tmp_path / "data", codec=CODEC, workers=1)
     assert (after.encoded, after.tracks) == (1, first.tracks + 1)
-    assert before.items() <= files(tmp_path / "data").items()
+    assert before.items() <= shard_files(tmp_path / "data").items()
 
 
 def test_bad_files_are_reported_with_a_reason(folder, tmp_path):
+    content = (folder / "0.wav").read_bytes()
     (folder / "text.wav").write_text("not audio at all")
     (folder / "empty.mp3").write_bytes(b"")
-    header = (folder / "0.wav").read_bytes()
-    (folder / "header.wav").write_bytes(header[:44])
-    (folder / "again.wav").write_bytes(header)
+    (folder / "header.wav").write_bytes(content[:44])
+    (folder / "cut.wav").write_bytes(content[:-1000])
+    (folder / "again.wav").write_bytes(content)
+    (folder / "song.m4a").write_bytes(content)
+    (folder / "gone.wav").symlink_to(tmp_path / "nowhere")
     noise(0.1, 5).save(folder / "short.wav")
+    Audio(np.zeros((1, 99_000), np.float32), 24000).save(folder / "silent.wav")
+    damaged = bytearray((folder / "album" / "stereo é\n.flac").read_bytes())
+    damaged[3000:3400] = bytes(400)
+    (folder / "damaged.flac").write_bytes(damaged)
+    soundfile.write(folder / "nan.wav", np.full(24000, np.nan), 24000, subtype="FLOAT")
+    soundfile.write(folder / "nothing.wav", np.zeros(0), 24000)
     report = encode(folder, tmp_path / "data", codec=CODEC, workers=1)
-    reasons = {skip.path: skip.reason for skip in report.skips}
-    assert reasons == {
+    assert report.tracks == 6
+    assert {skip.path: skip.reason for skip in report.skips} == {
         "again.wav": "duplicate",
-        "text.wav": "unreadable",
-        "empty.mp3": "unreadable",
-        "header.wav": "unreadable",
+        "cut.wav": "damaged",
+        "damaged.flac": "damaged",
+        "empty.mp3": "empty",
+        "gone.wav": "unreadable",
+        "header.wav": "damaged",
+        "nan.wav": "non_finite",
+        "nothing.wav": "empty",
         "short.wav": "too_short",
+        "silent.wav": "silent",
+        "song.m4a": "format",
+        "text.wav": "not_audio",
     }
-    lines = (tmp_path / "data" / "report.jsonl").read_text().splitlines()
-    assert {json.loads(line)["path"] for line in lines} == set(reasons)
-    assert all(skip.message for skip in report.skips)
+    assert read_report(tmp_path / "data") == list(report.skips)
+    assert all(skip.message and str(folder) not in skip.message for skip in report.skips)
+
+
+def test_the_same_sound_in_another_format_is_left_out(folder, tmp_path):
+    Audio.load(folder / "0.wav").save(folder / "z.flac")
+    report = encode(folder, tmp_path / "data", codec=CODEC, workers=1)
+    assert report.tracks == 6
+    assert [(skip.path, skip.reason, skip.message) for skip in report.skips] == [
+        ("z.flac", "duplicate", "the same sound as 0.wav")
+    ]
 
 
 def test_a_folder_without_usable_audio_is_an_error_of_its_own(tmp_path):
     (tmp_path / "audio").mkdir()
-    with pytest.raises(AudioError, match="no audio files"):
+    with pytest.raises(NoUsableAudio, match="no audio files"):
         encode(tmp_path / "audio", tmp_path / "data", codec=CODEC)
+    assert not (tmp_path / "data").exists()
     (tmp_path / "audio" / "x.wav").write_text("nothing")
-    with pytest.raises(NoUsableAudio, match="none of its 1"):
+    with pytest.raises(NoUsableAudio, match=r"1 were left out, the first of them x\.wav"):
         encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1)
 
 
 def test_the_last_tenth_of_a_single_file_is_held_out(tmp_path):
     (tmp_path / "audio").mkdir()
     noise(4.0, 1).save(tmp_path / "audio" / "one.wav")
-    encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1)
+    report = encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1)
+    assert (report.tails, report.seconds, report.val_seconds) == (1, 4.0, 0.4)
     train, held = (Dataset.open(tmp_path / "data", split=split) for split in ("train", "val"))
     assert (train.frames, held.frames) == (270, 30)
 
 
-def test_something_is_held_out_of_a_small_folder(folder, tmp_path):
-    encode(folder, tmp_path / "data", codec=CODEC, workers=1, val_permille=1)
-    assert len(Dataset.open(tmp_path / "data", split="val").tracks) == 1
-
-
-def test_files_of_one_parent_stay_together(tmp_path):
-    for index in range(12):
-        parent = tmp_path / "audio" / f"album{index % 4}"
-        parent.mkdir(parents=True, exist_ok=True)
-        noise(0.6, index).save(parent / f"{index}.wav")
-    encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1, split_by="parent", val_permille=300)
-    splits: dict[str, set[str]] = {}
-    for shard in read_shards(tmp_path / "data"):
-        for track in shard.tracks:
-            splits.setdefault(str(Path(track.path).parent), set()).add(track.split)
-    assert all(len(found) == 1 for found in splits.values())
-    assert {"train", "val"} == set().union(*splits.values())
-
-
-def test_channels_can_be_tracks_of_their_own(folder, tmp_path):
-    encode(folder, tmp_path / "data", codec=CODEC, workers=1, options=Options(stereo="split"))
-    tracks = [track for shard in read_shards(tmp_path / "data") for track in shard.tracks]
-    stereo = [track for track in tracks if "stereo" in track.path]
-    assert [track.channel for track in stereo] == [0, 1]
-    assert stereo[0].crc32 != stereo[1].crc32
-    assert stereo[0].split == stereo[1].split
-
-
-@pytest.mark.parametrize(("level", "expected"), [("peak", -1.0), ("rms", -20.0)])
-def test_levels_are_brought_to_the_same(tmp_path, level, expected):
-    (tmp_path / "audio").mkdir()
-    noise(1.0, 1).save(tmp_path / "audio" / "one.wav")
-    encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1, options=Options(level=level))
-    audio = Audio.load(tmp_path / "audio" / "one.wav")
-    measure = audio.peak if level == "peak" else audio.rms
-    track = read_shards(tmp_path / "data")[0].tracks[0]
-    assert 20 * np.log10(measure) + track.gain_db == pytest.approx(expected, abs=0.01)
-
-
-@pytest.mark.parametrize("sizes", [[1000], [7, 1300], [1, 2, 3]])
-def test_long_silence_is_cut_on_the_grid(sizes):
-    rng = np.random.default_rng(0)
-    x = rng.uniform(0.1, 0.5, (1, 4000)).astype(np.float32)
-    x[:, 500:2500] = 0.0
-    bounds = [0]
-    while bounds[-1] < x.shape[1]:
-        bounds.append(bounds[-1] + sizes[len(bounds) % len(sizes)])
-    blocks = [x[:, a:b] for a, b in pairwise(bounds)]
-    made = np.concatenate(list(shorten_silence(blocks, 100, 5)), axis=1)
-    np.testing.assert_array_equal(made, np.concatenate([x[:, :1000], x[:, 2500:]], axis=1))
-    kept = np.concatenate(list(shorten_silence(blocks, 100, None)), axis=1)
-    np.testing.assert_array_equal(kept, x)
-
-
 def test_other_settings_for_the_same_folder_are_refused(folder, tmp_path):
     encode(folder, tmp_path / "data", codec=CODEC, workers=1)
-    with pytest.raises(OptionError, match="codebooks 8, asked for 4"):
-        encode(folder, tmp_path / "data", codec=CODEC, workers=1, options=Options(codebooks=4))
+    before = contents(tmp_path / "data")
+    for settings, message in (
+        ({"options": Options(codebooks=4)}, "codebooks 8, asked for 4"),
+        ({"options": Options(level="peak")}, "level none, asked for peak"),
+        ({"val_permille": 100}, "val_permille 50, asked for 100"),
+        ({"split_by": "parent"}, "split_by file, asked for parent"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            encode(folder, tmp_path / "data", codec=CODEC, workers=1, **settings)
+    assert contents(tmp_path / "data") == before
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"engine": "spark"}, "engine"),
+        ({"engine": "ray", "codec": "loaded"}, "name or path"),
         ({"workers": 0}, "workers"),
         ({"val_permille": 1000}, "val_permille"),
         ({"split_by": "album"}, "split_by"),
         ({"options": Options(codebooks=99)}, "99"),
     ],
 )
-def test_impossible_options_are_refused(folder, tmp_path, settings, message):
+def test_impossible_options_are_refused_before_anything_is_written(folder, tmp_path, settings, message):
+    codec = codecs.load(CODEC) if settings.pop("codec", "") else CODEC
     with pytest.raises(OptionError, match=message):
-        encode(folder, tmp_path / "data", codec=CODEC, **settings)
+        encode(folder, tmp_path / "data", codec=codec, **settings)
+    assert not (tmp_path / "data").exists()
+
+
+def test_ray_that_is_not_installed_is_named_with_the_install_line(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match=r"audiogen-minigpt\[ray\]"):
+        encode(folder, tmp_path / "data", codec=CODEC, engine="ray")
 
 
 def test_an_output_that_is_a_file_is_refused(folder, tmp_path):
@@ -200,52 +192,90 @@ def test_an_output_that_is_a_file_is_refused(folder, tmp_path):
     assert (tmp_path / "data").read_text() == "mine"
 
 
-class TestDamage:
-    @pytest.fixture
-    def data(self, folder, tmp_path) -> Path:
+def test_the_folder_of_audio_is_no_output(folder):
+    with pytest.raises(OptionError, match="the folder of audio itself"):
+        encode(folder, folder / "album" / "..", codec=CODEC)
+
+
+def test_shards_without_a_description_are_not_touched(folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shard-00000.jsonl").write_text("")
+    with pytest.raises(CodesError, match=r"no meta\.json"):
+        encode(folder, tmp_path / "data", codec=CODEC)
+
+
+def test_two_runs_never_write_one_folder(folder, tmp_path):
+    refused = []
+
+    def on_step(done: int, total: int) -> None:
+        with pytest.raises(OptionError, match="in use by process") as caught:
+            encode(folder, tmp_path / "data", codec=CODEC, workers=1)
+        refused.append(caught.value)
+
+    encode(folder, tmp_path / "data", codec=CODEC, workers=1, on_step=on_step)
+    assert refused
+    assert encode(folder, tmp_path / "data", codec=CODEC, workers=1).encoded == 0
+
+
+def test_a_full_disk_keeps_what_is_done(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "_SHARD_FILES", 2)
+    left = [3]
+    write = engines.write_shard
+
+    def full(*args) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*args)
+
+    monkeypatch.setattr(engines, "write_shard", full)
+    with pytest.raises(DiskFull, match="what is done stays"):
         encode(folder, tmp_path / "data", codec=CODEC, workers=1)
-        return tmp_path / "data"
+    assert encode(folder, tmp_path / "data", codec=CODEC, workers=1).encoded == 1
 
-    def test_a_shard_one_byte_short_is_named(self, data):
-        path = data / "shard-00000.u16"
-        path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(CodesError, match=r"shard-00000\.u16: 1 byte\(s\) short"):
-            Dataset.open(data)
 
-    def test_a_missing_shard_is_named(self, data):
-        (data / "shard-00000.u16").unlink()
-        with pytest.raises(CodesError, match=r"shard-00000\.u16: the shard's codes are missing"):
-            Dataset.open(data)
+def test_an_output_that_cannot_be_made_is_an_error_of_ours(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CodesError, match="choose an output that can be written"):
+        encode(folder, tmp_path / "file" / "data", codec=CODEC)
 
-    def test_codes_beyond_the_codebook_are_named(self, data):
-        path = data / "shard-00000.u16"
-        path.write_bytes(b"\xff\xff" + path.read_bytes()[2:])
-        with pytest.raises(CodesError, match="beyond the codebook"):
-            verify(data)
-        opened = Dataset.open(data, split=read_shards(data)[0].tracks[0].split)
-        with pytest.raises(CodesError, match="beyond the codebook"):
-            opened.read(0, 50)
 
-    def test_a_changed_byte_is_found(self, data):
-        path = data / "shard-00000.u16"
-        content = bytearray(path.read_bytes())
-        content[100] ^= 1
-        path.write_bytes(content)
-        with pytest.raises(CodesError, match="have changed"):
-            verify(data)
+@posix
+def test_a_worker_that_dies_is_told_and_what_is_done_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "_SHARD_FILES", 1)
+    noise_files(tmp_path / "audio", 12, 6.0)
 
-    def test_a_truncated_index_is_named(self, data):
-        path = data / "shard-00000.jsonl"
-        path.write_text(path.read_text()[:-20])
-        with pytest.raises(CodesError, match=r"shard-00000\.jsonl: the index is damaged"):
-            Dataset.open(data)
+    def on_step(done: int, total: int) -> None:
+        if done == 2:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
-    def test_meta_of_a_newer_version_is_refused(self, data):
-        table = json.loads((data / "meta.json").read_text()) | {"format_version": 99}
-        (data / "meta.json").write_text(json.dumps(table))
-        with pytest.raises(CodesError, match="99"):
-            Meta.load(data)
+    with pytest.raises(engines.WorkerDied, match="fewer workers"):
+        encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=2, on_step=on_step)
+    assert 2 <= len(read_shards(tmp_path / "data")) < 12
+    report = encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1)
+    assert report.tracks == 12
 
-    def test_a_folder_that_is_none_says_how_to_make_one(self, tmp_path):
-        with pytest.raises(CodesError, match="audiogen-minigpt encode"):
-            Meta.load(tmp_path)
+
+@posix
+def test_names_of_any_bytes_and_pipes(tmp_path):
+    names = ["é ü.wav", "new\nline.wav", os.fsdecode(b"\xff\xfe.wav")]
+    (tmp_path / "audio").mkdir()
+    for index, name in enumerate(names):
+        noise(0.6, index).save(tmp_path / "audio" / "x.wav")
+        (tmp_path / "audio" / "x.wav").rename(tmp_path / "audio" / name)
+    os.mkfifo(tmp_path / "audio" / "pipe.wav")
+    report = encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1)
+    assert [(skip.path, skip.reason) for skip in report.skips] == [("pipe.wav", "unreadable")]
+    tracks = {track.path for shard in read_shards(tmp_path / "data") for track in shard.tracks}
+    assert tracks == set(names)
+    assert encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1).encoded == 0
+
+
+def test_where_the_folder_lies_leaves_no_trace(folder, tmp_path, monkeypatch):
+    (folder / "text.wav").write_text("not audio at all")
+    encode(folder, tmp_path / "a", codec=CODEC, workers=1)
+    (tmp_path / "elsewhere").mkdir()
+    folder.rename(tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    encode("moved", "b", codec=CODEC, workers=1)
+    assert contents(tmp_path / "a") == contents(tmp_path / "elsewhere" / "b")

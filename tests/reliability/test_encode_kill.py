@@ -1,52 +1,84 @@
-"""encode, killed at random moments: what is finished is what an undisturbed run makes."""
+"""encode, killed: what is there at the end is what an undisturbed run makes, to the byte."""
 
 from __future__ import annotations
 
+import random
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from audiogen_core import Audio
 from audiogen_minigpt.encode import encode
-from audiogen_minigpt.shards import verify
-from support.kills import contents, run_with_kills
+from audiogen_minigpt.shards import read_shards, verify
+from support.kills import KILLED, contents, encode_killed_after, encode_killed_at_sync, wait_until_gone
+from support.noise_files import CODEC, noise_files
 
-CODEC = Path(__file__).parents[1] / "fixtures" / "encodec" / "24k"
-
-PROGRAM = """
-import sys
-from audiogen_minigpt import encode as module, plan
-plan._SHARD_FILES = 2
-if __name__ == "__main__":
-    module.encode(sys.argv[1], sys.argv[2], codec=sys.argv[3], workers=1)
-"""
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
-def check(tmp_path: Path, monkeypatch, kills: int, files: int) -> int:
+def few_files_per_shard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: int, seconds: float) -> Path:
+    """A folder of audio whose files go into shards two by two; a killed run goes on by the plan it finds."""
     monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 2)
-    folder = tmp_path / "audio"
-    folder.mkdir()
-    for index in range(files):
-        rng = np.random.default_rng(index)
-        Audio(rng.uniform(-0.3, 0.3, (1, 24000 * 4)).astype(np.float32), 24000).save(folder / f"{index}.wav")
+    return noise_files(tmp_path / "audio", files, seconds)
+
+
+def planned(folder: Path, data: Path) -> Path:
+    """A folder of codes with a plan and nothing done."""
+    encode(folder, data, codec=CODEC, workers=1)
+    for path in [*data.glob("shard-*"), data / "report.jsonl"]:
+        path.unlink()
+    return data
+
+
+def check_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int) -> None:
+    folder = few_files_per_shard(monkeypatch, tmp_path, 16 * kills, 2.0)
     encode(folder, tmp_path / "undisturbed", codec=CODEC, workers=1)
-    struck = run_with_kills(
-        PROGRAM, str(folder), str(tmp_path / "killed"), str(CODEC), kills=kills, longest=1.2
-    )
-    finished = contents(tmp_path / "undisturbed", "*.*")
-    assert len(finished) == files + 3
-    assert contents(tmp_path / "killed", "[!.]*.*") == finished
-    assert verify(tmp_path / "killed") == files * 300
-    return struck
+    data = planned(folder, tmp_path / "killed")
+    rng = random.Random(0)
+    for _ in range(kills):
+        before = len(read_shards(data))
+        assert encode_killed_after(folder, data, rng.randrange(2), rng.uniform(0, 0.03)) == KILLED
+        assert before <= len(read_shards(data))
+    report = encode(folder, data, codec=CODEC, workers=1)
+    assert report.encoded > 0
+    assert contents(data) == contents(tmp_path / "undisturbed")
+    assert verify(data) > 0
 
 
-@pytest.mark.timeout(300)
 def test_three_kills(tmp_path, monkeypatch):
-    assert check(tmp_path, monkeypatch, kills=3, files=24) >= 1
+    check_kills(tmp_path, monkeypatch, 3)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_twenty_kills(tmp_path, monkeypatch):
-    assert check(tmp_path, monkeypatch, kills=20, files=160) >= 20
+    check_kills(tmp_path, monkeypatch, 20)
+
+
+def test_a_kill_at_every_write(tmp_path, monkeypatch):
+    folder = noise_files(tmp_path / "audio", 2)
+    encode(folder, tmp_path / "undisturbed", codec=CODEC, workers=1)
+    expected = contents(tmp_path / "undisturbed")
+    for count in range(100):
+        data = tmp_path / f"killed-{count}"
+        if encode_killed_at_sync(folder, data, count) != KILLED:
+            break
+        for shard in read_shards(data):
+            assert shard.open(8).shape == (shard.frames, 8)
+        encode(folder, data, codec=CODEC, workers=1)
+        assert contents(data) == expected
+    assert count == 2 * len(expected)  # each file is flushed, and then its folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+def test_workers_end_with_their_parent(tmp_path, monkeypatch):
+    folder = few_files_per_shard(monkeypatch, tmp_path, 24, 4.0)
+    encode(folder, tmp_path / "undisturbed", codec=CODEC, workers=1)
+    data = planned(folder, tmp_path / "killed")
+    pids = tmp_path / "pids"
+    assert encode_killed_after(folder, data, 1, 0.0, workers=2, pids=pids) == KILLED
+    workers = [int(pid) for pid in pids.read_text().split()]
+    assert len(workers) == 2
+    wait_until_gone(workers)
+    encode(folder, data, codec=CODEC, workers=1)
+    assert contents(data) == contents(tmp_path / "undisturbed")

@@ -42,6 +42,10 @@ _AIFC_CODINGS = {
 _OGG_CODECS = (b"\x01vorbis", b"OpusHead")
 
 
+class UnknownFormat(AudioError):
+    """A file of no kind that is read."""
+
+
 @dataclass(frozen=True)
 class Chunk:
     """One chunk of a RIFF or FORM file: its name, where its body starts, how long it says it is."""
@@ -91,7 +95,7 @@ def sniff(file: BinaryIO, name: str) -> str:
         return "FLAC"
     if len(head) > 3 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2:  # sync of a frame of layer III
         return "MP3"
-    raise AudioError(f"{name}: not an audio file of a known format; {KNOWN} can be read")
+    raise UnknownFormat(f"{name}: not an audio file of a known format; {KNOWN} can be read")
 
 
 def wav_comment(file: BinaryIO) -> str:

@@ -36,6 +36,10 @@ _READABLE = {
 _UNKNOWN_LENGTH = 1 << 62  # libsndfile says the largest integer
 
 
+class NotFinite(AudioError):
+    """A file with samples that are NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class FileInfo:
     """What a file says about itself.
@@ -81,7 +85,7 @@ class Reader:
                 break
             got += count
             if not np.isfinite(block[:count]).all():
-                raise AudioError(f"{name}: holds NaN or infinite samples")
+                raise NotFinite(f"{name}: holds NaN or infinite samples")
             yield block[:count]
         if got < self.info.frames:
             raise AudioError(f"{name}: cut off: {got} samples instead of {self.info.frames}")

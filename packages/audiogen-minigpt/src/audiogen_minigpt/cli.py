@@ -109,6 +109,8 @@ def encode(
         cli.note(f"checked: {verify_data(output)} frames are as they were written")
     if report.skips:
         cli.note(f"left out: {len(report.skips)} files; the reasons are in {output / 'report.jsonl'}")
+    if report.tails:
+        cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
     result = {"path": str(output), "tracks": report.tracks, "seconds": report.seconds}
     _result({**result, "val_seconds": report.val_seconds, "left_out": len(report.skips)}, json)
 

@@ -136,6 +136,9 @@ class Dataset:
 
 @lru_cache(maxsize=4)
 def _shuffled(windows: int, context: int, seed: int, epoch: int) -> tuple[Ints, int]:
-    """The order of the windows in one pass, and how far all of them are shifted."""
-    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-    return rng.permutation(windows), int(rng.integers(context))
+    """The order of the windows in one pass, and how far all of them are shifted.
+
+    Drawn from the generator's raw numbers, which numpy promises never to change.
+    """
+    raw = np.random.PCG64([seed, epoch]).random_raw(windows + 1)
+    return np.argsort(raw[:-1], kind="stable"), int(raw[-1] % context)

@@ -36,11 +36,11 @@ def codes_info(path: Path) -> dict[str, Any]:
     """Facts about a folder of codes. Times in seconds."""
     from audiogen_minigpt.dataset import Dataset
     from audiogen_minigpt.facts import from_meta
-    from audiogen_minigpt.shards import read_shards
+    from audiogen_minigpt.shards import read_report, read_shards
 
     parts = {split: Dataset.open(path, split=split) for split in ("train", "val")}
     meta, shards = parts["train"].meta, read_shards(path)
-    reasons = Counter(skip.reason for shard in shards for skip in shard.skips)
+    reasons = Counter(skip.reason for skip in read_report(path))
     return {
         "kind": "codes",
         **from_meta(meta),

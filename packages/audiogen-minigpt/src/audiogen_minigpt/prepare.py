@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,12 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import probe, stream
 from audiogen_core.codec import Codec
+from audiogen_core.containers import UnknownFormat
 from audiogen_core.errors import AudioError, AudioMismatch, OptionError
-from audiogen_minigpt.plan import Entry
-from audiogen_minigpt.shards import Frames, Skip, Track, checksum
+from audiogen_core.sound_reader import NotFinite, name_of
+from audiogen_minigpt.plan import TAIL, Entry
+from audiogen_minigpt.scan import size_of
+from audiogen_minigpt.shards import Frames, Part, Skip, Track, checksum
 
 Floats = NDArray[np.float32]
 
@@ -23,13 +28,17 @@ SILENCE = 10 ** (-60 / 20)  # peak of a frame below which it counts as silent
 _PEAK = 10 ** (-1 / 20)
 _RMS = 10 ** (-20 / 20)
 
+_REASONS = {AudioMismatch: "channels", NotFinite: "non_finite", UnknownFormat: "not_audio"}
+
 
 @dataclass(frozen=True)
 class Options:
     """How audio is prepared.
 
     stereo       "mix": the mean of all channels. "split": each channel is a track of its own
-    level        "none"; "peak": each file to -1 dBFS; "rms": to -20 dBFS, but no peak above -1 dBFS
+    level        "none"; "peak": each file to -1 dBFS; "rms": to -20 dBFS, but no peak above -1 dBFS. One gain
+                 for the whole file, after a pass over it. "none" because a gain changes the codes of sounds
+                 that would else repeat exactly from file to file
     silence      seconds of silence (below -60 dBFS) after which the rest of it is cut; 0 keeps all
     min_seconds  shorter files are left out
     codebooks    how many of the codec's are stored; None: up to 8
@@ -56,36 +65,80 @@ class Options:
         return min(8, codec.info.codebooks) if self.codebooks is None else self.codebooks
 
 
-def encode_track(
-    folder: Path, entry: Entry, codec: Codec, options: Options
-) -> list[tuple[Track, Frames]] | Skip:
-    """The tracks of one file, or why there are none. The same whichever engine calls it."""
+def encode_track(folder: Path, entry: Entry, codec: Codec, options: Options) -> list[Part]:
+    """The tracks of one file with their codes, and a Skip for what could not be used.
+
+    The same whichever engine calls it: a pure function of the file, the entry, the codec and the options.
+    """
     if entry.duplicate is not None:
-        return Skip(entry.path, "duplicate", f"the same bytes as {entry.duplicate}")
+        return [Skip(entry.path, "duplicate", f"the same bytes as {entry.duplicate}")]
     path = folder / entry.path
     try:
         channels: list[int | None] = [None]
         if options.stereo == "split" and codec.info.channels == 1:
             channels = list(range(probe(path).channels))
-        parts = []
+        parts: list[Part] = []
         for channel in channels:
-            parts += _encode_channel(path, entry, codec, options, channel)
+            try:
+                parts += _encode_channel(path, entry, codec, options, channel)
+            except _Unfit as error:
+                which = "" if channel is None else f"channel {channel}: "
+                parts.append(Skip(entry.path, error.reason, f"{which}{error}"))
         return parts
-    except _TooShort as error:
-        return Skip(entry.path, "too_short", str(error))
-    except AudioMismatch as error:
-        return Skip(entry.path, "channels", str(error))
     except AudioError as error:
-        return Skip(entry.path, "unreadable", str(error))
+        # Without the folder, so that the same audio gives the same bytes wherever it lies.
+        message = str(error).removeprefix(f"{name_of(path)}: ")
+        return [Skip(entry.path, _reason(path, error), message)]
 
 
-class _TooShort(AudioError):
-    pass
+class _Unfit(AudioError):
+    """Audio that is sound but of no use."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _reason(path: Path, error: AudioError) -> str:
+    """The reason code of a file that could not be used."""
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return reason
+    size = size_of(path)
+    if size < 0 or not os.access(path, os.R_OK):
+        return "unreadable"
+    if size == 0:
+        return "empty"
+    try:
+        return "damaged" if probe(path).frames else "empty"
+    except AudioError:
+        return "damaged"
+
+
+class _Heard:
+    """Blocks on their way to the codec: their hash as 16-bit PCM, their length and their peak."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.peak = 0.0
+        self._digest = hashlib.sha1(usedforsecurity=False)
+
+    @property
+    def sha1(self) -> str:
+        return self._digest.hexdigest()
+
+    def through(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
+        for block in blocks:
+            pcm = np.clip(np.rint(block.T * 32767), -32768, 32767).astype("<i2")
+            self._digest.update(pcm.tobytes())
+            self.samples += block.shape[1]
+            self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+            yield block
 
 
 def _encode_channel(
     path: Path, entry: Entry, codec: Codec, options: Options, channel: int | None
-) -> list[tuple[Track, Frames]]:
+) -> list[Part]:
     info = codec.info
 
     def blocks() -> Iterator[Floats]:
@@ -96,32 +149,27 @@ def _encode_channel(
                 yield block[channel : channel + 1]
 
     gain = _gain(blocks, options.level)
-    digest = hashlib.sha1(usedforsecurity=False)
     longest = round(options.silence * info.frame_rate) if options.silence else None
-    prepared = _hashed(
-        shorten_silence((block * gain for block in blocks()), info.hop_length, longest), digest
-    )
+    heard = _Heard()
+    prepared = heard.through(shorten_silence((block * gain for block in blocks()), info.hop_length, longest))
     held: list[Floats] = []
-    samples = 0
-    for block in prepared:  # so much must be there before it is worth while
+    needed = max(1, options.min_seconds * info.sample_rate)
+    while heard.samples < needed and (block := next(prepared, None)) is not None:
         held.append(block)
-        samples += block.shape[1]
-        if samples >= options.min_seconds * info.sample_rate:
-            break
-    if samples == 0 or samples < options.min_seconds * info.sample_rate:
-        raise _TooShort(
-            f"{path}: {samples / info.sample_rate:.2f} s of sound, {options.min_seconds} s are needed"
-        )
+    if heard.samples < needed:
+        seconds = heard.samples / info.sample_rate
+        raise _Unfit("too_short", f"{seconds:.2f} s of sound, {options.min_seconds} s are needed")
     count = options.count(codec)
-    codes = np.concatenate(list(codec.encode_blocks(_chain(held, prepared), count)), axis=1)
+    codes = np.concatenate(list(codec.encode_blocks(chain(held, prepared), count)), axis=1)
+    if heard.peak < SILENCE and longest is not None:
+        raise _Unfit("silent", "never louder than -60 dBFS")
     frames = codes.T.astype(np.uint16)
     gain_db = round(20 * math.log10(gain), 3)
-    name = digest.hexdigest()
 
-    def track(part: Frames, split: str) -> tuple[Track, Frames]:
-        return Track(entry.path, len(part), channel, split, gain_db, name, checksum(part)), part
+    def track(part: Frames, split: str) -> Part:
+        return Track(entry.path, len(part), channel, split, gain_db, heard.sha1, checksum(part)), part
 
-    if entry.split != "tail":
+    if entry.split != TAIL:
         return [track(frames, entry.split)]
     cut = max(1, len(frames) * 9 // 10)
     parts = [(frames[:cut], "train"), (frames[cut:], "val")]
@@ -166,15 +214,3 @@ def _gain(blocks: Callable[[], Iterator[Floats]], level: str) -> float:
         return 1.0
     gain = _PEAK / peak
     return gain if level == "peak" else min(gain, _RMS / math.sqrt(energy / count))
-
-
-def _hashed(blocks: Iterable[Floats], digest: hashlib._Hash) -> Iterator[Floats]:
-    for block in blocks:
-        pcm = np.clip(np.rint(block.T * 32767), -32768, 32767).astype("<i2")
-        digest.update(pcm.tobytes())
-        yield block
-
-
-def _chain(first: list[Floats], then: Iterator[Floats]) -> Iterator[Floats]:
-    yield from first
-    yield from then

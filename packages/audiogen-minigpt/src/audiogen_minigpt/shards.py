@@ -8,6 +8,11 @@
 
 A shard exists when its .jsonl does: that file is renamed into place last. What a shard holds depends on the
 plan and the audio alone, so a rerun after any accident ends with the same bytes.
+
+Reasons in report.jsonl, of files: `format` (by its suffix a kind that is not read), `not_audio`, `empty`,
+`damaged` (cut off, or coded in a way that is not read), `non_finite`, `unreadable` (the system says why),
+`channels` (more than the codec takes), `too_short`, `silent`, `duplicate` (the bytes or the sound of another
+file); of folders: `link`, `output` (this program wrote it), `unreadable`.
 """
 
 from __future__ import annotations
@@ -31,6 +36,9 @@ FORMAT_VERSION = 1
 META = "meta.json"
 PLAN = "plan.json"
 REPORT = "report.jsonl"
+
+MAX_SIZE = 1 << 16
+"""Entries of the largest codebook whose codes fit into a shard."""
 
 Frames = NDArray[np.uint16]  # (frames, codebooks)
 
@@ -72,6 +80,9 @@ class Meta:
             meta = from_mapping(cls, table, str(path))
         except ValueError as error:
             raise CodesError(str(error)) from error
+        counts = (meta.sample_rate, meta.hop_length, meta.codebooks, meta.codebook_size, version)
+        if min(counts) < 1 or meta.codebook_size > MAX_SIZE or not isinstance(options, dict):
+            raise CodesError(f"{path}: the description of the codes is damaged; encode into a new folder")
         return cls(**{**vars(meta), "options": options})
 
     def save(self, data: Path) -> None:
@@ -167,16 +178,18 @@ def write_shard(data: Path, number: int, parts: list[Part]) -> None:
 
 def read_shards(data: str | Path) -> list[Shard]:
     """All committed shards, in order. Raises CodesError when an index is damaged."""
-    return [read_shard(path) for path in sorted(Path(data).glob("shard-*.jsonl"))]
+    found = Path(data).glob("shard-*.jsonl")
+    return [read_shard(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))]
 
 
 def read_shard(index: Path) -> Shard:
+    """The shard of an index. Raises CodesError when the index is damaged."""
     tracks: list[Track] = []
     skips: list[Skip] = []
     try:
         for line in index.read_text(encoding="utf-8").splitlines():
             table = json.loads(line)
-            if "reason" in table:
+            if isinstance(table, dict) and "reason" in table:
                 skips.append(from_mapping(Skip, table, str(index)))
             else:
                 tracks.append(from_mapping(Track, table, str(index)))
@@ -188,8 +201,17 @@ def read_shard(index: Path) -> Shard:
 
 
 def verify(data: str | Path) -> int:
-    """Check every shard to the last byte; returns the frames there are. Raises CodesError."""
+    """Check every shard to the last byte, and that none is missing; returns the frames there are.
+
+    Raises CodesError, with the shard's name.
+    """
+    from audiogen_minigpt.plan import read_plan
+
+    data = Path(data)
     meta, total = Meta.load(data), 0
+    for number in range(len(read_plan(data))):
+        if not is_committed(data, number):
+            raise CodesError(f"{shard_path(data, number)}: not there yet; run encode again to make it")
     for shard in read_shards(data):
         codes = shard.open(meta.codebooks)
         start = 0
@@ -215,13 +237,35 @@ def write_report(data: Path, skips: list[Skip]) -> None:
         temporary.write_text("".join(json.dumps(asdict(skip)) + "\n" for skip in skips), encoding="utf-8")
 
 
+def read_report(data: str | Path) -> list[Skip]:
+    """What was left out, by report.jsonl; nothing where there is none. Raises CodesError."""
+    path = Path(data) / REPORT
+    return list(read_shard(path).skips) if path.exists() else []
+
+
 def tracks_of(shards: list[Shard]) -> Iterator[tuple[Shard, int, Track]]:
-    """Every track with its shard and the frame it starts at."""
+    """Every track with its shard and the frame it starts at, without those that `repeats` finds.
+
+    The same sound in another file would count twice, or stand in both splits.
+    """
+    again = {(other.path, other.channel) for other, _ in repeats(shards)}
     for shard in shards:
         start = 0
         for track in shard.tracks:
-            yield shard, start, track
+            if (track.path, track.channel) not in again:
+                yield shard, start, track
             start += track.frames
+
+
+def repeats(shards: list[Shard]) -> list[tuple[Track, Track]]:
+    """Each track whose sound, as it was encoded, is that of an earlier file or channel; with that one."""
+    firsts: dict[str, Track] = {}
+    found = []
+    for track in (track for shard in shards for track in shard.tracks):
+        first = firsts.setdefault(track.sha1, track)
+        if track.sha1 and (first.path, first.channel) != (track.path, track.channel):
+            found.append((track, first))
+    return found
 
 
 def _read_json(path: Path, missing: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import log
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from audiogen_core.errors import CodesError
 from audiogen_minigpt.dataset import Dataset
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_PIECE = 1 << 18  # frames counted at a time
 
 
 @dataclass(frozen=True)
@@ -45,36 +50,84 @@ def baselines(data: str | Path, *, codebooks: int | None = None, split: str = "v
     judged = Dataset.open(data, split=split, codebooks=codebooks)
     if not train.tracks or not judged.tracks:
         raise CodesError(f"{data}: baselines need a train and a {split} split")
-    known = [train.track(index) for index in range(len(train.tracks))]
-    asked = [judged.track(index) for index in range(len(judged.tracks))]
-    size = train.meta.codebook_size
-    singles, pairs = [], []
-    for k in range(train.codebooks):
-        single, pair = _codebook([codes[:, k] for codes in known], [codes[:, k] for codes in asked], size)
-        singles.append(single)
-        pairs.append(pair)
-    return Baselines(tuple(singles), tuple(pairs), train.meta.frame_rate)
+    counts = [_Counts(train.meta.codebook_size) for _ in range(train.codebooks)]
+    for codes, first in _pieces(train):
+        for k, count in enumerate(counts):
+            count.add(codes[:, k], first)
+    totals = np.zeros((2, train.codebooks))
+    for codes, first in _pieces(judged):
+        for k, count in enumerate(counts):
+            totals[:, k] += count.nats(codes[:, k], first)
+    single, pair = (totals / judged.frames).tolist()
+    return Baselines(tuple(single), tuple(pair), train.meta.frame_rate)
 
 
-def _codebook(known: list[Ints], asked: list[Ints], size: int) -> tuple[float, float]:
-    counts = np.bincount(np.concatenate(known), minlength=size) + 1.0
-    unigram = counts / counts.sum()
-    seen, times = np.unique(np.concatenate([_pairs(codes, size) for codes in known]), return_counts=True)
-    followed = np.bincount(seen // size, weights=times, minlength=size)  # how often each code has a follower
-    kinds = np.bincount(seen // size, minlength=size)  # and how many different ones
-    single = -float(np.log(unigram[np.concatenate(asked)]).mean())
-    wanted = np.concatenate([_pairs(codes, size) for codes in asked])
-    if not len(wanted) or not len(seen):
-        return single, single
-    before, code = wanted // size, wanted % size
-    place = np.minimum(np.searchsorted(seen, wanted), len(seen) - 1)
-    count = np.where(seen[place] == wanted, times[place], 0)
-    total = followed[before] + kinds[before]
-    mixed = (count + kinds[before] * unigram[code]) / np.maximum(total, 1)
-    chance = np.where(total > 0, mixed, unigram[code])
-    firsts = np.log(unigram[[codes[0] for codes in asked]]).sum()
-    return single, -float((np.log(chance).sum() + firsts) / (len(wanted) + len(asked)))
+def _pieces(dataset: Dataset) -> Iterator[tuple[Ints, bool]]:
+    """All tracks in pieces (frames, K), and whether a piece begins one; others repeat a frame of the last."""
+    for start, end in zip(dataset.starts[:-1].tolist(), dataset.starts[1:].tolist(), strict=True):
+        for place in range(start + 1, end, _PIECE):
+            first = place == start + 1
+            begin = place if first else place - 1
+            yield dataset.read(begin, min(place + _PIECE, end) - begin), first
 
 
-def _pairs(codes: Ints, size: int) -> Ints:
-    return codes[:-1] * size + codes[1:]
+class _Counts:
+    """How often each code of a codebook occurs, and each pair that occurs at all."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._codes = np.ones(size)
+        self._pairs: Ints = np.zeros(0, np.int64)  # code * size + the code that follows it, sorted
+        self._times: Floats = np.zeros(0)
+        self._waiting: list[Ints] = []
+        self._count = 0  # of codes in there
+
+    def add(self, codes: Ints, first: bool) -> None:
+        """Count a piece; unless it is the first of a track, its first code was counted before."""
+        self._codes += np.bincount(codes[0 if first else 1 :], minlength=self._size)
+        self._waiting.append(self._following(codes))
+        self._count += len(codes)
+        if self._count >= _PIECE:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Count the pairs that wait: many at a time, for the table of pairs may be long."""
+        if not self._waiting:
+            return
+        pairs, times = np.unique(np.concatenate(self._waiting), return_counts=True)
+        self._waiting, self._count = [], 0
+        both = np.concatenate([self._pairs, pairs])
+        self._pairs, place = np.unique(both, return_inverse=True)
+        self._times = _summed(place, np.concatenate([self._times, times]), len(self._pairs))
+
+    def nats(self, codes: Ints, first: bool) -> tuple[float, float]:
+        """The surprise of a piece, in all: by single codes, and by pairs."""
+        self._merge()
+        chance = self._codes / self._codes.sum()
+        wanted = self._following(codes)
+        before, code = wanted // self._size, wanted % self._size
+        kinds, followed = self._followers
+        count = np.zeros(len(wanted))
+        if len(self._pairs):
+            place = np.minimum(np.searchsorted(self._pairs, wanted), len(self._pairs) - 1)
+            count = np.where(self._pairs[place] == wanted, self._times[place], 0.0)
+        total = followed[before] + kinds[before]
+        mixed = (count + kinds[before] * chance[code]) / np.maximum(total, 1)
+        pair = -float(np.log(np.where(total > 0, mixed, chance[code])).sum())
+        start = -float(np.log(chance[codes[0]])) if first else 0.0
+        return start - float(np.log(chance[code]).sum()), start + pair
+
+    @cached_property
+    def _followers(self) -> tuple[Floats, Floats]:
+        """For each code: how many different ones follow it, and how often any does."""
+        before = self._pairs // self._size
+        kinds = _summed(before, np.ones(len(before)), self._size)
+        return kinds, _summed(before, self._times, self._size)
+
+    def _following(self, codes: Ints) -> Ints:
+        return codes[:-1] * self._size + codes[1:]
+
+
+def _summed(place: Ints, values: Floats, size: int) -> Floats:
+    """The sum of the values of each place, 0 to size - 1."""
+    return np.asarray(np.bincount(place, values, size), np.float64)
