@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiogen_core.errors import CodesError, OptionError
+from audiogen_minigpt import statistics
 from audiogen_minigpt.dataset import Dataset
 from audiogen_minigpt.shards import Meta, Track, checksum, write_shard
 from audiogen_minigpt.statistics import baselines
@@ -98,6 +99,17 @@ def test_another_seed_gives_another_order(data):
     np.testing.assert_array_equal(one, dataset.batch(0, batch_size=4, context=8, seed=0))
 
 
+def test_the_order_is_the_same_with_every_numpy(tmp_path):
+    dataset = Dataset.open(make_data(tmp_path / "d", [799]))
+    found = [dataset.batch(step, batch_size=8, context=100, seed=5) for step in (2, 3)]
+    places = [
+        [50 + 100 * turn for turn in (4, 7, 6, 0, 1, 5, 2, 3)],
+        [15 + 100 * turn for turn in (4, 1, 5, 3)],
+    ]
+    np.testing.assert_array_equal(found[0], np.stack([dataset.read(place, 100) for place in places[0]]))
+    np.testing.assert_array_equal(found[1][:4], np.stack([dataset.read(place, 100) for place in places[1]]))
+
+
 def test_a_window_longer_than_the_stream_goes_round(tmp_path):
     dataset = Dataset.open(make_data(tmp_path / "d", [5]))
     assert dataset.batch(0, batch_size=2, context=30, seed=0).shape == (2, 30, BOOKS)
@@ -146,3 +158,30 @@ def test_baselines_of_noise_and_of_a_pattern(tmp_path):
     pattern = baselines(folder)
     assert pattern.unigram[0] == pytest.approx(np.log(SIZE), abs=0.01)
     assert pattern.bigram[0] < 0.15
+
+
+@pytest.mark.parametrize("piece", [1, 7, 40, 41])
+def test_baselines_do_not_depend_on_how_much_is_counted_at_a_time(data, monkeypatch, piece):
+    make_data(data, [50, 1, 33], split="val", seed=1)
+    whole = baselines(data)
+    monkeypatch.setattr(statistics, "_PIECE", piece)
+    pieces = baselines(data)
+    assert pieces.unigram == pytest.approx(whole.unigram)
+    assert pieces.bigram == pytest.approx(whole.bigram)
+
+
+def test_baselines_are_those_of_the_formula(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    Meta("test", "00000000", 24000, 320, 1, 3).save(folder)
+    for number, (split, codes) in enumerate((("train", [0, 1, 0, 1, 2]), ("val", [0, 1, 1]))):
+        values = np.array(codes, np.uint16)[:, None]
+        write_shard(
+            folder, number, [(Track(split, len(codes), None, split, 0.0, "", checksum(values)), values)]
+        )
+    single = np.array([3, 3, 2]) / 8  # one more than they occur
+    after_0 = (2 + 1 * single[1]) / (2 + 1)  # 0 is followed twice, always by 1
+    after_1 = (0 + 2 * single[1]) / (2 + 2)  # 1 is followed twice, by two codes, never by 1
+    found = baselines(folder)
+    assert found.unigram[0] == pytest.approx(-np.log([single[0], single[1], single[1]]).mean())
+    assert found.bigram[0] == pytest.approx(-np.log([single[0], after_0, after_1]).mean())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from audiogen_core.codec import Codec, CodecInfo
     from audiogen_core.codes import Codes, Latents
     from audiogen_core.errors import AudiogenError
+    from audiogen_core.noise import Noise, RecordedNoise, SeededNoise
     from audiogen_core.recipe import Recipe
     from audiogen_core.sampling import Sampling
 
@@ -29,8 +30,11 @@ __all__ = [
     "CodecInfo",
     "Codes",
     "Latents",
+    "Noise",
     "Recipe",
+    "RecordedNoise",
     "Sampling",
+    "SeededNoise",
     "codecs",
     "patterns",
     "weights",
@@ -44,8 +48,11 @@ _HOMES = {
     "CodecInfo": "codec",
     "Codes": "codes",
     "Latents": "codes",
+    "Noise": "noise",
     "Recipe": "recipe",
+    "RecordedNoise": "noise",
     "Sampling": "sampling",
+    "SeededNoise": "noise",
 }
 
 

@@ -1,0 +1,1 @@
+"""MusicGen and Stable Audio Open in MLX."""

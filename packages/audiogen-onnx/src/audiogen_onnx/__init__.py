@@ -1,0 +1,1 @@
+"""VampNet in ONNX: export, and a runtime of onnxruntime and numpy."""
