@@ -87,7 +87,7 @@ class RecordedNoise:
     def _hand_out(self, shape: Shape) -> Float:
         if not self.left:
             raise OptionError(
-                f"the recorded noise has {len(self._arrays)} arrays, and one more of shape {tuple(shape)} is asked for"
+                f"the recorded noise has {len(self._arrays)} arrays; one more, {tuple(shape)}, is asked for"
             )
         array = self._arrays[self._next]
         if array.shape != tuple(shape):
