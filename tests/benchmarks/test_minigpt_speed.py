@@ -22,8 +22,6 @@ from support.bench import race, report
 pytestmark = pytest.mark.benchmark
 
 BATCH = 2
-STEPS = 500  # tokens generated
-SAMPLED_LENGTHS = range(10, STEPS, 40)  # of which the cost of running everything anew is worked out
 DEVICE = torch.device("cpu")
 NO_DROPOUT = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
 
@@ -104,33 +102,35 @@ def test_training_speed_of_the_presets() -> None:
     )
 
 
-def test_generating_speed() -> None:
+@pytest.mark.parametrize("steps", [500, 1000])
+def test_generating_speed(steps: int) -> None:
+    lengths = range(10, steps, 40)  # of which the cost of running everything anew is worked out
     ours = GPT(ModelConfig.seed_preset()).eval()
     theirs = gpt2().eval()
     start = torch.zeros(1, 1, dtype=torch.long)
 
     def anew() -> None:
         with torch.inference_mode():
-            for length in SAMPLED_LENGTHS:
+            for length in lengths:
                 theirs(torch.zeros(1, length, dtype=torch.long), use_cache=False).logits[:, -1].argmax()
 
     def cached() -> None:
-        theirs.generate(start, max_new_tokens=STEPS, do_sample=True, top_k=250, pad_token_id=0)  # type: ignore[operator]
+        theirs.generate(start, max_new_tokens=steps, do_sample=True, top_k=250, pad_token_id=0)  # type: ignore[operator]
 
     def rollout() -> None:
         sampler = Sampler(Sampling(), 1, 1024, [0])
-        list(Rollout(ours, start.unsqueeze(-1), STEPS, sampler).blocks(STEPS))
+        list(Rollout(ours, start.unsqueeze(-1), steps, sampler).blocks(steps))
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     best = race({"transformers, everything anew": anew, "transformers, cached": cached, "ours": rollout})
     torch.set_num_threads(threads)
-    best["transformers, everything anew"] *= STEPS / len(SAMPLED_LENGTHS)
+    best["transformers, everything anew"] *= steps / len(lengths)
     slowest = next(iter(best.values()))
     report(
-        f"Generating {STEPS} tokens, 5.5 M parameters, 1 thread",
+        f"Generating {steps} tokens, 5.5 M parameters, 1 thread",
         [
-            f"{name:40} {seconds:7.3f} s  {STEPS / seconds:7.0f} tokens/s  x{slowest / seconds:.1f}"
+            f"{name:40} {seconds:7.3f} s  {steps / seconds:7.0f} tokens/s  x{slowest / seconds:.1f}"
             for name, seconds in best.items()
         ],
     )

@@ -76,7 +76,7 @@ def test_the_cache_changes_nothing(
     model = tiny_model(config)
     start = some_codes(config, opening, rows=1)
     cached = roll(model, start, 50, sampling)  # twice the context: the cache is filled anew on the way
-    monkeypatch.setattr(rollout, "decoder_for", lambda model, _: Uncached(model))
+    monkeypatch.setattr(rollout, "decoder_for", lambda model, *_: Uncached(model))
     assert torch.equal(cached, roll(model, start, 50, sampling))
     assert cached.shape == (1, 50, config.codebooks)
     assert 0 <= int(cached.min()) <= int(cached.max()) < config.codebook_size

@@ -19,6 +19,7 @@ from audiogen_core.cli import (
     SeedOption,
 )
 from audiogen_minigpt import options
+from audiogen_minigpt.defaults import SAMPLING
 
 commands = cli.app(
     "audiogen-minigpt",
@@ -192,7 +193,7 @@ def generate(
     number: options.Number = 1,
     seed: SeedOption = None,
     temperature: options.Temperature = None,
-    top_k: options.TopK = 250,
+    top_k: options.TopK = SAMPLING.top_k,
     top_p: options.TopP = 0.0,
     min_p: options.MinP = 0.0,
     best: options.Best = False,
@@ -210,7 +211,7 @@ def generate(
 
     outputs = [cli.require_new(path, force) for path in numbered(output, number)]
     seed = cli.choose_seed(seed)
-    heat = temperature or [1.0]
+    heat = temperature or SAMPLING.temperatures
     sampling = Sampling(heat[0] if len(heat) == 1 else heat, top_k, top_p, min_p, seed)
     order = Order(model, seconds, sampling, prompt_audio, only_new, codec)
     began = clock.monotonic()

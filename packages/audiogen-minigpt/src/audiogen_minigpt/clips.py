@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from audiogen_core.audio import Audio, ClippingWarning
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.recipe import Recipe
-from audiogen_core.sampling import Sampling
 from audiogen_minigpt.dataset import Dataset
+from audiogen_minigpt.defaults import SAMPLING
 from audiogen_minigpt.generate import Generator
 from audiogen_minigpt.model import GPT
 from audiogen_minigpt.pictures import draw_comparison, draw_spectrogram
@@ -62,7 +62,7 @@ def continue_codes(model: GPT, opening: Ints, frames: int, seed: int) -> Ints:
     layout, device = model.layout, model.wte.weight.device
     known = opening if len(opening) else np.full((1, layout.codebooks), layout.codebook_size, np.int64)
     sampler = Sampler(
-        Sampling(),
+        SAMPLING,
         layout.codebooks,
         layout.codebook_size,
         [seed],
@@ -139,7 +139,7 @@ def write_clips(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for row in range(count):
-        sampling = Sampling(seed=seed + row)
+        sampling = replace(SAMPLING, seed=seed + row)
         audio = generator.generate(seconds, sampling=sampling)
         path = folder / f"sample-{row + 1}.wav"
         save(audio, path, generator.recipe(seconds, sampling))

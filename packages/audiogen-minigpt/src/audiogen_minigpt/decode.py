@@ -36,32 +36,39 @@ class Decoder(Protocol):
         """Take in one more step (B, Q) -> logits (B, Q, N) of the step after it."""
 
 
-def decoder_for(model: GPT, rows: int) -> Decoder:
-    """The decoder for the device the model is on. On a CPU `rows` must be 1."""
+def decoder_for(model: GPT, rows: int, steps: int | None = None) -> Decoder:
+    """The decoder for the device the model is on. On a CPU `rows` must be 1.
+
+    steps  how many it will take in at most, where that is known to be less than the context
+    """
     device = model.wte.weight.device
     if device.type == "cpu":
-        return RowDecoder(model)
+        return RowDecoder(model, steps)
     if device.type == "cuda":
-        return GraphDecoder(model, rows)
-    return BatchDecoder(model, rows)
+        return GraphDecoder(model, rows, steps)
+    return BatchDecoder(model, rows, steps)
 
 
 class RowDecoder:
     """One row on a CPU, in float32: weights in flat lists, matrices turned the way a single row likes them.
 
-    The cache holds keys as (H, D, S) and values as (H, S, D), ready for two batched products.
+    The cache holds keys as (H, D, S) and values as (H, S, D), ready for two batched products. It is no longer
+    than the `steps` that it must hold: a small one stays near the processor. Rows of keys lie an odd number
+    of cache lines apart, so that they do not push each other out.
     """
 
     rows = 1
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: GPT, steps: int | None = None) -> None:
         config = model.config
+        steps = min(steps or config.context, config.context)
         self.model = model
         self.position = 0
         self.width, self.heads = config.width, config.heads
         self.size = size = config.width // config.heads
-        self._keys = torch.zeros(config.layers, self.heads, size, config.context)
-        self._values = torch.zeros(config.layers, self.heads, config.context, size)
+        apart = 16 * (-(-steps // 16) | 1)
+        self._keys = torch.empty(config.layers, self.heads, size, apart)
+        self._values = torch.empty(config.layers, self.heads, steps, size)
         self._blocks = [_weights(block, self.width, size**-0.5) for block in model.blocks]
         self._turns = None if model.rope is None else _turns(model.rope, size**-0.5)
 
@@ -130,15 +137,16 @@ class BatchDecoder:
     Every tensor of a step keeps its shape and place, so that the step can be captured as a graph.
     """
 
-    def __init__(self, model: GPT, rows: int) -> None:
+    def __init__(self, model: GPT, rows: int, steps: int | None = None) -> None:
         config, weight = model.config, model.wte.weight
         self.model = model
         self.rows = rows
         self.position = 0
-        shape = (config.layers, 2, rows, config.heads, config.context, config.width // config.heads)
+        steps = min(steps or config.context, config.context)
+        shape = (config.layers, 2, rows, config.heads, steps, config.width // config.heads)
         self._cache = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
         self._at = torch.zeros(1, device=weight.device, dtype=torch.long)
-        self._all = torch.arange(config.context, device=weight.device)
+        self._all = torch.arange(steps, device=weight.device)
 
     def prefill(self, tokens: Tensor) -> Tensor:
         """As Decoder.prefill."""
@@ -191,8 +199,8 @@ class GraphDecoder(BatchDecoder):
     A step of a small model is bound by the launching of its kernels, which a graph does away with.
     """
 
-    def __init__(self, model: GPT, rows: int) -> None:
-        super().__init__(copy.deepcopy(model).to(torch.bfloat16), rows)
+    def __init__(self, model: GPT, rows: int, steps: int | None = None) -> None:
+        super().__init__(copy.deepcopy(model).to(torch.bfloat16), rows, steps)
         streams = model.layout.streams
         self._tokens = torch.zeros(rows, streams, device=self._all.device, dtype=torch.long)
         self._graph: torch.cuda.CUDAGraph | None = None

@@ -22,6 +22,7 @@ from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
 from audiogen_core.version import version
 from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.defaults import SAMPLING
 from audiogen_minigpt.model import GPT
 from audiogen_minigpt.rollout import Rollout
 from audiogen_minigpt.sample import Sampler
@@ -103,7 +104,7 @@ class Generator:
         """A clip of `seconds`, or, with a prompt, the prompt and `seconds` that follow it.
 
         prompt_audio  sound to continue, at any rate; whole frames of it are used
-        sampling      how codes are drawn; None is `Sampling()`. Without a seed one is drawn
+        sampling      how codes are drawn; None is `defaults.SAMPLING`. Without a seed one is drawn
         only_new      leave the prompt out of the result
         on_step       is called with (frames done, frames in all)
 
@@ -242,7 +243,7 @@ class Generator:
         else:
             opening = torch.full((1, layout.codebooks), layout.codebook_size)
         sampler = Sampler(
-            sampling or Sampling(),
+            sampling or SAMPLING,
             layout.codebooks,
             layout.codebook_size,
             seeds,
@@ -289,7 +290,7 @@ class Generator:
 
 def seeded(sampling: Sampling | None) -> Sampling:
     """The same options with a seed: the given one, or a fresh one of 31 bits."""
-    sampling = sampling or Sampling()
+    sampling = sampling or SAMPLING
     return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(31))
 
 

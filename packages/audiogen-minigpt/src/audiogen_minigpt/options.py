@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from audiogen_minigpt.config import LAYOUTS, SIZES
+from audiogen_minigpt.defaults import SAMPLING
 from audiogen_minigpt.schedule import parse_time
 from audiogen_minigpt.settings import Settings
 
@@ -77,7 +78,11 @@ OnlyNew = Annotated[bool, _option("only-new", "Leave the prompt out of the resul
 Number = Annotated[int, _option("n", "How many clips, with seeds that count up.", "-n", min=1)]
 Temperature = Annotated[
     list[float] | None,
-    _option("temperature", "0 is greedy; give it once, or for each codebook. 1 when absent."),
+    _option(
+        "temperature",
+        "0 is greedy; give it once, or for each codebook. "
+        f"{SAMPLING.temperature} when absent: small models like it cold.",
+    ),
 ]
 TopK = Annotated[int, _option("top-k", "Draw from the k likeliest codes; 0: all.")]
 TopP = Annotated[float, _option("top-p", "Draw from the likeliest codes with this much probability; 0: all.")]

@@ -33,11 +33,11 @@ class Rollout:
         self.sampler = sampler
         self.opening = opening.shape[1]
         self.frames = frames
-        self.decoder: Decoder = decoder_for(model, opening.shape[0])
         device = model.wte.weight.device
         known = layout.tokens(opening.to(device))
         self.first = self.opening * layout.steps_per_frame  # the first step with something to draw
         steps = layout.steps(self.opening + frames)
+        self.decoder: Decoder = decoder_for(model, opening.shape[0], steps)
         self.tokens = known.new_full((opening.shape[0], steps, layout.streams), layout.special)
         self.tokens[:, : known.shape[1]] = known
         self.threads = 1 if model.parameter_count() < SINGLE_THREAD_LIMIT else None
