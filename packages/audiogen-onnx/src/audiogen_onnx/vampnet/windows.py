@@ -58,7 +58,7 @@ class LongFill:
 
     def windows(self, mask: Bools) -> list[Window]:
         """The windows in which there is something to make. The mask is (B, K, F)."""
-        wanted = self._wanted(mask).any(axis=(0, 1))
+        wanted: Bools = np.asarray(self._wanted(mask).any(axis=(0, 1)))
         found = plan(mask.shape[-1], self.network.window, self.before, self.after)
         return [window for window in found if wanted[window.first : window.last].any()]
 
@@ -100,7 +100,7 @@ class LongFill:
 
 
 def counted(on_step: OnStep | None, total: int) -> OnStep:
-    """An `on_step` for several jobs, each of which counts from 1: it tells how many steps were done in all."""
+    """An `on_step` for several jobs, each of which counts from 1: it tells the steps done in all."""
     done = 0
 
     def step(_: float, __: float) -> None:
