@@ -81,7 +81,7 @@ def test_encodec_on_mlx_beside_a_plain_mlx_module():
     """The adapter beside the same network written directly in mlx.nn (no ops, no stages)."""
     import mlx.core as mx
 
-    from support.mlx_ops import MlxOps
+    from audiogen_mlx.ops import MlxOps
     from support.mlx_twin import Twin
 
     config = encodec.from_transformers(_tiny_settings())

@@ -13,7 +13,7 @@ from audiogen_core.ops import resolve
 
 def adapter(name: str):
     if name == "mlx":
-        from support.mlx_ops import MlxOps
+        from audiogen_mlx.ops import MlxOps
 
         return MlxOps()
     return resolve(name)
@@ -46,8 +46,6 @@ def test_conv(ops, kernel, stride, dilation, length):
 
 @pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (10, 5), (7, 3), (3, 3), (2, 3), (16, 8)])
 def test_conv_transpose(ops, kernel, stride):
-    if ops.name == "mlx" and kernel < stride:
-        kernel = stride  # no codec leaves gaps, and mlx orders them otherwise
     x, weight, bias = random(2, 3, 50), random(3, 5, kernel), random(5)
     made = ops.conv_transpose(
         ops.signal(x), ops.conv_transpose_weight(weight), ops.vector(bias), stride=stride

@@ -19,7 +19,7 @@ ADAPTERS = ["numpy", "torch", "mlx"]
 
 def adapter(name: str):
     if name == "mlx":
-        from support.mlx_ops import MlxOps
+        from audiogen_mlx.ops import MlxOps
 
         return MlxOps()
     return resolve(name)
