@@ -1,0 +1,1 @@
+"""Stable Audio Open: small, 1.0, and every model of their family."""
