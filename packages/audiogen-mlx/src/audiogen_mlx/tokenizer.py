@@ -1,0 +1,115 @@
+"""Text to token ids, as T5's tokenizer makes them (`tokenizer.json`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+FILE = "tokenizer.json"
+END = "</s>"
+PAD = "<pad>"
+
+
+class Tokenizer:
+    """A T5 tokenizer. Every text ends in `</s>`; shorter ones of a batch are filled up with `<pad>`."""
+
+    def __init__(self, tokens: tokenizers.Tokenizer, source: str) -> None:
+        end, pad = tokens.token_to_id(END), tokens.token_to_id(PAD)
+        if end is None or pad is None:
+            raise ModelError(f"{source}: not a T5 tokenizer: it has no {END if end is None else PAD} token")
+        tokens.no_padding()
+        tokens.no_truncation()
+        self._tokens = tokens
+        self.end: int = end
+        self.pad: int = pad
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """From a tokenizer.json, or the folder that holds one. Raises ModelError, saying what to do."""
+        file = Path(path)
+        if file.is_dir():
+            file = file / FILE
+        if not file.is_file():
+            if (file.parent / "spiece.model").is_file():
+                raise ModelError(
+                    f"{file.parent}: holds only spiece.model; make {FILE} of it once where transformers is "
+                    f"installed: AutoTokenizer.from_pretrained({str(file.parent)!r}).save_pretrained(...)"
+                )
+            raise ModelError(f"{file}: no such file; a T5 model comes with its {FILE}")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{file}: not readable ({error})") from error
+        return cls(_parse(text, file), str(file))
+
+    def __len__(self) -> int:
+        return int(self._tokens.get_vocab_size())
+
+    def encode(
+        self, texts: Sequence[str], *, max_length: int | None = None, pad_to: int | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Texts -> ids int32 (B, L) and mask bool (B, L), true where a token is real.
+
+        max_length  tokens a text may have, `</s>` included; what is over is cut off before `</s>`
+        pad_to      L; without it, that of the longest text
+
+        An empty text is `</s>` alone. Raises OptionError when there is no text, when one is not a
+        string, when `max_length` is below 1 or a text is longer than `pad_to`.
+        """
+        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+            raise OptionError("the texts to encode must be a list of one or more strings")
+        if max_length is not None and max_length < 1:
+            raise OptionError(f"max_length must be 1 or more tokens, got {max_length}")
+        rows = [self._row(text, max_length) for text in texts]
+        longest = max(map(len, rows))
+        if pad_to is not None and longest > pad_to:
+            raise OptionError(f"a text of {longest} tokens does not fit in {pad_to}; give a max_length too")
+        length = longest if pad_to is None else pad_to
+        ids = np.full((len(rows), length), self.pad, np.int32)
+        mask = np.zeros((len(rows), length), np.bool_)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = True
+        return ids, mask
+
+    def _row(self, text: str, max_length: int | None) -> list[int]:
+        row: list[int] = self._tokens.encode(text, add_special_tokens=False).ids
+        return [*(row if max_length is None else row[: max_length - 1]), self.end]
+
+
+def _parse(text: str, file: Path) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"{file}: not readable as JSON ({error})") from error
+    with _Refusals(file):
+        return tokenizers.Tokenizer.from_str(text)
+
+
+class _Refusals:
+    """Turns what the tokenizers library raises, which is a plain Exception and no subclass, into ours."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is Exception:
+            raise ModelError(f"{self.file}: not a tokenizer ({error})") from error
