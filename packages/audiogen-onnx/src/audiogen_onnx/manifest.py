@@ -1,0 +1,237 @@
+"""Manifest: what an exported folder says about itself, and whether its files are the ones it means."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from audiogen_core.errors import ManifestError
+from audiogen_core.files import atomic_path
+from audiogen_onnx.graph_file import check_name, check_regular
+
+NAME = "manifest.json"
+FORMAT = 1
+DTYPES = ("float32", "float16", "int8", "int4")
+GRAPHS = ("encoder", "decoder", "coarse", "fine", "coarse_step", "fine_step")
+"""Graphs every folder has; `beats` may be added."""
+
+_LARGEST = 1 << 20
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the folder: its plain name, bytes, and SHA-256 in hex."""
+
+    file: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> StoredFile:
+        """The description of a file as it is now."""
+        return cls(path.name, path.stat().st_size, sha256(path))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph and the file of its weights. Step graphs share the weights of their network."""
+
+    graph: StoredFile
+    data: StoredFile | None = None
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        return (self.graph,) if self.data is None else (self.graph, self.data)
+
+
+@dataclass(frozen=True)
+class CodecGeometry:
+    """The codec: rate in Hz, samples per frame, codebooks and their size; `name` as in `Codes.codec`."""
+
+    name: str
+    sample_rate: int
+    hop_length: int
+    codebooks: int
+    codebook_size: int
+    channels: int = 1
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second, Hz."""
+        return self.sample_rate / self.hop_length
+
+    def frames(self, seconds: float) -> int:
+        """Frames that hold so many seconds, rounded up."""
+        return math.ceil(seconds * self.sample_rate / self.hop_length)
+
+
+@dataclass(frozen=True)
+class NetworkGeometry:
+    """One of the two networks: the codebooks it reads, how many of them it never makes, and the seconds it
+    was trained on."""
+
+    codebooks: int
+    conditioning_codebooks: int
+    window_seconds: float
+
+    @property
+    def predicted_codebooks(self) -> int:
+        return self.codebooks - self.conditioning_codebooks
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An exported folder.
+
+    package_version  of audiogen-onnx that wrote it
+    created_from     name -> SHA-256 of each checkpoint it was made from
+    dtype            of the weights: float32, float16, int8 or int4
+    codec, coarse, fine  geometry
+    graphs           name -> files: encoder, decoder, coarse, fine, coarse_step, fine_step; beats if present
+    format           version of this description
+    """
+
+    package_version: str
+    created_from: Mapping[str, str]
+    dtype: str
+    codec: CodecGeometry
+    coarse: NetworkGeometry
+    fine: NetworkGeometry
+    graphs: Mapping[str, Graph]
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        problem = _problem(self)
+        if problem:
+            raise ManifestError(f"the description of the exported folder is wrong: {problem}")
+
+    @cached_property
+    def files(self) -> dict[str, StoredFile]:
+        """Every file by name."""
+        return {stored.file: stored for graph in self.graphs.values() for stored in graph.files}
+
+    def graph_path(self, folder: str | Path, name: str) -> Path:
+        """Where a graph lies. Raises ManifestError when the folder has none of that name."""
+        if name not in self.graphs:
+            raise ManifestError(f"{folder}: has no graph {name!r}; it has {', '.join(sorted(self.graphs))}")
+        return Path(folder) / self.graphs[name].graph.file
+
+    def check(self, folder: str | Path, *, verify: bool = False) -> None:
+        """Raise ManifestError unless every file is there, no link, of its size, and (verify) of its hash."""
+        for stored in self.files.values():
+            path = Path(folder) / stored.file
+            check_regular(path)
+            size = path.stat().st_size
+            if size != stored.size:
+                raise ManifestError(
+                    f"{path}: has {size} bytes, {NAME} says {stored.size}; copy or export the folder again"
+                )
+            if verify and sha256(path) != stored.sha256:
+                raise ManifestError(
+                    f"{path}: its content is not the one {NAME} describes; copy or export the folder again"
+                )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write manifest.json into the folder, atomically. Returns its path."""
+        path = Path(folder) / NAME
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path, *, verify: bool = False) -> Manifest:
+        """Read a folder's manifest and check its files: names, links and sizes; with `verify` the hashes too.
+
+        Raises ManifestError.
+        """
+        path = Path(folder) / NAME
+        if not path.parent.is_dir():
+            raise ManifestError(f"{folder}: no such folder")
+        if not path.exists():
+            raise ManifestError(
+                f"{folder}: holds no {NAME}, so it is no exported folder; make one with "
+                "`audiogen-onnx export CHECKPOINTS -o FOLDER`"
+            )
+        check_regular(path)
+        try:
+            manifest = _read(path)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ManifestError(f"{path}: damaged or not a manifest ({error!r})") from error
+        manifest.check(folder, verify=verify)
+        return manifest
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> Manifest:
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"more than {_LARGEST} bytes")
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(facts, dict):
+        raise TypeError("not an object")
+    if facts.get("format") != FORMAT:
+        raise ManifestError(
+            f"{path}: has format {facts.get('format')!r}, this version reads {FORMAT}; "
+            "export the folder again or update audiogen-onnx"
+        )
+    graphs = {name: _graph(entry) for name, entry in dict(facts.pop("graphs")).items()}
+    for graph in graphs.values():
+        for stored in graph.files:
+            check_name(stored.file, path)
+    codec = CodecGeometry(**facts.pop("codec"))
+    coarse, fine = NetworkGeometry(**facts.pop("coarse")), NetworkGeometry(**facts.pop("fine"))
+    return Manifest(codec=codec, coarse=coarse, fine=fine, graphs=graphs, **facts)
+
+
+def _graph(entry: dict[str, Any]) -> Graph:
+    data = entry["data"]
+    return Graph(StoredFile(**entry["graph"]), None if data is None else StoredFile(**data))
+
+
+def _problem(manifest: Manifest) -> str | None:
+    """The first thing that cannot be, or None."""
+    codec, nets = manifest.codec, {"coarse": manifest.coarse, "fine": manifest.fine}
+    for field in ("sample_rate", "hop_length", "codebooks", "codebook_size", "channels"):
+        value = getattr(codec, field)
+        if not _whole(value) or value < 1:
+            return f"the codec's {field} is {value!r}"
+    for name, net in nets.items():
+        if not _whole(net.codebooks) or not 1 <= net.codebooks <= codec.codebooks:
+            return f"the {name} model reads {net.codebooks!r} codebooks, the codec has {codec.codebooks}"
+        if not _whole(net.conditioning_codebooks) or not 0 <= net.conditioning_codebooks < net.codebooks:
+            return f"the {name} model has {net.conditioning_codebooks!r} conditioning codebooks"
+        if not isinstance(net.window_seconds, int | float) or not 0 < net.window_seconds < math.inf:
+            return f"the {name} model's window is {net.window_seconds!r} seconds"
+    if manifest.dtype not in DTYPES:
+        return f"dtype {manifest.dtype!r} is none of {', '.join(DTYPES)}"
+    missing = [name for name in GRAPHS if name not in manifest.graphs]
+    if missing:
+        return f"graphs are missing: {', '.join(missing)}"
+    return _wrong_file(manifest)
+
+
+def _wrong_file(manifest: Manifest) -> str | None:
+    known: dict[str, StoredFile] = {}
+    for name, graph in manifest.graphs.items():
+        for stored in graph.files:
+            if not _whole(stored.size) or stored.size < 0 or not isinstance(stored.file, str):
+                return f"a file of {name} has the size {stored.size!r}"
+            if not isinstance(stored.sha256, str) or len(stored.sha256) != 64:
+                return f"a file of {name} has no SHA-256"
+            if known.setdefault(stored.file, stored) != stored:
+                return f"{stored.file} is described twice, differently"
+    return None
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

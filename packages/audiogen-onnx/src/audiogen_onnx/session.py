@@ -1,0 +1,113 @@
+"""Session: an ONNX graph with named numpy inputs and outputs, opened only when its files can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import ManifestError, ModelError, OptionError
+from audiogen_onnx.graph_file import check_external_data
+
+CPU = "CPUExecutionProvider"
+
+
+class Session:
+    """A graph, ready to run.
+
+    path       the .onnx file; its weights lie in it or in files beside it
+    providers  onnxruntime's execution providers in order of preference; None means the processor
+    threads    of one operator; None lets onnxruntime take every core
+
+    Raises ManifestError when the graph or its data is missing, cut off, a link, or names a file outside
+    its folder (before onnxruntime opens anything), or is not a graph onnxruntime can run; OptionError for
+    a provider that is not installed or an impossible number of threads.
+    """
+
+    def __init__(
+        self, path: str | Path, providers: Sequence[str] | None = None, threads: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        check_external_data(self.path)
+        self._session = _open(self.path, _providers(providers), threads)
+        self.inputs: dict[str, str] = {item.name: item.type for item in self._session.get_inputs()}
+        self.outputs: tuple[str, ...] = tuple(item.name for item in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The outputs by name.
+
+        Raises OptionError when the inputs are not those of the graph (names, dtypes, shapes), and
+        ModelError when onnxruntime fails inside it.
+        """
+        if inputs.keys() != self.inputs.keys():
+            raise OptionError(
+                f"{self.path.name} takes {_listed(self.inputs)}, got {_listed(inputs) or 'nothing'}"
+            )
+        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        errors = _errors()
+        try:
+            made = self._session.run(list(self.outputs), arrays)
+        except errors.InvalidArgument as error:
+            raise OptionError(f"{self.path.name} cannot take these inputs: {_first_line(error)}") from error
+        except (errors.Fail, errors.RuntimeException, errors.EPFail, errors.NotImplemented) as error:
+            raise ModelError(f"{self.path.name} failed while running: {_first_line(error)}") from error
+        return dict(zip(self.outputs, made, strict=True))
+
+
+def _providers(wanted: Sequence[str] | None) -> list[str]:
+    import onnxruntime
+
+    names = [CPU] if wanted is None else list(wanted)
+    known: list[str] = onnxruntime.get_available_providers()
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise OptionError(
+            f"execution provider {', '.join(unknown) or 'missing'}: this onnxruntime has {', '.join(known)}"
+        )
+    return names
+
+
+def _open(path: Path, providers: list[str], threads: int | None) -> Any:
+    import onnxruntime
+
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads must be 1 or more, got {threads}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    errors = _errors()
+    refusals = (
+        errors.Fail,
+        errors.InvalidArgument,
+        errors.InvalidGraph,
+        errors.InvalidProtobuf,
+        errors.NoModel,
+        errors.NoSuchFile,
+        errors.NotImplemented,
+        errors.RuntimeException,
+        errors.EPFail,
+    )
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except refusals as error:
+        raise ManifestError(f"{path}: onnxruntime cannot open this graph: {_first_line(error)}") from error
+
+
+@cache
+def _errors() -> Any:
+    """The module where onnxruntime keeps its exceptions."""
+    from onnxruntime.capi import onnxruntime_pybind11_state
+
+    return onnxruntime_pybind11_state
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:300]
