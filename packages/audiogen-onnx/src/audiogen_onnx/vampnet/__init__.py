@@ -1,0 +1,1 @@
+"""VampNet: masks, sampling, the network, its export and its use."""
