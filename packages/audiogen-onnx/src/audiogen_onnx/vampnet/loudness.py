@@ -114,8 +114,8 @@ class Biquad:
     @classmethod
     def _scaled(cls, b: list[float], a: list[float]) -> Biquad:
         """Divided by a[0], and rounded to float32 as the original holds them."""
-        rounded_b, rounded_a = (np.float32(np.array(side) / a[0]).astype(np.float64) for side in (b, a))
-        return cls(rounded_b, rounded_a)
+        both = (np.array([b, a]) / a[0]).astype(np.float32).astype(np.float64)
+        return cls(both[0], both[1])
 
     def run(self, samples: Floats, state: Floats) -> tuple[Floats, Floats]:
         """Filtered samples (channels, time), and the state (channels, 2) to go on from.
