@@ -141,6 +141,5 @@ def _hash(name: bytes) -> int:
     value = 0
     for byte in name:
         value = (value << 4) + byte
-        high = value & 0xF0000000
-        value = (value ^ (high >> 24)) & ~high
+        value = (value ^ (value >> 24 & 0xF0)) & 0xFFFFFFF
     return value
