@@ -26,7 +26,9 @@ BLOCK = 0.4
 
 _OFFSET = -0.691  # dB, so that a sine of 1 kHz measures as its level
 _RELATIVE_GATE = -10.0  # dB below the mean of the blocks above the absolute gate
-_SHORTEST = 0.5  # seconds; what is shorter is padded with silence
+SHORTEST = 0.5
+"""Seconds; what is shorter is padded with silence."""
+
 _CHUNK = 256  # samples solved at once
 _PIECE = 1 << 18  # samples filtered at once, to bound memory
 
@@ -39,7 +41,7 @@ def loudness(audio: Audio) -> float:
     length = total.shape[1] - 1
     start = np.arange(1 + -(-(length - kernel) // stride)) * stride
     end = np.minimum(start + kernel, length)
-    return _gated(((total[:, end] - total[:, start]) / (BLOCK * rate)).sum(axis=0))
+    return gated(((total[:, end] - total[:, start]) / (BLOCK * rate)).sum(axis=0))
 
 
 def gain_to(target: float, measured: float) -> float:
@@ -47,7 +49,7 @@ def gain_to(target: float, measured: float) -> float:
     return math.exp((target - measured) * math.log(10) / 20)
 
 
-def _gated(energy: Floats) -> float:
+def gated(energy: Floats) -> float:
     """LUFS of blocks, without those below the absolute and then the relative gate."""
     level = _level(energy)
     loud = energy[level > SILENCE]
@@ -65,7 +67,7 @@ def _level(energy: Floats) -> Floats:
 
 def _running_energy(samples: NDArray[np.float32], rate: int) -> Floats:
     """Sums of squared, weighted samples before each sample (channels, samples + 1); 0.5 s or more."""
-    short = int(_SHORTEST * rate) - samples.shape[1]
+    short = int(SHORTEST * rate) - samples.shape[1]
     if short > 0:
         samples = np.pad(samples, ((0, 0), (0, short)))
     stages = [Biquad.shelf(rate), Biquad.high_pass(rate)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,8 +53,3 @@ class Network:
         batched = values.reshape(-1, *values.shape[-2:]).astype(np.int64, copy=False)
         logits = np.asarray(self.run(batched), np.float32)
         return logits.reshape(*values.shape[:-2], *logits.shape[1:])
-
-
-def frames_of(seconds: float, frame_rate: float) -> int:
-    """How many frames it takes to hold so many seconds."""
-    return math.ceil(round(seconds * frame_rate, 6))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,15 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_core.noise import Noise
 from audiogen_onnx.vampnet.draw import Filters, Float, Int, draw
+from audiogen_onnx.vampnet.mask_values import Compat, gamma
 
 Bools = NDArray[np.bool_]
 Logits = Callable[[NDArray[Any]], NDArray[Any]]
 """codes (K, F) or (B, K, F), masked places holding the codebook size -> logits (..., P, F, N)."""
 
-Compat = Literal["audiogen", "upstream"]
 OnStep = Callable[[float, float], None]
 
-COMPAT = ("audiogen", "upstream")
 _UNIFORM = np.float32(1e-20), np.nextafter(np.float32(1), np.float32(0))  # uniform noise is held inside
 
 
@@ -59,8 +58,8 @@ class FillOptions:
             raise OptionError(f"mask_temperature must be 0 or more, got {self.mask_temperature}")
         if not 0 <= self.sample_cutoff <= 1:
             raise OptionError(f"sample_cutoff must lie in [0, 1], got {self.sample_cutoff}")
-        if self.compat not in COMPAT:
-            raise OptionError(f"compat must be one of {', '.join(COMPAT)}; got {self.compat!r}")
+        if self.compat not in get_args(Compat):
+            raise OptionError(f"compat must be one of {', '.join(get_args(Compat))}; got {self.compat!r}")
 
     @property
     def upstream(self) -> bool:
@@ -304,12 +303,12 @@ class _Fill:
         schedule leaves at this step.
         """
         options = self.options
-        progress = np.float32((step + 1) / options.steps)
-        left = np.clip(np.cos(progress * np.float32(math.pi / 2)), np.float32(1e-10), np.float32(1))
-        number = np.broadcast_to(np.floor(left * count.astype(np.float32)).astype(np.int64), (len(open_), 1))
+        progress = (step + 1) / options.steps
+        left = np.floor(gamma(progress) * count.astype(np.float32)).astype(np.int64)
+        number = np.broadcast_to(left, (len(open_), 1))
         if step + 1 < options.steps:
             number = np.maximum(1, np.minimum(open_.sum(axis=1, keepdims=True) - 1, number))
-        heat = float(np.float32(options.mask_temperature) * (np.float32(1) - progress))
+        heat = float(np.float32(options.mask_temperature) * (np.float32(1) - np.float32(progress)))
         return least_sure(chances, number, heat, noise.uniform(open_.shape))
 
     def _flat(self, codes: Int) -> Int:

@@ -29,10 +29,9 @@ def plan(frames: int, size: int, before: int, after: int) -> list[Window]:
     before  frames a window sees, at least, before the ones that come out of it
     after   and after them; both are nothing at the ends of the clip
 
-    What does not leave a window at least one frame to make is cut down.
+    Context is cut down to a third of a window before, and an eighth after: at least half of it is made.
     """
-    before = min(before, size - 1)
-    after = min(after, size - 1 - before)
+    before, after = min(before, size // 3), min(after, size // 8)
     if frames <= size:
         return [Window(0, frames, 0, frames)]
     hop = size - before - after

@@ -1,0 +1,227 @@
+"""One clip on its way through VampNet: encoded, masked, made anew, decoded, and set back to how it was.
+
+Sound passes in blocks, so that memory does not grow with the clip; only its codes are held as a whole.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from audiogen_core.audio import Audio
+from audiogen_core.noise import Noise, SeededNoise
+from audiogen_onnx.vampnet.draw import Int
+from audiogen_onnx.vampnet.loudness import SILENCE, gain_to
+from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
+from audiogen_onnx.vampnet.meter import Meter
+from audiogen_onnx.vampnet.options import VampOptions
+from audiogen_onnx.vampnet.preprocess import LOUDNESS
+from audiogen_onnx.vampnet.prompts import Layout, build_mask, spans
+from audiogen_onnx.vampnet.sampling import OnStep
+from audiogen_onnx.vampnet.sound import (
+    Blocks,
+    Circle,
+    Levels,
+    Source,
+    Store,
+    cut,
+    glide,
+    measure,
+    pasted,
+    resampled,
+)
+from audiogen_onnx.vampnet.windows import counted
+
+if TYPE_CHECKING:
+    from audiogen_onnx.vampnet.generate import Vampnet
+
+FADE = 0.01
+"""Seconds of the cross-fades between a clip and what was made."""
+
+MARGIN = 1.0
+"""Seconds of a loop that the codec sees beyond the joint."""
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """One result, as codes.
+
+    codes       int64 (channels, K, F)
+    mask        bool (K, F), what was made; the same for all channels
+    confidence  mean log probability of what was drawn
+    seed        that gives it, or None where the noise was given
+    """
+
+    codes: Int
+    mask: Mask
+    confidence: float
+    seed: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A source, measured and encoded.
+
+    codes  int64 (channels, K, F), places before and after the clip included
+    gain   what its samples were multiplied by before they were encoded
+    """
+
+    model: Vampnet
+    source: Source
+    options: VampOptions
+    levels: Levels
+    layout: Layout
+    gain: float
+    codes: Int = field(repr=False)
+
+    @classmethod
+    def open(cls, model: Vampnet, source: Source, options: VampOptions) -> Clip:
+        """Measure and encode a source. Raises AudioError."""
+        info = model.codec.info
+        levels = measure(source, info.sample_rate)
+        layout = Layout.of(options, info.sample_rate, info.hop_length, info.codebooks, levels.length)
+        gain = gain_to(LOUDNESS, levels.mean)
+        gain = min(gain, 1 / levels.peak) if levels.peak else gain
+        empty = np.zeros((source.channels, layout.codebooks, layout.frames), np.int64)
+        clip = cls(model, source, options, levels, layout, gain, empty)
+        for channel in range(source.channels):
+            inside = slice(layout.before, layout.before + layout.inside)
+            empty[channel, :, inside] = clip._encode(channel)
+        return clip
+
+    # ---- codes
+
+    def make(
+        self, mask: ArrayLike | None, noise: Noise | int, count: int, on_step: OnStep | None
+    ) -> list[Made]:
+        """`count` results, the one the networks were surest of first.
+
+        noise  a seed, result i being that of seed + i; or a source that all draw from in turn
+        """
+        seeds: list[int | None]
+        sources: list[Noise]
+        if isinstance(noise, int):
+            seeds = [noise + index for index in range(count)]
+            sources = [SeededNoise(noise + index) for index in range(count)]
+        else:
+            seeds, sources = [None] * count, [noise] * count
+        masks = [self._mask(mask, source) for source in sources]
+        channels = self.source.channels
+        steps = sum(self.model.steps(chosen[None], self.options) for chosen in masks) * channels
+        step = counted(on_step, steps)
+        made = [
+            self._make(chosen, source, seed, step)
+            for chosen, source, seed in zip(masks, sources, seeds, strict=True)
+        ]
+        return sorted(made, key=lambda result: -result.confidence)
+
+    def _make(self, mask: Mask, noise: Noise, seed: int | None, step: OnStep) -> Made:
+        """All channels draw the same numbers: what is alike in them stays alike."""
+        results = []
+        for channel, codes in enumerate(self.codes):
+            last = channel == len(self.codes) - 1
+            source = noise if last else deepcopy(noise)
+            given = seed if seed is not None and self.options.compat == "upstream" else source
+            results.append(self.model.vamp_tokens(codes[None], mask[None], self.options, given, step))
+        confidence = float(np.mean([result.confidence for result in results]))
+        return Made(np.concatenate([result.codes for result in results]), mask, confidence, seed)
+
+    def _mask(self, given: ArrayLike | None, noise: Noise) -> Mask:
+        return build_mask(self.options, self.layout, given=given, noise=noise, clip=self._mono)
+
+    def _mono(self) -> Audio:
+        """The clip as the networks hear it, in one channel."""
+        rate = self.model.codec.info.sample_rate
+        blocks = [block.mean(axis=0, keepdims=True) for block in self.source.blocks(rate)]
+        return Audio(np.concatenate(blocks, axis=1) * np.float32(self.gain), rate)
+
+    def _encode(self, channel: int) -> Int:
+        codec, circle = self.model.codec, self._circle()
+        sound = self.source.blocks(codec.info.sample_rate)
+        if circle is not None:
+            sound = circle.around(self.source, codec.info.sample_rate)
+        gain = np.float32(self.gain)
+        parts = codec.encode_blocks(block[channel : channel + 1] * gain for block in sound)
+        codes = np.concatenate(list(parts), axis=1).astype(np.int64)
+        start = 0 if circle is None else circle.margin
+        return codes[:, start : start + self.layout.inside]
+
+    def _circle(self) -> Circle | None:
+        info = self.model.codec.info
+        if not self.options.loop:
+            return None
+        margin = seconds_to_frames(MARGIN, info.sample_rate, info.hop_length)
+        return Circle(self.levels.length, info.hop_length, min(margin, self.levels.length // info.hop_length))
+
+    # ---- sound
+
+    def sound(self, made: Made, sample_rate: int, folder: Path | None = None) -> Blocks:
+        """The sound of a result in blocks (channels, n): at the loudness of the clip, of exact length.
+
+        sample_rate  of the result, Hz
+        folder       for a temporary file, where the result does not fit into memory
+        """
+        rate, channels = self.model.codec.info.sample_rate, self.source.channels
+        with Store(channels, folder) as store:
+            for block in self._decode(made.codes):
+                store.add(block)
+            finished = self._finished(store)
+            yield from cut(
+                resampled(finished, rate, sample_rate, channels), 0, self.length(sample_rate), channels
+            )
+
+    def length(self, sample_rate: int) -> int:
+        """Samples of a result at this rate."""
+        info, options = self.model.codec.info, self.options
+        if sample_rate == info.sample_rate:
+            return self.layout.left + self.levels.length * options.time_stretch_factor + self.layout.right
+        seconds = self.source.length / self.source.sample_rate * options.time_stretch_factor
+        return round((seconds + options.outpaint_left + options.outpaint_right) * sample_rate)
+
+    def _decode(self, codes: Int) -> Blocks:
+        circle = self._circle()
+        if circle is not None:
+            codes = circle.codes(codes)
+        parts = [self.model.codec.decode_blocks([channel.astype(np.int32)]) for channel in codes]
+        for blocks in zip(*parts, strict=True):
+            yield np.concatenate(blocks)
+
+    def _finished(self, store: Store) -> Blocks:
+        """What was decoded at the loudness of the clip, with the clip itself where it was kept."""
+        rate, channels = self.model.codec.info.sample_rate, self.source.channels
+        fade = round(FADE * rate)
+        made_in = spans(self.options, self.layout, fade)
+        gain = np.float32(1 / self.gain if made_in else self._gain_out(store))
+        made = (block * gain for block in self._made(store))
+        if not made_in:
+            return made
+        original = cut(self.source.blocks(rate), -self.layout.left, self.length(rate), channels)
+        return pasted(made, original, made_in, fade)
+
+    def _made(self, store: Store) -> Blocks:
+        """The part of what was decoded that is the result; of a loop, with its ends joined."""
+        rate, circle = self.model.codec.info.sample_rate, self._circle()
+        if circle is None:
+            return store.part(self.layout.skipped, self.length(rate))
+        start = circle.margin * circle.hop
+        fade = min(round(FADE * rate), start, circle.length)
+        lead = np.concatenate([*store.part(start - fade, fade), store.empty], axis=1)
+        return glide(store.part(start, circle.length), circle.length, lead)
+
+    def _gain_out(self, store: Store) -> float:
+        """What sets the result to the loudness of the clip, unless one of them is silent.
+
+        What would clip, and did not in the clip, is made quieter.
+        """
+        meter = Meter(self.model.codec.info.sample_rate, self.source.channels)
+        for block in self._made(store):
+            meter.add(block)
+        measured = meter.loudness()
+        silent = SILENCE in (measured, self.levels.loudness)
+        gain = 1.0 if silent else gain_to(self.levels.loudness, measured)
+        return min(gain, max(1.0, self.levels.peak) / meter.peak) if meter.peak else gain

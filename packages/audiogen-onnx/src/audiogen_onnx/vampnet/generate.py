@@ -1,0 +1,315 @@
+"""VampNet as a whole: from sound, or codes, to new sound, or codes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from audiogen_core.audio import Audio, check_rate
+from audiogen_core.codec import Codec
+from audiogen_core.codes import Codes
+from audiogen_core.errors import ManifestError, OptionError
+from audiogen_core.noise import Noise, SeededNoise
+from audiogen_onnx.manifest import NAME, CodecGeometry, Manifest, NetworkGeometry, sha256
+from audiogen_onnx.session import Session
+from audiogen_onnx.vampnet.clip import Clip
+from audiogen_onnx.vampnet.draw import Float, Int
+from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
+from audiogen_onnx.vampnet.network import Network
+from audiogen_onnx.vampnet.options import VampOptions
+from audiogen_onnx.vampnet.sampling import Bools, OnStep, check_codes, check_mask
+from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, mono_as_original
+from audiogen_onnx.vampnet.tokens import TokenVamp, stretched
+from audiogen_onnx.vampnet.upstream import UpstreamVamp
+from audiogen_onnx.vampnet.windows import LongFill
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Codes that were made, (B, K, F), and the mean log probability of what was drawn, float32 (B,)."""
+
+    codes: Int
+    confidence: Float
+
+
+@dataclass(frozen=True, eq=False)
+class Variation:
+    """One result: its sound, the seed that gives it alone (None where the noise was given), the mean log
+    probability of what was drawn, and the mask (codebooks, frames).
+    """
+
+    audio: Audio
+    seed: int | None
+    confidence: float
+    mask: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Vampnet:
+    """VampNet: a codec and two networks.
+
+    codec     LAC, of one channel
+    coarse    makes the first rows of codes
+    fine      makes the rest, given the first
+    name      where it was loaded from
+    revision  hash of what was loaded, for recipes
+    """
+
+    codec: Codec
+    coarse: Network
+    fine: Network
+    name: str = ""
+    revision: str = ""
+
+    def __post_init__(self) -> None:
+        info, size = self.codec.info, self.codec.info.codebook_size
+        sizes = {self.coarse.codebook_size, self.fine.codebook_size}
+        if sizes != {size} or self.fine.codebooks > info.codebooks or info.channels != 1:
+            raise ManifestError(
+                f"the parts do not belong together: {info.name} has {info.codebooks} codebooks of {size} and "
+                f"{info.channels} channel(s), the networks read {self.fine.codebooks} of {sorted(sizes)}"
+            )
+        if self.coarse.codebooks != self.fine.conditioning_codebooks or self.coarse.conditioning_codebooks:
+            raise ManifestError(
+                f"the coarse network makes {self.coarse.codebooks} codebooks and the fine one is given "
+                f"{self.fine.conditioning_codebooks}: they do not belong together"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        verify: bool = False,
+    ) -> Vampnet:
+        """An exported folder.
+
+        providers  onnxruntime's execution providers in order of preference; None: the processor
+        threads    of one operator; None: all cores
+        verify     check the hash of every file first, not only names and sizes
+
+        Raises ManifestError when the folder is none, or its files are not those it describes.
+        """
+        from audiogen_onnx.codec import OnnxCodec
+
+        folder = Path(path)
+        manifest = Manifest.load(folder, verify=verify)
+
+        def session(name: str) -> Session:
+            return Session(manifest.graph_path(folder, name), providers, threads)
+
+        geometry = manifest.codec
+        codec = OnnxCodec(geometry, session("encoder"), session("decoder"))
+        coarse = _network("coarse", manifest.coarse, geometry, session("coarse"))
+        fine = _network("fine", manifest.fine, geometry, session("fine"))
+        return cls(codec, coarse, fine, str(path), sha256(folder / NAME)[:16])
+
+    # ---- codes
+
+    @overload
+    def vamp_codes(
+        self, codes: Codes, mask: ArrayLike, *, seed: int | None = ..., noise: Noise | None = ...,
+        on_step: OnStep | None = ..., **options: Any,
+    ) -> Codes: ...  # fmt: skip
+    @overload
+    def vamp_codes(
+        self, codes: NDArray[Any], mask: ArrayLike, *, seed: int | None = ..., noise: Noise | None = ...,
+        on_step: OnStep | None = ..., **options: Any,
+    ) -> Int: ...  # fmt: skip
+
+    def vamp_codes(
+        self,
+        codes: Codes | NDArray[Any],
+        mask: ArrayLike,
+        *,
+        seed: int | None = None,
+        noise: Noise | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Codes | Int:
+        """Codes with the masked places made by both networks, of any length.
+
+        codes    Codes, or an array (K, F) or (B, K, F); the same kind comes back
+        mask     bool of the shape of the codes, True = generate; (F,) and (K, F) hold for all
+        seed     item i of a batch draws from seed + i. None draws a seed
+        noise    a source of random numbers instead of a seed
+        options  the fields of VampOptions that concern sampling, and `loop`; compat="upstream" goes the
+                 original's way
+
+        Raises CodesError when codes and mask do not fit, OptionError for options out of range.
+        """
+        chosen = VampOptions.of(options)
+        if isinstance(codes, Codes):
+            self.codec.check(codes)
+        values = check_codes(codes.values if isinstance(codes, Codes) else codes)
+        masked = check_mask(mask, values)
+        batch, chosen_mask = values.reshape(-1, *values.shape[-2:]), masked.reshape(-1, *masked.shape[-2:])
+        made = self.vamp_tokens(batch, chosen_mask, chosen, source_of(seed, noise), on_step)
+        result = made.codes.reshape(*values.shape[:-2], *made.codes.shape[-2:])
+        if not isinstance(codes, Codes):
+            return result
+        length = None if codes.length is None else codes.length * chosen.time_stretch_factor
+        return replace(codes, values=result.astype(np.int32), length=length, scales=None)
+
+    def vamp_tokens(
+        self, codes: Int, mask: Bools, options: VampOptions, noise: Noise | int, on_step: OnStep | None = None
+    ) -> Tokens:
+        """As `vamp_codes`, of int64 codes (B, K, F), with the confidence of the networks.
+
+        Fewer rows than the fine network reads are filled up, the new ones being made.
+        """
+        missing = ((0, 0), (0, max(0, self.fine.codebooks - codes.shape[1])), (0, 0))
+        codes, mask = np.pad(codes, missing), np.pad(mask, missing, constant_values=True)
+        codes, mask = stretched(codes, mask, options.time_stretch_factor)
+        rows = slice(0, self.fine.codebooks)
+        if options.compat == "upstream":
+            job = UpstreamVamp(*self._networks(options), options.fill(), options.feedback_steps)
+            made, _ = job.run(codes[:, rows], mask[:, rows], noise, on_step)
+            return Tokens(made, np.zeros(len(made), np.float32))
+        source = SeededNoise(noise) if isinstance(noise, int) else noise
+        filled = self._job(options).run(codes[:, rows], mask[:, rows], source, on_step)
+        chosen = mask[:, rows]
+        count = np.maximum(1, chosen.sum(axis=(1, 2)))
+        confidence = np.where(chosen, filled.confidence, 0).sum(axis=(1, 2)) / count
+        return Tokens(filled.codes, confidence.astype(np.float32))
+
+    # ---- sound
+
+    def vamp(
+        self,
+        audio: Audio,
+        *,
+        mask: ArrayLike | None = None,
+        variations: int = 1,
+        sample_rate: int | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Audio:
+        """New sound from a clip: of its length, its loudness and its channels.
+
+        mask         (codebooks, frames) or (frames,) of the codec, True = generate: nothing else is made
+        variations   of which the one the networks were surest of is returned
+        sample_rate  of the result, Hz; None: the codec's
+        seed         variation i is what seed + i gives alone. None draws a seed
+        noise        a source of random numbers instead of a seed
+        on_step      called with (steps done, steps); what it raises stops the work
+        options      the fields of VampOptions
+
+        Channels are made one by one, with the same mask and the same random numbers. Raises AudioError for a
+        clip that cannot be encoded, CodesError for a mask that does not fit, OptionError for options.
+        """
+        found = self.vamp_variations(
+            audio,
+            variations,
+            mask=mask,
+            sample_rate=sample_rate,
+            seed=seed,
+            noise=noise,
+            on_step=on_step,
+            **options,
+        )
+        return next(found).audio
+
+    def vamp_variations(
+        self,
+        audio: Audio,
+        count: int,
+        *,
+        mask: ArrayLike | None = None,
+        sample_rate: int | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Iterator[Variation]:
+        """As `vamp`: all variations, the one the networks were surest of first.
+
+        Each is decoded when it is asked for.
+        """
+        if count < 1:
+            raise OptionError(f"variations must be 1 or more, got {count}")
+        rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
+        chosen = VampOptions.of(options)
+        if chosen.compat == "upstream":
+            audio = mono_as_original(audio, self.codec.info.sample_rate)
+        clip = Clip.open(self, ClipSource(audio), chosen)
+        results = clip.make(mask, source_of(seed, noise), count, on_step)
+        return (
+            Variation(_collected(clip.sound(made, rate), rate), made.seed, made.confidence, made.mask)
+            for made in results
+        )
+
+    def open(self, path: str | Path, options: VampOptions) -> Clip:
+        """A sound file of any length, measured and encoded, to be vamped in bounded memory."""
+        return Clip.open(self, FileSource.open(path), options)
+
+    def steps(self, mask: Bools, options: VampOptions) -> int:
+        """How many calls of the networks a mask (B, K, F) takes, unless the original's way is gone."""
+        return self._job(options).steps(mask[:, : self.fine.codebooks])
+
+    def _job(self, options: VampOptions) -> TokenVamp:
+        coarse, fine = self._networks(options)
+        context = [self._frames(options.context_seconds * share) for share in (1.0, 0.25)]
+        return TokenVamp(
+            LongFill(coarse, options.fill(), *_sides(context[0])),
+            LongFill(fine, options.fine_fill(), *_sides(context[1])),
+            options.feedback_steps,
+            options.loop,
+        )
+
+    def _networks(self, options: VampOptions) -> tuple[Network, Network]:
+        """The networks, with the windows that were asked for."""
+        asked = ((self.coarse, options.window_seconds), (self.fine, options.fine_window_seconds))
+        coarse, fine = (
+            part if seconds is None else replace(part, window=max(1, self._frames(seconds)))
+            for part, seconds in asked
+        )
+        return coarse, fine
+
+    def _frames(self, seconds: float) -> int:
+        return seconds_to_frames(seconds, self.codec.info.sample_rate, self.codec.info.hop_length)
+
+
+def _network(name: str, facts: NetworkGeometry, codec: CodecGeometry, session: Session) -> Network:
+    def run(codes: Int) -> NDArray[Any]:
+        return session.run({"codes": codes})["logits"]
+
+    return Network(
+        name,
+        run,
+        facts.codebooks,
+        facts.conditioning_codebooks,
+        codec.codebook_size,
+        codec.frames(facts.window_seconds),
+    )
+
+
+def _collected(blocks: Blocks, sample_rate: int) -> Audio:
+    return Audio(np.concatenate(list(blocks), axis=1), sample_rate)
+
+
+def _sides(context: int) -> tuple[int, int]:
+    """Context before and after what a window makes: what lies behind matters more."""
+    after = context // 5
+    return context - after, after
+
+
+def source_of(seed: int | None, noise: Noise | None) -> Noise | int:
+    """The noise, or the seed, or a seed that is drawn. Raises OptionError when both are given."""
+    if noise is not None and seed is not None:
+        raise OptionError("give a seed or noise, not both")
+    if noise is not None:
+        return noise
+    if seed is not None and seed < 0:
+        raise OptionError(f"seed must be 0 or more, got {seed}")
+    return secrets.randbits(32) if seed is None else seed

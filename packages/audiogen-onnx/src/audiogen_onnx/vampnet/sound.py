@@ -1,0 +1,265 @@
+"""Sound on its way in and out, in blocks: where it comes from, what is put around it, where it is kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.audio import QUALITY, Audio, probe, stream
+from audiogen_core.errors import AudioError
+from audiogen_onnx.vampnet.meter import Meter
+from audiogen_onnx.vampnet.resample import resample
+
+Samples = NDArray[np.float32]
+Blocks = Iterator[Samples]
+
+Span = tuple[float, float]
+"""First sample and the one behind the last; infinite where the span has no such end."""
+
+_PIECE = 1 << 16  # samples worked off at once
+_SPILL = 64 << 20  # bytes of sound kept in memory before they go to the disk
+
+
+class Source(Protocol):
+    """Sound that can be gone through more than once."""
+
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+    def blocks(self, sample_rate: int) -> Blocks:
+        """The sound at another rate, Hz: blocks (channels, n)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ClipSource:
+    """A clip in memory."""
+
+    audio: Audio
+
+    @property
+    def sample_rate(self) -> int:
+        return self.audio.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.audio.channels
+
+    @property
+    def length(self) -> int:
+        return int(self.audio.samples.shape[1])
+
+    def blocks(self, sample_rate: int) -> Blocks:
+        yield from pieces([self.audio.resample(sample_rate).samples], sample_rate)
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """A file, read from the disk each time it is gone through."""
+
+    path: Path
+    sample_rate: int
+    channels: int
+    length: int
+
+    @classmethod
+    def open(cls, path: str | Path) -> FileSource:
+        """Raises AudioError when it is no sound, or its length is not known before it is read."""
+        info = probe(path)
+        return cls(Path(path), info.sample_rate, info.channels, info.frames)
+
+    def blocks(self, sample_rate: int) -> Blocks:
+        yield from stream(self.path, sample_rate=sample_rate, block_seconds=2.0)
+
+
+class Store:
+    """Blocks kept for a second pass: in memory as long as they are few, then in a temporary file."""
+
+    def __init__(self, channels: int, folder: Path | None = None) -> None:
+        self.channels = channels
+        self.length = 0
+        place = None if folder is None else str(folder)
+        self._file = tempfile.SpooledTemporaryFile(max_size=_SPILL, dir=place)  # noqa: SIM115 (see close)
+
+    @property
+    def empty(self) -> Samples:
+        """A block of no samples."""
+        return np.zeros((self.channels, 0), np.float32)
+
+    def add(self, block: Samples) -> None:
+        self._file.write(np.ascontiguousarray(block.T, dtype=np.float32).tobytes())
+        self.length += block.shape[1]
+
+    def blocks(self, size: int = _PIECE) -> Blocks:
+        """What was kept, in blocks of `size` samples."""
+        self._file.seek(0)
+        while data := self._file.read(size * self.channels * 4):
+            yield np.frombuffer(data, np.float32).reshape(-1, self.channels).T
+
+    def part(self, start: int, length: int) -> Blocks:
+        """`length` samples from `start` on; silence where there are none."""
+        yield from cut(self.blocks(), start, length, self.channels)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def mono_as_original(audio: Audio, sample_rate: int) -> Audio:
+    """A clip resampled and mixed as the original does it."""
+    samples = resample(audio.samples, audio.sample_rate, sample_rate)
+    return Audio(samples.mean(axis=0, keepdims=True), sample_rate)
+
+
+def pieces(blocks: Iterable[Samples], size: int) -> Blocks:
+    """The same samples in blocks of `size`; only the last may be shorter."""
+    held: list[Samples] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += block.shape[1]
+        if count >= size:
+            joined = np.concatenate(held, axis=1)
+            whole = count // size * size
+            for start in range(0, whole, size):
+                yield joined[:, start : start + size]
+            held, count = [joined[:, whole:]], count - whole
+    if count:
+        yield np.concatenate(held, axis=1)
+
+
+def cut(blocks: Iterable[Samples], start: int, length: int, channels: int) -> Blocks:
+    """`length` samples from `start` on; silence where there are none, also before sample 0."""
+    if start < 0:
+        yield np.zeros((channels, min(-start, length)), np.float32)
+        length, start = length - min(-start, length), 0
+    for block in blocks:
+        if start >= block.shape[1]:
+            start -= block.shape[1]
+            continue
+        part = block[:, start : start + length]
+        start, length = 0, length - part.shape[1]
+        if part.shape[1]:
+            yield part
+        if length == 0:
+            return
+    if length:
+        yield np.zeros((channels, length), np.float32)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What a first pass over a source finds, at the codec's rate.
+
+    length    samples
+    loudness  LUFS of all channels together
+    mean      LUFS of one channel, on the average
+    peak      the largest magnitude
+    """
+
+    length: int
+    loudness: float
+    mean: float
+    peak: float
+
+
+def measure(source: Source, sample_rate: int) -> Levels:
+    """Go through a source once. Raises AudioError when it holds no samples."""
+    meter = Meter(sample_rate, source.channels)
+    for block in source.blocks(sample_rate):
+        meter.add(block)
+    if meter.length == 0:
+        raise AudioError("the clip is too short: it has no samples at the rate of the codec")
+    return Levels(meter.length, meter.loudness(), meter.mean_loudness(), meter.peak)
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A clip of `length` samples whose end is followed by its beginning, cut into frames of `hop` samples.
+
+    margin  frames put before the first and after the last one, so that a network sees across the joint
+    """
+
+    length: int
+    hop: int
+    margin: int
+
+    @property
+    def frames(self) -> int:
+        return -(-self.length // self.hop)
+
+    def around(self, source: Source, sample_rate: int) -> Blocks:
+        """The sound with its end put before it, and its beginning after it, up to whole frames."""
+        before = self.margin * self.hop
+        after = (self.frames + self.margin) * self.hop - self.length
+        tail = cut(source.blocks(sample_rate), self.length - before, before, source.channels)
+        yield np.concatenate([*tail, np.zeros((source.channels, 0), np.float32)], axis=1)
+        yield from source.blocks(sample_rate)
+        yield from cut(source.blocks(sample_rate), 0, min(after, self.length), source.channels)
+
+    def codes(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes (..., F) with the last `margin` frames put before them, and the first after them."""
+        wrapped = np.arange(-self.margin, self.frames + self.margin) % self.frames
+        return codes[..., wrapped]
+
+
+def glide(blocks: Iterable[Samples], length: int, lead: Samples) -> Blocks:
+    """Blocks of `length` samples in all, the last ones gliding into `lead` (channels, fade).
+
+    With the sound that precedes the first sample as `lead`, the end can be followed by the beginning.
+    """
+    fade, at = lead.shape[1], 0
+    for block in blocks:
+        at += block.shape[1]
+        over = at - (length - fade)  # where in the fade this block ends
+        if over > 0:
+            count = min(over, block.shape[1])
+            weight = (np.arange(over - count + 1, over + 1) / fade).astype(np.float32)
+            block = block.copy()
+            block[:, -count:] += weight * (lead[:, over - count : over] - block[:, -count:])
+        yield block
+
+
+def pasted(made: Iterable[Samples], original: Iterable[Samples], spans: list[Span], fade: int) -> Blocks:
+    """What was made inside some spans and the original elsewhere, cross-faded within each span.
+
+    Both come in blocks of any size and are equally long.
+    """
+    at = 0
+    for ours, theirs in zip(pieces(made, _PIECE), pieces(original, _PIECE), strict=True):
+        time = np.arange(at, at + ours.shape[1])
+        weight = np.zeros(len(time), np.float32)
+        for start, stop in spans:
+            inside = np.minimum(time - start, stop - 1 - time) / max(1, fade)
+            weight = np.maximum(weight, np.clip(inside, 0, 1).astype(np.float32))
+        yield np.where(weight > 0, theirs + weight * (ours - theirs), theirs)
+        at += ours.shape[1]
+
+
+def resampled(blocks: Iterable[Samples], old: int, new: int, channels: int) -> Blocks:
+    """Blocks (channels, n) at another rate; however they are cut, the result is that of the whole."""
+    if old == new:
+        yield from blocks
+        return
+    import soxr
+
+    resampler = soxr.ResampleStream(old, new, channels, dtype="float32", quality=QUALITY)
+    for block in blocks:
+        yield resampler.resample_chunk(np.ascontiguousarray(block.T)).reshape(-1, channels).T
+    last = resampler.resample_chunk(np.empty((0, channels), np.float32), last=True)
+    yield last.reshape(-1, channels).T
