@@ -1,0 +1,187 @@
+"""Upstream's checkpoints -> the tensors of our network, strictly, without torch.
+
+The original adds its low-rank updates to the weights whenever a model is put to use, so what sounds like the
+original is W + B A / 8 for every checkpoint, the base ones included. A `lora.pth` replaces B and A.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core import weights
+from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.weights import Drop, FuseWeightNorm, Rename, Rules, Weights
+from audiogen_onnx.vampnet.config import LORA_RANK, NetworkConfig, from_metadata
+
+Array = NDArray[np.float32]
+
+NAMES: Rules = (
+    FuseWeightNorm(r"classifier\.layers\.0"),
+    Rename(r"^classifier\.layers\.0\.", "classifier."),
+    Rename(r"^embedding\.special\.MASK$", "embedding.mask"),
+    Rename(r"^embedding\.out_proj\.", "embedding.project."),
+    Rename(r"^transformer\.layers\.0\.self_attn\.relative_attention_bias\.", "position_bias."),
+    Rename(r"^transformer\.", ""),
+    Rename(r"\.norm_1\.", ".attention_norm."),
+    Rename(r"\.norm_3\.", ".feed_forward_norm."),
+    Rename(r"\.self_attn\.", ".attention."),
+    Rename(r"\.attention\.w_qs\.", ".attention.query."),
+    Rename(r"\.attention\.w_ks\.", ".attention.key."),
+    Rename(r"\.attention\.w_vs\.", ".attention.value."),
+    Rename(r"\.attention\.fc\.", ".attention.output."),
+    Rename(r"\.feed_forward\.w_1\.", ".feed_forward.widen."),
+    Rename(r"\.feed_forward\.w_2\.", ".feed_forward.narrow."),
+    Drop(r"ctrl_encoder\..*", "controls: the original never passes any when it generates"),
+)
+"""Upstream's names -> ours, for a network's checkpoint and for a lora.pth."""
+
+_LORA = re.compile(r"(.*)\.lora_([AB])")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A network ready to be built: its configuration, and every parameter of `model.VampNet` by name."""
+
+    config: NetworkConfig
+    tensors: dict[str, Array]
+
+
+def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Checkpoint:
+    """A network from coarse.pth, c2f.pth or a fine-tune of one.
+
+    vectors  the codec's, float32 (codebooks, codebook_size, dimension); the network reads the first K
+    lora     a lora.pth to put in place of the checkpoint's own low-rank updates
+
+    Raises ModelError when the file is another kind of model or does not fit the codec, WeightsError when a
+    tensor is missing, left over, misshapen or not finite, in the file or in the lora.pth.
+    """
+    config = from_metadata(metadata(path), str(path))
+    _check_codec(config, vectors, str(path))
+    found = weights.read(path).apply(NAMES)
+    updates = _updates(found, config)
+    if lora is not None:
+        updates |= _overlay(Path(lora), config)
+    tensors = found.take_all(_shapes(config))
+    found.finish()
+    for name, (a, b) in updates.items():
+        tensors[f"{name}.weight"] = tensors[f"{name}.weight"] + b @ a / np.float32(LORA_RANK)
+    masks = tensors.pop("embedding.mask")
+    tables = np.concatenate([vectors[: config.codebooks], masks[:, None]], axis=1)
+    tensors["embedding.tables"] = np.ascontiguousarray(tables, np.float32)
+    tensors["embedding.project.weight"] = tensors["embedding.project.weight"][..., 0]
+    tensors["classifier.weight"] = _by_codebook(tensors["classifier.weight"][..., 0], config)
+    tensors["classifier.bias"] = _by_codebook(tensors["classifier.bias"], config)
+    return Checkpoint(config, tensors)
+
+
+def codec_vectors(path: str | Path) -> Array:
+    """The vectors of upstream's codec.pth, float32 (codebooks, codebook_size, dimension).
+
+    Raises ModelError for anything but LAC: a network's checkpoint, or the codec LAC descends from, DAC.
+    """
+    facts = metadata(path)
+    if "encoder_rates" not in facts:
+        raise ModelError(f"{path}: is no codec; VampNet's codec.pth belongs here")
+    found = weights.read(path)
+    if not any(".mrf_blocks." in name for name in found):
+        raise ModelError(
+            f"{path}: is a DAC codec, but VampNet's networks speak the codes of LAC; "
+            "use the codec.pth that is published with them"
+        )
+    try:
+        count, size, dim = (facts[key] for key in ("n_codebooks", "codebook_size", "codebook_dim"))
+    except KeyError as error:
+        raise ModelError(f"{path}: its description of the codec lacks {error}") from error
+    if not all(isinstance(value, int) and value > 0 for value in (count, size, dim)):
+        raise ModelError(f"{path}: codebooks of different widths cannot be used by VampNet")
+    names = [f"quantizer.quantizers.{book}.codebook.weight" for book in range(count)]
+    return np.stack([found.take(name, (size, dim)) for name in names])
+
+
+def metadata(path: str | Path) -> Mapping[str, Any]:
+    """The settings a checkpoint was built with (`metadata.kwargs`). Raises ModelError when it has none."""
+    tree = weights.read_checkpoint(path).get("metadata")
+    facts = tree.get("kwargs") if isinstance(tree, dict) else None
+    if not isinstance(facts, dict):
+        raise ModelError(f"{path}: carries no settings (metadata.kwargs), so it is no checkpoint of VampNet")
+    return facts
+
+
+def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor a checkpoint must hold, but for low-rank updates."""
+    width, classes = config.width, config.predicted_codebooks * config.codebook_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding.mask": (config.codebooks, config.codebook_dim),
+        "embedding.project.weight": (width, config.codebooks * config.codebook_dim, 1),
+        "embedding.project.bias": (width,),
+        "position_bias.weight": (config.buckets, config.heads),
+        "norm.weight": (width,),
+        "classifier.weight": (classes, width, 1),
+        "classifier.bias": (classes,),
+    }
+    for layer in range(config.layers):
+        shapes |= {f"layers.{layer}.{name}.weight": shape for name, shape in _layer_shapes(width).items()}
+    return shapes
+
+
+def _layer_shapes(width: int) -> dict[str, tuple[int, ...]]:
+    square = (width, width)
+    return {
+        "attention_norm": (width,),
+        "attention.query": square,
+        "attention.key": square,
+        "attention.value": square,
+        "attention.output": square,
+        "feed_forward_norm": (width,),
+        "feed_forward.widen": (4 * width, width),
+        "feed_forward.narrow": (width, 2 * width),
+    }
+
+
+def _updates(found: Weights, config: NetworkConfig) -> dict[str, tuple[Array, Array]]:
+    """Matrix -> (A (8, in), B (out, 8)) for each pair of low-rank factors. Raises WeightsError."""
+    layer = {name: shape for name, shape in _layer_shapes(config.width).items() if len(shape) == 2}
+    updates = {}
+    for name in {match[1] for match in map(_LORA.fullmatch, found) if match}:
+        parts = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
+        if parts is None or parts[2] not in layer or int(parts[1]) >= config.layers:
+            raise WeightsError(
+                f"{found.source}: a low-rank update of {name}, which this network does not have"
+            )
+        rows, columns = layer[parts[2]]
+        a = found.take(f"{name}.lora_A", (LORA_RANK, columns))
+        updates[name] = (a, found.take(f"{name}.lora_B", (rows, LORA_RANK)))
+    return updates
+
+
+def _overlay(path: Path, config: NetworkConfig) -> dict[str, tuple[Array, Array]]:
+    found = weights.read(path).apply([rule for rule in NAMES if isinstance(rule, Rename)])
+    others = [name for name in found if not _LORA.fullmatch(name)]
+    if others:
+        raise WeightsError(
+            f"{path}: holds more than low-rank updates ({others[0]}); a whole fine-tune takes the place of "
+            "coarse.pth or c2f.pth itself"
+        )
+    return _updates(found, config)
+
+
+def _by_codebook(values: Array, config: NetworkConfig) -> Array:
+    """Rows ordered (code, codebook), as upstream keeps them -> (codebook, code)."""
+    shape = (config.codebook_size, config.predicted_codebooks, *values.shape[1:])
+    return np.ascontiguousarray(values.reshape(shape).swapaxes(0, 1).reshape(values.shape))
+
+
+def _check_codec(config: NetworkConfig, vectors: Array, where: str) -> None:
+    count, size, dim = vectors.shape
+    if size != config.codebook_size or dim != config.codebook_dim or count < config.codebooks:
+        raise ModelError(
+            f"{where}: reads {config.codebooks} codebooks of {config.codebook_size} x {config.codebook_dim}, "
+            f"the codec has {count} of {size} x {dim}; the files do not belong together"
+        )
