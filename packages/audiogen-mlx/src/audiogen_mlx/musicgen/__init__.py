@@ -1,0 +1,1 @@
+"""MusicGen: text, melody and style to music."""
