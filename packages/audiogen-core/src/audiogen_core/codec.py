@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.codecs.rvq import ResidualQuantizer
-from audiogen_core.codes import Codes
+from audiogen_core.codecs.rvq import Quantizer, ResidualQuantizer
+from audiogen_core.codes import Codes, Latents
 from audiogen_core.errors import AudioError, AudioMismatch, CodesError, OptionError
+from audiogen_core.noise import Noise
 from audiogen_core.ops import Float, Ops, Signal
-from audiogen_core.stages import Stage, stream
+from audiogen_core.stages import Chunk, Stage, stream
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
@@ -54,8 +55,34 @@ class CodecInfo:
 
         Names must agree; the hash after `@` as well, where both have one.
         """
-        ours, theirs = self.name.partition("@"), codec.partition("@")
-        return ours[0] == theirs[0] and (not ours[2] or not theirs[2] or ours[2] == theirs[2])
+        return _same(self.name, codec)
+
+
+@dataclass(frozen=True)
+class AutoencoderInfo:
+    """The facts of an autoencoder.
+
+    name             id written into `Latents.autoencoder`: as a codec's, hash and all
+    sample_rate      Hz
+    channels         of the audio
+    hop_length       samples per frame
+    latent_channels  of the latents
+    """
+
+    name: str
+    sample_rate: int
+    channels: int
+    hop_length: int
+    latent_channels: int
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second, Hz."""
+        return self.sample_rate / self.hop_length
+
+    def accepts(self, autoencoder: str) -> bool:
+        """Whether latents marked `autoencoder` may be decoded here, by the rule of `CodecInfo.accepts`."""
+        return _same(self.name, autoencoder)
 
 
 class Codec:
@@ -63,6 +90,7 @@ class Codec:
 
     encoder, decoder  the stages, run over `ops`
     codebooks      float32 (codebooks, codebook_size, dimension)
+    quantizer      None means the nearest of these codebooks' entries, and their sum
     chunk_seconds  how much audio is worked off at a time: bounds the memory, changes no result
     """
 
@@ -74,6 +102,7 @@ class Codec:
         encoder: Sequence[Stage],
         decoder: Sequence[Stage],
         codebooks: Float,
+        quantizer: Quantizer | None = None,
     ) -> None:
         self.info = info
         self.ops = ops
@@ -81,7 +110,7 @@ class Codec:
         self._encoder = encoder
         self._decoder = decoder
         self._codebooks = codebooks
-        self._quantizer = ResidualQuantizer(ops, list(codebooks))
+        self._quantizer = quantizer or ResidualQuantizer(ops, list(codebooks))
 
     def encode(self, audio: Audio, codebooks: int | None = None) -> Codes:
         """The codes of a clip, in ceil(samples / hop_length) frames.
@@ -92,16 +121,7 @@ class Codec:
         converted silently), AudioError when the clip is empty, OptionError for an impossible `codebooks`.
         """
         info = self.info
-        if audio.sample_rate != info.sample_rate:
-            raise AudioMismatch(
-                f"{info.name} needs {info.sample_rate} Hz, got {audio.sample_rate} Hz; "
-                f"use audio.resample({info.sample_rate})"
-            )
-        if audio.samples.shape[0] != info.channels:
-            raise AudioMismatch(
-                f"{info.name} needs {info.channels} channel(s), got {audio.samples.shape[0]}; "
-                f"use audio.mix({info.channels})"
-            )
+        _check_audio(audio, info)
         values = np.concatenate(list(self.encode_blocks([audio.samples], codebooks)), axis=1)
         return Codes(values, info.codebook_size, info.frame_rate, info.name, length=audio.samples.shape[1])
 
@@ -131,7 +151,10 @@ class Codec:
             raise CodesError("the codes have no frames: there is nothing to decode")
 
     def codebook_vectors(self) -> Float:
-        """The entries of all codebooks in the space they are summed in: float32 (K, N, D)."""
+        """The entries of all codebooks as they are stored: float32 (K, N, D).
+
+        EnCodec adds these up. DAC and LAC first project each codebook's entries by a matrix of its own.
+        """
         return self._codebooks
 
     def encode_blocks(self, blocks: Iterable[Float], codebooks: int | None = None) -> Iterator[NDArray[Any]]:
@@ -152,10 +175,7 @@ class Codec:
         """Blocks of codes (codebooks, frames) -> float32 blocks (channels, samples), in bounded memory."""
         size = self._chunk_frames()
         chunks = ((self._lookup(values), last) for values, last in _even(blocks, size, np.int64))
-        for signal, _ in stream(self.ops, self._decoder, chunks):
-            samples = self.ops.numpy(signal)[0]
-            if samples.shape[1]:
-                yield samples
+        yield from _run(self.ops, self._decoder, chunks)
 
     def _count(self, codebooks: int | None) -> int:
         count = self.info.codebooks if codebooks is None else codebooks
@@ -170,9 +190,131 @@ class Codec:
         return self._quantizer.decode([self.ops.indices(row[None]) for row in values])
 
 
+class Autoencoder:
+    """A continuous codec: audio to latents and back.
+
+    encoder       makes twice the latent channels: the mean of each latent and, before the softplus, its
+                  standard deviation
+    decoder       from the latent channels
+    scale         latents are what the encoder makes divided by this
+    chunk_frames  how much is worked off at a time: bounds the memory, changes no result
+    """
+
+    def __init__(
+        self,
+        info: AutoencoderInfo,
+        ops: Ops,
+        *,
+        encoder: Sequence[Stage],
+        decoder: Sequence[Stage],
+        scale: float = 1.0,
+        chunk_frames: int = 128,
+    ) -> None:
+        self.info = info
+        self.ops = ops
+        self.scale = scale
+        self.chunk_frames = chunk_frames
+        self._encoder = encoder
+        self._decoder = decoder
+
+    def encode(self, audio: Audio, noise: Noise | None = None) -> Latents:
+        """The latents of a clip, in ceil(samples / hop_length) frames.
+
+        noise  None gives the mean of each latent; else each is drawn, with one array of normal numbers of
+               shape (1, latent_channels, frames)
+
+        Raises AudioMismatch when rate or channels are not the autoencoder's, AudioError when the clip is
+        empty.
+        """
+        info = self.info
+        _check_audio(audio, info)
+        parts = np.concatenate(list(self._posterior([audio.samples])), axis=1)
+        values, raw = parts[: info.latent_channels], parts[info.latent_channels :]
+        if noise is not None:
+            deviation = np.logaddexp(np.float32(0), raw) + np.float32(1e-4)
+            values = values + deviation * noise.normal((1, *values.shape))[0]
+        values = np.asarray(values / np.float32(self.scale), np.float32)
+        return Latents(values, info.frame_rate, info.name, length=audio.samples.shape[1])
+
+    def decode(self, latents: Latents) -> Audio:
+        """The clip of some latents, trimmed to `latents.length` where that is known.
+
+        Raises CodesError when the latents were made by another autoencoder or do not fit this one.
+        """
+        from audiogen_core.audio import Audio
+
+        self.check(latents)
+        samples = np.concatenate(list(self.decode_blocks([latents.values])), axis=1)
+        return Audio(samples[:, : latents.length], self.info.sample_rate)
+
+    def check(self, latents: Latents) -> None:
+        """Raise CodesError unless these latents can be decoded here."""
+        info = self.info
+        if not info.accepts(latents.autoencoder):
+            raise CodesError(
+                f"the latents were made by {latents.autoencoder}; this autoencoder is {info.name}"
+            )
+        channels, frames = latents.values.shape
+        if channels != info.latent_channels:
+            raise CodesError(f"{info.name} has latents of {info.latent_channels} channels, got {channels}")
+        if frames == 0:
+            raise CodesError("the latents have no frames: there is nothing to decode")
+
+    def encode_blocks(self, blocks: Iterable[Float]) -> Iterator[Float]:
+        """Blocks (channels, samples) of one clip -> float32 blocks (latent_channels, frames): the means.
+
+        However the clip is cut into blocks, the frames are those of the whole clip to float32 rounding.
+        """
+        for parts in self._posterior(blocks):
+            yield parts[: self.info.latent_channels] / np.float32(self.scale)
+
+    def decode_blocks(self, blocks: Iterable[Float]) -> Iterator[Float]:
+        """Blocks of latents (latent_channels, frames) -> float32 blocks (channels, samples)."""
+        scale = np.float32(self.scale)
+        chunks = (
+            (self.ops.signal(values[None] * scale), last)
+            for values, last in _even(blocks, self.chunk_frames, np.float32)
+        )
+        yield from _run(self.ops, self._decoder, chunks)
+
+    def _posterior(self, blocks: Iterable[Float]) -> Iterator[Float]:
+        """(2 * latent_channels, frames): means and raw deviations."""
+        size = self.chunk_frames * self.info.hop_length
+        chunks = ((self.ops.signal(part[None]), last) for part, last in _even(blocks, size, np.float32))
+        yield from _run(self.ops, self._encoder, chunks)
+
+
 def fingerprint(codebooks: Float) -> str:
     """Eight hex digits that tell one codec's codebooks from another's, whatever file they came from."""
     return hashlib.sha256(np.ascontiguousarray(codebooks, dtype="<f4").tobytes()).hexdigest()[:8]
+
+
+def _same(ours: str, theirs: str) -> bool:
+    """Whether two ids agree: the names, and the hashes after `@` where both have one."""
+    name, _, mark = ours.partition("@")
+    other, _, other_mark = theirs.partition("@")
+    return name == other and (not mark or not other_mark or mark == other_mark)
+
+
+def _check_audio(audio: Audio, info: CodecInfo | AutoencoderInfo) -> None:
+    if audio.sample_rate != info.sample_rate:
+        raise AudioMismatch(
+            f"{info.name} needs {info.sample_rate} Hz, got {audio.sample_rate} Hz; "
+            f"use audio.resample({info.sample_rate})"
+        )
+    if audio.samples.shape[0] != info.channels:
+        raise AudioMismatch(
+            f"{info.name} needs {info.channels} channel(s), got {audio.samples.shape[0]}; "
+            f"use audio.mix({info.channels})"
+        )
+
+
+def _run(ops: Ops, stages: Sequence[Stage], chunks: Iterable[Chunk]) -> Iterator[Float]:
+    """The stages over chunks of one clip, as numpy blocks (channels, steps); empty ones left out."""
+    for signal, _ in stream(ops, stages, chunks):
+        block = ops.numpy(signal)[0]
+        if block.shape[1]:
+            yield block
 
 
 def _even(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.audio import AudioWriter, probe, stream
-from audiogen_core.codec import Codec
-from audiogen_core.codes import Codes
-from audiogen_core.errors import CodesError
+from audiogen_core.codec import Autoencoder, Codec
+from audiogen_core.codes import Codes, Latents
+from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.recipe import Recipe
 from audiogen_core.sound_reader import FileInfo, Floats
 
@@ -20,7 +21,17 @@ OnStep = Callable[[float, float], None]
 _BLOCK_SECONDS = 10.0
 
 
-def conversion(info: FileInfo, codec: Codec) -> str:
+def load_coded(path: str | Path) -> Codes | Latents:
+    """What `encode` wrote, codes or latents. Raises CodesError."""
+    from audiogen_core.describe import is_safetensors
+    from audiogen_core.formats.safetensors_file import read_safetensors
+
+    if is_safetensors(Path(path)) and read_safetensors(path)[1].get("audiogen") == "latents":
+        return Latents.load(path)
+    return Codes.load(path)
+
+
+def conversion(info: FileInfo, codec: Codec | Autoencoder) -> str:
     """What has to be changed in a file of this kind before the codec takes it: one line, or ""."""
     wanted = codec.info
     changes = []
@@ -32,9 +43,13 @@ def conversion(info: FileInfo, codec: Codec) -> str:
 
 
 def encode_file(
-    path: str | Path, codec: Codec, *, codebooks: int | None = None, on_step: OnStep | None = None
-) -> Codes:
-    """The codes of an audio file of any length, resampled and mixed as the codec needs it.
+    path: str | Path,
+    codec: Codec | Autoencoder,
+    *,
+    codebooks: int | None = None,
+    on_step: OnStep | None = None,
+) -> Codes | Latents:
+    """The codes, or the mean latents, of an audio file of any length, resampled and mixed as needed.
 
     on_step  called with (seconds done, seconds in all; 0 when not known)
 
@@ -45,13 +60,19 @@ def encode_file(
     header = probe(path)
     count = _Count(info.sample_rate, header.frames / header.sample_rate, on_step)
     blocks = stream(path, sample_rate=info.sample_rate, channels=info.channels, block_seconds=_BLOCK_SECONDS)
+    if isinstance(codec, Autoencoder):
+        if codebooks is not None:
+            raise OptionError(f"{info.name} makes latents and has no codebooks to choose from")
+        latents = np.concatenate(list(codec.encode_blocks(count.through(blocks))), axis=1)
+        return Latents(latents, info.frame_rate, info.name, length=count.samples)
     values = np.concatenate(list(codec.encode_blocks(count.through(blocks), codebooks)), axis=1)
-    return Codes(values, info.codebook_size, info.frame_rate, info.name, length=count.samples)
+    facts = codec.info
+    return Codes(values, facts.codebook_size, facts.frame_rate, facts.name, length=count.samples)
 
 
 def decode_file(
-    codes: Codes,
-    codec: Codec,
+    coded: Codes | Latents,
+    codec: Codec | Autoencoder,
     path: str | Path,
     *,
     recipe: Recipe | None = None,
@@ -61,21 +82,37 @@ def decode_file(
 
     on_step  called with (seconds done, seconds in all)
 
-    Raises CodesError when the codes are not this codec's, AudioError when the file cannot be written.
+    Raises CodesError when the codes or latents are not this codec's, AudioError when the file cannot be
+    written.
     """
-    codec.check(codes)
+    decode_blocks = _decoder_of(coded, codec)
     info = codec.info
-    longest = codes.frames * info.hop_length
-    length = longest if codes.length is None else min(codes.length, longest)
+    frames = int(coded.values.shape[1])
+    longest = frames * info.hop_length
+    length = longest if coded.length is None else min(coded.length, longest)
     if length == 0:
         raise CodesError("the codes stand for no samples: there is nothing to decode")
     step = max(1, round(_BLOCK_SECONDS * info.frame_rate))
-    parts = (codes.values[:, start : start + step] for start in range(0, codes.frames, step))
+    parts = (coded.values[:, start : start + step] for start in range(0, frames, step))
     count = _Count(info.sample_rate, length / info.sample_rate, on_step)
     with AudioWriter(path, info.sample_rate, info.channels, recipe=recipe) as writer:
-        for block in count.through(codec.decode_blocks(parts)):
+        for block in count.through(decode_blocks(parts)):
             writer.write(block[:, : length - writer.samples])
     return length / info.sample_rate
+
+
+def _decoder_of(
+    coded: Codes | Latents, codec: Codec | Autoencoder
+) -> Callable[[Iterable[NDArray[Any]]], Iterator[Floats]]:
+    """The function that decodes, after the check that it may."""
+    if isinstance(coded, Codes) and isinstance(codec, Codec):
+        codec.check(coded)
+        return codec.decode_blocks
+    if isinstance(coded, Latents) and isinstance(codec, Autoencoder):
+        codec.check(coded)
+        return codec.decode_blocks
+    kind, made = ("codes", "latents") if isinstance(coded, Codes) else ("latents", "codes")
+    raise CodesError(f"these are {kind}, but {codec.info.name} makes {made}; name what made them")
 
 
 class _Count:

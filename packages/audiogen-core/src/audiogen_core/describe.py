@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from audiogen_core.codec import CodecInfo
+from audiogen_core.codec import AutoencoderInfo, CodecInfo
 from audiogen_core.errors import DownloadError, ModelError, UnknownModel
 
 FACTS = {
@@ -15,6 +15,10 @@ FACTS = {
         CodecInfo("demo", 24_000, 1, 320, 8, 1024),
         CodecInfo("encodec-24khz", 24_000, 1, 320, 32, 1024),
         CodecInfo("encodec-32khz", 32_000, 1, 640, 4, 2048),
+        CodecInfo("dac-16khz", 16_000, 1, 320, 12, 1024),
+        CodecInfo("dac-24khz", 24_000, 1, 320, 32, 1024),
+        CodecInfo("dac-44khz", 44_100, 1, 512, 9, 1024),
+        CodecInfo("lac", 44_100, 1, 768, 14, 1024),
     )
 }
 """What is known of the codecs in the catalogue before they are fetched."""
@@ -72,6 +76,18 @@ def codec_facts(info: CodecInfo) -> dict[str, Any]:
         "codebooks": info.codebooks,
         "codebook_size": info.codebook_size,
         "bits_per_second": bits_per_second(info.codebooks, info.codebook_size, info.frame_rate),
+    }
+
+
+def autoencoder_facts(info: AutoencoderInfo) -> dict[str, Any]:
+    """An AutoencoderInfo as a mapping, with what follows from it."""
+    return {
+        "name": info.name,
+        "sample_rate": info.sample_rate,
+        "channels": info.channels,
+        "hop_length": info.hop_length,
+        "frame_rate": info.frame_rate,
+        "latent_channels": info.latent_channels,
     }
 
 
@@ -194,7 +210,11 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     table = weights.read(path)
     settings = _settings(path)
     info = None if "pretrained" in settings else _codec(path)  # a pointer: following it may fetch
-    found: dict[str, Any] = {"kind": "checkpoint"} if info is None else {"kind": "codec", **codec_facts(info)}
+    found: dict[str, Any] = {"kind": "checkpoint"}
+    if isinstance(info, CodecInfo):
+        found = {"kind": "codec", **codec_facts(info)}
+    elif info is not None:
+        found = {"kind": "autoencoder", **autoencoder_facts(info)}
     dtypes: dict[str, int] = {}
     for name in table:
         dtypes[table.dtype(name)] = dtypes.get(table.dtype(name), 0) + math.prod(table.shape(name))
@@ -202,7 +222,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return found | ({"settings": settings} if settings else {})
 
 
-def _codec(path: Path) -> CodecInfo | None:
+def _codec(path: Path) -> CodecInfo | AutoencoderInfo | None:
     from audiogen_core import codecs
 
     try:

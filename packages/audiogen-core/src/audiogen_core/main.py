@@ -22,7 +22,7 @@ from audiogen_core.cli import (
 from audiogen_core.errors import OptionError
 
 if TYPE_CHECKING:
-    from audiogen_core.codec import Codec
+    from audiogen_core.codec import Autoencoder, Codec
 
 commands = cli.app(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."
@@ -57,7 +57,7 @@ def encode(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Turn an audio file into codes."""
+    """Turn an audio file into codes, or latents where the codec is an autoencoder."""
     from audiogen_core import coding
     from audiogen_core.audio import probe
 
@@ -70,7 +70,8 @@ def encode(
     with cli.progress("encoding", unit="s") as on_step:
         codes = coding.encode_file(audio, made, codebooks=codebooks, on_step=on_step)
     codes.save(output)
-    cli.finished(output, seconds=codes.duration, took=time.monotonic() - started, json=json)
+    seconds = codes.values.shape[1] / codes.frame_rate
+    cli.finished(output, seconds=seconds, took=time.monotonic() - started, json=json)
 
 
 @commands.command()
@@ -88,14 +89,15 @@ def decode(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Turn codes into an audio file; its suffix chooses the format."""
+    """Turn codes or latents into an audio file; its suffix chooses the format."""
     from audiogen_core import coding
     from audiogen_core.codes import Codes
 
     cli.require_new(output, force)
-    read = Codes.load(codes)
-    made = _load(codec or _codec_of(read.codec, codes), ops, offline)
-    recipe = _decoding(codes, read.codec, made)
+    read = coding.load_coded(codes)
+    maker = read.codec if isinstance(read, Codes) else read.autoencoder
+    made = _load(codec or _codec_of(maker, codes), ops, offline)
+    recipe = _decoding(codes, maker, made)
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:
         seconds = coding.decode_file(read, made, output, recipe=recipe, on_step=on_step)
@@ -201,7 +203,7 @@ def _say(result: dict[str, Any], *, json: bool) -> None:
         print(result["path"])
 
 
-def _load(name: str, ops: str, offline: bool) -> Codec:
+def _load(name: str, ops: str, offline: bool) -> Codec | Autoencoder:
     """The codec, fetched with notice and progress where it must be."""
     from audiogen_core import codecs, hub
     from audiogen_core.codecs.catalog import CATALOG
@@ -223,7 +225,7 @@ def _codec_of(name: str, path: Path) -> str:
     return name
 
 
-def _decoding(path: Path, name: str, codec: Codec) -> Any:
+def _decoding(path: Path, name: str, codec: Codec | Autoencoder) -> Any:
     from audiogen_core.codecs.catalog import CATALOG
     from audiogen_core.recipe import Recipe, hash_file
     from audiogen_core.version import version

@@ -50,7 +50,7 @@ def load_codec(model: GPT, facts: Mapping[str, Any], name: str | None = None) ->
     """
     from audiogen_core import codecs
 
-    codec = codecs.load(name or str(facts["codec"]), ops="torch")
+    codec = codecs.load_codec(name or str(facts["codec"]), ops="torch")
     return Generator(model, model.config, codec, facts).codec  # it checks that they fit
 
 

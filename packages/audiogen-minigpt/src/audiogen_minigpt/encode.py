@@ -95,7 +95,7 @@ def encode(
     by_value, options = isinstance(codec, Codec), options or Options()
     check_engine(engine, workers, by_value)
     folder, data = Path(folder).absolute(), Path(out)
-    loaded = codec if isinstance(codec, Codec) else codecs.load(codec, ops)
+    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops)
     meta = _describe(loaded, options, val_permille, split_by)
     _check(folder, data, meta)
     files, passed = scan(folder)

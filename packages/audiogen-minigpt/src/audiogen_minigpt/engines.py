@@ -87,7 +87,7 @@ def _load(codec: str, ops: str, expected: str) -> Codec:
     """The codec, loaded once in each worker."""
     from audiogen_core import codecs
 
-    loaded = codecs.load(codec, ops)
+    loaded = codecs.load_codec(codec, ops)
     if fingerprint(loaded.codebook_vectors()) != expected:
         raise CodesError(f"{codec}: is another codec on {gethostname()}; give all machines the same one")
     return loaded

@@ -89,7 +89,7 @@ class Generator:
         chosen = choose_device(device)
         model, config, facts = checkpoint.load_model(path, which=which, device=str(chosen))
         adapter = ops or ("torch:cuda" if chosen.type == "cuda" else "torch")
-        loaded = codecs.load(codec or str(facts.get("codec")), ops=adapter)
+        loaded = codecs.load_codec(codec or str(facts.get("codec")), ops=adapter)
         return cls(model, config, loaded, facts, name=str(path))
 
     def generate(

@@ -11,23 +11,26 @@ from audiogen_core.errors import ModelError, UnknownModel
 from audiogen_core.ops import Ops, resolve
 
 if TYPE_CHECKING:
-    from audiogen_core.codec import Codec
+    from audiogen_core.codec import Autoencoder, Codec
 
 DEMO = "demo"
 
 _TORCH_SUFFIXES = {".th", ".pth", ".pt", ".bin", ".ckpt"}
+_SETTINGS = "model_config.json"  # of stable-audio-tools, beside the weights
 _LAYOUTS = (
-    "a transformers folder (config.json and model.safetensors), an audiocraft folder or file "
-    "(compression_state_dict.bin), or an original EnCodec .th file"
+    "a folder of transformers (EnCodec, DAC), diffusers (Oobleck), stable-audio-tools (model_config.json) or "
+    "audiocraft (compression_state_dict.bin), or a file: an original EnCodec .th, audiotools' .pth (DAC, LAC)"
 )
 
 
-def load(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec:
-    """A codec ready to encode and decode.
+def load(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec | Autoencoder:
+    """A codec or an autoencoder, ready to encode and decode.
 
-    name_or_path  a catalogue name (`demo`, `encodec-24khz`, `encodec-32khz`) or a path: a transformers
-                  `EncodecModel` folder (or a MusicGen folder, whose codec is taken), an original EnCodec
-                  `.th`, an audiocraft `compression_state_dict.bin` or the folder that holds it
+    name_or_path  a catalogue name (`demo`, `encodec-24khz`, `dac-44khz`, `lac`, ...) or a path:
+                  a transformers `EncodecModel` or `DacModel` folder (or a MusicGen folder, whose codec is
+                  taken), an original EnCodec `.th`, an audiocraft `compression_state_dict.bin` or the folder
+                  that holds it, an audiotools `.pth` (DAC, LAC), a stable-audio-tools folder or weight file
+                  beside its `model_config.json`, a diffusers `vae` folder or the folder that holds it
     ops           "numpy", "torch", "torch:cuda", or an adapter
 
     A path wins over a name. Raises UnknownModel, DownloadError, WeightsError or ModelError.
@@ -39,7 +42,27 @@ def load(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec:
     return _from_name(str(name_or_path), adapter)
 
 
-def _from_name(name: str, ops: Ops) -> Codec:
+def load_codec(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec:
+    """As `load`, for what makes codes. Raises ModelError when it makes latents instead."""
+    from audiogen_core.codec import Codec
+
+    loaded = load(name_or_path, ops)
+    if not isinstance(loaded, Codec):
+        raise ModelError(f"{name_or_path}: an autoencoder, which makes latents; a codec with codes is needed")
+    return loaded
+
+
+def load_autoencoder(name_or_path: str | Path, ops: str | Ops = "numpy") -> Autoencoder:
+    """As `load`, for what makes latents. Raises ModelError when it makes codes instead."""
+    from audiogen_core.codec import Autoencoder
+
+    loaded = load(name_or_path, ops)
+    if not isinstance(loaded, Autoencoder):
+        raise ModelError(f"{name_or_path}: a codec, which makes codes; an autoencoder with latents is needed")
+    return loaded
+
+
+def _from_name(name: str, ops: Ops) -> Codec | Autoencoder:
     from audiogen_core.codecs.catalog import CATALOG
 
     if name == DEMO:
@@ -50,19 +73,19 @@ def _from_name(name: str, ops: Ops) -> Codec:
         raise UnknownModel(name, [DEMO, *CATALOG])
     from audiogen_core import hub
 
-    return _from_path(hub.fetch(CATALOG[name]), ops, name)
+    spec, folder = CATALOG[name], hub.fetch(CATALOG[name])
+    only = [file.name for file in spec.files if Path(file.name).suffix in _TORCH_SUFFIXES]
+    return _from_path(folder / only[0] if only else folder, ops, name)
 
 
-def _from_path(path: Path, ops: Ops, name: str | None) -> Codec:
+def _from_path(path: Path, ops: Ops, name: str | None) -> Codec | Autoencoder:
     if path.is_dir():
-        if (path / "config.json").is_file():
-            return _from_transformers(path, ops, name)
-        if (path / "compression_state_dict.bin").is_file():
-            return _from_torch_file(path / "compression_state_dict.bin", ops, name)
-        raise ModelError(f"{path}: no codec in this folder; expected {_LAYOUTS}")
+        return _from_folder(path, ops, name)
+    if path.suffix in _TORCH_SUFFIXES | {".safetensors"} and (path.parent / _SETTINGS).is_file():
+        return _from_stable_audio_tools(path, path.parent / _SETTINGS, ops, name)
     if path.suffix == ".safetensors":
         if (path.parent / "config.json").is_file():
-            return _from_transformers(path.parent, ops, name)
+            return _from_config(path.parent, ops, name)
         from audiogen_core.codecs import frame
 
         return frame.load(path, ops)
@@ -71,30 +94,61 @@ def _from_path(path: Path, ops: Ops, name: str | None) -> Codec:
     raise ModelError(f"{path}: not a codec; expected {_LAYOUTS}")
 
 
-def _from_transformers(folder: Path, ops: Ops, name: str | None) -> Codec:
+def _from_folder(path: Path, ops: Ops, name: str | None) -> Codec | Autoencoder:
+    if (path / "config.json").is_file():
+        return _from_config(path, ops, name)
+    if (path / _SETTINGS).is_file():
+        return _from_stable_audio_tools(path, path / _SETTINGS, ops, name)
+    if (path / "vae" / "config.json").is_file():
+        return _from_config(path / "vae", ops, name)
+    if (path / "compression_state_dict.bin").is_file():
+        return _from_torch_file(path / "compression_state_dict.bin", ops, name)
+    raise ModelError(f"{path}: no codec in this folder; expected {_LAYOUTS}")
+
+
+def _from_config(folder: Path, ops: Ops, name: str | None) -> Codec | Autoencoder:
+    """A folder in the layout of transformers or diffusers."""
     from audiogen_core import weights
-    from audiogen_core.codecs import encodec
+    from audiogen_core.codecs import dac, encodec, oobleck
 
     config = _read_config(folder / "config.json")
+    if config.get("_class_name") == "AutoencoderOobleck":
+        table = weights.read(folder).apply(oobleck.DIFFUSERS)
+        return oobleck.build(oobleck.from_diffusers(config), table, ops, name)
+    if config.get("model_type") == "dac":
+        table = weights.read(folder).apply(dac.TRANSFORMERS)
+        return dac.build(dac.from_transformers(config), table, ops, name)
     prefix = ""
     if config.get("model_type") != "encodec" and isinstance(config.get("audio_encoder"), dict):
         config, prefix = config["audio_encoder"], "audio_encoder."
     if config.get("model_type") != "encodec":
+        kind = config.get("model_type") or config.get("_class_name")
         raise ModelError(
-            f"{folder / 'config.json'}: model_type {config.get('model_type')!r} is not a codec known here; "
-            "expected 'encodec', or a model with an EnCodec as audio_encoder"
+            f"{folder / 'config.json'}: model_type {kind!r} is not a codec known here; expected 'encodec', "
+            "'dac', 'AutoencoderOobleck', or a model with an EnCodec as audio_encoder"
         )
     table = weights.read(folder, prefix=prefix).apply(encodec.TRANSFORMERS)
     return encodec.build(encodec.from_transformers(config), table, ops, name)
 
 
-def _from_torch_file(path: Path, ops: Ops, name: str | None) -> Codec:
+def _from_stable_audio_tools(weights_path: Path, settings: Path, ops: Ops, name: str | None) -> Autoencoder:
     from audiogen_core import weights
-    from audiogen_core.codecs import encodec
+    from audiogen_core.codecs import oobleck
+
+    config = oobleck.from_stable_audio_tools(_read_config(settings))
+    table = oobleck.stable_audio_tools_weights(weights.read(weights_path), config)
+    return oobleck.build(config, table, ops, name)
+
+
+def _from_torch_file(path: Path, ops: Ops, name: str | None) -> Codec | Autoencoder:
+    from audiogen_core import weights
+    from audiogen_core.codecs import dac, encodec
 
     tree = weights.read_checkpoint(path)
     if "pretrained" in tree:
         return _follow(str(tree["pretrained"]), path, ops)
+    if dac.is_audiotools(tree):
+        return dac.load_audiotools(path, ops, name)
     table = weights.read(path).apply(encodec.ORIGINAL)
     if "xp.cfg" in tree:
         config = encodec.from_audiocraft(_parse_audiocraft(str(tree["xp.cfg"]), path))
@@ -103,7 +157,7 @@ def _from_torch_file(path: Path, ops: Ops, name: str | None) -> Codec:
     return encodec.build(config, table, ops, name)
 
 
-def _follow(pointer: str, path: Path, ops: Ops) -> Codec:
+def _follow(pointer: str, path: Path, ops: Ops) -> Codec | Autoencoder:
     """The codec an audiocraft package points at, by the hub id it names."""
     from audiogen_core.codecs.catalog import CATALOG
 

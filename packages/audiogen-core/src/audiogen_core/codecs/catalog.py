@@ -1,12 +1,28 @@
 """The codecs that can be fetched by name.
 
-Revisions are the newest commits of the two repositories. The hashes are those that the hub states
-for these files (its pages blob/<revision>/model.safetensors).
+Revisions are commits of the repositories, so their files never change; where the note says otherwise none
+was known. The hashes are those that the hub states for these files (its pages
+blob/<revision>/model.safetensors). Where none is written here, the one that the hub states on the day of the
+download is used.
 """
 
 from __future__ import annotations
 
 from audiogen_core.models import FileSpec, ModelSpec
+
+
+def _dac(kilohertz: int, revision: str) -> ModelSpec:
+    return ModelSpec(
+        name=f"dac-{kilohertz}khz",
+        family="dac",
+        repo=f"descript/dac_{kilohertz}khz",
+        revision=revision,
+        files=(FileSpec("config.json"), FileSpec("model.safetensors")),
+        license="MIT",
+        note="The licence of the authors' repository descriptinc/descript-audio-codec. "
+        "No sha256 is known here.",
+    )
+
 
 CATALOG: dict[str, ModelSpec] = {
     "encodec-24khz": ModelSpec(
@@ -39,5 +55,18 @@ CATALOG: dict[str, ModelSpec] = {
         license="CC-BY-NC-4.0",
         note="Non-commercial: trained for MusicGen, whose repository facebookresearch/audiocraft "
         "licenses its weights so; the model card names none.",
+    ),
+    "dac-16khz": _dac(16, "7c2fc5e759f1f501aefc6e7a0265cc57f5d17ba7"),
+    "dac-24khz": _dac(24, "6ba020b5ba7d9d8076fb90db7e67f27e31980f6e"),
+    "dac-44khz": _dac(44, "c1bc521685adf9cfe247bc39a5ca58917eda1ac4"),
+    "lac": ModelSpec(
+        name="lac",
+        family="lac",
+        repo="hugggof/vampnet",
+        revision="main",
+        files=(FileSpec("codec.pth"),),
+        license="CC-BY-NC-SA-4.0",
+        note="Non-commercial: VampNet's codec. Neither a commit nor a sha256 is known here, so the newest "
+        "file of the repository is taken.",
     ),
 }

@@ -134,6 +134,48 @@ class Residual:
         return reach(self.branch, left, right)
 
 
+@dataclass(frozen=True)
+class Mean:
+    """The mean of several branches over the same input."""
+
+    branches: Sequence[Sequence[Layer]]
+
+    def __call__(self, ops: Ops, x: Signal) -> Signal:
+        total = run(ops, self.branches[0], x)
+        for branch in self.branches[1:]:
+            total = total + run(ops, branch, x)
+        return total * (1 / len(self.branches))
+
+    def reach(self, left: int, right: int) -> tuple[int, int]:
+        reaches = [reach(branch, left, right) for branch in self.branches]
+        return max(each[0] for each in reaches), max(each[1] for each in reaches)
+
+
+@dataclass(frozen=True)
+class PadToMultiple(Pointwise):
+    """Zeros after the end of a clip, up to the next multiple of `size`: nothing but at its last chunk."""
+
+    size: int
+
+    def __call__(self, ops: Ops, x: Signal) -> Signal:
+        missing = -ops.length(x) % self.size
+        return ops.pad(x, 0, missing) if missing else x
+
+
+@dataclass(frozen=True)
+class Append(Pointwise):
+    """So many zeros after the end, where transposed convolutions of odd stride make too few steps.
+
+    What a cut spoils is then at most `count` steps further from the end than `reach` says; streaming keeps
+    one frame more than that, and `count` is less than a frame.
+    """
+
+    count: int
+
+    def __call__(self, ops: Ops, x: Signal) -> Signal:
+        return ops.pad(x, 0, self.count)
+
+
 def run(ops: Ops, layers: Sequence[Layer], x: Signal) -> Signal:
     """The layers one after another."""
     for layer in layers:

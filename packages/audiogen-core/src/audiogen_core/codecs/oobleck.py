@@ -1,0 +1,179 @@
+"""Oobleck, the autoencoder of Stable Audio (arXiv 2404.10301): configuration and weights.
+
+A variational autoencoder whose network is DAC's with two parameters in each snake. Read from the layouts of
+stable-audio-tools (alone, or inside a diffusion model) and of diffusers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from audiogen_core.codec import Autoencoder, AutoencoderInfo, fingerprint
+from audiogen_core.codecs import snake_net
+from audiogen_core.codecs.snake_net import SnakeNet
+from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.ops import Ops
+from audiogen_core.weights import Rules, Weights
+
+DIFFUSERS: Rules = snake_net.NAMED
+"""diffusers' `AutoencoderOobleck` -> our names."""
+
+_PREFIXES = ("pretransform.model.", "diffusion.pretransform.model.", "", "autoencoder.")
+_FIRST = "encoder.layers.0."  # some tensor of every Oobleck begins so
+
+
+@dataclass(frozen=True)
+class OobleckConfig:
+    """The facts of one Oobleck. Widths count channels, from the audio's side to that of the latents.
+
+    strides  samples, from the audio's side to that of the latents, as the encoder goes
+    scale    latents are divided by it after encoding
+    """
+
+    sample_rate: int
+    channels: int
+    encoder_widths: tuple[int, ...]
+    decoder_widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    latent_channels: int
+    tanh: bool = False
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        facts = (self.sample_rate, self.channels, self.latent_channels)
+        counts = facts + self.encoder_widths + self.decoder_widths + self.strides
+        if not self.strides or not all(1 <= count < 1 << 24 for count in counts):
+            raise ModelError(f"the configuration does not describe an Oobleck: {self}")
+        if {len(self.encoder_widths), len(self.decoder_widths)} != {len(self.strides) + 1}:
+            raise ModelError("the configuration does not describe an Oobleck: as many c_mults as strides")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ModelError(f"the scale of the latents is {self.scale}, expected more than 0")
+
+    @property
+    def hop_length(self) -> int:
+        return math.prod(self.strides)
+
+
+def from_stable_audio_tools(config: Mapping[str, Any]) -> OobleckConfig:
+    """The configuration in a `model_config.json`: of an autoencoder, or of a diffusion model that holds one.
+
+    Raises ModelError, with the reason, for autoencoders of another kind.
+    """
+    try:
+        rate, model = int(config["sample_rate"]), config["model"]
+        if config.get("model_type") == "autoencoder":
+            return _from_parts(rate, model, 1.0)
+        pretransform = model["pretransform"]
+        if pretransform["type"] != "autoencoder":
+            raise ModelError(f"the pretransform is {pretransform['type']!r}, expected 'autoencoder'")
+        return _from_parts(rate, pretransform["config"], float(pretransform.get("scale", 1.0)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"model_config.json does not describe an Oobleck: {error!r}") from error
+
+
+def from_diffusers(config: Mapping[str, Any]) -> OobleckConfig:
+    """The configuration of diffusers' `AutoencoderOobleck` (its config.json).
+
+    Fields that the file leaves out have diffusers' own defaults.
+    """
+    try:
+        multiples = tuple(int(value) for value in config.get("channel_multiples", (1, 2, 4, 8, 16)))
+        latents = int(config.get("decoder_input_channels", 64))
+        hidden = int(config.get("encoder_hidden_size", 128))
+        if hidden != 2 * latents:
+            raise ModelError(f"encoder_hidden_size is {hidden}, expected twice the {latents} latent channels")
+        return OobleckConfig(
+            sample_rate=int(config.get("sampling_rate", 44100)),
+            channels=int(config.get("audio_channels", 2)),
+            encoder_widths=_widths(hidden, multiples),
+            decoder_widths=_widths(int(config.get("decoder_channels", 128)), multiples),
+            strides=tuple(int(value) for value in config.get("downsampling_ratios", (2, 4, 4, 8, 8))),
+            latent_channels=latents,
+        )
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"config.json does not describe an Oobleck: {error!r}") from error
+
+
+def stable_audio_tools_weights(weights: Weights, config: OobleckConfig) -> Weights:
+    """The autoencoder's tensors of a stable-audio-tools checkpoint, in our names.
+
+    Found alone, below `pretransform.model.`, or in a training checkpoint. Raises WeightsError when there
+    are none.
+    """
+    for prefix in _PREFIXES:
+        if any(name.startswith(prefix + _FIRST) for name in weights):
+            blocks = len(config.strides)
+            return weights.below(prefix).apply(snake_net.numbered(blocks, blocks))
+    raise WeightsError(
+        f"{weights.source}: no autoencoder among {len(weights)} tensors; expected names that begin with "
+        f"{_PREFIXES[0]}{_FIRST} or {_FIRST}"
+    )
+
+
+def build(config: OobleckConfig, weights: Weights, ops: Ops, name: str | None = None) -> Autoencoder:
+    """An autoencoder from its configuration and weights in our names, strictly.
+
+    `name` is the id; without one it is derived from the rate and the hash of the decoder's first weights.
+    Raises WeightsError when a tensor is missing, left over, misshapen or not finite.
+    """
+    first = weights.take("decoder.first.weight", (config.decoder_widths[-1], config.latent_channels, 7))
+    info = AutoencoderInfo(
+        name=name or f"oobleck-{config.sample_rate // 1000}khz@{fingerprint(first)}",
+        sample_rate=config.sample_rate,
+        channels=config.channels,
+        hop_length=config.hop_length,
+        latent_channels=config.latent_channels,
+    )
+    network = SnakeNet(weights, ops, log_snake=True)
+    encoder = network.encoder(
+        config.channels, config.encoder_widths, config.strides, 2 * config.latent_channels
+    )
+    decoder = network.decoder(
+        config.latent_channels,
+        config.decoder_widths[::-1],
+        config.strides[::-1],
+        config.channels,
+        last_bias=False,
+        tanh=config.tanh,
+    )
+    weights.finish()
+    return Autoencoder(info, ops, encoder=[encoder], decoder=[decoder], scale=config.scale)
+
+
+def _from_parts(rate: int, parts: Mapping[str, Any], scale: float) -> OobleckConfig:
+    for side in ("encoder", "decoder"):
+        if parts[side]["type"] != "oobleck":
+            raise ModelError(f"the {side} is {parts[side]['type']!r}, expected 'oobleck'")
+    if parts["bottleneck"]["type"] != "vae":
+        raise ModelError(f"the bottleneck is {parts['bottleneck']['type']!r}, expected 'vae'")
+    encoder, decoder = parts["encoder"]["config"], parts["decoder"]["config"]
+    for side in (encoder, decoder):
+        if not side.get("use_snake", False) or side.get("antialias_activation"):
+            raise ModelError("this Oobleck has other activations than plain snakes, which is not supported")
+    if decoder.get("use_nearest_upsample"):
+        raise ModelError("this Oobleck repeats samples to go up, which is not supported")
+    strides, latents = tuple(encoder["strides"]), int(parts["latent_dim"])
+    if tuple(decoder["strides"]) != strides:
+        raise ModelError(f"the encoder's strides {strides} are not the decoder's {decoder['strides']}")
+    if int(encoder["latent_dim"]) != 2 * latents or int(decoder["latent_dim"]) != latents:
+        raise ModelError(
+            f"{latents} latent channels need an encoder that makes {2 * latents} and a decoder that takes "
+            f"{latents}, found {encoder['latent_dim']} and {decoder['latent_dim']}"
+        )
+    return OobleckConfig(
+        sample_rate=rate,
+        channels=int(encoder["in_channels"]),
+        encoder_widths=_widths(int(encoder["channels"]), encoder["c_mults"]),
+        decoder_widths=_widths(int(decoder["channels"]), decoder["c_mults"]),
+        strides=tuple(int(stride) for stride in strides),
+        latent_channels=latents,
+        tanh=bool(decoder.get("final_tanh", True)),
+        scale=scale,
+    )
+
+
+def _widths(channels: int, multiples: Any) -> tuple[int, ...]:
+    return (channels, *(channels * int(multiple) for multiple in multiples))
