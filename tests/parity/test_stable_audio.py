@@ -9,11 +9,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from audiogen_core.audio import Audio
 from audiogen_core.noise import RecordedNoise
-from audiogen_mlx.stable_audio import read_config, schedules, weights
+from audiogen_mlx.stable_audio import inpaint, read_config, schedules, weights
 from audiogen_mlx.stable_audio.conditioning import Conditioning, assemble, load_numbers
 from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Task
+from audiogen_mlx.stable_audio.generate import StableAudio
 from audiogen_mlx.stable_audio.guidance import Guidance, predictor
 from audiogen_mlx.stable_audio.model import DiT
 
@@ -251,3 +253,158 @@ def test_conditioning_in_order(layout: str, prefix: str) -> None:
     close(made.tokens, found[f"{prefix}cross_attn_cond"], 1e-5)
     close(made.global_, found["global_cond"], 1e-5)
     assert np.array_equal(made.mask, found[f"{prefix}cross_attn_mask"].astype(bool))
+
+
+# From a prompt to latents and sound; the stored runs say 5 seconds in windows of half a second
+
+
+@cache
+def model(layout: str) -> StableAudio:
+    return StableAudio.load(FIXTURES / FOLDERS[layout])
+
+
+def prompt(index: int = 0) -> str:
+    return str(stored("small_cond")["prompts"][index])
+
+
+def whole(layout: str) -> dict[str, float]:
+    """Options for a clip of the whole window that is told of 5 seconds."""
+    return {"seconds": model(layout).config.window_seconds, "seconds_total": 5.0}
+
+
+def recorded(layout: str, name: str) -> RecordedNoise:
+    found = arrays(layout, "e2e")
+    order = [found[f"{name}_noise0"]]
+    if f"{name}_vae_noise" in found:
+        order.append(found[f"{name}_vae_noise"])
+    return RecordedNoise([*order, *found[f"{name}_noises"]])
+
+
+@pytest.mark.parametrize(("layout", "steps"), [("small", 4), ("v10", 6), ("diffusers", 6)])
+def test_text_to_audio(layout: str, steps: int) -> None:
+    noise = recorded(layout, "t2a")
+    clip = model(layout).generate(prompt(), **whole(layout), steps=steps, noise=noise)
+    close(clip.samples[None], arrays(layout, "e2e")["t2a_out"], 1e-3)
+    assert noise.left == 0
+
+
+@pytest.mark.parametrize("layout", ["v10", "diffusers"])
+def test_text_to_latents_with_a_negative_prompt(layout: str) -> None:
+    latents = model(layout).generate_latents(
+        prompt(),
+        seconds=5.0,
+        negative_prompt="low quality, noise",
+        steps=6,
+        noise=recorded(layout, "t2a_neg_lat"),
+    )
+    close(latents.values[None], arrays(layout, "e2e")["t2a_neg_lat_out"], 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("layout", "steps", "level"), [("small", 4, 0.7), ("v10", 6, 5.0), ("diffusers", 6, 5.0)]
+)
+def test_audio_to_audio(layout: str, steps: int, level: float) -> None:
+    clip = Audio(arrays(layout, "vae")["audio"][0], 44100)
+    latents = model(layout).generate_latents(
+        prompt(),
+        seconds=5.0,
+        steps=steps,
+        init_audio=clip,
+        init_noise_level=level,
+        noise=recorded(layout, "a2a_lat"),
+    )
+    close(latents.values[None], arrays(layout, "e2e")["a2a_lat_out"], 2e-3)
+
+
+def test_two_prompts_in_one_run() -> None:
+    config = model("small").config
+    conditions = stored("small_cond")
+    assert conditions["batch_seconds_total"].tolist() == [5.0, 9.5]
+    found = arrays("small", "e2e")
+    noise = recorded("small", "t2a_b2_lat")
+    parts_of_model = model("small")._parts
+    given = parts_of_model.condition(
+        [prompt(0), prompt(1)], {"seconds_start": [0.0, 0.0], "seconds_total": [5.0, 9.5]}
+    )[0]
+    call = predictor(parts_of_model.dit(), given, Guidance(), config.frames, flow=True)
+    first = mx.array(noise.normal(found["t2a_b2_lat_noise0"].shape))
+    task = Task(call, first, lambda: mx.array(noise.normal(first.shape)), 4)
+    close(list(SAMPLERS["pingpong"].run(task))[-1].after, found["t2a_b2_lat_out"], 1e-3)
+
+
+@pytest.mark.parametrize("layout", ["v10", "diffusers"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("t2a", {}),
+        ("t2a_neg", {"negative_prompt": "low quality, noise"}),
+        ("t2a_nocfg", {"guidance_scale": 1.0}),
+    ],
+)
+def test_the_pipeline_of_diffusers(layout: str, name: str, options: dict) -> None:
+    found = stored("diffusers")
+    noise = RecordedNoise([found["latents0"], *found[f"{name}_noises"]])
+    clip = model(layout).generate(
+        prompt(), seconds=0.12, steps=6, sampler="cosine-dpm", noise=noise, **options
+    )
+    close(clip.samples[None], found[f"{name}_audio"], 1e-3)
+    assert noise.left == 0
+
+
+def inpaint_options() -> dict:
+    found = stored("inpaint")
+    return {"seconds": 5.0, "init_audio": Audio(found["audio"], 44100), "inpaint": found["mask"][0] == 0}
+
+
+def test_inpainting_checkpoint_with_euler() -> None:
+    found = stored("inpaint")
+    noise = RecordedNoise([found["noise0"], found["euler_vae_noise"]])
+    latents = model("inpaint").generate_latents(
+        prompt(), steps=5, sampler="euler", guidance_scale=4.0, noise=noise, **inpaint_options()
+    )
+    close(latents.values[None], found["euler_out"], 1e-3)
+
+
+def test_inpainting_checkpoint_with_pingpong_and_times_for_a_mask() -> None:
+    found = stored("inpaint")
+    noise = RecordedNoise([found["noise0"], found["pingpong_vae_noise"], *found["pingpong_noises"]])
+    options = inpaint_options() | {"inpaint": (307 / 44100, 634 / 44100)}
+    latents = model("inpaint").generate_latents(
+        prompt(), steps=4, sampler="pingpong", guidance_scale=1.0, noise=noise, **options
+    )
+    close(latents.values[None], found["pingpong_out"], 1e-3)
+
+
+def test_inpainting_checkpoint_with_nothing_to_keep() -> None:
+    found = stored("inpaint")
+    latents = model("inpaint").generate_latents(
+        prompt(),
+        seconds=5.0,
+        steps=5,
+        sampler="euler",
+        guidance_scale=1.0,
+        noise=RecordedNoise([found["noise0"]]),
+    )
+    close(latents.values[None], found["nomask_out"], 1e-3)
+
+
+def test_what_an_inpainting_checkpoint_sees() -> None:
+    found = stored("inpaint")
+    config = model("inpaint").config
+    mask = inpaint.latent_mask(inpaint.sample_mask(found["mask"][0] == 0, config), config.frames)
+    autoencoder = model("inpaint")._parts.autoencoder()
+    clip = Audio(found["audio"], 44100)
+    for name in ("euler", "pingpong"):
+        latents = autoencoder.encode(clip, RecordedNoise([found[f"{name}_vae_noise"]])).values
+        seen = inpaint.beside(config, mx.array(latents[None]), mask)
+        close(seen, found[f"{name}_input_concat"], 1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_prompts_through_t5(layout: str) -> None:
+    found = arrays(layout, "cond")
+    embedder = model(layout)._parts.text()
+    tokens, mask = embedder([str(text) for text in found["prompts"]])
+    close(tokens, found["prompt_embed_fp32"], 1e-5)
+    close(tokens, found["prompt_embed_fp16_upstream"], 2e-2)
+    assert np.array_equal(mask, found["prompt_mask"])

@@ -22,6 +22,8 @@ from audiogen_mlx.stable_audio.config import Config, NumberConditioner, TextCond
 
 FREQUENCIES = 128
 
+Projection = tuple[mx.array, mx.array]  # weight (out, in) and bias
+
 
 class Encoder(Protocol):
     """T5: ids and mask (B, L) to features (B, L, D)."""
@@ -54,7 +56,7 @@ class TextEmbedder:
         facts: TextConditioner,
         tokenizer: Tokens,
         encoder: Encoder,
-        projection: tuple[mx.array, mx.array] | None = None,
+        projection: Projection | None = None,
     ) -> None:
         self.facts = facts
         self._tokenizer = tokenizer
@@ -103,7 +105,7 @@ def load_numbers(config: Config, weights: Weights) -> dict[str, NumberEmbedder]:
     return {facts.id: NumberEmbedder(facts, weights, config.cond_dim) for facts in config.numbers}
 
 
-def load_projection(config: Config, weights: Weights, text_dim: int) -> tuple[mx.array, mx.array] | None:
+def load_projection(config: Config, weights: Weights, text_dim: int) -> Projection | None:
     """The layer after T5 of width `text_dim`, where the model has one. Raises WeightsError."""
     if not config.text.project and text_dim == config.cond_dim:
         return None

@@ -23,13 +23,8 @@ class Section:
 
     @classmethod
     def read(cls, path: Path) -> Section:
-        """A JSON file. Raises ModelError when it cannot be read."""
-        try:
-            return cls(json.loads(path.read_text(encoding="utf-8")), str(path))
-        except OSError as error:
-            raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"{path}: not JSON ({error})") from error
+        """A JSON file. Raises ModelError when it cannot be read or holds no object."""
+        return cls(read_json(path), str(path))
 
     def take(self, key: str, kind: type[Kind], default: Kind | None = None) -> Kind:
         """The value of a key. Without a default it must be there. Whole numbers pass as float."""
@@ -89,3 +84,16 @@ class Section:
 
     def __contains__(self, key: str) -> bool:
         return key in self._left
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found

@@ -1,0 +1,257 @@
+"""From a prompt to sound: `StableAudio`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.audio import Audio
+from audiogen_core.codec import Autoencoder
+from audiogen_core.codes import Latents
+from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.noise import Noise
+from audiogen_mlx.memory import bounded_cache
+from audiogen_mlx.stable_audio import inpaint
+from audiogen_mlx.stable_audio.conditioning import Conditioning
+from audiogen_mlx.stable_audio.config import Config
+from audiogen_mlx.stable_audio.diffusion import Predict, Task
+from audiogen_mlx.stable_audio.files import locate, locate_text
+from audiogen_mlx.stable_audio.guidance import predictor
+from audiogen_mlx.stable_audio.options import Options, Settings, resolve
+from audiogen_mlx.stable_audio.parts import Parts
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+Floats = NDArray[np.float32]
+
+
+class StableAudio:
+    """A model, ready to generate. Make one with `load`."""
+
+    def __init__(self, config: Config, parts: Parts, name: str) -> None:
+        self.config = config
+        self.name = name
+        self._parts = parts
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: str = "float32",
+        t5: str | Path | None = None,
+        base: str | Path | None = None,
+        low_memory: bool | None = None,
+        unlisted: bool = False,
+    ) -> StableAudio:
+        """A model from the catalogue, a hub id or a path.
+
+        name_or_path  a folder of stable-audio-tools or of diffusers, a checkpoint or a `..._config.json`
+                      in the former, or a name
+        dtype         "float32", "float16" or "bfloat16", of the network and T5
+        t5            the folder of its text encoder, where that is not beside the model
+        base          the whole model, where the checkpoint holds a transformer alone
+        low_memory    give each part back as soon as its work is done; None decides by the machine
+        unlisted      allow hub ids that are not in the catalogue
+
+        Raises UnknownModel, DownloadError, ModelError or WeightsError.
+        """
+        if dtype not in DTYPES:
+            raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        files = locate(name_or_path, unlisted=unlisted)
+        config = files.read_config()
+        text = locate_text(files, config, t5)
+        whole = None if base is None else locate(base, unlisted=unlisted)
+        parts = Parts(files, text, config, dtype=DTYPES[dtype], base=whole, frugal=low_memory)
+        parts.load()
+        return cls(config, parts, str(name_or_path))
+
+    def generate(self, prompt: str, *, seconds: float, **options: Unpack[Options]) -> Audio:
+        """A clip of exactly round(seconds * rate) samples. Options are those of `Options`.
+
+        Raises OptionError for options that are out of range or contradict each other, AudioError for a
+        clip that cannot be used.
+        """
+        return self.generate_batch([prompt], seconds=seconds, **options)[0]
+
+    def generate_latents(self, prompt: str, *, seconds: float, **options: Unpack[Options]) -> Latents:
+        """The latents of a clip: the model's whole window. `seconds` may be as long as the model can say."""
+        settings = self.settings(seconds, **options)
+        with bounded_cache():
+            return self._latents([prompt], settings)[0]
+
+    def generate_batch(
+        self, prompts: Sequence[str], *, seconds: float, **options: Unpack[Options]
+    ) -> list[Audio]:
+        """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
+        settings = self.settings(seconds, **options)
+        self._check_window(seconds)
+        with bounded_cache():
+            latents = self._latents(prompts, settings)
+            autoencoder = self._parts.autoencoder()
+            return [self._finished(autoencoder.decode(one), settings) for one in latents]
+
+    def variations(
+        self, prompt: str, count: int, *, seconds: float, **options: Unpack[Options]
+    ) -> list[Audio]:
+        """Several clips of one prompt, with the seeds seed, seed + 1, ..."""
+        if count < 1:
+            raise OptionError(f"the number of variations must be 1 or more, got {count}")
+        return self.generate_batch([prompt] * count, seconds=seconds, **options)
+
+    def settings(self, seconds: float, **options: Unpack[Options]) -> Settings:
+        """Options with nothing left open, as they would be carried out. Raises OptionError."""
+        return resolve(self.config, float(seconds), options)
+
+    def decode(self, latents: Latents) -> Audio:
+        """The sound of latents. Raises CodesError when they were made by another autoencoder."""
+        with bounded_cache():
+            return self._parts.autoencoder().decode(latents)
+
+    # What a run consists of
+
+    def _latents(self, prompts: Sequence[str], settings: Settings) -> list[Latents]:
+        _check_prompts(prompts)
+        config, count = self.config, len(prompts)
+        shape = (count, config.dit.io_channels, config.frames)
+        noise = mx.array(settings.noise.normal(shape))
+        known, mask = self._known(settings, count)
+        given, negative = self._conditioning(prompts, settings)
+        predict = predictor(
+            self._parts.dit(),
+            given,
+            settings.guidance,
+            config.frames,
+            flow=config.flow,
+            negative=negative,
+            concat=self._beside(known, mask, count),
+        )
+        start = known if settings.level is not None else None
+        if known is not None and mask is not None and not config.inpaint:
+            predict = inpaint.keeping(predict, known, mask, flow=config.flow)
+            start = known if start is not None else known * mx.array(~mask)[None, None]
+        final = self._sample(predict, noise, start, settings)
+        del predict
+        self._parts.drop_dit()
+        info = self._parts.autoencoder().info
+        length = min(round(settings.seconds * config.sample_rate), config.window)
+        return [Latents(values, info.frame_rate, info.name, length=length) for values in np.array(final)]
+
+    def _sample(
+        self, predict: Predict, noise: mx.array, start: mx.array | None, settings: Settings
+    ) -> mx.array:
+        shape = noise.shape
+        task = Task(
+            predict,
+            noise,
+            lambda: mx.array(settings.noise.normal(shape)),
+            settings.steps,
+            sigma_max=settings.sigma_max,
+            sigma_min=settings.sigma_min,
+            rho=settings.rho,
+            init=start,
+            shift=None if self.config.inpaint else self.config.shift,
+        )
+        latents = noise
+        for step in settings.method.run(task):
+            latents = step.after
+            mx.eval(latents)
+            if settings.on_step is not None:
+                settings.on_step(step.index + 1, settings.steps)
+        if not mx.isfinite(latents).all().item():
+            raise ModelError(
+                f"{self.name}: sampling gave NaN or infinity; the weights are damaged, or overflow in this "
+                "dtype: try float32"
+            )
+        return latents
+
+    def _conditioning(
+        self, prompts: Sequence[str], settings: Settings
+    ) -> tuple[Conditioning, Conditioning | None]:
+        texts = list(prompts)
+        if settings.negative_prompt is not None:
+            texts += [settings.negative_prompt] * len(prompts)
+        seconds = {name: [value] * len(prompts) for name, value in settings.conditions.items()}
+        given, *negative = self._parts.condition(texts, seconds)
+        return given, negative[0] if negative else None
+
+    def _known(self, settings: Settings, count: int) -> tuple[mx.array | None, NDArray[np.bool_] | None]:
+        """The latents of init_audio, (B, C, T), and which frames are made anew; None without a clip."""
+        if settings.init_audio is None:
+            return None, None
+        mask = None
+        if settings.inpaint is not None:
+            samples = inpaint.sample_mask(settings.inpaint, self.config)
+            mask = inpaint.latent_mask(samples, self.config.frames)
+        clip = self._fitted(settings.init_audio)
+        found = _encoded(self._parts.autoencoder(), clip, settings.noise, count)
+        self._parts.drop_autoencoder()
+        return mx.array(found), mask
+
+    def _beside(self, known: mx.array | None, mask: NDArray[np.bool_] | None, count: int) -> mx.array | None:
+        found = inpaint.beside(self.config, known if mask is not None else None, mask)
+        return found if found is None else mx.broadcast_to(found, (count, *found.shape[1:]))
+
+    def _fitted(self, clip: Audio) -> Audio:
+        """A clip at the model's rate and channels, cut or filled with silence to its window."""
+        config = self.config
+        clip = clip.resample(config.sample_rate).mix(config.channels)
+        samples = clip.samples[:, : config.window]
+        if samples.shape[1] < config.hop_length:
+            raise AudioError(
+                f"the clip to begin from has {samples.shape[1]} samples at {config.sample_rate} Hz; "
+                f"it must have {config.hop_length} or more"
+            )
+        filled = np.pad(samples, ((0, 0), (0, config.window - samples.shape[1])))
+        return Audio(filled, config.sample_rate)
+
+    def _finished(self, clip: Audio, settings: Settings) -> Audio:
+        """What was to be kept is put back sample by sample, so it never went through the autoencoder."""
+        if settings.inpaint is None or settings.init_audio is None:
+            return clip
+        mask = inpaint.sample_mask(settings.inpaint, self.config)[: clip.samples.shape[1]]
+        kept = self._fitted(settings.init_audio).samples[:, : clip.samples.shape[1]]
+        seam = round(inpaint.SEAM_SECONDS * self.config.sample_rate)
+        return Audio(inpaint.splice(clip.samples, kept, mask, seam), clip.sample_rate)
+
+    def _check_window(self, seconds: float) -> None:
+        config = self.config
+        if round(seconds * config.sample_rate) > config.window:
+            raise OptionError(
+                f"this model makes {config.window_seconds:.2f} s at most, {seconds:g} s were asked for; "
+                "for more, generate_long (--long) continues window after window"
+            )
+        if round(seconds * config.sample_rate) < 1:
+            raise OptionError(f"{seconds:g} s is less than one sample")
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    if isinstance(prompts, str) or not prompts:
+        raise OptionError("give a list of one prompt or more")
+    for prompt in prompts:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise OptionError(f"the prompt is empty: say what to hear, got {prompt!r}")
+
+
+def _encoded(autoencoder: Autoencoder, clip: Audio, noise: Noise, count: int) -> Floats:
+    """Latents of a clip, drawn anew for each of `count` items: (count, C, T)."""
+    if count == 1:
+        return autoencoder.encode(clip, noise).values[None]
+    mean = autoencoder.encode(clip).values
+    deviation = autoencoder.encode(clip, _Ones()).values - mean
+    drawn: Floats = mean + deviation * noise.normal((count, *mean.shape))
+    return drawn
+
+
+class _Ones:
+    """A noise that is 1 everywhere: it shows the deviation of each latent."""
+
+    def normal(self, shape: Sequence[int]) -> Floats:
+        return np.ones(tuple(shape), np.float32)
+
+    uniform = exponential = normal

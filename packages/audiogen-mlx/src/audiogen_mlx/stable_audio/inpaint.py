@@ -1,0 +1,133 @@
+"""Making a part of a clip anew: masks, models that were never trained for it, and the seams.
+
+An inpainting checkpoint takes the mask and the kept latents beside its input. Any other model is led by
+its own prediction: where the clip is kept, the clean latents it predicts are replaced by those of the
+clip. Every sampler then carries kept latents along their exact noisy path, as RePaint does (Lugmayr et
+al. 2022), without further draws.
+
+Masks are True where sound is made anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import OptionError
+from audiogen_mlx.stable_audio.config import INPAINT_INPUT, INPAINT_MASK, Config
+from audiogen_mlx.stable_audio.diffusion import Array, Predict, Prediction
+from audiogen_mlx.stable_audio.options import Region
+
+Mask = NDArray[np.bool_]
+
+SEAM_SECONDS = 0.02
+
+
+def sample_mask(region: Region, config: Config) -> Mask:
+    """A region as (window samples,). Raises OptionError when it is empty, reversed or outside the window."""
+    if isinstance(region, np.ndarray):
+        return _given_mask(region, config.window)
+    spans = [region] if len(region) == 2 and not isinstance(region[0], Sequence) else list(region)
+    mask = np.zeros(config.window, dtype=np.bool_)
+    for span in spans:
+        start, end = _span(span)
+        if not (math.isfinite(end) and 0 <= start < end):
+            raise OptionError(
+                f"inpaint needs a start of 0 or more and an end after it, got {start:g} to {end:g}"
+            )
+        if start >= config.window_seconds:
+            raise OptionError(
+                f"inpaint starts at {start:g} s, after the model's {config.window_seconds:.2f} s"
+            )
+        mask[round(start * config.sample_rate) : round(end * config.sample_rate)] = True
+    if not mask.any():
+        raise OptionError("inpaint names nothing to make anew")
+    return mask
+
+
+def _span(span: object) -> tuple[float, float]:
+    if not isinstance(span, Sequence) or len(span) != 2 or isinstance(span, str):
+        raise OptionError(f"inpaint takes (from, to) in seconds, got {span!r}")
+    return float(span[0]), float(span[1])
+
+
+def _given_mask(mask: Mask, window: int) -> Mask:
+    if mask.dtype != np.bool_ or mask.ndim != 1 or not 0 < len(mask) <= window:
+        raise OptionError(
+            f"a mask must be bool, one per sample and {window} at most, got {mask.dtype} {mask.shape}"
+        )
+    if not mask.any():
+        raise OptionError("the mask names nothing to make anew; it is True where sound is made")
+    return np.pad(mask, (0, window - len(mask)))
+
+
+def latent_mask(mask: Mask, frames: int) -> Mask:
+    """A mask of samples at latent frames: each takes the value of its first sample.
+
+    Raises OptionError when nothing is left to make.
+    """
+    reduced: Mask = mask[np.arange(frames) * len(mask) // frames]
+    if not reduced.any():
+        seconds = "shorter than the latent frames it lies in"
+        raise OptionError(f"the part to inpaint is {seconds}; make it longer")
+    return reduced
+
+
+def beside(config: Config, latents: mx.array | None, mask: Mask | None) -> mx.array | None:
+    """What an inpainting checkpoint takes beside its input, (B, n, T); None for other models.
+
+    latents  of the clip, (B, C, T); None makes everything anew
+    mask     of latent frames
+    """
+    if not config.inpaint:
+        return None
+    if latents is None or mask is None:
+        return mx.zeros((1, config.dit.concat_channels, config.frames))
+    kept = mx.array(~mask).astype(mx.float32)[None, None]  # (1, 1, T), 1 = kept
+    channels = {
+        INPAINT_MASK: mx.broadcast_to(kept, (latents.shape[0], 1, latents.shape[2])),
+        INPAINT_INPUT: latents * kept,
+    }
+    return mx.concatenate([channels[name] for name in config.concat_ids], axis=1)
+
+
+def keeping(predict: Predict, latents: mx.array, mask: Mask, *, flow: bool) -> Predict:
+    """The same model, held to `latents` (B, C, T) wherever `mask` (T,) is False."""
+    anew = mx.array(mask)[None, None]
+
+    def held(x: Array, t: float) -> Prediction:
+        found = predict(x, t)
+        if t <= 0:  # the latents are what they are
+            return found
+        if flow:
+            known = (x - latents) * (1 / t)
+        else:
+            alpha, sigma = math.cos(t * math.pi / 2), math.sin(t * math.pi / 2)
+            known = (alpha * x - latents) * (1 / sigma)
+        return Prediction(*(mx.where(anew, one, known) for one in found))
+
+    return held
+
+
+def splice(
+    made: NDArray[np.float32], kept: NDArray[np.float32], mask: Mask, seam: int
+) -> NDArray[np.float32]:
+    """`made` where the mask is True, `kept` elsewhere; both (channels, samples).
+
+    Over the `seam` samples before and after each made part the kept sound gives way gradually.
+    """
+    weight = mask.astype(np.float32)
+    fade = (0.5 - 0.5 * np.cos(np.pi * np.arange(1, seam + 1) / (seam + 1))).astype(np.float32)  # rising
+    for edge in np.flatnonzero(np.diff(mask.astype(np.int8))) + 1:
+        if mask[edge]:  # a made part begins
+            before = weight[max(edge - seam, 0) : edge]
+            np.maximum(before, fade[seam - len(before) :], out=before)
+        else:
+            after = weight[edge : edge + seam]
+            np.maximum(after, fade[::-1][: len(after)], out=after)
+    mixed = kept + (made - kept) * weight
+    return np.ascontiguousarray(np.where(mask, made, mixed), dtype=np.float32)
