@@ -75,8 +75,8 @@ class Beats:
             raise OptionError(f"a tempo lies between 0 and {MAX_BPM:g} beats per minute, got {bpm:g}")
         if not (math.isfinite(offset) and math.isfinite(seconds)) or beats_per_bar < 0:
             raise OptionError(
-                f"a grid of beats needs finite times and 0 or more beats per bar, got an offset of {offset:g}, "
-                f"{seconds:g} seconds and {beats_per_bar} beats per bar"
+                "a grid of beats needs finite times and 0 or more beats per bar, got an offset of "
+                f"{offset:g} s, {seconds:g} s in all and {beats_per_bar} beats per bar"
             )
         period = 60.0 / bpm
         first = max(0, math.ceil(-offset / period - 1e-9))
@@ -99,10 +99,8 @@ class Beats:
         if len(rows) == 1 or any("," in line for line in lines):
             return cls.at([_time(part, what) for row in rows for part in row])
         times = [_time(row[0], what) for row in rows]
-        return cls.at(
-            times,
-            downbeats=[time for time, row in zip(times, rows, strict=True) if row[1:] and row[-1] == "1"],
-        )
+        first = [time for time, row in zip(times, rows, strict=True) if row[1:] and row[-1] == "1"]
+        return cls.at(times, downbeats=first)
 
     @classmethod
     def read(cls, path: str | Path) -> Beats:
@@ -167,9 +165,8 @@ def beat_mask(
     chosen += _chosen(beats.times[beats.downbeats], downbeats, downbeat_every)
     shape = shape_of(like)
     back, on = (seconds_to_frames(seconds, sample_rate, hop_length) for seconds in (before, after))
-    near = np.zeros(
-        (1 if compat == "upstream" or not dropout else math.prod(shape[:-2]), shape[-1]), np.bool_
-    )
+    items = 1 if compat == "upstream" or not dropout else math.prod(shape[:-2])
+    near = np.zeros((items, shape[-1]), np.bool_)
     for time in chosen:
         beat = seconds_to_frames(time, sample_rate, hop_length)
         first = beat - back if compat == "upstream" else max(0, beat - back)
