@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from audiogen_core.codec import CodecInfo
 from audiogen_core.noise import RecordedNoise
+from audiogen_onnx.vampnet.generate import Vampnet
 from audiogen_onnx.vampnet.network import Network
 from audiogen_onnx.vampnet.sampling import FillOptions
 from audiogen_onnx.vampnet.tokens import stretched
@@ -50,3 +54,23 @@ def test_vamp_token_for_token(run):
     assert np.array_equal(codes, ARRAYS[f"{run}_out"])
     assert np.array_equal(masked, ARRAYS[f"{run}_mask_out"])
     assert noise.left == 0
+
+
+@pytest.mark.parametrize("run", ["v0", "v1", "v2"])
+def test_through_the_public_name(run):
+    kw = json.loads(str(ARRAYS[f"{run}_kw"]))
+    coarse, fine = network("coarse"), network("c2f")
+    info = CodecInfo("lac", 16_000, 1, 8, fine.codebooks, fine.codebook_size)
+    vampnet = Vampnet(SimpleNamespace(info=info), replace(coarse, window=999), replace(fine, window=999))
+    made = vampnet.vamp_codes(
+        np.tile(ARRAYS[f"{run}_codes"], (kw.get("batch_size", 1), 1, 1)),
+        ARRAYS[f"{run}_mask"][0] == 1,
+        compat="upstream",
+        steps=kw["_sampling_steps"],
+        feedback_steps=kw.get("feedback_steps", 1),
+        time_stretch_factor=kw.get("time_stretch_factor", 1),
+        window_seconds=coarse.window * 8 / 16_000,
+        fine_window_seconds=fine.window * 8 / 16_000,
+        noise=recorded(run),
+    )
+    assert np.array_equal(made, ARRAYS[f"{run}_out"])

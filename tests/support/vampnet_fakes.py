@@ -27,12 +27,13 @@ class FakeLogits:
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         self.calls.append(codes.copy())
         frames = codes.shape[-1]
-        padded = np.pad(codes, [(0, 0), (0, 0), (self.reach, self.reach)], constant_values=self.size)
+        ends = [(0, 0)] * (codes.ndim - 1) + [(self.reach, self.reach)]
+        padded = np.pad(codes, ends, constant_values=self.size)
         near = sum(
             self.table[padded[..., shift : shift + frames]] / (1 + abs(shift - self.reach))
             for shift in range(2 * self.reach + 1)
         )
-        return near[:, self.conditioning :].astype(np.float32)
+        return near[..., self.conditioning :, :, :].astype(np.float32)
 
 
 def fake_network(name: str, codebooks: int, conditioning: int, size: int, window: int) -> Network:

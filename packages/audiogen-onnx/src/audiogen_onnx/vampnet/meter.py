@@ -37,24 +37,35 @@ class Meter:
             return
         self.length += block.shape[1]
         self.peak = max(self.peak, float(np.abs(block).max()))
-        piece: Floats = block.astype(np.float64)
-        for index, stage in enumerate(self._filters):
-            piece, self._states[index] = stage.run(piece, self._states[index])
-        self._energy = self._complete(np.concatenate([self._energy, (piece**2).sum(axis=0)]), self._blocks)
+        energy, self._states = self._weighted(block)
+        self._energy = self._complete(np.concatenate([self._energy, energy]), self._blocks)
 
     def loudness(self) -> float:
         """Integrated loudness so far, LUFS: -70 or more."""
-        length = max(self.length, int(SHORTEST * self._rate))
-        count = 1 + max(0, -(-(length - self._kernel) // self._stride))
+        energy, short = self._energy, int(SHORTEST * self._rate) - self.length
+        if short > 0:
+            silence = np.zeros((self._states[0].shape[0], short), np.float32)
+            energy = np.concatenate([energy, self._weighted(silence)[0]])
         blocks = list(self._blocks)
-        missing = (count - len(blocks) - 1) * self._stride + self._kernel - len(self._energy)
-        self._complete(np.pad(self._energy, (0, max(0, missing))), blocks)
+        energy = self._complete(energy, blocks)
+        count = 1 + max(0, -(-(self.length + max(0, short) - self._kernel) // self._stride))
+        if len(blocks) < count:  # the last block is not full
+            blocks.append(float(energy.sum()))
         return gated(np.array(blocks[:count]) / (BLOCK * self._rate))
 
     def mean_loudness(self) -> float:
         """What a single channel measures on the average, LUFS: that of mono sound, where all are alike."""
         channels = self._states[0].shape[0]
         return max(SILENCE, self.loudness() - 10 * math.log10(channels))
+
+    def _weighted(self, block: Samples) -> tuple[Floats, list[Floats]]:
+        """Energy of weighted samples, of all channels together, and the states of the filters after them."""
+        piece: Floats = block.astype(np.float64)
+        states = []
+        for stage, state in zip(self._filters, self._states, strict=True):
+            piece, after = stage.run(piece, state)
+            states.append(after)
+        return (piece**2).sum(axis=0), states
 
     def _complete(self, energy: Floats, blocks: list[float]) -> Floats:
         """Add the blocks that `energy` holds in full; returns what later ones still need."""

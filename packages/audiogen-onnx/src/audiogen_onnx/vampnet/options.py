@@ -104,12 +104,13 @@ class VampOptions:
             _check(name, getattr(self, name), 0, "in [0, 1]", most=1)
         for name, least in (
             ("period", 0), ("period_width", 0), ("onset_width", 0), ("keep", 0),
-            ("feedback_steps", 1), ("time_stretch_factor", 1),
+            ("steps", 1), ("fine_steps", 1), ("feedback_steps", 1), ("time_stretch_factor", 1),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value != int(value)):
-                raise OptionError(f"{name} must be a whole number, got {value}")
-            _check(name, value, least, f"{least} or more")
+            if value is not None and (isinstance(value, bool) or not float(value).is_integer()):
+                raise OptionError(f"{name} must be a whole number of {least} or more, got {value}")
+            _check(name, value, least, f"a whole number of {least} or more")
+        _check("fine_temperature", self.fine_temperature, 0, "0 (the likeliest token) or more")
         for name in ("window_seconds", "fine_window_seconds", "bpm"):
             _check(name, getattr(self, name), 1e-9, "more than 0")
         _check("context_seconds", self.context_seconds, 0, "seconds, 0 or more")
