@@ -27,7 +27,10 @@ class VampOptions:
     onset_width       frames kept before and after each onset of the sound; 0 keeps none
     bpm, beat_offset  a grid of beats per minute, its first beat at so many seconds: kept around each
     beats             or times, seconds, instead of a grid
+    beats_per_bar     of the grid; its first beat begins a bar
+    downbeats, upbeats  which beats count: the first ones of bars, all others
     before_beat, after_beat  seconds kept around each beat
+    beat_dropout      probability of each frame near a beat not to be kept
     dropout           share of the frames whose prompt is dropped
     keep              codebooks in which there are prompts; those after are made everywhere. None: 3, or all
                       where `infill`, `outpaint` or a mask says where to work
@@ -61,8 +64,12 @@ class VampOptions:
     bpm: float | None = None
     beat_offset: float = 0.0
     beats: tuple[float, ...] | None = None
+    beats_per_bar: int = 4
+    downbeats: bool = True
+    upbeats: bool = True
     before_beat: float = 0.0
     after_beat: float = 0.05
+    beat_dropout: float = 0.0
     dropout: float = 0.0
     keep: int | None = None
     infill: tuple[float, float] | None = None
@@ -100,10 +107,10 @@ class VampOptions:
     def _check_ranges(self) -> None:
         for name in ("prefix", "suffix", "before_beat", "after_beat", "outpaint_left", "outpaint_right"):
             _check(name, getattr(self, name), 0, "seconds, 0 or more")
-        for name in ("random_intensity", "dropout"):
+        for name in ("random_intensity", "dropout", "beat_dropout"):
             _check(name, getattr(self, name), 0, "in [0, 1]", most=1)
         for name, least in (
-            ("period", 0), ("period_width", 0), ("onset_width", 0), ("keep", 0),
+            ("period", 0), ("period_width", 0), ("onset_width", 0), ("keep", 0), ("beats_per_bar", 0),
             ("steps", 1), ("fine_steps", 1), ("feedback_steps", 1), ("time_stretch_factor", 1),
         ):  # fmt: skip
             value = getattr(self, name)
@@ -113,6 +120,7 @@ class VampOptions:
         _check("fine_temperature", self.fine_temperature, 0, "0 (the likeliest token) or more")
         for name in ("window_seconds", "fine_window_seconds", "bpm"):
             _check(name, getattr(self, name), 1e-9, "more than 0")
+        _check("beat_offset", self.beat_offset, -math.inf, "seconds")
         _check("context_seconds", self.context_seconds, 0, "seconds, 0 or more")
 
     def _check_together(self) -> None:

@@ -12,6 +12,7 @@ from audiogen_core.audio import Audio
 from audiogen_core.errors import CodesError
 from audiogen_core.noise import Noise
 from audiogen_onnx.vampnet import mask as masks
+from audiogen_onnx.vampnet.beats import Beats, beat_mask
 from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
 from audiogen_onnx.vampnet.options import VampOptions
 from audiogen_onnx.vampnet.sound import Span
@@ -73,12 +74,13 @@ def build_mask(
     """The mask (codebooks, frames), True where codes are made.
 
     given  a mask of the user's, (codebooks, frames) or (frames,): nothing is made outside it
-    noise  for a random intensity, a random roll and dropout; drawn in that order
+    noise  for the dropout of beats, a random intensity, a random roll and dropout; drawn in that order
     clip   gives the sound, mono, at the codec's rate: asked only when onsets are wanted
 
     Raises OptionError for options out of range, CodesError for a mask that does not fit.
     """
     shape = (1, layout.codebooks, layout.frames)
+    near_beats = _beats(options, layout, noise)
     region = _region(options, layout, given)
     period = options.period if options.period is not None else (7 if region is None else 0)
     keep = options.keep if options.keep is not None else (3 if region is None else layout.codebooks)
@@ -93,7 +95,7 @@ def build_mask(
         onsets=_onsets(options, layout, clip),
         onset_width=options.onset_width,
         dropout_share=options.dropout,
-        within=_beats(options, layout, shape),
+        within=near_beats,
         keep=keep,
         noise=noise,
         compat=options.compat,
@@ -114,7 +116,8 @@ def spans(options: VampOptions, layout: Layout, fade: int) -> list[Span]:
     if layout.right:
         found.append((layout.left + layout.length - fade, np.inf))
     if options.infill is not None:
-        found.append(tuple(layout.left + round(t * layout.sample_rate) for t in options.infill))  # type: ignore[arg-type]
+        start, end = (layout.left + round(time * layout.sample_rate) for time in options.infill)
+        found.append((start, end))
     return found
 
 
@@ -160,10 +163,31 @@ def _onsets(options: VampOptions, layout: Layout, clip: Callable[[], Audio] | No
     return [int(frame) + layout.before for frame in detect(clip(), hop_length=layout.hop_length)]
 
 
-def _beats(options: VampOptions, layout: Layout, shape: tuple[int, ...]) -> Mask | None:
+def _beats(options: VampOptions, layout: Layout, noise: Noise | None) -> Mask | None:
     """The mask of a beat grid or a list of beats, or None when none was asked for."""
-    if options.bpm is None and options.beats is None:
+    if options.bpm is not None:
+        beats = Beats.grid(
+            options.bpm,
+            layout.length / layout.sample_rate,
+            offset=options.beat_offset,
+            beats_per_bar=options.beats_per_bar,
+        )
+    elif options.beats is not None:
+        beats = Beats.at(options.beats)
+    else:
         return None
-    from audiogen_onnx.vampnet import beats
-
-    raise NotImplementedError(beats)
+    inside = beat_mask(
+        (1, layout.codebooks, layout.inside),
+        beats,
+        sample_rate=layout.sample_rate,
+        hop_length=layout.hop_length,
+        before=options.before_beat,
+        after=options.after_beat,
+        downbeats=options.downbeats,
+        upbeats=options.upbeats,
+        dropout=options.beat_dropout,
+        noise=noise,
+        compat=options.compat,
+    )
+    after = layout.frames - layout.before - layout.inside
+    return np.pad(inside, ((0, 0), (0, 0), (layout.before, after)), constant_values=True)
