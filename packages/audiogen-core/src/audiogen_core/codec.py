@@ -120,10 +120,8 @@ class Codec:
         Raises AudioMismatch when rate or channels are not the codec's (resample or mix first: nothing is
         converted silently), AudioError when the clip is empty, OptionError for an impossible `codebooks`.
         """
-        info = self.info
-        _check_audio(audio, info)
-        values = np.concatenate(list(self.encode_blocks([audio.samples], codebooks)), axis=1)
-        return Codes(values, info.codebook_size, info.frame_rate, info.name, length=audio.samples.shape[1])
+        _check_audio(audio, self.info)
+        return self.encode_clip([audio.samples], codebooks)
 
     def decode(self, codes: Codes) -> Audio:
         """The clip of some codes, trimmed to `codes.length` where that is known.
@@ -133,9 +131,19 @@ class Codec:
         """
         from audiogen_core.audio import Audio
 
-        self.check(codes)
-        samples = np.concatenate(list(self.decode_blocks([codes.values])), axis=1)
+        samples = np.concatenate(list(self.decode_clip(codes)), axis=1)
         return Audio(samples[:, : codes.length], self.info.sample_rate)
+
+    def encode_clip(self, blocks: Iterable[Float], codebooks: int | None = None) -> Codes:
+        """As `encode`, for a clip that comes in blocks (channels, samples): in bounded memory."""
+        info, count = self.info, SampleCount()
+        values = np.concatenate(list(self.encode_blocks(count.through(blocks), codebooks)), axis=1)
+        return Codes(values, info.codebook_size, info.frame_rate, info.name, length=count.samples)
+
+    def decode_clip(self, codes: Codes) -> Iterator[Float]:
+        """As `decode`, but in float32 blocks (channels, samples), which are not trimmed."""
+        self.check(codes)
+        return self.decode_blocks([codes.values])
 
     def check(self, codes: Codes) -> None:
         """Raise CodesError unless these codes can be decoded here."""
@@ -287,6 +295,18 @@ class Autoencoder:
 def fingerprint(codebooks: Float) -> str:
     """Eight hex digits that tell one codec's codebooks from another's, whatever file they came from."""
     return hashlib.sha256(np.ascontiguousarray(codebooks, dtype="<f4").tobytes()).hexdigest()[:8]
+
+
+class SampleCount:
+    """Counts the samples of blocks (channels, samples) that pass."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def through(self, blocks: Iterable[Float]) -> Iterator[Float]:
+        for block in blocks:
+            self.samples += block.shape[1]
+            yield block
 
 
 def _same(ours: str, theirs: str) -> bool:

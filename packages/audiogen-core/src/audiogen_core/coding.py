@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +64,7 @@ def encode_file(
             raise OptionError(f"{info.name} makes latents and has no codebooks to choose from")
         latents = np.concatenate(list(codec.encode_blocks(count.through(blocks))), axis=1)
         return Latents(latents, info.frame_rate, info.name, length=count.samples)
-    values = np.concatenate(list(codec.encode_blocks(count.through(blocks), codebooks)), axis=1)
-    facts = codec.info
-    return Codes(values, facts.codebook_size, facts.frame_rate, facts.name, length=count.samples)
+    return codec.encode_clip(count.through(blocks), codebooks)
 
 
 def decode_file(
@@ -85,32 +82,26 @@ def decode_file(
     Raises CodesError when the codes or latents are not this codec's, AudioError when the file cannot be
     written.
     """
-    decode_blocks = _decoder_of(coded, codec)
+    blocks = _decoded(coded, codec)
     info = codec.info
-    frames = int(coded.values.shape[1])
-    longest = frames * info.hop_length
+    longest = int(coded.values.shape[1]) * info.hop_length
     length = longest if coded.length is None else min(coded.length, longest)
     if length == 0:
         raise CodesError("the codes stand for no samples: there is nothing to decode")
-    step = max(1, round(_BLOCK_SECONDS * info.frame_rate))
-    parts = (coded.values[:, start : start + step] for start in range(0, frames, step))
     count = _Count(info.sample_rate, length / info.sample_rate, on_step)
     with AudioWriter(path, info.sample_rate, info.channels, recipe=recipe) as writer:
-        for block in count.through(decode_blocks(parts)):
+        for block in count.through(blocks):
             writer.write(block[:, : length - writer.samples])
-    return length / info.sample_rate
+        return writer.samples / info.sample_rate
 
 
-def _decoder_of(
-    coded: Codes | Latents, codec: Codec | Autoencoder
-) -> Callable[[Iterable[NDArray[Any]]], Iterator[Floats]]:
-    """The function that decodes, after the check that it may."""
+def _decoded(coded: Codes | Latents, codec: Codec | Autoencoder) -> Iterator[Floats]:
+    """The sound in blocks, after the check that it may be decoded."""
     if isinstance(coded, Codes) and isinstance(codec, Codec):
-        codec.check(coded)
-        return codec.decode_blocks
+        return codec.decode_clip(coded)
     if isinstance(coded, Latents) and isinstance(codec, Autoencoder):
         codec.check(coded)
-        return codec.decode_blocks
+        return codec.decode_blocks([coded.values])
     kind, made = ("codes", "latents") if isinstance(coded, Codes) else ("latents", "codes")
     raise CodesError(f"these are {kind}, but {codec.info.name} makes {made}; name what made them")
 
