@@ -120,21 +120,37 @@ def test_melody_that_is_too_short():
         prepare(tone(60, 0.05))
 
 
+def checkpoint(**chroma_stem: object) -> dict:
+    """The settings of an audiocraft checkpoint, as far as they concern the melody."""
+    node = {"model": "chroma_stem", "chroma_stem": {"sample_rate": "${sample_rate}", **chroma_stem}}
+    return {
+        "sample_rate": 32_000,
+        "conditioners": {"self_wav": node},
+        "dataset": {"segment_duration": 30, "batch_size": 192},
+    }
+
+
 def test_settings_of_audiocraft():
-    published = {"sample_rate": 32_000, "n_chroma": 12, "radix2_exp": 14, "argmax": True, "eval_wavs": None}
+    published = checkpoint(n_chroma=12, radix2_exp=14, argmax=True, eval_wavs=None)
     assert ChromaConfig.from_audiocraft(published) == ChromaConfig()
-    assert ChromaConfig.from_audiocraft({"radix2_exp": 12, "winhop": 512}, seconds=10).frames == 626
+    other = checkpoint(sample_rate=16_000, radix2_exp=12, winhop=512, duration=10)
+    assert ChromaConfig.from_audiocraft(other).frames == 1 + 160_000 // 512
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"argmax": False},
-        {"radix2_exp": "many"},
-        {"nfft": 32_768},
-        {"radix2_exp": 2},
-        {"duration": 0},
-        {"winhop": -1},
+        {},
+        {"conditioners": {"description": {"model": "t5"}}},
+        {"conditioners": {"self_wav": {"model": "style", "style": {}}}},
+        {"conditioners": {"self_wav": {"model": "chroma_stem"}}},
+        checkpoint(argmax=False),
+        checkpoint(nfft=32_768),
+        checkpoint(radix2_exp="many"),
+        checkpoint(radix2_exp=2),
+        checkpoint(duration=0),
+        checkpoint(winhop=-1),
+        checkpoint(sample_rate=None),
     ],
 )
 def test_settings_of_audiocraft_that_cannot_be(settings):

@@ -1,4 +1,4 @@
-"""Melody features against transformers' extractor, which agrees with audiocraft's; filters against librosa."""
+"""Melody features against transformers' extractor, which agrees with audiocraft's; and librosa."""
 
 from __future__ import annotations
 

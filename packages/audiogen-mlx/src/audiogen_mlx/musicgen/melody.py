@@ -87,30 +87,37 @@ class ChromaConfig:
             ) from error
 
     @classmethod
-    def from_audiocraft(cls, settings: Mapping[str, Any], *, seconds: float = 30.0) -> ChromaConfig:
-        """From the `chroma_stem` table of an audiocraft checkpoint's settings. Raises ModelError.
-
-        seconds  of one training segment (`dataset.segment_duration`)
-        """
-        if not settings.get("argmax", True):
-            raise ModelError(
-                "this checkpoint was trained on soft chroma (argmax: false), which is not known here"
-            )
+    def from_audiocraft(cls, settings: Mapping[str, Any]) -> ChromaConfig:
+        """From all settings of an audiocraft checkpoint (its `xp.cfg`, as a table). Raises ModelError."""
+        own = conditioner_settings(settings, "chroma_stem")
+        data = settings.get("dataset") or {}
         try:
-            window = int(settings.get("winlen") or 2 ** int(settings.get("radix2_exp", 14)))
-            if int(settings.get("nfft") or window) != window:
-                raise ModelError(
-                    "melody features whose transform is wider than the window are not known here"
-                )
+            window = int(own.get("winlen") or 2 ** int(own.get("radix2_exp", 14)))
+            if not own.get("argmax", True) or int(own.get("nfft") or window) != window:
+                raise ModelError(f"melody features of this kind are not known here: {dict(own)}")
             return cls(
-                sample_rate=int(settings.get("sample_rate", cls.sample_rate)),
+                sample_rate=int(own.get("sample_rate", cls.sample_rate)),
                 window=window,
-                hop=int(settings.get("winhop") or window // 4),
-                bins=int(settings.get("n_chroma", cls.bins)),
-                seconds=float(settings.get("duration", seconds)),
+                hop=int(own.get("winhop") or window // 4),
+                bins=int(own.get("n_chroma", cls.bins)),
+                seconds=float(own.get("duration", data.get("segment_duration", cls.seconds))),
             )
         except (TypeError, ValueError) as error:
             raise ModelError(f"the settings do not describe melody features: {error}") from error
+
+
+def conditioner_settings(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What audiocraft's settings say of the conditioner on a clip, of a kind. Raises ModelError.
+
+    Where its sample rate is a reference (`${sample_rate}`), that of the whole is put in.
+    """
+    node = (settings.get("conditioners") or {}).get("self_wav") or {}
+    if node.get("model") != kind or not isinstance(node.get(kind), Mapping):
+        raise ModelError(f"the settings have no conditioner of the kind {kind!r} on a clip")
+    own = dict(node[kind])
+    if own.get("sample_rate") == "${sample_rate}":
+        own["sample_rate"] = settings.get("sample_rate")
+    return own
 
 
 def prepare(source: Audio | str | Path, config: ChromaConfig | None = None) -> Audio:
