@@ -37,6 +37,11 @@ class Session:
         self.inputs: dict[str, str] = {item.name: item.type for item in self._session.get_inputs()}
         self.outputs: tuple[str, ...] = tuple(item.name for item in self._session.get_outputs())
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the exporter wrote into the graph, text by key."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The outputs by name.
 
