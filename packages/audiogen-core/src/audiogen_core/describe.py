@@ -15,6 +15,7 @@ FACTS = {
         CodecInfo("demo", 24_000, 1, 320, 8, 1024),
         CodecInfo("encodec-24khz", 24_000, 1, 320, 32, 1024),
         CodecInfo("encodec-32khz", 32_000, 1, 640, 4, 2048),
+        CodecInfo("encodec-48khz", 48_000, 2, 320, 16, 1024),
         CodecInfo("dac-16khz", 16_000, 1, 320, 12, 1024),
         CodecInfo("dac-24khz", 24_000, 1, 320, 32, 1024),
         CodecInfo("dac-44khz", 44_100, 1, 512, 9, 1024),

@@ -56,6 +56,16 @@ CATALOG: dict[str, ModelSpec] = {
         note="Non-commercial: trained for MusicGen, whose repository facebookresearch/audiocraft "
         "licenses its weights so; the model card names none.",
     ),
+    "encodec-48khz": ModelSpec(
+        name="encodec-48khz",
+        family="encodec",
+        repo="facebook/encodec_48khz",
+        revision="main",
+        files=(FileSpec("config.json"), FileSpec("model.safetensors")),
+        license="MIT",
+        note="The licence of the authors' repository facebookresearch/encodec; the model card names none. "
+        "Neither a commit nor a sha256 is known here, so the newest files of the repository are taken.",
+    ),
     "dac-16khz": _dac(16, "7c2fc5e759f1f501aefc6e7a0265cc57f5d17ba7"),
     "dac-24khz": _dac(24, "6ba020b5ba7d9d8076fb90db7e67f27e31980f6e"),
     "dac-44khz": _dac(44, "c1bc521685adf9cfe247bc39a5ca58917eda1ac4"),
