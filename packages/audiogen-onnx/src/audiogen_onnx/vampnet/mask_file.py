@@ -1,0 +1,156 @@
+"""Masks in files: NPY arrays, PNG pictures, or a copy of the clip with what is to be made muted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.audio import probe, stream
+from audiogen_core.errors import CodesError, OptionError
+from audiogen_core.files import atomic_path
+from audiogen_core.sound_reader import name_of
+from audiogen_onnx.vampnet.mask_values import Mask, checked
+from audiogen_onnx.vampnet.png import read_png, write_png
+
+SILENCE = -60.0
+"""dB below full scale: samples that are quieter are silent."""
+
+MAX_VALUES = 1 << 26
+
+_MAX_HEADER = 10_000  # bytes of the description in an NPY file
+
+
+def load_mask(
+    path: str | Path,
+    *,
+    codebooks: int,
+    frames: int,
+    sample_rate: int,
+    hop_length: int,
+    silence: float = SILENCE,
+) -> Mask:
+    """The mask (codebooks, frames) that a file holds, for a clip of so many frames; True is generated.
+
+    .npy  bool, or numbers that are 0 and 1: (codebooks, frames), or (frames,) for all codebooks alike
+    .png  a column for each frame; one row for all codebooks, or as many as there are codebooks, the first on
+          top (or a multiple, of which the middle rows count). Bright is generated; black and transparent are
+          kept
+    else  a sound file as long as the clip: a frame is generated where more than half of it is silent in all
+          channels
+
+    sample_rate, hop_length  of the codec: what a frame is
+    silence                  dB of full scale below which a sample is silent
+
+    Raises CodesError when the file is unreadable or its mask is for a clip of another length or codec,
+    AudioError for a damaged sound file.
+    """
+    if codebooks < 1 or frames < 1:
+        raise OptionError(f"a mask has 1 or more codebooks and frames, got {codebooks} and {frames}")
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return _fitted(_read_npy(path), codebooks, frames, path)
+    if suffix == ".png":
+        return _fitted(_bands(read_png(path) >= 0.5, codebooks), codebooks, frames, path)
+    return _fitted(_silent(path, frames, sample_rate / hop_length, silence), codebooks, frames, path)
+
+
+def save_mask(mask: Mask, path: str | Path) -> Path:
+    """Write a mask (codebooks, frames) as .npy or .png, as `load_mask` reads it. Returns the path.
+
+    Raises OptionError for another suffix or shape.
+    """
+    if checked(mask).ndim != 2:
+        raise OptionError(f"a file holds one mask (codebooks, frames), got shape {mask.shape}")
+    suffix = Path(path).suffix.lower()
+    if suffix == ".png":
+        return write_png(path, mask.astype(np.uint8) * np.uint8(255))
+    if suffix != ".npy":
+        raise OptionError(f"{name_of(path)}: a mask is written as .npy or .png")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array(file, mask, allow_pickle=False)
+    return Path(path)
+
+
+def _fitted(mask: Mask, codebooks: int, frames: int, path: str | Path) -> Mask:
+    rows = mask[None] if mask.ndim == 1 else mask
+    if rows.shape not in ((codebooks, frames), (1, frames)):
+        raise CodesError(
+            f"{name_of(path)}: a mask of shape {mask.shape}, but this clip needs ({codebooks}, {frames}) "
+            f"(codebooks, frames) or ({frames},); was it made for a clip of another length?"
+        )
+    return np.broadcast_to(rows, (codebooks, frames)).copy()
+
+
+def _bands(bright: Mask, codebooks: int) -> Mask:
+    """Of a picture with several rows for each codebook, the middle ones."""
+    each, rest = divmod(len(bright), codebooks)
+    return bright if rest or each < 2 else bright[each // 2 :: each]
+
+
+def _read_npy(path: str | Path) -> Mask:
+    """The array of an NPY file as a mask; its size is checked before memory is taken for it."""
+    name = name_of(path)
+    try:
+        with Path(path).open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            readers: dict[tuple[int, int], Callable[..., Any]] = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            if version not in readers:
+                raise CodesError(f"{name}: an NPY file of a version that is not read here; save it anew")
+            shape, _, dtype = readers[version](file, max_header_size=_MAX_HEADER)
+            count = int(np.prod(shape, dtype=object)) if min(shape, default=1) >= 0 else -1
+            if dtype.kind not in "biuf" or dtype.hasobject or not 0 <= count <= MAX_VALUES or len(shape) > 3:
+                raise CodesError(f"{name}: an array {shape} of {dtype} is not a mask")
+            file.seek(0)
+            values = np.lib.format.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)
+    except OSError as error:
+        raise CodesError(f"{name}: cannot be read: {error.strerror}") from error
+    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        raise CodesError(f"{name}: not an NPY file, or a damaged one") from error
+    return _as_mask(values, name)
+
+
+def _as_mask(values: NDArray[Any], name: str) -> Mask:
+    if not np.isin(values, (0, 1)).all():
+        raise CodesError(f"{name}: a mask holds 1 or True (generate) and 0 or False (keep), nothing else")
+    mask: Mask = values.astype(np.bool_)
+    return mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
+
+
+def _silent(path: str | Path, frames: int, frame_rate: float, silence: float) -> Mask:
+    """Which frames of a sound file are mostly silent; one frame more or less than `frames` is mended."""
+    info = probe(path)
+    if info.frames:
+        _check_length(info.frames / info.sample_rate, frames, frame_rate, path)
+    threshold = 10 ** (silence / 20)
+    quiet, count, start = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
+    for block in stream(path):
+        index = ((start + np.arange(block.shape[1])) * (frame_rate / info.sample_rate)).astype(np.int64)
+        below = (np.abs(block) < threshold).all(axis=0)
+        size = int(index[-1]) + 1
+        quiet = _longer(quiet, size) + np.bincount(index[below], minlength=size)
+        count = _longer(count, size) + np.bincount(index, minlength=size)
+        start += block.shape[1]
+    _check_length(start / info.sample_rate, frames, frame_rate, path)
+    mask = 2 * quiet > count
+    return np.append(mask, mask[-1:])[:frames]
+
+
+def _check_length(seconds: float, frames: int, frame_rate: float, path: str | Path) -> None:
+    """Rates are rounded and clips end within frames, so one frame more or less is the same length."""
+    if abs(math.ceil(seconds * frame_rate) - frames) > 1:
+        raise CodesError(
+            f"{name_of(path)}: {seconds:.2f} s of sound, but the clip to be masked has "
+            f"{frames / frame_rate:.2f} s; mute parts of the clip itself and keep its length"
+        )
+
+
+def _longer(counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    return np.pad(counts, (0, size - len(counts)))

@@ -1,0 +1,132 @@
+"""The PNG reader against Pillow's pictures, of every kind and with every filter."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from audiogen_core.errors import CodesError
+from audiogen_onnx.vampnet.png import read_png, write_png
+
+START = b"\x89PNG\r\n\x1a\n"
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *, interlaced: int = 0) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    return START + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def picture(channels: int) -> np.ndarray:
+    """Smooth parts and noise, so that a good writer uses several filters."""
+    y, x = np.mgrid[0:41, 0:53]
+    smooth = np.stack([(3 * x + 2 * y + 40 * c) % 256 for c in range(channels)], axis=-1)
+    noise = np.random.default_rng(0).integers(0, 256, smooth.shape)
+    return np.where((x < 20)[..., None], noise, smooth).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_kinds_as_pillow_writes_them(tmp_path: Path, mode: str) -> None:
+    channels = {"LA": 2, "RGB": 3, "P": 3, "RGBA": 4}.get(mode, 1)
+    values = picture(channels)
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    elif mode in ("1", "P"):
+        image = Image.fromarray(values.squeeze(-1) if channels == 1 else values).convert(mode)
+    else:
+        image = Image.fromarray(values.squeeze(-1) if channels == 1 else values)
+    image.save(tmp_path / "a.png", optimize=True)
+    made = read_png(tmp_path / "a.png")
+    shown = Image.open(tmp_path / "a.png")
+    if mode == "I;16":
+        wanted = np.asarray(shown) / 65535
+    else:
+        colours = np.asarray(shown.convert("RGBA")) / 255
+        wanted = colours[..., :3] @ [0.2126, 0.7152, 0.0722] * colours[..., 3]
+    np.testing.assert_allclose(made, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", range(5))
+@pytest.mark.parametrize("colour", [0, 2, 6])
+def test_filters(tmp_path: Path, kind: int, colour: int) -> None:
+    """Rows filtered here, by the standard's own words, are read back as they were."""
+    channels = {0: 1, 2: 3, 6: 4}[colour]
+    rows = picture(channels).reshape(41, -1).astype(np.int64)
+    padded = np.pad(rows, ((1, 0), (channels, 0)))
+    left, up, corner = padded[1:, :-channels], padded[:-1, channels:], padded[:-1, :-channels]
+    near = np.abs(left + up - corner - np.stack([left, up, corner])).argmin(axis=0)
+    paeth = np.choose(near, [left, up, corner])
+    predicted = [np.zeros_like(rows), left, up, (left + up) // 2, paeth][kind]
+    filtered = np.pad(((rows - predicted) % 256).astype(np.uint8), ((0, 0), (1, 0)), constant_values=kind)
+    (tmp_path / "a.png").write_bytes(png(53, 41, 8, colour, filtered.tobytes()))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")).reshape(41, -1), rows)
+    colours = np.asarray(Image.open(tmp_path / "a.png").convert("RGBA")) / 255
+    wanted = colours[..., :3] @ [0.2126, 0.7152, 0.0722] * colours[..., 3]
+    np.testing.assert_allclose(read_png(tmp_path / "a.png"), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_small_depths(tmp_path: Path, depth: int) -> None:
+    values = np.random.default_rng(depth).integers(0, 2**depth, (5, 11))
+    bits = (values[..., None] >> np.arange(depth)[::-1]) & 1
+    rows = np.packbits(bits.reshape(5, -1).astype(np.uint8), axis=1)
+    (tmp_path / "a.png").write_bytes(png(11, 5, depth, 0, np.pad(rows, ((0, 0), (1, 0))).tobytes()))
+    np.testing.assert_allclose(read_png(tmp_path / "a.png"), values / (2**depth - 1))
+
+
+def test_what_is_written_is_read_by_pillow_and_here(tmp_path: Path) -> None:
+    grey = picture(1)[..., 0]
+    write_png(tmp_path / "a.png", grey)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), grey)
+    np.testing.assert_allclose(read_png(tmp_path / "a.png"), grey / 255)
+
+
+def damaged() -> dict[str, bytes]:
+    good = png(3, 2, 8, 0, b"\0abc\0def")
+    return {
+        "nothing": b"",
+        "another format": b"GIF89a",
+        "only its name": START,
+        "no header": START + chunk(b"IDAT", b"") + chunk(b"IEND", b""),
+        "a short header": START + chunk(b"IHDR", b"\0" * 5) + chunk(b"IEND", b""),
+        "cut": good[:-20],
+        "a changed byte": good[:45] + bytes([good[45] ^ 1]) + good[46:],
+        "too few rows": png(3, 2, 8, 0, b"\0abc"),
+        "too many rows": png(3, 2, 8, 0, b"\0abc" * 3),
+        "a bomb": png(3, 2, 8, 0, b"\0" * 50_000_000),
+        "an unknown filter": png(3, 2, 8, 0, b"\7abc\0def"),
+        "an unknown kind": png(3, 2, 3, 0, b"\0abc\0def"),
+        "a palette missing": png(3, 2, 8, 3, b"\0abc\0def"),
+        "interlaced": png(3, 2, 8, 0, b"\0abc\0def", interlaced=1),
+        "empty": png(0, 2, 8, 0, b"\0\0"),
+        "huge": png(1 << 30, 1 << 30, 8, 0, b""),
+        "not packed": START + good[8:33] + chunk(b"IDAT", b"abc") + chunk(b"IEND", b""),
+    }
+
+
+@pytest.mark.parametrize("case", damaged())
+def test_damaged_pictures_are_refused_by_name(tmp_path: Path, case: str) -> None:
+    (tmp_path / "a.png").write_bytes(damaged()[case])
+    with pytest.raises(CodesError, match=r"a\.png: .*(PNG|picture)"):
+        read_png(tmp_path / "a.png")
+
+
+def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
+    good = png(3, 2, 8, 0, b"\0abc\0def")
+    for at in range(len(good) - 12):
+        (tmp_path / "a.png").write_bytes(good[:at] + bytes([good[at] ^ 0x55]) + good[at + 1 :])
+        with pytest.raises(CodesError):
+            read_png(tmp_path / "a.png")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CodesError, match="cannot be read"):
+        read_png(tmp_path / "none.png")
