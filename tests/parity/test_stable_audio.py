@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from audiogen_core.audio import Audio
 from audiogen_core.noise import RecordedNoise
@@ -141,6 +143,31 @@ def test_guidance(
     call = predict(layout, guidance, x.shape[-1], negative)
     for index in (1, 3):
         close(call(x, float(found["t_values"][index])).velocity, found[f"out_{name}_{index}"], 1e-4)
+
+
+VARIANTS = ["adaptive", "memory_patch", "scaled", "adaptive_scaled_memory", "no_tokens"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_networks_of_the_family_that_were_never_published(tmp_path: Path, name: str) -> None:
+    found = {
+        key.removeprefix(f"{name}/"): array
+        for key, array in stored("variants").items()
+        if key.startswith(f"{name}/")
+    }
+    dit = read_config.read_network(json.loads(str(found["config"])), name)
+    table = {
+        f"model.model.{key.removeprefix('weights/')}": array
+        for key, array in found.items()
+        if key.startswith("weights/")
+    }
+    path = tmp_path / "model.safetensors"
+    save_file(table, path)
+    model = weights.load_dit(dit, weights.read_stable_audio_tools(path).dit)
+    tokens = mx.array(found["tokens"]) if "tokens" in found else None
+    run = model.condition(tokens, mx.array(found["global"]), found["x"].shape[-1])
+    ours = model(mx.array(found["x"]), mx.array(found["t"]), run)
+    close(ours, found["out"], 1e-5 * np.abs(found["out"]).max())
 
 
 def test_diffusers_own_outputs() -> None:

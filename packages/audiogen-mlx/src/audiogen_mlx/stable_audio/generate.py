@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -22,6 +22,8 @@ from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import Predict, Task
 from audiogen_mlx.stable_audio.files import locate, locate_text
 from audiogen_mlx.stable_audio.guidance import predictor
+from audiogen_mlx.stable_audio.longer import generate_long, stream
+from audiogen_mlx.stable_audio.loops import generate_loop
 from audiogen_mlx.stable_audio.options import Options, Settings, resolve
 from audiogen_mlx.stable_audio.parts import Parts
 
@@ -103,6 +105,27 @@ class StableAudio:
         if count < 1:
             raise OptionError(f"the number of variations must be 1 or more, got {count}")
         return self.generate_batch([prompt] * count, seconds=seconds, **options)
+
+    def generate_long(
+        self, prompt: str, *, seconds: float, overlap: float | None = None, **options: Unpack[Options]
+    ) -> Audio:
+        """A clip of any length: windows that each continue the last `overlap` seconds of the one before.
+
+        `prompt_audio` may begin the first. Raises OptionError.
+        """
+        return generate_long(self, prompt, seconds=seconds, overlap=overlap, **options)
+
+    def stream(
+        self, prompt: str, *, seconds: float, overlap: float | None = None, **options: Unpack[Options]
+    ) -> Iterator[Audio]:
+        """As generate_long, in final pieces as they are made; memory does not grow with the length."""
+        return stream(self, prompt, seconds=seconds, overlap=overlap, **options)
+
+    def generate_loop(
+        self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Unpack[Options]
+    ) -> Audio:
+        """A loop of exactly that many bars, whose end runs on into its beginning. Raises OptionError."""
+        return generate_loop(self, prompt, bpm=bpm, bars=bars, beats_per_bar=beats_per_bar, **options)
 
     def settings(self, seconds: float, **options: Unpack[Options]) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
@@ -200,8 +223,7 @@ class StableAudio:
     def _fitted(self, clip: Audio) -> Audio:
         """A clip at the model's rate and channels, cut or filled with silence to its window."""
         config = self.config
-        clip = clip.resample(config.sample_rate).mix(config.channels)
-        samples = clip.samples[:, : config.window]
+        samples = inpaint.conformed(clip, config).samples[:, : config.window]
         if samples.shape[1] < config.hop_length:
             raise AudioError(
                 f"the clip to begin from has {samples.shape[1]} samples at {config.sample_rate} Hz; "

@@ -17,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
 from audiogen_mlx.stable_audio.config import INPAINT_INPUT, INPAINT_MASK, Config
 from audiogen_mlx.stable_audio.diffusion import Array, Predict, Prediction
@@ -25,6 +26,11 @@ from audiogen_mlx.stable_audio.options import Region
 Mask = NDArray[np.bool_]
 
 SEAM_SECONDS = 0.02
+
+
+def conformed(clip: Audio, config: Config) -> Audio:
+    """A clip at the model's rate and channels. Raises AudioMismatch when channels cannot be mixed so."""
+    return clip.resample(config.sample_rate).mix(config.channels)
 
 
 def sample_mask(region: Region, config: Config) -> Mask:

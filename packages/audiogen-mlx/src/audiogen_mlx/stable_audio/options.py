@@ -131,7 +131,7 @@ def resolve(config: Config, seconds: float, options: Options) -> Settings:
     unknown = sorted(set(given) - set(Options.__annotations__))
     if unknown:
         raise OptionError(f"unknown options: {', '.join(unknown)}")
-    given = _with_prompt_audio(given, seconds)
+    given = _with_prompt_audio(config, seconds, given)
     published = PUBLISHED[config.objective]
     sampler = _sampler(config, given.get("sampler", published.sampler))
     method = SAMPLERS[sampler]
@@ -163,8 +163,8 @@ def resolve(config: Config, seconds: float, options: Options) -> Settings:
     return settings
 
 
-def _with_prompt_audio(given: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """A clip to continue is a clip whose time after its end is inpainted."""
+def _with_prompt_audio(config: Config, seconds: float, given: dict[str, Any]) -> dict[str, Any]:
+    """A clip to continue is a clip after whose end everything is inpainted."""
     if "prompt_audio" not in given:
         return given
     if "init_audio" in given or "inpaint" in given:
@@ -174,7 +174,7 @@ def _with_prompt_audio(given: dict[str, Any], seconds: float) -> dict[str, Any]:
         raise OptionError(
             f"prompt_audio is {clip.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds"
         )
-    return {**given, "init_audio": clip, "inpaint": (clip.duration, seconds)}
+    return {**given, "init_audio": clip, "inpaint": (clip.duration, config.window_seconds)}
 
 
 def _sampler(config: Config, name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from audiogen_core.errors import ModelError
 from audiogen_mlx.stable_audio import config as facts
@@ -35,7 +37,7 @@ def read_stable_audio_tools(path: Path) -> Config:
     objective = diffusion.expect("diffusion_objective", *facts.OBJECTIVES)
     if diffusion.names("prepend_cond_ids"):
         raise ModelError(f"{path}: prepend_cond_ids are not supported; this is a model of another family")
-    dit = _dit(diffusion.section("config"))
+    dit = _network(diffusion.section("config"))
     found = Config(
         inpaint=kind == "diffusion_cond_inpaint",
         objective=objective,
@@ -96,7 +98,12 @@ def _conditioning(
     return texts[0], tuple(numbers), width, tuple((str(key), str(value)) for key, value in defaults.items())
 
 
-def _dit(section: Section) -> DitConfig:
+def read_network(settings: Mapping[str, Any], where: str) -> DitConfig:
+    """The geometry in `model.diffusion.config` alone. Raises ModelError, naming `where`."""
+    return _network(Section(settings, where))
+
+
+def _network(section: Section) -> DitConfig:
     section.expect("transformer_type", "continuous_transformer")
     section.expect("timestep_cond_type", "global")
     section.expect("rotary_pos_emb", True)
