@@ -145,6 +145,6 @@ def _between(name: str, value: float | None, default: float, low: float, high: f
 
 
 def _whole(name: str, value: int | None, default: int, high: int) -> int:
-    if value is not None and int(value) != value:
+    if value is not None and value % 1 != 0:
         raise OptionError(f"{name} must be a whole number, got {value}")
     return int(_between(name, value, default, 1, high))
