@@ -1,1 +1,48 @@
-"""VampNet in ONNX: export, and a runtime of onnxruntime and numpy."""
+"""VampNet in ONNX: export, and a runtime of onnxruntime and numpy.
+
+```
+from audiogen_core import Audio
+from audiogen_onnx import Vampnet
+
+vampnet = Vampnet.load("exported")
+vampnet.vamp(Audio.load("in.wav"), seed=1).save("out.wav")
+```
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiogen_onnx.manifest import Manifest
+    from audiogen_onnx.session import Session
+    from audiogen_onnx.vampnet.export import export
+    from audiogen_onnx.vampnet.generate import Vampnet
+    from audiogen_onnx.vampnet.options import VampOptions
+    from audiogen_onnx.vampnet.sampling import fill
+
+__all__ = ["Manifest", "Session", "VampOptions", "Vampnet", "__version__", "export", "fill"]
+
+_PLACES = {
+    "Manifest": "manifest",
+    "Session": "session",
+    "VampOptions": "vampnet.options",
+    "Vampnet": "vampnet.generate",
+    "export": "vampnet.export",
+    "fill": "vampnet.sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from audiogen_core.version import version
+
+        return version("audiogen-onnx")
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

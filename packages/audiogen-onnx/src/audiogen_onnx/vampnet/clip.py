@@ -103,13 +103,8 @@ class Clip:
 
         noise  a seed, result i being that of seed + i; or a source that all draw from in turn
         """
-        seeds: list[int | None]
-        sources: list[Noise]
-        if isinstance(noise, int):
-            seeds = [noise + index for index in range(count)]
-            sources = [SeededNoise(noise + index) for index in range(count)]
-        else:
-            seeds, sources = [None] * count, [noise] * count
+        seeds = [noise + index if isinstance(noise, int) else None for index in range(count)]
+        sources = _sources(noise, count)
         masks = [self._mask(mask, source) for source in sources]
         channels = self.source.channels
         steps = sum(self.model.steps(chosen[None], self.options) for chosen in masks) * channels
@@ -119,6 +114,10 @@ class Clip:
             for chosen, source, seed in zip(masks, sources, seeds, strict=True)
         ]
         return sorted(made, key=lambda result: -result.confidence)
+
+    def mask(self, given: ArrayLike | None, seed: int) -> Mask:
+        """The mask (codebooks, frames) that a seed gives, before anything is made."""
+        return self._mask(given, SeededNoise(seed))
 
     def _make(self, mask: Mask, noise: Noise, seed: int | None, step: OnStep) -> Made:
         """All channels draw the same numbers: what is alike in them stays alike."""
@@ -225,3 +224,10 @@ class Clip:
         silent = SILENCE in (measured, self.levels.loudness)
         gain = 1.0 if silent else gain_to(self.levels.loudness, measured)
         return min(gain, max(1.0, self.levels.peak) / meter.peak) if meter.peak else gain
+
+
+def _sources(noise: Noise | int, count: int) -> list[Noise]:
+    """A source of random numbers for each result."""
+    if isinstance(noise, int):
+        return [SeededNoise(noise + index) for index in range(count)]
+    return [noise] * count

@@ -24,7 +24,7 @@ from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
 from audiogen_onnx.vampnet.network import Network
 from audiogen_onnx.vampnet.options import VampOptions
 from audiogen_onnx.vampnet.sampling import Bools, OnStep, check_codes, check_mask
-from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, mono_as_original
+from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, Source, mono_as_original
 from audiogen_onnx.vampnet.tokens import TokenVamp, stretched
 from audiogen_onnx.vampnet.upstream import UpstreamVamp
 from audiogen_onnx.vampnet.windows import LongFill
@@ -107,7 +107,7 @@ class Vampnet:
             return Session(manifest.graph_path(folder, name), providers, threads)
 
         geometry = manifest.codec
-        codec = OnnxCodec(geometry, session("encoder"), session("decoder"))
+        codec = OnnxCodec(session("encoder"), session("decoder"))
         coarse = _network("coarse", manifest.coarse, geometry, session("coarse"))
         fine = _network("fine", manifest.fine, geometry, session("fine"))
         return cls(codec, coarse, fine, str(path), sha256(folder / NAME)[:16])
@@ -240,9 +240,7 @@ class Vampnet:
             raise OptionError(f"variations must be 1 or more, got {count}")
         rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
         chosen = VampOptions.of(options)
-        if chosen.compat == "upstream":
-            audio = mono_as_original(audio, self.codec.info.sample_rate)
-        clip = Clip.open(self, ClipSource(audio), chosen)
+        clip = Clip.open(self, self._source(audio, chosen), chosen)
         results = clip.make(mask, source_of(seed, noise), count, on_step)
         return (
             Variation(_collected(clip.sound(made, rate), rate), made.seed, made.confidence, made.mask)
@@ -250,8 +248,18 @@ class Vampnet:
         )
 
     def open(self, path: str | Path, options: VampOptions) -> Clip:
-        """A sound file of any length, measured and encoded, to be vamped in bounded memory."""
-        return Clip.open(self, FileSource.open(path), options)
+        """A sound file of any length, measured and encoded, to be vamped in bounded memory.
+
+        With compat="upstream" it is read whole: the original's resampling needs that.
+        """
+        upstream = options.compat == "upstream"
+        source = self._source(Audio.load(path), options) if upstream else FileSource.open(path)
+        return Clip.open(self, source, options)
+
+    def _source(self, audio: Audio, options: VampOptions) -> Source:
+        if options.compat == "upstream":
+            audio = mono_as_original(audio, self.codec.info.sample_rate)
+        return ClipSource(audio)
 
     def steps(self, mask: Bools, options: VampOptions) -> int:
         """How many calls of the networks a mask (B, K, F) takes, unless the original's way is gone."""

@@ -1,0 +1,175 @@
+"""The command line, in this process, with a model that needs no files."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from audiogen_core.audio import Audio
+from audiogen_core.compose import compose
+from audiogen_core.recipe import Recipe
+from audiogen_onnx import cli
+from audiogen_onnx.cli_options import gathered
+from audiogen_onnx.vampnet.options import VampOptions
+from support.commands import call
+from support.vampnet_fakes import fake_vampnet
+
+FAST = ("--steps", 2, "--fine-steps", 1)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a stereo clip at another rate than the codec's, and a model under any name."""
+    music = compose(3, seconds=2).audio.resample(32_000).mix(1).samples
+    Audio(np.concatenate([music, music * 0.5]), 32_000).save(tmp_path / "in.wav")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_load", lambda *_: fake_vampnet())
+    return tmp_path
+
+
+def test_vamp_keeps_rate_channels_and_length(place):
+    done = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 3, *FAST)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == "out.wav"
+    assert "seed 3" in done.stderr and "replay out.wav" in done.stderr
+    before, after = Audio.load("in.wav"), Audio.load("out.wav")
+    assert (after.sample_rate, after.samples.shape) == (before.sample_rate, before.samples.shape)
+
+
+def test_the_recipe_tells_what_was_asked_for(place):
+    call(cli.cli, "vamp", "in.wav", "-o", "out.flac", "--seed", 3, "--infill", "0.5:1", "--top-p", 0.9, *FAST)
+    recipe = Recipe.read("out.flac")
+    assert recipe.package == "audiogen-onnx" and recipe.seed == 3
+    assert recipe.settings["options"] == {"infill": [0.5, 1.0], "top_p": 0.9, "steps": 2, "fine_steps": 1}
+    assert recipe.settings["audio"] == "in.wav" and recipe.settings["sample_rate"] == 32_000
+    assert set(recipe.inputs) == {"audio"}
+
+
+def test_replay_gives_the_same_bytes(place):
+    np.save("mask.npy", np.arange(150) % 3 > 0)
+    asked = ("--mask", "mask.npy", "--temperature", 0.8, "--sample-rate", 24_000)
+    made = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 4, *asked, *FAST)
+    assert made.exit_code == 0, made.stderr
+    again = call(cli.cli, "replay", "out.wav", "-o", "again.wav")
+    assert again.exit_code == 0, again.stderr
+    assert (place / "again.wav").read_bytes() == (place / "out.wav").read_bytes()
+
+
+def test_replay_finds_what_was_moved_and_refuses_what_was_changed(place):
+    call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 4, *FAST)
+    shutil.move("in.wav", "moved.wav")
+    lost = call(cli.cli, "replay", "out.wav", "-o", "again.wav")
+    assert lost.exit_code == 1 and "in.wav" in lost.stderr
+    found = call(cli.cli, "replay", "out.wav", "-o", "again.wav", "--audio", "moved.wav")
+    assert found.exit_code == 0, found.stderr
+    other = call(cli.cli, "replay", "out.wav", "-o", "b.wav", "--audio", "out.wav")
+    assert other.exit_code == 1 and "not the audio" in other.stderr
+
+
+def test_variations_are_files_of_their_own_and_replay(place):
+    done = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 8, "--variations", 2, *FAST)
+    assert done.stdout.split() == ["out-1.wav", "out-2.wav"]
+    assert {Recipe.read(f"out-{n}.wav").seed for n in (1, 2)} == {8, 9}
+    again = call(cli.cli, "replay", "out-2.wav", "-o", "again.wav")
+    assert again.exit_code == 0
+    assert (place / "again.wav").read_bytes() == (place / "out-2.wav").read_bytes()
+
+
+def test_a_mask_is_saved_as_it_is_used(place):
+    asked = ("--period", 5, "--roll", 0, "--keep", 2)
+    done = call(cli.cli, "vamp", "in.wav", "-o", "a.wav", "--save-mask", "m.npy", "--seed", 1, *asked, *FAST)
+    assert done.exit_code == 0, done.stderr
+    mask = np.load("m.npy")
+    assert mask.shape == (8, 150) and mask[2:].all()
+    assert np.array_equal(mask[0], np.arange(150) % 5 != 0)
+
+
+def test_a_preview_is_a_picture_and_nothing_else(place):
+    done = call(cli.cli, "vamp", "in.wav", "-o", "a.wav", "--preview", "p.png", "--seed", 1, *FAST)
+    assert done.exit_code == 0 and done.stdout.strip() == "p.png", done.stderr
+    assert (place / "p.png").read_bytes().startswith(b"\x89PNG") and not (place / "a.wav").exists()
+
+
+def test_dry_run_makes_nothing(place):
+    done = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--dry-run", "--json", "--seed", 1, "--loop")
+    plan = json.loads(done.stdout)
+    assert plan["channels"] == 2 and plan["frames"] == 150 and plan["options"] == {"loop": True}
+    assert plan["steps"] > 0 and not (place / "out.wav").exists()
+
+
+def test_what_was_asked_for_becomes_options():
+    asked = {
+        "infill": "1:2", "roll": "4", "beats": "0.5, 1", "loop": False, "downbeats_only": True, "steps": None,
+        "period": 0, "output": "x.wav",
+    }  # fmt: skip
+    expected = VampOptions(infill=(1, 2), roll=4, beats=(0.5, 1), upbeats=False, period=0)
+    assert gathered(asked) == expected
+
+
+def test_every_option_of_a_vamp_can_be_asked_for():
+    known = set(inspect.signature(cli.vamp).parameters) | {
+        "beats_per_bar", "downbeats", "upbeats", "beat_dropout", "keep_original", "window_seconds",
+        "fine_window_seconds",
+    }  # fmt: skip
+    assert {field.name for field in fields(VampOptions)} <= known
+
+
+def test_beats_from_a_file(tmp_path):
+    (tmp_path / "beats.txt").write_text("0.25\t1\n0.75\t2\n")
+    assert gathered({"beats": str(tmp_path / "beats.txt")}).beats == (0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("--steps", 0), "steps"),
+        (("--temperature", -1), "temperature"),
+        (("--infill", "abc"), "START:END"),
+        (("--infill", "9:10"), "ends at"),
+        (("--roll", "often"), "--roll"),
+        (("--beats", "one"), "not a time"),
+        (("--loop", "--outpaint-left", 1), "loop"),
+        (("--compat", "original"), "compat"),
+        (("--mask", "in.wav"), "mask"),
+        (("--mask", "short.npy"), "another length"),
+        (("--sample-rate", 3), "sample rates"),
+    ],
+)
+def test_one_line_for_what_is_wrong_and_nothing_written(place, asked, says):
+    np.save("short.npy", np.ones(7, bool))
+    if asked == ("--mask", "in.wav"):
+        Audio.load("in.wav").trim(0.5).save("short.wav")
+        asked = ("--mask", "short.wav")
+    done = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 1, *asked)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert says in done.stderr
+    assert not (place / "out.wav").exists()
+
+
+@pytest.mark.parametrize("bad", ["missing.wav", "empty.wav", "noise.wav"])
+def test_input_that_is_no_sound(place, bad):
+    (place / "empty.wav").touch()
+    (place / "noise.wav").write_bytes(bytes(range(256)) * 4)
+    done = call(cli.cli, "vamp", bad, "-o", "out.wav", "--seed", 1, *FAST)
+    assert done.exit_code == 1 and bad in done.stderr
+    assert sorted(path.name for path in place.iterdir()) == ["empty.wav", "in.wav", "noise.wav"]
+
+
+def test_nothing_is_written_over_unless_asked(place):
+    (place / "out.wav").write_bytes(b"old")
+    refused = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 1, *FAST)
+    assert refused.exit_code == 1 and "--force" in refused.stderr
+    assert (place / "out.wav").read_bytes() == b"old"
+    assert call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 1, "-f", *FAST).exit_code == 0
+
+
+def test_models():
+    found = json.loads(call(cli.cli, "models", "--json").stdout)
+    assert [model["name"] for model in found] == ["vampnet"]
+    assert "non-commercial" in found[0]["note"].lower()
