@@ -15,7 +15,7 @@ CASES = [("small", "coarse"), ("small", "c2f"), ("big", "coarse"), ("big", "c2f"
 
 
 def network(size: str, name: str, lora: Path | None = None) -> model.VampNet:
-    vectors = weights.codec_vectors(FIXTURES / size / "codec.pth")
+    vectors = weights.load_codec(FIXTURES / size / "codec.pth", "numpy").codebook_vectors()
     return model.build(weights.load(FIXTURES / size / f"{name}.pth", vectors, lora))
 
 

@@ -52,7 +52,7 @@ class Session:
             raise OptionError(
                 f"{self.path.name} takes {_listed(self.inputs)}, got {_listed(inputs) or 'nothing'}"
             )
-        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}
         errors = _errors()
         try:
             made = self._session.run(list(self.outputs), arrays)

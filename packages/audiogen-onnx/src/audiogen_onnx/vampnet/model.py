@@ -137,6 +137,12 @@ class VampNet(nn.Module):
         self.norm = RMSNorm(config)
         self.classifier = nn.Linear(config.width, config.predicted_codebooks * config.codebook_size)
 
+    def distance_table(self) -> Tensor:
+        """Each head's bias for the distances -F to F, key minus query: (2*F+1, H). Further ones share."""
+        furthest = self.config.furthest
+        relative = torch.arange(-furthest, furthest + 1, device=self.position_bias.weight.device)
+        return self.position_bias.weight[self.position_bias.bucket(relative)]
+
     def residuals(self, codes: Tensor) -> list[Tensor]:
         """The residual stream after each layer, each (B, T, W)."""
         x, bias = self.embedding(codes), self.position_bias(codes.shape[-1])

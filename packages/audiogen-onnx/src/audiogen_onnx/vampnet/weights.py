@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core import weights
+from audiogen_core.codec import Codec
+from audiogen_core.codecs import dac
 from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.ops import resolve
 from audiogen_core.weights import Drop, FuseWeightNorm, Rename, Rules, Weights
 from audiogen_onnx.vampnet.config import LORA_RANK, NetworkConfig, from_metadata
 
@@ -81,28 +84,19 @@ def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Ch
     return Checkpoint(config, tensors)
 
 
-def codec_vectors(path: str | Path) -> Array:
-    """The vectors of upstream's codec.pth, float32 (codebooks, codebook_size, dimension).
+def load_codec(path: str | Path, ops: str = "torch") -> Codec:
+    """The codec of codec.pth, over some ops.
 
-    Raises ModelError for anything but LAC: a network's checkpoint, or the codec LAC descends from, DAC.
+    Raises ModelError or WeightsError for anything but LAC of one channel with codebooks of one width: a
+    network's checkpoint, or the codec LAC descends from, DAC.
     """
     facts = metadata(path)
     if "encoder_rates" not in facts:
-        raise ModelError(f"{path}: is no codec; VampNet's codec.pth belongs here")
-    found = weights.read(path)
-    if not any(".mrf_blocks." in name for name in found):
-        raise ModelError(
-            f"{path}: is a DAC codec, but VampNet's networks speak the codes of LAC; "
-            "use the codec.pth that is published with them"
-        )
-    try:
-        count, size, dim = (facts[key] for key in ("n_codebooks", "codebook_size", "codebook_dim"))
-    except KeyError as error:
-        raise ModelError(f"{path}: its description of the codec lacks {error}") from error
-    if not all(isinstance(value, int) and value > 0 for value in (count, size, dim)):
-        raise ModelError(f"{path}: codebooks of different widths cannot be used by VampNet")
-    names = [f"quantizer.quantizers.{book}.codebook.weight" for book in range(count)]
-    return np.stack([found.take(name, (size, dim)) for name in names])
+        raise ModelError(f"{path}: is no codec, but VampNet's codec.pth belongs here")
+    widths = facts.get("codebook_dim")
+    if isinstance(widths, list | tuple) and len(set(widths)) > 1:
+        raise ModelError(f"{path}: has codebooks of different widths, which VampNet cannot read")
+    return dac.load_audiotools(Path(path), resolve(ops), family="lac")
 
 
 def metadata(path: str | Path) -> Mapping[str, Any]:

@@ -1,0 +1,118 @@
+"""Whether exported graphs do what torch does: the exporter refuses a folder that disagrees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import ModelError
+from audiogen_onnx.session import Session
+from audiogen_onnx.vampnet.config import NetworkConfig
+
+if TYPE_CHECKING:
+    from audiogen_core.codec import Codec
+    from audiogen_onnx.vampnet.model import VampNet
+
+TOLERANCE = 1e-4
+"""How far numbers may lie apart when the largest is 1 or less; in proportion when it is larger."""
+
+AUDIO_TOLERANCE = 1e-3
+"""The same for a decoder's samples, whose many convolutions enlarge what rounding leaves: -60 dB."""
+
+STRAY_CODES = 0.01
+"""The part of an encoder's codes that may differ: entries equally near, which rounding decides."""
+
+NETWORK_CASES = ((1, 1), (2, 7), (1, 100), (1, 173))
+CODEC_CASES = ((1, 1), (2, 7), (1, 23))
+"""(batch, frames) of the comparisons."""
+
+
+def compare_network(net: VampNet, path: Path, cases: tuple[tuple[int, int], ...] = NETWORK_CASES) -> float:
+    """The largest difference between a network's graph and torch. Raises ModelError when it is too large."""
+    import torch
+
+    session, furthest = Session(path), 0.0
+    for batch, frames in cases:
+        codes = random_codes(net.config, batch, frames)
+        made = session.run({"codes": codes})["logits"]
+        with torch.inference_mode():
+            expected = net(torch.from_numpy(codes)).numpy()
+        furthest = max(furthest, _difference(made, expected, f"{path.name} at {frames} frames"))
+    return furthest
+
+
+def compare_codec(codec: Codec, encoder: Path, decoder: Path) -> None:
+    """Raise ModelError unless the codec's graphs give torch's codes and torch's audio."""
+    encode, decode, info = Session(encoder), Session(decoder), codec.info
+    rng = np.random.default_rng(0)
+    for batch, frames in CODEC_CASES:
+        shape = (batch, info.channels, frames * info.hop_length)
+        audio = rng.uniform(-0.5, 0.5, shape).astype(np.float32)
+        codes = encode.run({"audio": audio})["codes"]
+        expected = np.stack([np.concatenate(list(codec.encode_blocks([clip])), axis=1) for clip in audio])
+        strays = float((codes != expected).mean()) if codes.shape == expected.shape else 1.0
+        if strays > STRAY_CODES:
+            raise ModelError(
+                f"{encoder.name}: {strays:.1%} of its codes differ from torch's at {frames} frames; "
+                "the graph is wrong, nothing was written"
+            )
+        sound = decode.run({"codes": expected.astype(np.int64)})["audio"]
+        clips = np.stack([np.concatenate(list(codec.decode_blocks([item])), axis=1) for item in expected])
+        _difference(sound, clips, f"{decoder.name} at {frames} frames", AUDIO_TOLERANCE)
+
+
+def compare_step(network: Path, step: Path, config: NetworkConfig) -> None:
+    """Raise ModelError unless a step's graph draws what numpy draws from the network's logits."""
+    from audiogen_onnx.vampnet.draw import Filters, draw
+
+    rng, frames, temperature = np.random.default_rng(0), 9, 0.8
+    codes = random_codes(config, 1, frames)
+    logits = Session(network).run({"codes": codes})["logits"]
+    places = frames * config.predicted_codebooks
+    exponential = rng.exponential(size=(1, places, config.codebook_size)).astype(np.float32)
+    made = Session(step).run(
+        {
+            "codes": codes,
+            "exponential": exponential,
+            "uniform": np.full((1, places), 0.5, np.float32),
+            "masked_next": np.zeros((1, 1), np.int64),
+            "temperature": np.array(temperature, np.float32),
+            "mask_temperature": np.array(0, np.float32),
+        }
+    )
+    rows = logits.transpose(0, 2, 1, 3).reshape(places, -1)
+    tokens, _ = draw(rows, exponential[0], Filters(temperature=temperature))
+    drawn = tokens.reshape(frames, -1).T
+    own = codes[0, config.conditioning_codebooks :]
+    expected = np.concatenate(
+        [codes[0, : config.conditioning_codebooks], np.where(own == config.codebook_size, drawn, own)]
+    )
+    wrong = float((made["drawn_codes"][0] != expected).mean())
+    if wrong > STRAY_CODES or not np.array_equal(made["next_codes"], made["drawn_codes"]):
+        raise ModelError(f"{step.name}: {wrong:.1%} of its draws differ from numpy's; nothing was written")
+
+
+def random_codes(config: NetworkConfig, batch: int, frames: int, seed: int = 0) -> NDArray[np.int64]:
+    """Codes of which about half are masked."""
+    rng = np.random.default_rng(seed)
+    shape = (batch, config.codebooks, frames)
+    codes = rng.integers(0, config.codebook_size, shape)
+    return np.where(rng.random(shape) < 0.5, config.codebook_size, codes)
+
+
+def _difference(made: NDArray[Any], expected: NDArray[Any], where: str, allowed: float = TOLERANCE) -> float:
+    """The largest difference, in proportion to the largest value above 1. Raises ModelError."""
+    if made.shape != expected.shape:
+        raise ModelError(
+            f"{where}: has the shape {made.shape}, torch's is {expected.shape}; nothing was written"
+        )
+    scale = max(1.0, float(np.abs(expected).max()))
+    difference = float(np.abs(made - expected).max()) / scale
+    if not difference <= allowed:  # also when it is NaN
+        raise ModelError(
+            f"{where}: differs from torch by {difference:.1e}, allowed is {allowed}; nothing was written"
+        )
+    return difference

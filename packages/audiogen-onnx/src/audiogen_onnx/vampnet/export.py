@@ -1,0 +1,192 @@
+"""From upstream's checkpoints to a folder that onnxruntime runs. Needs the extra [export]."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiogen_core.errors import MissingDependency, ModelError, OptionError
+from audiogen_core.version import version
+from audiogen_onnx.folders import staged_folder
+from audiogen_onnx.manifest import (
+    DTYPES,
+    CodecGeometry,
+    Graph,
+    Manifest,
+    NetworkGeometry,
+    StoredFile,
+    sha256,
+)
+from audiogen_onnx.vampnet.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig
+
+if TYPE_CHECKING:
+    from audiogen_core.codec import Codec, CodecInfo
+    from audiogen_onnx.vampnet.weights import Checkpoint
+
+CODEC, COARSE, FINE = "codec.pth", "coarse.pth", "c2f.pth"
+"""The files of a folder of checkpoints, as upstream publishes them."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files an export is made from; the updates (`lora.pth`) are optional."""
+
+    codec: Path
+    coarse: Path
+    fine: Path
+    coarse_lora: Path | None = None
+    fine_lora: Path | None = None
+
+    @classmethod
+    def of(
+        cls, folder: str | Path, coarse_lora: str | Path | None = None, fine_lora: str | Path | None = None
+    ) -> Sources:
+        """The files of a folder. Raises ModelError when one is missing."""
+        paths = [Path(folder) / name for name in (CODEC, COARSE, FINE)]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise ModelError(
+                f"{folder}: lacks {', '.join(missing)}; a folder of VampNet's checkpoints holds "
+                f"{CODEC}, {COARSE} and {FINE}"
+            )
+        return cls(*paths, *(None if lora is None else Path(lora) for lora in (coarse_lora, fine_lora)))
+
+    def hashes(self) -> dict[str, str]:
+        """Name -> SHA-256. A lora.pth is named after the network it changes."""
+        found = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
+        loras = {"coarse lora": self.coarse_lora, "fine lora": self.fine_lora}
+        return found | {name: sha256(path) for name, path in loras.items() if path is not None}
+
+
+def export(
+    checkpoint_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    dtype: str = "float32",
+    check: bool = True,
+    coarse_lora: str | Path | None = None,
+    fine_lora: str | Path | None = None,
+) -> Manifest:
+    """Write a folder of graphs from codec.pth, coarse.pth and c2f.pth.
+
+    out_dir  a new or empty folder; it appears whole or not at all
+    dtype    of the weights: float32, or float16, int8 or int4 as `quantize` makes them
+    check    compare every graph with torch at several lengths and batches
+    coarse_lora, fine_lora  a lora.pth in place of the network's own low-rank updates
+
+    Peak memory is about three times the largest network. Raises MissingDependency without the extra [export],
+    OptionError for an unknown dtype or a folder that is not empty, ModelError and WeightsError when a
+    checkpoint is not what it should be or a graph disagrees with torch.
+    """
+    from audiogen_onnx.vampnet.quantize import convert
+
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    require_export()
+    sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora)
+    with staged_folder(out_dir) as folder:
+        if dtype == "float32":
+            return _write(sources, folder, check)
+        plain = folder / "float32"
+        plain.mkdir()
+        _write(sources, plain, check)
+        manifest = convert(plain, folder, dtype)
+        shutil.rmtree(plain)
+        return manifest
+
+
+def require_export() -> None:
+    """Raise MissingDependency unless what writes graphs is installed."""
+    for name in ("torch", "onnx", "onnxscript"):
+        if find_spec(name) is None:
+            raise MissingDependency(name, 'pip install "audiogen-onnx[export]"')
+
+
+def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
+    from audiogen_onnx.vampnet.weights import load, load_codec
+
+    codec = load_codec(sources.codec)
+    info, vectors = codec.info, codec.codebook_vectors()
+    graphs = _codec_graphs(codec, folder, check)
+    del codec
+    coarse = load(sources.coarse, vectors, sources.coarse_lora)
+    _check_role(coarse.config, 0, str(sources.coarse))
+    graphs |= _network_graphs(coarse, "coarse", folder, check)
+    given, coarse_geometry = coarse.config.codebooks, _geometry(coarse.config, COARSE_SECONDS)
+    del coarse
+    fine = load(sources.fine, vectors, sources.fine_lora)
+    _check_role(fine.config, given, str(sources.fine))
+    graphs |= _network_graphs(fine, "fine", folder, check)
+    manifest = Manifest(
+        package_version=version("audiogen-onnx"),
+        created_from=sources.hashes(),
+        dtype="float32",
+        codec=_codec_geometry(info),
+        coarse=coarse_geometry,
+        fine=_geometry(fine.config, FINE_SECONDS),
+        graphs=graphs,
+    )
+    manifest.save(folder)
+    return manifest
+
+
+def _codec_graphs(codec: Codec, folder: Path, check: bool) -> dict[str, Graph]:
+    from audiogen_onnx.vampnet.codec_export import export_codec
+    from audiogen_onnx.vampnet.compare import compare_codec
+
+    encoder, decoder = export_codec(codec, folder)
+    if check:
+        compare_codec(codec, encoder, decoder)
+    return {"encoder": stored(encoder), "decoder": stored(decoder)}
+
+
+def _network_graphs(checkpoint: Checkpoint, name: str, folder: Path, check: bool) -> dict[str, Graph]:
+    from audiogen_onnx.vampnet import graph, model, step_graph
+    from audiogen_onnx.vampnet.compare import compare_network, compare_step
+
+    net = model.build(checkpoint)
+    path, step = folder / f"{name}.onnx", folder / f"{name}_step.onnx"
+    graph.write(checkpoint, net.distance_table().numpy(), path)
+    step_graph.write(path, step)
+    if check:
+        compare_network(net, path)
+        compare_step(path, step, net.config)
+    return {name: stored(path), f"{name}_step": stored(step, data=path)}
+
+
+def stored(path: Path, data: Path | None = None) -> Graph:
+    """The description of a graph and its weights: those beside it, or beside `data`."""
+    weights = (data or path).with_name(f"{(data or path).name}.data")
+    return Graph(StoredFile.of(path), StoredFile.of(weights) if weights.exists() else None)
+
+
+def _check_role(config: NetworkConfig, given: int, where: str) -> None:
+    """Raise ModelError when a network stands in the other's place, or does not go with it."""
+    if config.conditioning_codebooks == given:
+        return
+    if given == 0:
+        raise ModelError(
+            f"{where}: is given {config.conditioning_codebooks} codebooks and makes the others, so it is a "
+            f"fine model ({FINE}), but the coarse one belongs here"
+        )
+    if config.conditioning_codebooks == 0:
+        raise ModelError(
+            f"{where}: makes all its codebooks, so it is a coarse model, but {FINE} belongs here"
+        )
+    raise ModelError(
+        f"{where}: is given {config.conditioning_codebooks} codebooks, but the coarse model makes {given}; "
+        "the files do not belong together"
+    )
+
+
+def _geometry(config: NetworkConfig, seconds: float) -> NetworkGeometry:
+    return NetworkGeometry(config.codebooks, config.conditioning_codebooks, seconds)
+
+
+def _codec_geometry(info: CodecInfo) -> CodecGeometry:
+    return CodecGeometry(
+        info.name, info.sample_rate, info.hop_length, info.codebooks, info.codebook_size, info.channels
+    )

@@ -1,0 +1,185 @@
+"""VampNet's network as an ONNX graph, written straight from its tensors: no tracing, no copy in memory.
+
+What is named in `functions` comes from there; here are the products with weights and the order of things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_onnx.vampnet import functions
+from audiogen_onnx.vampnet.config import NetworkConfig
+from audiogen_onnx.vampnet.weights import Checkpoint
+
+IR_VERSION = 10
+PAGE = 4096
+"""Large tensors start at multiples of this in their file, so that they can be mapped into memory."""
+
+_INSIDE = 1024
+"""Tensors of so few bytes lie in the graph itself."""
+
+
+@dataclass(eq=False)
+class GraphWriter:
+    """Nodes in order, and tensors that go to the data file as they come.
+
+    data       the open file of weights
+    data_name  what the graph calls it
+    """
+
+    data: BinaryIO
+    data_name: str
+    nodes: list[Any] = field(default_factory=list)
+    tensors: list[Any] = field(default_factory=list)
+
+    def tensor(self, name: str, values: NDArray[Any]) -> str:
+        """Store a tensor. Returns its name."""
+        from onnx import TensorProto, external_data_helper, helper, numpy_helper
+
+        values = np.ascontiguousarray(values)
+        if values.nbytes <= _INSIDE:
+            self.tensors.append(numpy_helper.from_array(values, name))
+            return name
+        self.data.write(b"\0" * (-self.data.tell() % PAGE))
+        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+        tensor = TensorProto(name=name, data_type=kind, dims=values.shape, raw_data=b"")
+        external_data_helper.set_external_data(tensor, self.data_name, self.data.tell(), values.nbytes)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        self.data.write(values.tobytes() if values.dtype.byteorder == ">" else values.data)
+        self.tensors.append(tensor)
+        return name
+
+    def node(self, kind: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
+        """Add an operator, or a function of ours. Returns its output; nodes are named after it."""
+        from onnx import helper
+
+        domain = functions.DOMAIN if kind in _OURS else ""
+        self.nodes.append(
+            helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes)
+        )
+        return output
+
+    def product(self, x: str, name: str, weight: NDArray[np.float32]) -> str:
+        """x @ weight, the weight (outputs, inputs) as torch keeps it."""
+        return self.node("MatMul", [x, self.tensor(f"{name}.weight", weight.T)], name)
+
+
+def write(checkpoint: Checkpoint, bias_table: NDArray[np.float32], path: Path) -> None:
+    """Write a network's graph, and its weights beside it as `NAME.onnx.data`; see `network`."""
+    name = f"{path.name}.data"
+    with path.with_name(name).open("wb") as data:
+        proto = network(checkpoint, bias_table, GraphWriter(data, name))
+    save(proto, path)
+
+
+def network(checkpoint: Checkpoint, bias_table: NDArray[np.float32], writer: GraphWriter) -> Any:
+    """The model (a ModelProto) `codes` int64 (B, K, T) -> `logits` float32 (B, P, T, N).
+
+    bias_table  float32 (2*F+1, H): each head's bias for the distances -F to F, key minus query; further ones
+                act as F does
+    """
+    from onnx import TensorProto, helper
+
+    config, tensors = checkpoint.config, checkpoint.tensors
+    x = _embedding(checkpoint, writer)
+    bias = writer.node("PositionBias", ["codes", writer.tensor("position_bias.table", bias_table)], "bias")
+    for layer in range(config.layers):
+        x = _layer(config, tensors, f"layers.{layer}", x, bias, writer)
+    x = _norm(config, tensors, "norm", x, writer)
+    x = writer.product(x, "classifier", tensors["classifier.weight"])
+    x = writer.node("Add", [x, writer.tensor("classifier.bias", tensors["classifier.bias"])], "classes")
+    split = np.array([0, 0, config.predicted_codebooks, config.codebook_size])
+    writer.node("LogitsByCodebook", [x, writer.tensor("classes.shape", split)], "logits")
+    codes = helper.make_tensor_value_info("codes", TensorProto.INT64, ["batch", config.codebooks, "frames"])
+    sizes: list[str | int | None] = [
+        "batch",
+        config.predicted_codebooks,
+        "frames",
+        config.codebook_size,
+    ]
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, sizes)
+    graph = helper.make_graph(writer.nodes, "vampnet", [codes], [logits], writer.tensors)
+    return model(graph, functions.parse(*functions.NETWORK))
+
+
+def model(graph: Any, parts: list[Any]) -> Any:
+    """A graph and its functions as a model."""
+    from onnx import helper
+
+    return helper.make_model(
+        graph,
+        functions=parts,
+        opset_imports=[helper.make_opsetid("", functions.OPSET), helper.make_opsetid(functions.DOMAIN, 1)],
+        ir_version=IR_VERSION,
+        producer_name="audiogen-onnx",
+    )
+
+
+def save(proto: Any, path: Path) -> None:
+    """Write a model whose tensors lie where it says already; onnx's checker refuses an invalid one."""
+    import onnx
+
+    path.write_bytes(proto.SerializeToString())
+    onnx.checker.check_model(path)
+
+
+_OURS = {
+    "CodebookEmbedding",
+    "PositionBias",
+    "RMSNorm",
+    "FiLM",
+    "RelativeAttention",
+    "GatedGelu",
+    "LogitsByCodebook",
+    "SampleStep",
+}
+
+
+def _embedding(checkpoint: Checkpoint, writer: GraphWriter) -> str:
+    config, tensors = checkpoint.config, checkpoint.tensors
+    rows = config.codebook_size + 1
+    vectors = tensors["embedding.tables"].reshape(config.codebooks * rows, config.codebook_dim)
+    inputs = [
+        "codes",
+        writer.tensor("embedding.offsets", (np.arange(config.codebooks) * rows).reshape(1, -1, 1)),
+        writer.tensor("embedding.vectors", vectors),
+        writer.tensor("embedding.project.weight", tensors["embedding.project.weight"].T),
+        writer.tensor("embedding.project.bias", tensors["embedding.project.bias"]),
+    ]
+    return writer.node("CodebookEmbedding", inputs, "embedding")
+
+
+def _layer(
+    config: NetworkConfig,
+    tensors: dict[str, NDArray[np.float32]],
+    name: str,
+    x: str,
+    bias: str,
+    writer: GraphWriter,
+) -> str:
+    def product(y: str, part: str) -> str:
+        return writer.product(y, f"{name}.{part}", tensors[f"{name}.{part}.weight"])
+
+    y = _norm(config, tensors, f"{name}.attention_norm", x, writer)
+    y = writer.node("FiLM", [y], f"{name}.attention_film")
+    heads = [product(y, f"attention.{part}") for part in ("query", "key", "value")]
+    y = writer.node("RelativeAttention", [*heads, bias], f"{name}.attention", heads=config.heads)
+    x = writer.node("Add", [x, product(y, "attention.output")], f"{name}.attended")
+    y = _norm(config, tensors, f"{name}.feed_forward_norm", x, writer)
+    y = writer.node("FiLM", [y], f"{name}.feed_forward_film")
+    y = writer.node("GatedGelu", [product(y, "feed_forward.widen")], f"{name}.feed_forward")
+    return writer.node("Add", [x, product(y, "feed_forward.narrow")], f"{name}.out")
+
+
+def _norm(
+    config: NetworkConfig, tensors: dict[str, NDArray[np.float32]], name: str, x: str, writer: GraphWriter
+) -> str:
+    weight = writer.tensor(f"{name}.weight", tensors[f"{name}.weight"])
+    return writer.node("RMSNorm", [x, weight], name, epsilon=config.epsilon)
