@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from audiogen_core.errors import AudioError, ModelError, WeightsError
+from audiogen_core.models import FileSpec
+from audiogen_mlx.musicgen import mert
 from audiogen_mlx.musicgen.mert import Mert, MertConfig
+from audiogen_mlx.musicgen.mert_spec import MERT
+from support.loopback_hub import LoopbackHub, point_at
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style" / "mert"
 NEW = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
@@ -67,11 +72,11 @@ def test_convolutions_with_biases(tmp_path):
 
 
 def test_clips_of_a_batch_do_not_hear_each_other():
-    mert = Mert.load(FOLDER)
+    model = Mert.load(FOLDER)
     other = np.random.default_rng(9).standard_normal(SOUND.shape).astype(np.float32)
-    both = np.array(mert(mx.array(np.concatenate([SOUND, other]))))
-    np.testing.assert_allclose(both[0], np.array(mert(mx.array(SOUND)))[0], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(both[1], np.array(mert(mx.array(other)))[0], rtol=0, atol=1e-5)
+    both = np.array(model(mx.array(np.concatenate([SOUND, other]))))
+    np.testing.assert_allclose(both[0], np.array(model(mx.array(SOUND)))[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(both[1], np.array(model(mx.array(other)))[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(399, 0), (400, 1), (719, 1), (720, 2), (72_000, 224)])
@@ -132,6 +137,26 @@ def test_weight_norm_of_a_damaged_file(tmp_path):
     table[f"{NEW}1"][:, :, 7] = 0
     with pytest.raises(WeightsError, match="only zeros somewhere"):
         Mert.load(write(tmp_path, table))
+
+
+def test_fetched_from_the_hub(tmp_path, monkeypatch):
+    import torch
+
+    torch.save({name: torch.from_numpy(array) for name, array in tensors().items()}, tmp_path / "weights")
+    files = {
+        "config.json": json.dumps(settings()).encode(),
+        "pytorch_model.bin": (tmp_path / "weights").read_bytes(),
+    }
+    with LoopbackHub({MERT.repo: files}) as server:
+        spec = dataclasses.replace(
+            MERT, revision=server.revision, files=tuple(FileSpec(name) for name in files)
+        )
+        monkeypatch.setattr(mert, "MERT", spec)
+        point_at(server, tmp_path / "cache", monkeypatch)
+        said = []
+        made = np.array(Mert.fetch(notify=said.append)(mx.array(SOUND)))
+    np.testing.assert_array_equal(made, listen(FOLDER))
+    assert "CC-BY-NC-4.0" in " ".join(said)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ class StyleConditioner:
     """A clip to style tokens.
 
     mert  gives the MERT; it is called when a style is first asked for, so that without one nothing of
-          MERT is read
+          MERT is read; `Mert.fetch` brings the published one from the hub
     """
 
     def __init__(self, network: StyleNetwork, mert: Callable[[], Mert]) -> None:
@@ -47,7 +47,12 @@ class StyleConditioner:
 
     @classmethod
     def from_table(
-        cls, table: Weights, config: StyleConfig, mert: Callable[[], Mert], *, prefix: str = PREFIX
+        cls,
+        table: Weights,
+        config: StyleConfig,
+        mert: Callable[[], Mert] = Mert.fetch,
+        *,
+        prefix: str = PREFIX,
     ) -> StyleConditioner:
         """From the weights of an audiocraft checkpoint, of which those below `prefix` are taken.
 
