@@ -143,16 +143,13 @@ def test_fetched_from_the_hub(tmp_path, monkeypatch):
     import torch
 
     torch.save({name: torch.from_numpy(array) for name, array in tensors().items()}, tmp_path / "weights")
-    files = {
-        "config.json": json.dumps(settings()).encode(),
-        "pytorch_model.bin": (tmp_path / "weights").read_bytes(),
-    }
+    table = (tmp_path / "weights").read_bytes()
+    files = {"config.json": json.dumps(settings()).encode(), "pytorch_model.bin": table}
+    specs = tuple(FileSpec(name) for name in files)
     with LoopbackHub({MERT.repo: files}) as server:
-        spec = dataclasses.replace(
-            MERT, revision=server.revision, files=tuple(FileSpec(name) for name in files)
-        )
+        spec = dataclasses.replace(MERT, revision=server.revision, files=specs)
         monkeypatch.setattr(mert, "MERT", spec)
-        point_at(server, tmp_path / "cache", monkeypatch)
+        point_at(server.endpoint, tmp_path / "cache", monkeypatch)
         said = []
         made = np.array(Mert.fetch(notify=said.append)(mx.array(SOUND)))
     np.testing.assert_array_equal(made, listen(FOLDER))
