@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,19 @@ _INDEX = "model_index.json"
 _SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 
 
+Fetch = Callable[[ModelSpec], Path]
+"""Gives the folder of a model in the catalogue, fetching it when needed."""
+
+_SAMPLE = 1 << 20  # bytes of a checkpoint that tell it from others: its header and some weights
+
+
+def fetch_from_hub(spec: ModelSpec) -> Path:
+    """With the settings of the environment, and silently."""
+    from audiogen_core import hub
+
+    return hub.fetch(spec)
+
+
 @dataclass(frozen=True)
 class Files:
     """Where a model lies. `checkpoint` is its file, or the folder itself in the diffusers layout."""
@@ -25,12 +40,28 @@ class Files:
     checkpoint: Path
     diffusers: bool
 
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the configuration, the size or the beginning of the weights."""
+        digest = hashlib.sha256(self.config.read_bytes())
+        for path in weight_files(self.checkpoint):
+            digest.update(path.stat().st_size.to_bytes(8, "little"))
+            with path.open("rb") as file:
+                digest.update(file.read(_SAMPLE))
+        return digest.hexdigest()[:16]
+
     def read_config(self) -> Config:
         """Its facts. Raises ModelError."""
         return read_diffusers(self.folder) if self.diffusers else read_stable_audio_tools(self.config)
 
 
-def locate(name_or_path: str | Path, *, unlisted: bool = False) -> Files:
+def weight_files(root: Path) -> list[Path]:
+    """A file itself, or all weights below a folder, in order."""
+    if root.is_file():
+        return [root]
+    return sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES)
+
+
+def locate(name_or_path: str | Path, *, unlisted: bool = False, fetch: Fetch = fetch_from_hub) -> Files:
     """The files of a catalogue name (fetched when needed), a hub id or a path.
 
     A path is a folder, a `..._config.json` in it, or a checkpoint beside one. Raises UnknownModel,
@@ -39,9 +70,7 @@ def locate(name_or_path: str | Path, *, unlisted: bool = False) -> Files:
     found = find(CATALOG, name_or_path, unlisted=unlisted)
     if isinstance(found, Path):
         return _at(found)
-    from audiogen_core import hub
-
-    folder = hub.fetch(found)
+    folder = fetch(found)
     named = [file.name for file in found.files if file.name.endswith("_config.json")]
     return _at(folder / named[0]) if named else _at(folder)
 
@@ -90,7 +119,9 @@ class TextFiles:
     tokenizer: Path
 
 
-def locate_text(files: Files, config: Config, given: str | Path | None) -> TextFiles:
+def locate_text(
+    files: Files, config: Config, given: str | Path | None, *, fetch: Fetch = fetch_from_hub
+) -> TextFiles:
     """The text encoder: what was given, what lies beside the model, or what its configuration names.
 
     Raises ModelError, saying where it was looked for.
@@ -111,13 +142,7 @@ def locate_text(files: Files, config: Config, given: str | Path | None) -> TextF
             f"{files.folder}: the model's text encoder {name!r} is not there, nor in the catalogue; "
             "give the folder of that T5 (--t5 PATH)"
         )
-    return _in_one(_fetched(spec))
-
-
-def _fetched(spec: ModelSpec) -> Path:
-    from audiogen_core import hub
-
-    return hub.fetch(spec)
+    return _in_one(fetch(spec))
 
 
 def _in_one(folder: Path) -> TextFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Unpack
 
@@ -20,7 +21,7 @@ from audiogen_mlx.stable_audio import inpaint
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import Predict, Task
-from audiogen_mlx.stable_audio.files import locate, locate_text
+from audiogen_mlx.stable_audio.files import Fetch, fetch_from_hub, locate, locate_text
 from audiogen_mlx.stable_audio.guidance import predictor
 from audiogen_mlx.stable_audio.longer import generate_long, stream
 from audiogen_mlx.stable_audio.loops import generate_loop
@@ -40,6 +41,11 @@ class StableAudio:
         self.name = name
         self._parts = parts
 
+    @cached_property
+    def revision(self) -> str:
+        """16 hex digits that change with the model's files."""
+        return self._parts.files.fingerprint()
+
     @classmethod
     def load(
         cls,
@@ -50,6 +56,7 @@ class StableAudio:
         base: str | Path | None = None,
         low_memory: bool | None = None,
         unlisted: bool = False,
+        fetch: Fetch = fetch_from_hub,
     ) -> StableAudio:
         """A model from the catalogue, a hub id or a path.
 
@@ -60,15 +67,16 @@ class StableAudio:
         base          the whole model, where the checkpoint holds a transformer alone
         low_memory    give each part back as soon as its work is done; None decides by the machine
         unlisted      allow hub ids that are not in the catalogue
+        fetch         how models of the catalogue are fetched
 
         Raises UnknownModel, DownloadError, ModelError or WeightsError.
         """
         if dtype not in DTYPES:
             raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        files = locate(name_or_path, unlisted=unlisted)
+        files = locate(name_or_path, unlisted=unlisted, fetch=fetch)
         config = files.read_config()
-        text = locate_text(files, config, t5)
-        whole = None if base is None else locate(base, unlisted=unlisted)
+        text = locate_text(files, config, t5, fetch=fetch)
+        whole = None if base is None else locate(base, unlisted=unlisted, fetch=fetch)
         parts = Parts(files, text, config, dtype=DTYPES[dtype], base=whole, frugal=low_memory)
         parts.load()
         return cls(config, parts, str(name_or_path))

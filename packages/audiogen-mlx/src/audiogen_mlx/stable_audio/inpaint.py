@@ -104,17 +104,16 @@ def beside(config: Config, latents: mx.array | None, mask: Mask | None) -> mx.ar
 def keeping(predict: Predict, latents: mx.array, mask: Mask, *, flow: bool) -> Predict:
     """The same model, held to `latents` (B, C, T) wherever `mask` (T,) is False."""
     anew = mx.array(mask)[None, None]
+    known = mx.zeros_like(latents)  # velocity towards the clip
 
     def held(x: Array, t: float) -> Prediction:
-        found = predict(x, t)
-        if t <= 0:  # the latents are what they are
-            return found
-        if flow:
+        nonlocal known
+        if flow and t > 0:  # at 0 it cannot be told, but it is the same all along the way
             known = (x - latents) * (1 / t)
-        else:
+        elif t > 0:
             alpha, sigma = math.cos(t * math.pi / 2), math.sin(t * math.pi / 2)
             known = (alpha * x - latents) * (1 / sigma)
-        return Prediction(*(mx.where(anew, one, known) for one in found))
+        return Prediction(*(mx.where(anew, one, known) for one in predict(x, t)))
 
     return held
 

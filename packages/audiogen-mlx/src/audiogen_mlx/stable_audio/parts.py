@@ -9,7 +9,6 @@ import gc
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import mlx.core as mx
 
@@ -28,7 +27,7 @@ from audiogen_mlx.stable_audio.conditioning import (
     load_projection,
 )
 from audiogen_mlx.stable_audio.config import Config
-from audiogen_mlx.stable_audio.files import Files, TextFiles
+from audiogen_mlx.stable_audio.files import Files, TextFiles, weight_files
 from audiogen_mlx.stable_audio.model import DiT
 from audiogen_mlx.stable_audio.parse import read_json
 from audiogen_mlx.stable_audio.weights import Tables, load_dit, read_diffusers, read_stable_audio_tools
@@ -60,7 +59,7 @@ class Parts:
         self.files, self.base, self.text_files = files, base, text
         self.config, self.dtype = config, dtype
         if frugal is None:
-            frugal = _weight_bytes(files, text) > _SHARE * _machine_memory()
+            frugal = weight_bytes(files, text) > _SHARE * _machine_memory()
         self.frugal = frugal
         self._text: TextEmbedder | None = None
         self._dit: DiT | None = None
@@ -171,16 +170,10 @@ def _release() -> None:
     mx.clear_cache()
 
 
-def _weight_bytes(files: Files, text: TextFiles) -> int:
+def weight_bytes(files: Files, text: TextFiles) -> int:
     """How large the weight files are."""
     roots = [files.checkpoint, text.encoder]
-    return sum(path.stat().st_size for root in roots for path in _weight_files(root))
-
-
-def _weight_files(root: Path) -> list[Path]:
-    if root.is_file():
-        return [root]
-    return [path for path in root.rglob("*") if path.suffix in (".safetensors", ".ckpt", ".bin")]
+    return sum(path.stat().st_size for root in roots for path in weight_files(root))
 
 
 def _machine_memory() -> float:

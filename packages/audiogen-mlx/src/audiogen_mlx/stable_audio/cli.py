@@ -1,0 +1,269 @@
+"""The command `stable-audio`, and how `replay` makes its files again."""
+
+from __future__ import annotations
+
+import shlex
+import time as clock
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from audiogen_core import cli
+from audiogen_core.cli import (
+    DebugOption,
+    DryRunOption,
+    ForceOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    OutputOption,
+    QuietOption,
+    SeedOption,
+)
+from audiogen_core.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from audiogen_core.models import ModelSpec
+    from audiogen_core.recipe import Recipe
+    from audiogen_mlx.stable_audio.generate import StableAudio
+    from audiogen_mlx.stable_audio.order import Order
+
+DEFAULT_MODEL = "stable-audio-open-small"
+
+
+def _option(name: str, help: str, *others: str, **more: Any) -> Any:
+    return typer.Option(f"--{name}", *others, help=help, **more)
+
+
+Number = float | None
+Place = Path | None
+
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to hear.")]
+Seconds = Annotated[Number, _option("seconds", "Length of the clip.", "-s")]
+Start = Annotated[Number, _option("seconds-start", "Where in a longer piece it begins (1.0 only).")]
+Total = Annotated[Number, _option("seconds-total", "How long that piece is; the clip's length when absent.")]
+Negative = Annotated[str | None, _option("negative-prompt", "What to stay away from; needs guidance.")]
+Steps = Annotated[int | None, _option("steps", "Steps of the sampler; as published when absent.", min=1)]
+SamplerName = Annotated[str | None, _option("sampler", "Name of the sampler; as published when absent.")]
+Guidance = Annotated[Number, _option("guidance-scale", "Weight of the prompt; 1 is off.")]
+Rescale = Annotated[Number, _option("guidance-rescale", "Share of guidance's gain that is taken back.")]
+Interval = Annotated[
+    str | None,
+    _option("guidance-interval", "Noise levels between which guidance acts.", metavar="FROM:TO"),
+]
+SigmaMin = Annotated[Number, _option("sigma-min", "Last noise level, for samplers of the v objective.")]
+SigmaMax = Annotated[Number, _option("sigma-max", "First noise level.")]
+Init = Annotated[Place, _option("init", "A clip to begin from, or to inpaint.", metavar="FILE")]
+Level = Annotated[Number, _option("init-noise-level", "How much of that clip is lost.")]
+Inpaint = Annotated[
+    list[str] | None, _option("inpaint", "Seconds to make anew; may be repeated.", metavar="START:END")
+]
+Continue = Annotated[Place, _option("continue", "A clip to go on with; it comes first.", metavar="FILE")]
+Bpm = Annotated[Number, _option("bpm", "Tempo of a loop.")]
+Bars = Annotated[int | None, _option("bars", "Bars of a loop.", min=1)]
+Beats = Annotated[int, _option("beats", "Beats in a bar.", min=1)]
+Long = Annotated[bool, _option("long", "Go beyond the model's window, each window continuing the last.")]
+Overlap = Annotated[Number, _option("overlap", "Seconds a window hears of the one before.")]
+Variations = Annotated[int, _option("variations", "How many clips, with seeds that count up.", min=1)]
+Dtype = Annotated[str, _option("dtype", "float32, float16 or bfloat16.")]
+T5 = Annotated[str | None, _option("t5", "Folder of the text encoder.", metavar="PATH")]
+Base = Annotated[str | None, _option("base", "Whole model, for a transformer alone.", metavar="NAME|PATH")]
+LowMemory = Annotated[
+    bool | None, typer.Option("--low-memory/--keep", help="Give parts back after use; decided when absent.")
+]
+Unlisted = Annotated[bool, _option("unlisted", "Allow hub ids outside the catalogue.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to a command line."""
+    app.command("stable-audio")(stable_audio)
+
+
+def stable_audio(
+    prompt: Prompt,
+    output: OutputOption,
+    model: ModelOption = DEFAULT_MODEL,
+    seconds: Seconds = None,
+    seconds_start: Start = None,
+    seconds_total: Total = None,
+    negative_prompt: Negative = None,
+    steps: Steps = None,
+    sampler: SamplerName = None,
+    guidance_scale: Guidance = None,
+    guidance_rescale: Rescale = None,
+    guidance_interval: Interval = None,
+    sigma_min: SigmaMin = None,
+    sigma_max: SigmaMax = None,
+    init: Init = None,
+    init_noise_level: Level = None,
+    inpaint: Inpaint = None,
+    continued: Continue = None,
+    bpm: Bpm = None,
+    bars: Bars = None,
+    beats: Beats = 4,
+    long: Long = False,
+    overlap: Overlap = None,
+    variations: Variations = 1,
+    seed: SeedOption = None,
+    dtype: Dtype = "float32",
+    t5: T5 = None,
+    base: Base = None,
+    low_memory: LowMemory = None,
+    unlisted: Unlisted = False,
+    dry_run: DryRunOption = False,
+    offline: OfflineOption = False,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make sound from a prompt with Stable Audio Open."""
+    from audiogen_mlx.stable_audio.order import Order
+
+    outputs = [cli.require_new(path, force) for path in _numbered(output, variations)]
+    order = Order(
+        prompt=prompt,
+        model=model,
+        seed=0 if dry_run and seed is None else cli.choose_seed(seed),
+        seconds=seconds,
+        seconds_start=seconds_start,
+        seconds_total=seconds_total,
+        negative_prompt=negative_prompt,
+        steps=steps,
+        sampler=sampler,
+        guidance_scale=guidance_scale,
+        guidance_rescale=guidance_rescale,
+        guidance_interval=None if guidance_interval is None else _span(guidance_interval),
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        init=None if init is None else str(init),
+        init_noise_level=init_noise_level,
+        inpaint=tuple(_span(text) for text in inpaint) if inpaint else None,
+        continued=None if continued is None else str(continued),
+        bpm=bpm,
+        bars=bars,
+        beats_per_bar=beats,
+        long=long,
+        overlap=overlap,
+        dtype=dtype,
+        t5=t5,
+        base=base,
+    )
+    if dry_run:
+        cli.emit(_plan(order, offline, unlisted), json=json)
+        return
+    loaded = _load(order, offline=offline, unlisted=unlisted, low_memory=low_memory, quiet=quiet or json)
+    _make(order, loaded, outputs, quiet=quiet, json=json)
+
+
+def replay(
+    recipe: Recipe,
+    output: Path,
+    *,
+    moved: dict[str, str | None] | None = None,
+    offline: bool = False,
+    quiet: bool = False,
+    json: bool = False,
+) -> None:
+    """Make a file again from the recipe it carries; `moved` says where its model and inputs are now.
+
+    Raises ModelError when the model is not the one that made the file, and what `order_again` raises.
+    """
+    from audiogen_mlx.stable_audio.order import order_again
+
+    order = order_again(recipe, moved)
+    loaded = _load(order, offline=offline, unlisted=True, low_memory=None, quiet=quiet or json)
+    if recipe.revision and loaded.revision != recipe.revision:
+        raise ModelError(
+            f"{order.model}: not the model that made this file, its files differ; name the right one"
+        )
+    _make(order, loaded, [output], quiet=quiet, json=json)
+
+
+def _make(order: Order, model: StableAudio, outputs: list[Path], *, quiet: bool, json: bool) -> None:
+    """One file after the other: each is then the same as when it is made alone."""
+    from dataclasses import replace
+
+    from audiogen_mlx.stable_audio.order import make
+
+    for index, output in enumerate(outputs):
+        one = replace(order, seed=order.seed + index)
+        began = clock.monotonic()
+        with cli.progress("sampling", unit="steps", quiet=quiet or json) as on_step:
+            seconds = make(one, model, output, on_step)
+        again = f"audiogen-mlx replay {shlex.quote(str(output))} -o AGAIN{output.suffix}"
+        took = clock.monotonic() - began
+        cli.finished(output, seconds=seconds, took=took, seed=one.seed, replay=again, json=json)
+
+
+def _load(
+    order: Order, *, offline: bool, unlisted: bool, low_memory: bool | None, quiet: bool
+) -> StableAudio:
+    from audiogen_core import hub
+    from audiogen_mlx.stable_audio.generate import StableAudio
+
+    def fetch(spec: ModelSpec) -> Path:
+        with cli.progress(f"fetching {spec.name}", unit="bytes", quiet=quiet) as on_step:
+            return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
+
+    return StableAudio.load(
+        order.model,
+        dtype=order.dtype,
+        t5=order.t5,
+        base=order.base,
+        low_memory=low_memory,
+        unlisted=unlisted,
+        fetch=fetch,
+    )
+
+
+def _plan(order: Order, offline: bool, unlisted: bool) -> dict[str, Any]:
+    """What would be done: the settings, what would be fetched, how much memory the weights take."""
+    from audiogen_core import hub
+    from audiogen_core.models import find
+    from audiogen_mlx.stable_audio.catalog import CATALOG
+    from audiogen_mlx.stable_audio.files import locate, locate_text
+    from audiogen_mlx.stable_audio.options import resolve
+    from audiogen_mlx.stable_audio.parts import weight_bytes
+
+    found = find(CATALOG, order.model, unlisted=unlisted)
+    if not isinstance(found, Path):
+        todo = hub.plan(found, offline=offline or None)
+        if todo.wanted:
+            return {
+                "model": order.model,
+                "license": found.license,
+                "page": found.page,
+                "download_bytes": todo.bytes,
+                "download_to": str(todo.folder),
+            }
+    files = locate(order.model, unlisted=unlisted)
+    config = files.read_config()
+    seconds = order.seconds or config.window_seconds
+    settings = resolve(config, min(seconds, config.max_seconds), order.options())
+    text = locate_text(files, config, order.t5)
+    return {
+        "model": order.model,
+        "download_bytes": 0,
+        "weight_bytes": weight_bytes(files, text),
+        "window_seconds": config.window_seconds,
+        **settings.facts(),
+    }
+
+
+def _span(text: str) -> tuple[float, float]:
+    """Two numbers from "START:END"."""
+    start, _, end = text.partition(":")
+    try:
+        return float(start), float(end)
+    except ValueError as error:
+        raise OptionError(f"expected START:END, two numbers, got {text!r}") from error
+
+
+def _numbered(output: Path, count: int) -> list[Path]:
+    """The path itself, or "name-1.wav", "name-2.wav", ..."""
+    if count == 1:
+        return [output]
+    width = len(str(count))
+    return [output.with_stem(f"{output.stem}-{index + 1:0{width}}") for index in range(count)]
