@@ -17,6 +17,7 @@ from audiogen_onnx.vampnet.network import Network
 from audiogen_onnx.vampnet.sampling import FillOptions
 from audiogen_onnx.vampnet.tokens import stretched
 from audiogen_onnx.vampnet.upstream import UpstreamVamp
+from support.exported import exported
 from support.vampnet_numpy import FIXTURES, NumpyVampNet
 
 ARRAYS = np.load(FIXTURES / "small_vamp.npz")
@@ -56,21 +57,27 @@ def test_vamp_token_for_token(run):
     assert noise.left == 0
 
 
-@pytest.mark.parametrize("run", ["v0", "v1", "v2"])
-def test_through_the_public_name(run):
-    kw = json.loads(str(ARRAYS[f"{run}_kw"]))
+def stand_in() -> Vampnet:
+    """The networks of these tests under the codec's facts alone."""
     coarse, fine = network("coarse"), network("c2f")
     info = CodecInfo("lac", 16_000, 1, 8, fine.codebooks, fine.codebook_size)
-    vampnet = Vampnet(SimpleNamespace(info=info), replace(coarse, window=999), replace(fine, window=999))
-    made = vampnet.vamp_codes(
+    return Vampnet(SimpleNamespace(info=info), replace(coarse, window=999), replace(fine, window=999))
+
+
+@pytest.mark.parametrize("run", ["v0", "v1", "v2"])
+@pytest.mark.parametrize("vampnet", [stand_in, lambda: Vampnet.load(exported())], ids=["numpy", "onnx"])
+def test_through_the_public_name(run, vampnet):
+    kw = json.loads(str(ARRAYS[f"{run}_kw"]))
+    coarse, fine = (int(ARRAYS[f"{name}_chunk_tokens"]) * 8 / 16_000 for name in ("coarse", "c2f"))
+    made = vampnet().vamp_codes(
         np.tile(ARRAYS[f"{run}_codes"], (kw.get("batch_size", 1), 1, 1)),
         ARRAYS[f"{run}_mask"][0] == 1,
         compat="upstream",
         steps=kw["_sampling_steps"],
         feedback_steps=kw.get("feedback_steps", 1),
         time_stretch_factor=kw.get("time_stretch_factor", 1),
-        window_seconds=coarse.window * 8 / 16_000,
-        fine_window_seconds=fine.window * 8 / 16_000,
+        window_seconds=coarse,
+        fine_window_seconds=fine,
         noise=recorded(run),
     )
     assert np.array_equal(made, ARRAYS[f"{run}_out"])

@@ -131,6 +131,59 @@ def replay(
 
 
 @cli.command()
+def export(
+    checkpoints: options.Checkpoints,
+    output: OutputOption,
+    dtype: options.Dtype = "float32",
+    coarse_lora: options.CoarseLora = None,
+    fine_lora: options.FineLora = None,
+    check: options.Check = True,
+    offline: OfflineOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write a folder that onnxruntime runs, from VampNet's checkpoints. Needs the [export] extra."""
+    from audiogen_onnx.catalog import checkpoints as fetched
+    from audiogen_onnx.vampnet.export import export, require_export
+
+    require_export()
+    folder = fetched(checkpoints, offline=offline, notify=shared.note)
+    manifest = export(folder, output, dtype=dtype, check=check, coarse_lora=coarse_lora, fine_lora=fine_lora)
+    size = sum(file.size for file in manifest.files.values())
+    shared.note(f"{dtype}, {size / 1e6:.1f} MB" + (", equal to torch" if check else ""))
+    if json:
+        shared.emit({"path": str(output), "dtype": dtype, "bytes": size}, json=True)
+    else:
+        print(output)
+
+
+@cli.command()
+def bench(
+    folder: options.Exported,
+    checkpoints: options.BenchCheckpoints = None,
+    seconds: options.BenchSeconds = 10.0,
+    repeats: options.Repeats = 3,
+    threads: options.Threads = None,
+    provider: options.Provider = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Time every stage of a vamp; against torch, when the checkpoints are named."""
+    from audiogen_onnx.bench import compared, measure, torch_vampnet
+
+    vampnet = _load(folder, threads, provider, offline=True)
+    ours, theirs = measure(vampnet, seconds, repeats), None
+    if (memory := shared.peak_memory()) is not None:
+        shared.note(f"peak memory {memory / 1e6:.0f} MB")
+    if checkpoints is not None:
+        theirs = measure(torch_vampnet(checkpoints, vampnet, threads), seconds, repeats)
+    shared.emit(compared(ours, theirs), json=json)
+    shared.note(f"sampling takes {ours.loop / max(ours.vamp, 1e-9):.1%} of a vamp")
+
+
+@cli.command()
 def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
     """The models that can be fetched by name."""
     from audiogen_onnx.catalog import CATALOG

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +41,19 @@ Checkpoints = Annotated[
 Dtype = Annotated[
     str, typer.Option("--dtype", metavar="TYPE", help="Of the weights: float32, float16, int8 or int4.")
 ]
+CoarseLora = Annotated[
+    Path | None, typer.Option("--coarse-lora", metavar="PATH", help="A lora.pth for the coarse network.")
+]
+FineLora = Annotated[
+    Path | None, typer.Option("--fine-lora", metavar="PATH", help="A lora.pth for the fine network.")
+]
+Check = Annotated[bool, typer.Option("--check/--no-check", help="Compare every graph with torch.")]
+BenchCheckpoints = Annotated[
+    Path | None,
+    typer.Option("--checkpoints", metavar="PATH", help="What DIR was exported from: to time torch as well."),
+]
+BenchSeconds = Annotated[float, typer.Option("--seconds", min=0.01, help="Of the clip.")]
+Repeats = Annotated[int, typer.Option("--repeats", min=1, help="Runs of which the median is taken.")]
 Threads = Annotated[
     int | None, _option("--threads", "Of one operator; all cores when absent.", _RUNNING, min=1)
 ]
@@ -143,9 +156,9 @@ def gathered(asked: Mapping[str, Any]) -> VampOptions:
     """What was asked for on the command line; other names than those of a vamp's options are left out."""
     from audiogen_onnx.vampnet.options import VampOptions
 
-    parsers = {"infill": span, "roll": roll, "beats": beats}
+    parsers: dict[str, Callable[[str], Any]] = {"infill": span, "roll": roll, "beats": beats}
     names = {field.name for field in fields(VampOptions)}
-    chosen = {
+    chosen: dict[str, Any] = {
         name: parsers[name](value) if name in parsers else value
         for name, value in asked.items()
         if name in names and value is not None
