@@ -17,7 +17,6 @@ from audiogen_onnx.manifest import (
     Graph,
     Manifest,
     NetworkGeometry,
-    StoredFile,
     sha256,
 )
 from audiogen_onnx.vampnet.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig
@@ -136,16 +135,18 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
 def _codec_graphs(codec: Codec, folder: Path, check: bool) -> dict[str, Graph]:
     from audiogen_onnx.vampnet.codec_export import export_codec
     from audiogen_onnx.vampnet.compare import compare_codec
+    from audiogen_onnx.vampnet.quantize import described
 
     encoder, decoder = export_codec(codec, folder)
     if check:
         compare_codec(codec, encoder, decoder)
-    return {"encoder": stored(encoder), "decoder": stored(decoder)}
+    return {"encoder": described(encoder), "decoder": described(decoder)}
 
 
 def _network_graphs(checkpoint: Checkpoint, name: str, folder: Path, check: bool) -> dict[str, Graph]:
     from audiogen_onnx.vampnet import graph, model, step_graph
     from audiogen_onnx.vampnet.compare import compare_network, compare_step
+    from audiogen_onnx.vampnet.quantize import described
 
     net = model.build(checkpoint)
     path, step = folder / f"{name}.onnx", folder / f"{name}_step.onnx"
@@ -154,13 +155,7 @@ def _network_graphs(checkpoint: Checkpoint, name: str, folder: Path, check: bool
     if check:
         compare_network(net, path)
         compare_step(path, step, net.config)
-    return {name: stored(path), f"{name}_step": stored(step, data=path)}
-
-
-def stored(path: Path, data: Path | None = None) -> Graph:
-    """The description of a graph and its weights: those beside it, or beside `data`."""
-    weights = (data or path).with_name(f"{(data or path).name}.data")
-    return Graph(StoredFile.of(path), StoredFile.of(weights) if weights.exists() else None)
+    return {name: described(path), f"{name}_step": described(step, weights=path)}
 
 
 def _check_role(config: NetworkConfig, given: int, where: str) -> None:

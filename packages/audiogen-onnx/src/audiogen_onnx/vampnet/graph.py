@@ -5,7 +5,7 @@ What is named in `functions` comes from there; here are the products with weight
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,19 +40,23 @@ class GraphWriter:
 
     def tensor(self, name: str, values: NDArray[Any]) -> str:
         """Store a tensor. Returns its name."""
-        from onnx import TensorProto, external_data_helper, helper, numpy_helper
+        from onnx import helper
 
-        values = np.ascontiguousarray(values)
-        if values.nbytes <= _INSIDE:
-            self.tensors.append(numpy_helper.from_array(values, name))
-            return name
-        self.data.write(b"\0" * (-self.data.tell() % PAGE))
         kind = helper.np_dtype_to_tensor_dtype(values.dtype)
-        tensor = TensorProto(name=name, data_type=kind, dims=values.shape, raw_data=b"")
-        external_data_helper.set_external_data(tensor, self.data_name, self.data.tell(), values.nbytes)
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        self.data.write(values.tobytes() if values.dtype.byteorder == ">" else values.data)
+        return self.packed(
+            name, kind, values.shape, values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+        )
+
+    def packed(self, name: str, kind: int, shape: Sequence[int], raw: bytes) -> str:
+        """Store a tensor given as the bytes ONNX keeps of it. Returns its name."""
+        from onnx import TensorProto, external_data_helper
+
+        tensor = TensorProto(name=name, data_type=kind, dims=shape, raw_data=raw)
+        if len(raw) > _INSIDE:
+            self.data.write(b"\0" * (-self.data.tell() % PAGE))
+            external_data_helper.set_external_data(tensor, self.data_name, self.data.tell(), len(raw))
+            tensor.ClearField("raw_data")
+            self.data.write(raw)
         self.tensors.append(tensor)
         return name
 
