@@ -6,9 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from support.commands import call
-from support.exported import exported, exported_copy
-from support.vampnet_numpy import FIXTURES
 
 from audiogen_core.audio import Audio
 from audiogen_core.compose import compose
@@ -16,8 +13,11 @@ from audiogen_core.errors import ManifestError
 from audiogen_onnx.bench import compared, measure, torch_vampnet
 from audiogen_onnx.cli import cli
 from audiogen_onnx.vampnet.generate import Vampnet
+from support.commands import call
+from support.exported import exported, exported_copy
+from support.vampnet_numpy import FIXTURES
 
-FAST = ("--steps", 2, "--seed", 1)
+FAST = ("--steps", 2, "--seed", 1, "--threads", 1)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_vamp_runs_on_the_folder_and_replays(clip, tmp_path):
     done = call(cli, "vamp", "in.wav", "-m", exported(), "-o", "out.wav", *FAST)
     assert done.exit_code == 0, done.stderr
     assert Audio.load("out.wav").samples.shape == clip.samples.shape
-    again = call(cli, "replay", "out.wav", "-o", "again.wav")
+    again = call(cli, "replay", "out.wav", "-o", "again.wav", "--threads", 1)
     assert again.exit_code == 0, again.stderr
     assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
 
@@ -43,7 +43,7 @@ def test_replay_refuses_another_model(clip, tmp_path):
     facts = json.loads((other / "manifest.json").read_text())
     facts["created_from"] = {"codec.pth": "0" * 64}
     (other / "manifest.json").write_text(json.dumps(facts))
-    refused = call(cli, "replay", "out.wav", "-o", "again.wav", "-m", other)
+    refused = call(cli, "replay", "out.wav", "-o", "again.wav", "-m", other, "--threads", 1)
     assert refused.exit_code == 1 and "revision" in refused.stderr
 
 
@@ -56,7 +56,7 @@ def test_a_10_ms_clip(tmp_path, monkeypatch):
 
 
 def test_networks_give_the_logits_of_the_original():
-    vampnet = Vampnet.load(exported())
+    vampnet = Vampnet.load(exported(), threads=1)
     arrays = np.load(FIXTURES / "small_transformer.npz")
     for name, net in (("coarse", vampnet.coarse), ("c2f", vampnet.fine)):
         codes = arrays[f"{name}_T7_codes"]
@@ -77,7 +77,7 @@ def test_bench_times_every_stage_here_and_in_torch():
 
 
 def test_torch_and_onnxruntime_make_the_same_codes():
-    vampnet = Vampnet.load(exported())
+    vampnet = Vampnet.load(exported(), threads=1)
     peer = torch_vampnet(FIXTURES / "small", vampnet)
     codes = np.random.default_rng(2).integers(0, 48, (5, 60))
     mask = np.ones((5, 60), bool)

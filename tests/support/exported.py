@@ -8,9 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from support.vampnet_numpy import FIXTURES
-
 from audiogen_onnx.vampnet.export import export
+from support.vampnet_numpy import FIXTURES
 
 
 @cache
