@@ -28,6 +28,7 @@ from support.forge import (
     torch_entries,
     torch_file,
 )
+from support.wavebeat import save_checkpoint
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "encodec"
 SIX = np.arange(6, dtype="<f4").tobytes()
@@ -112,6 +113,20 @@ def test_a_package_with_settings_beside_the_weights(tmp_path: Path) -> None:
         "shape": (1, 2), "dtype": "float16", "device": "cuda:0", "number": 2.5, "count": -3, "flag": True,
         "set": [1], 7: (True, -(2**62)),
     }  # fmt: skip
+
+
+def test_classes_that_lightning_has_as_keys_are_read_as_texts(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "old.ckpt", {"rate": 22050}, {"a": torch.ones(2)})
+    tree = weights.read_checkpoint(path)
+    assert list(tree["callbacks"]) == ["ModelCheckpoint"]
+    assert tree["hyper_parameters"] == {"rate": 22050}
+    np.testing.assert_array_equal(weights.read(path)["a"], [1, 1])
+
+
+def test_such_a_class_can_not_be_called(tmp_path: Path) -> None:
+    name = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
+    with pytest.raises(WeightsError, match="cannot be called"):
+        read_all(forged(tmp_path, torch_file(program(call(named(name), "x")), {"0": SIX})))
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

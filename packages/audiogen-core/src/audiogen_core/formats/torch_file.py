@@ -41,6 +41,13 @@ _STORAGES = {
     "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
 
+_CALLBACKS = {
+    f"{package}.callbacks.{name}": name.rpartition(".")[2]
+    for package in ("pytorch_lightning", "lightning.pytorch")
+    for name in ("model_checkpoint.ModelCheckpoint", "early_stopping.EarlyStopping")
+}
+"""Classes that old checkpoints of Lightning have as keys of a dictionary: read as plain texts."""
+
 
 @dataclass(frozen=True)
 class _Storage:
@@ -93,7 +100,7 @@ class _Reader:
             **{f"{module}.set": _set for module in ("__builtin__", "builtins")},
         }
         self.allowed: dict[str, object] = {name: Global(name, call) for name, call in calls.items()}
-        self.allowed |= {f"torch.{dtype}": dtype for dtype in ITEM_SIZES}
+        self.allowed |= {f"torch.{dtype}": dtype for dtype in ITEM_SIZES} | _CALLBACKS
         names = [f"torch.{name}" for name in _STORAGES] + [
             "torch.storage.UntypedStorage",
             "torch.UntypedStorage",
