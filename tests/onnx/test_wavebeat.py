@@ -75,14 +75,7 @@ def test_parts_of_a_long_clip_join_without_a_trace(
 
 def test_beats_are_the_peaks_of_both_curves(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     curves = np.full((2, 3_000), 0.05, np.float32)
-    curves[0, [100, 600, 1_110, 1_600, 1_700, 2_100]] = [
-        0.5,
-        0.6,
-        0.4,
-        0.5,
-        0.45,
-        0.2,
-    ]  # one too near, one low
+    curves[0, [100, 600, 1_110, 1_600, 1_700, 2_100]] = [0.5, 0.6, 0.4, 0.5, 0.45, 0.2]  # near, low
     curves[1, [620, 1_600]] = [0.3, 0.3]
     monkeypatch.setattr(BeatTracker, "curves", lambda self, audio: curves)
     beats = BeatTracker(graph).track(noise(24_000))
@@ -109,8 +102,8 @@ def test_another_graph_is_refused(tmp_path: Path, graph: Path) -> None:
     import onnx
 
     model = onnx.load(graph)
-    for changed in ({}, {"sample_rate": "x", "frame_rate": "1", "hop_length": "8", "reach": "8"},
-                    {"sample_rate": "8000", "frame_rate": "-1", "hop_length": "8", "reach": "8"}):  # fmt: skip
+    facts = {"sample_rate": "8000", "frame_rate": "1000.0", "hop_length": "8", "reach": "8"}
+    for changed in ({}, facts | {"sample_rate": "x"}, facts | {"frame_rate": "-1"}):
         onnx.helper.set_model_props(model, changed)
         onnx.save(model, tmp_path / "beats.onnx")
         with pytest.raises(ManifestError, match="not a graph of WaveBeat"):

@@ -57,13 +57,8 @@ class Reference(nn.Module):
 
     def state(self) -> dict[str, torch.Tensor]:
         """The state by the original's names."""
-        parts = {
-            "main.0": "conv1",
-            "main.1": "norm1",
-            "main.2": "act1",
-            "side.0": "res_conv",
-            "side.1": "res_norm",
-        }
+        parts = {"main.0": "conv1", "main.1": "norm1", "main.2": "act1"}
+        parts |= {"side.0": "res_conv", "side.1": "res_norm"}
         found = {}
         for name, values in self.state_dict().items():
             if name.startswith("output"):
@@ -103,7 +98,8 @@ def save_checkpoint(path: Path, settings: dict[str, Any], state: dict[str, torch
                 "callbacks": {
                     callback: {
                         "monitor": "val_loss/Joint F-measure", "best_model_score": torch.tensor(0.85),
-                        "best_model_path": "lightning_logs/epoch=98.ckpt", "current_score": torch.tensor(0.85),
+                        "best_model_path": "lightning_logs/epoch=98.ckpt",
+                        "current_score": torch.tensor(0.85),
                         "dirpath": "lightning_logs",
                     }
                 },
