@@ -12,9 +12,13 @@ from audiogen_onnx.vampnet.export import export
 from support.vampnet_numpy import FIXTURES
 
 
-@cache
 def exported(size: str = "small") -> Path:
     """An exported folder; not to be changed (copy it)."""
+    return _exported(size)
+
+
+@cache
+def _exported(size: str) -> Path:
     place = Path(tempfile.mkdtemp(prefix="audiogen-exported-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     export(FIXTURES / size, place / size, check=False)
