@@ -80,7 +80,8 @@ def test_other_checkpoints_are_told_apart(tmp_path: Path) -> None:
     [
         {"ninputs": 2}, {"noutputs": 1}, {"act_type": "ReLU"}, {"norm_type": "LayerNorm"}, {"kernel_size": 4},
         {"nblocks": 0}, {"nblocks": 10**9}, {"stride": "2"}, {"channel_width": True},
-        {"audio_sample_rate": None}, {"audio_sample_rate": 1}, {"target_sample_rate": 0.0}, {"target_sample_rate": float("nan")},
+        {"audio_sample_rate": None}, {"audio_sample_rate": 1},
+        {"target_sample_rate": 0.0}, {"target_sample_rate": float("nan")},
     ],
     ids=str,
 )  # fmt: skip

@@ -211,7 +211,8 @@ def mask_or(first: Mask, second: Mask) -> Mask:
 def apply_mask(codes: NDArray[Any], mask: Mask, mask_id: int) -> NDArray[Any]:
     """The codes with `mask_id` wherever the mask is True."""
     mask = checked(mask)
-    if np.broadcast_shapes(codes.shape, mask.shape) != codes.shape:
+    pairs = zip(mask.shape[::-1], codes.shape[::-1], strict=False)
+    if mask.ndim > codes.ndim or any(size not in (1, wanted) for size, wanted in pairs):
         raise OptionError(f"the mask has shape {mask.shape}, but the codes have {codes.shape}")
     return np.where(mask, np.asarray(mask_id, codes.dtype), codes)
 
@@ -233,10 +234,13 @@ def dropout(
     """
     check_share("dropout", share)
     out = copied(mask)
-    if frames is not None:
-        out[..., np.asarray(frames, np.int64)] = True
-        return out
     length = out.shape[-1]
+    if frames is not None:
+        indices = np.asarray(frames, np.int64)
+        if not ((indices >= 0) & (indices < length)).all():
+            raise OptionError(f"frames to drop lie outside the mask's {length}")
+        out[..., indices] = True
+        return out
     count = int(length * share)
     if count == 0:
         return out
