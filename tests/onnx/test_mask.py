@@ -168,17 +168,8 @@ def test_another_mask_narrows_what_is_built() -> None:
 
 
 def test_build_joins_all_prompts() -> None:
-    mask = masks.build(
-        SHAPE,
-        prefix=2,
-        suffix=1,
-        period=20,
-        roll=5,
-        onsets=[33],
-        onset_width=1,
-        keep=2,
-        conditioning_codebooks=1,
-    )
+    prompts = {"prefix": 2, "suffix": 1, "period": 20, "roll": 5, "onsets": [33], "onset_width": 1}
+    mask = masks.build(SHAPE, keep=2, conditioning_codebooks=1, **prompts)
     assert not mask[0].any()
     assert np.flatnonzero(~mask[1]).tolist() == [0, 1, 5, 25, 32, 33, 45, 49]
     assert mask[2:].all()

@@ -65,8 +65,9 @@ def copied(mask: Mask) -> Mask:
 
 
 def joined(join: Callable[..., Any], first: Mask, second: Mask) -> Mask:
+    masks = checked(first), checked(second)
     try:
-        result: Mask = join(checked(first), checked(second))
+        result: Mask = join(*masks)
     except ValueError as error:
         raise OptionError(f"masks of shapes {first.shape} and {second.shape} cannot be joined") from error
     return result
