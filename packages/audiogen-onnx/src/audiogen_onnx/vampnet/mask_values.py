@@ -37,7 +37,7 @@ def frames_to_seconds(frames: int, sample_rate: int, hop_length: int) -> float:
 def gamma(progress: NDArray[np.float32] | float) -> NDArray[np.float32]:
     """Share of codes still masked at `progress` in [0, 1]: a quarter of a cosine, never below 1e-10."""
     angle = np.asarray(progress, np.float32) * np.float32(math.pi) / np.float32(2)
-    return np.clip(np.cos(angle), np.float32(1e-10), np.float32(1))
+    return np.asarray(np.clip(np.cos(angle), np.float32(1e-10), np.float32(1)))
 
 
 def inverse_gamma(share: NDArray[np.float32] | float) -> NDArray[np.float32]:
