@@ -27,7 +27,12 @@ from audiogen_onnx.vampnet.sampling import Bools, OnStep, check_codes, check_mas
 from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, Source, mono_as_original
 from audiogen_onnx.vampnet.tokens import TokenVamp, stretched
 from audiogen_onnx.vampnet.upstream import UpstreamVamp
-from audiogen_onnx.vampnet.windows import LongFill
+from audiogen_onnx.vampnet.windows import LongFill, Window
+
+
+WIDEST = 1024
+"""Frames of a window, at most, unless it was asked for: the memory of attention grows with the square. VampNet's
+own windows have 575 and 173."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +270,11 @@ class Vampnet:
         """How many calls of the networks a mask (B, K, F) takes, unless the original's way is gone."""
         return self._job(options).steps(mask[:, : self.fine.codebooks])
 
+    def windows(self, mask: Bools, options: VampOptions | None = None) -> list[Window]:
+        """Where the coarse network works, for a mask (B, K, F)."""
+        job = self._job(options or VampOptions())
+        return job.coarse.windows(mask[:, : self.coarse.codebooks])
+
     def _job(self, options: VampOptions) -> TokenVamp:
         coarse, fine = self._networks(options)
         context = [self._frames(options.context_seconds * share) for share in (1.0, 0.25)]
@@ -298,7 +308,7 @@ def _network(name: str, facts: NetworkGeometry, codec: CodecGeometry, session: S
         facts.codebooks,
         facts.conditioning_codebooks,
         codec.codebook_size,
-        codec.frames(facts.window_seconds),
+        min(codec.frames(facts.window_seconds), WIDEST),
     )
 
 

@@ -23,7 +23,7 @@ Span = tuple[float, float]
 """First sample and the one behind the last; infinite where the span has no such end."""
 
 _PIECE = 1 << 16  # samples worked off at once
-_SPILL = 64 << 20  # bytes of sound kept in memory before they go to the disk
+_SPILL = 4 << 20  # bytes of sound kept in memory before they go to the disk
 
 
 class Source(Protocol):
