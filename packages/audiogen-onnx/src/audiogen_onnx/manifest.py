@@ -45,6 +45,15 @@ class Graph:
     graph: StoredFile
     data: StoredFile | None = None
 
+    @classmethod
+    def of(cls, path: Path, network: Path | None = None) -> Graph:
+        """The description of a graph as it is now. Its weights lie beside it in `NAME.onnx.data`, or in
+        that of `network`, or in the graph itself.
+        """
+        owner = network or path
+        data = owner.with_name(f"{owner.name}.data")
+        return cls(StoredFile.of(path), StoredFile.of(data) if data.exists() else None)
+
     @property
     def files(self) -> tuple[StoredFile, ...]:
         return (self.graph,) if self.data is None else (self.graph, self.data)

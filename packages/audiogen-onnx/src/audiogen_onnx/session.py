@@ -35,6 +35,9 @@ class Session:
         check_external_data(self.path)
         self._session = _open(self.path, _providers(providers), threads)
         self.inputs: dict[str, str] = {item.name: item.type for item in self._session.get_inputs()}
+        self.shapes: dict[str, list[Any]] = {
+            item.name: item.shape for item in (*self._session.get_inputs(), *self._session.get_outputs())
+        }
         self.outputs: tuple[str, ...] = tuple(item.name for item in self._session.get_outputs())
 
     @property

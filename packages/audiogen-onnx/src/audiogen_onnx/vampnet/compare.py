@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet.config import NetworkConfig
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
@@ -36,7 +35,7 @@ def compare_network(net: VampNet, path: Path, cases: tuple[tuple[int, int], ...]
 
     session, furthest = Session(path), 0.0
     for batch, frames in cases:
-        codes = random_codes(net.config, batch, frames)
+        codes = random_codes(net.config.codebooks, net.config.codebook_size, batch, frames)
         made = session.run({"codes": codes})["logits"]
         with torch.inference_mode():
             expected = net(torch.from_numpy(codes)).numpy()
@@ -64,15 +63,20 @@ def compare_codec(codec: Codec, encoder: Path, decoder: Path) -> None:
         _difference(sound, clips, f"{decoder.name} at {frames} frames", AUDIO_TOLERANCE)
 
 
-def compare_step(network: Path, step: Path, config: NetworkConfig) -> None:
-    """Raise ModelError unless a step's graph draws what numpy draws from the network's logits."""
+def compare_step(network: Path, step: Path, given: int) -> None:
+    """Raise ModelError unless a step's graph draws what numpy draws from the network's logits.
+
+    given  how many of the first codebooks the network does not make
+    """
     from audiogen_onnx.vampnet.draw import Filters, draw
 
     rng, frames, temperature = np.random.default_rng(0), 9, 0.8
-    codes = random_codes(config, 1, frames)
-    logits = Session(network).run({"codes": codes})["logits"]
-    places = frames * config.predicted_codebooks
-    exponential = rng.exponential(size=(1, places, config.codebook_size)).astype(np.float32)
+    whole = Session(network)
+    books, size = whole.shapes["codes"][1], whole.shapes["logits"][3]
+    codes = random_codes(books, size, 1, frames)
+    logits = whole.run({"codes": codes})["logits"]
+    places = frames * (books - given)
+    exponential = rng.exponential(size=(1, places, size)).astype(np.float32)
     made = Session(step).run(
         {
             "codes": codes,
@@ -86,21 +90,18 @@ def compare_step(network: Path, step: Path, config: NetworkConfig) -> None:
     rows = logits.transpose(0, 2, 1, 3).reshape(places, -1)
     tokens, _ = draw(rows, exponential[0], Filters(temperature=temperature))
     drawn = tokens.reshape(frames, -1).T
-    own = codes[0, config.conditioning_codebooks :]
-    expected = np.concatenate(
-        [codes[0, : config.conditioning_codebooks], np.where(own == config.codebook_size, drawn, own)]
-    )
+    own = codes[0, given:]
+    expected = np.concatenate([codes[0, :given], np.where(own == size, drawn, own)])
     wrong = float((made["drawn_codes"][0] != expected).mean())
     if wrong > STRAY_CODES or not np.array_equal(made["next_codes"], made["drawn_codes"]):
         raise ModelError(f"{step.name}: {wrong:.1%} of its draws differ from numpy's; nothing was written")
 
 
-def random_codes(config: NetworkConfig, batch: int, frames: int, seed: int = 0) -> NDArray[np.int64]:
-    """Codes of which about half are masked."""
+def random_codes(codebooks: int, size: int, batch: int, frames: int, seed: int = 0) -> NDArray[np.int64]:
+    """Codes (batch, codebooks, frames) below `size`, about half of them masked: `size` itself."""
     rng = np.random.default_rng(seed)
-    shape = (batch, config.codebooks, frames)
-    codes = rng.integers(0, config.codebook_size, shape)
-    return np.where(rng.random(shape) < 0.5, config.codebook_size, codes)
+    shape = (batch, codebooks, frames)
+    return np.where(rng.random(shape) < 0.5, size, rng.integers(0, size, shape))
 
 
 def _difference(made: NDArray[Any], expected: NDArray[Any], where: str, allowed: float = TOLERANCE) -> float:

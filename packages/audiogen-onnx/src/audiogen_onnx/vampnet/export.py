@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     from audiogen_core.codec import Codec, CodecInfo
     from audiogen_onnx.vampnet.weights import Checkpoint
 
-CODEC, COARSE, FINE = "codec.pth", "coarse.pth", "c2f.pth"
-"""The files of a folder of checkpoints, as upstream publishes them."""
+CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
+"""The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The files an export is made from; the updates (`lora.pth`) are optional."""
+    """The files an export is made from; the updates (`lora.pth`) and the beat tracker are optional."""
 
     codec: Path
     coarse: Path
     fine: Path
     coarse_lora: Path | None = None
     fine_lora: Path | None = None
+    beats: Path | None = None
 
     @classmethod
     def of(
@@ -51,13 +52,15 @@ class Sources:
                 f"{folder}: lacks {', '.join(missing)}; a folder of VampNet's checkpoints holds "
                 f"{CODEC}, {COARSE} and {FINE}"
             )
-        return cls(*paths, *(None if lora is None else Path(lora) for lora in (coarse_lora, fine_lora)))
+        loras = [None if lora is None else Path(lora) for lora in (coarse_lora, fine_lora)]
+        beats = Path(folder) / BEATS
+        return cls(*paths, *loras, beats if beats.is_file() else None)
 
     def hashes(self) -> dict[str, str]:
         """Name -> SHA-256. A lora.pth is named after the network it changes."""
         found = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
-        loras = {"coarse lora": self.coarse_lora, "fine lora": self.fine_lora}
-        return found | {name: sha256(path) for name, path in loras.items() if path is not None}
+        others = {"coarse lora": self.coarse_lora, "fine lora": self.fine_lora, BEATS: self.beats}
+        return found | {name: sha256(path) for name, path in others.items() if path is not None}
 
 
 def export(
@@ -69,7 +72,7 @@ def export(
     coarse_lora: str | Path | None = None,
     fine_lora: str | Path | None = None,
 ) -> Manifest:
-    """Write a folder of graphs from codec.pth, coarse.pth and c2f.pth.
+    """Write a folder of graphs from codec.pth, coarse.pth and c2f.pth; and wavebeat.pth, where there is one.
 
     out_dir  a new or empty folder; it appears whole or not at all
     dtype    of the weights: float32, or float16, int8 or int4 as `quantize` makes them
@@ -119,6 +122,10 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
     fine = load(sources.fine, vectors, sources.fine_lora)
     _check_role(fine.config, given, str(sources.fine))
     graphs |= _network_graphs(fine, "fine", folder, check)
+    if sources.beats is not None:
+        from audiogen_onnx.vampnet.wavebeat_export import export_beats
+
+        graphs["beats"] = Graph.of(export_beats(sources.beats, folder / "beats.onnx", check=check))
     manifest = Manifest(
         package_version=version("audiogen-onnx"),
         created_from=sources.hashes(),
@@ -135,18 +142,16 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
 def _codec_graphs(codec: Codec, folder: Path, check: bool) -> dict[str, Graph]:
     from audiogen_onnx.vampnet.codec_export import export_codec
     from audiogen_onnx.vampnet.compare import compare_codec
-    from audiogen_onnx.vampnet.quantize import described
 
     encoder, decoder = export_codec(codec, folder)
     if check:
         compare_codec(codec, encoder, decoder)
-    return {"encoder": described(encoder), "decoder": described(decoder)}
+    return {"encoder": Graph.of(encoder), "decoder": Graph.of(decoder)}
 
 
 def _network_graphs(checkpoint: Checkpoint, name: str, folder: Path, check: bool) -> dict[str, Graph]:
     from audiogen_onnx.vampnet import graph, model, step_graph
     from audiogen_onnx.vampnet.compare import compare_network, compare_step
-    from audiogen_onnx.vampnet.quantize import described
 
     net = model.build(checkpoint)
     path, step = folder / f"{name}.onnx", folder / f"{name}_step.onnx"
@@ -154,8 +159,8 @@ def _network_graphs(checkpoint: Checkpoint, name: str, folder: Path, check: bool
     step_graph.write(path, step)
     if check:
         compare_network(net, path)
-        compare_step(path, step, net.config)
-    return {name: described(path), f"{name}_step": described(step, weights=path)}
+        compare_step(path, step, net.config.conditioning_codebooks)
+    return {name: Graph.of(path), f"{name}_step": Graph.of(step, network=path)}
 
 
 def _check_role(config: NetworkConfig, given: int, where: str) -> None:

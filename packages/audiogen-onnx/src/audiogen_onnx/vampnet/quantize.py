@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError, WeightsError
 from audiogen_onnx.folders import staged_folder
-from audiogen_onnx.manifest import DTYPES, Graph, Manifest, StoredFile
+from audiogen_onnx.manifest import DTYPES, Graph, Manifest
 from audiogen_onnx.vampnet import step_graph
 from audiogen_onnx.vampnet.graph import GraphWriter, save
 
@@ -59,13 +59,13 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
     for name in ("coarse", "fine"):
         path = target / graphs[name].graph.file
         _rewrite(source / path.name, path, _PRODUCTS[dtype])
-        graphs[name] = described(path)
+        graphs[name] = Graph.of(path)
         step = target / graphs[f"{name}_step"].graph.file
         step_graph.write(path, step)
-        graphs[f"{name}_step"] = described(step, weights=path)
+        graphs[f"{name}_step"] = Graph.of(step, network=path)
     decoder = target / graphs["decoder"].graph.file
     _rewrite(source / decoder.name, decoder, _half)
-    graphs["decoder"] = described(decoder)
+    graphs["decoder"] = Graph.of(decoder)
     changed = {"coarse", "fine", "coarse_step", "fine_step", "decoder"}
     for graph in (graph for name, graph in graphs.items() if name not in changed):
         for stored in graph.files:
@@ -73,12 +73,6 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
     written = replace(manifest, dtype=dtype, graphs=graphs)
     written.save(target)
     return written
-
-
-def described(path: Path, weights: Path | None = None) -> Graph:
-    """What a manifest says of a graph and its data file: that of `weights`, or its own; it may have none."""
-    data = (weights or path).with_name(f"{(weights or path).name}.data")
-    return Graph(StoredFile.of(path), StoredFile.of(data) if data.exists() else None)
 
 
 @dataclass(eq=False)

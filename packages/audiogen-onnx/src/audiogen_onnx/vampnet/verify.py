@@ -1,0 +1,96 @@
+"""Whether an exported folder is whole and works, and how near a quantised one is to the float32 one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.errors import ManifestError, ModelError
+from audiogen_onnx.manifest import Manifest
+from audiogen_onnx.session import Session
+from audiogen_onnx.vampnet.compare import compare_step, random_codes
+
+FRAMES = 64
+"""Length of the random clips that the graphs are tried on."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One graph that works.
+
+    graph           name
+    size            bytes of its files
+    relative_error  norm of the difference from the reference's output, over the norm of that; None without
+                    a reference, and for the encoder
+    top1            part of the most likely codes (encoder: codes) that are the reference's; None without a
+                    reference, and for the decoder
+    """
+
+    graph: str
+    size: int
+    relative_error: float | None = None
+    top1: float | None = None
+
+
+def verify(folder: str | Path, reference: str | Path | None = None) -> list[Verified]:
+    """Check every file's hash, run every graph on random input, and compare with a reference folder.
+
+    reference  the float32 folder that `folder` was quantised from
+
+    Raises ManifestError when a file is not the one described, or the folders are not of one model;
+    ModelError when a graph's output is not finite or a step does not draw what it should.
+    """
+    manifest = Manifest.load(folder, verify=True)
+    other = None if reference is None else Manifest.load(reference)
+    if other is not None and _model(other) != _model(manifest):
+        raise ManifestError(f"{reference}: is not the model of {folder}, so they cannot be compared")
+    found = []
+    for name in ("encoder", "decoder", "coarse", "fine"):
+        made = _output(manifest, folder, name)
+        against = None if other is None or reference is None else _output(other, reference, name)
+        size = sum(stored.size for stored in manifest.graphs[name].files)
+        error = None if against is None or name == "encoder" else _relative(made, against)
+        found.append(Verified(name, size, error, _agreement(name, made, against)))
+    for name, geometry in (("coarse", manifest.coarse), ("fine", manifest.fine)):
+        network, step = (manifest.graph_path(folder, graph) for graph in (name, f"{name}_step"))
+        compare_step(network, step, geometry.conditioning_codebooks)
+        found.append(Verified(f"{name}_step", step.stat().st_size))
+    return found
+
+
+def _model(manifest: Manifest) -> tuple[Any, ...]:
+    return manifest.created_from, manifest.codec, manifest.coarse, manifest.fine
+
+
+def _output(manifest: Manifest, folder: str | Path, name: str) -> NDArray[Any]:
+    """What a graph makes of random input, the same for every folder of one model."""
+    codec, rng = manifest.codec, np.random.default_rng(0)
+    if name == "encoder":
+        shape = (1, codec.channels, FRAMES * codec.hop_length)
+        inputs: dict[str, NDArray[Any]] = {"audio": rng.uniform(-0.5, 0.5, shape).astype(np.float32)}
+    elif name == "decoder":
+        inputs = {"codes": rng.integers(0, codec.codebook_size, (1, codec.codebooks, FRAMES))}
+    else:
+        books = (manifest.coarse if name == "coarse" else manifest.fine).codebooks
+        inputs = {"codes": random_codes(books, codec.codebook_size, 1, FRAMES)}
+    path = manifest.graph_path(folder, name)
+    (made,) = Session(path).run(inputs).values()
+    if not np.isfinite(made).all():
+        raise ModelError(f"{path}: gives numbers that are not finite; export it again, as float32")
+    return made
+
+
+def _relative(made: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.linalg.norm(made - expected) / max(float(np.linalg.norm(expected)), 1e-12))
+
+
+def _agreement(name: str, made: NDArray[Any], expected: NDArray[Any] | None) -> float | None:
+    if expected is None or name == "decoder":
+        return None
+    if name == "encoder":
+        return float((made == expected).mean())
+    return float((made.argmax(axis=-1) == expected.argmax(axis=-1)).mean())
