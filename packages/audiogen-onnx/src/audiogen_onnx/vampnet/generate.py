@@ -29,10 +29,11 @@ from audiogen_onnx.vampnet.tokens import TokenVamp, stretched
 from audiogen_onnx.vampnet.upstream import UpstreamVamp
 from audiogen_onnx.vampnet.windows import LongFill, Window
 
-
 WIDEST = 1024
-"""Frames of a window, at most, unless it was asked for: the memory of attention grows with the square. VampNet's
-own windows have 575 and 173."""
+"""Frames of a window, at most, unless more was asked for: the memory of attention grows with the square.
+
+VampNet's own windows have 575 and 173.
+"""
 
 
 @dataclass(frozen=True, eq=False)
