@@ -17,8 +17,9 @@ from audiogen_core.errors import AudioError, ModelError, OptionError, WeightsErr
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.weights import Weights
 from audiogen_mlx.musicgen.mert import Mert
+from audiogen_mlx.musicgen.parts import positions
 from audiogen_mlx.musicgen.style import PREFIX, UNUSED, StyleConditioner, StyleConfig, excerpt
-from audiogen_mlx.musicgen.style_network import StyleNetwork, positions
+from audiogen_mlx.musicgen.style_network import StyleNetwork
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style"
 
@@ -271,7 +272,8 @@ def test_settings_of_another_conditioner():
 
 
 def test_positions():
-    made = np.array(positions(3, 8))
+    made = positions(3, 8)
+    assert made.dtype == np.float32
     for place in range(3):
         for i in range(4):
             angle = place / 10_000 ** (i / 3)

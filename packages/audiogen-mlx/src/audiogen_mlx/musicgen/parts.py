@@ -1,12 +1,18 @@
-"""What the networks that listen to a clip are made of: linear layers, norms, GELU. Float32 throughout."""
+"""What the networks that listen to a clip are made of: linear layers, norms, positions. Float32 throughout."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from audiogen_core.weights import Weights
+
+LONGEST_PERIOD = 10_000.0
+"""Of the waves that say where a vector stands, in steps (divided by 2 pi)."""
 
 
 class Linear:
@@ -50,3 +56,15 @@ def attend(query: mx.array, key: mx.array, value: mx.array, heads: int) -> mx.ar
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x times the normal distribution up to x."""
     return 0.5 * x * (1 + mx.erf(x * 0.7071067811865476))
+
+
+def positions(count: int, width: int) -> NDArray[np.float32]:
+    """What is added for where a vector stands: (count, width), cosines of falling frequencies, then sines.
+
+    Angles are float32 products, as in the originals, which shows in the fourth digit far along.
+    """
+    half = width // 2
+    steps = np.arange(half, dtype=np.float32)
+    speeds = np.exp(steps * np.float32(-math.log(LONGEST_PERIOD) / max(1, half - 1)))
+    angles = np.arange(count, dtype=np.float32)[:, None] * speeds
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

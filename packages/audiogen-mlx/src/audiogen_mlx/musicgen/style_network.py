@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from audiogen_core.codecs.rvq import ResidualQuantizer
 from audiogen_core.errors import ModelError
 from audiogen_core.weights import Weights
 from audiogen_mlx.musicgen.melody import conditioner_settings
-from audiogen_mlx.musicgen.parts import LayerNorm, Linear, attend, gelu
+from audiogen_mlx.musicgen.parts import LayerNorm, Linear, attend, gelu, positions
 from audiogen_mlx.ops import MlxOps
 
 PREFIX = "condition_provider.conditioners.self_wav."
@@ -29,7 +28,6 @@ UNUSED = (
 
 _HEADS = {"default": 8, "xsmall": 8, "large": 16}  # of the transformer, by its size's name in the settings
 _BATCH_NORM_EPS = 1e-5
-_LONGEST_PERIOD = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class StyleNetwork:
     def context(self, heard: mx.array) -> mx.array:
         """(B, F, inputs) -> (B, F, width), what the transformer gives."""
         x = self._embed(heard)
-        x = x + positions(*x.shape[1:])
+        x = x + mx.array(positions(*x.shape[1:]))
         for layer in self._layers:
             x = layer(x)
         return x
@@ -171,14 +169,6 @@ class _BatchNorm:
 
     def __call__(self, x: mx.array) -> mx.array:
         return (x - self.mean) * self.factor
-
-
-def positions(count: int, width: int) -> mx.array:
-    """What is added for where a vector stands: (count, width), first the cosines, then the sines."""
-    half = width // 2
-    speed = np.exp(-math.log(_LONGEST_PERIOD) * np.arange(half) / max(1, half - 1))
-    angle = np.arange(count)[:, None] * speed
-    return mx.array(np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32))
 
 
 def _matrix(table: Weights, name: str) -> tuple[int, int]:
