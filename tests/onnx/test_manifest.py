@@ -1,0 +1,145 @@
+"""Manifests: written, read, and refused when they or their files are not what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from audiogen_core.errors import ManifestError
+from audiogen_onnx.manifest import (
+    GRAPHS,
+    NAME,
+    CodecGeometry,
+    Graph,
+    Manifest,
+    NetworkGeometry,
+    StoredFile,
+)
+
+CODEC = CodecGeometry("lac@0123abcd", 44100, 768, 14, 1024)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of files that only look like graphs, and its manifest."""
+    graphs = {}
+    for name in GRAPHS:
+        (tmp_path / f"{name}.onnx").write_text(f"graph {name}")
+        if not name.endswith("_step"):
+            (tmp_path / f"{name}.onnx.data").write_text(f"weights {name}")
+    for name in GRAPHS:
+        network = tmp_path / f"{name.removesuffix('_step')}.onnx"
+        graphs[name] = Graph.of(tmp_path / f"{name}.onnx", network=network)
+    Manifest(
+        package_version="0.1.0",
+        created_from={"coarse.pth": "ab" * 32},
+        dtype="float32",
+        codec=CODEC,
+        coarse=NetworkGeometry(4, 0, 10.0),
+        fine=NetworkGeometry(14, 4, 3.0),
+        graphs=graphs,
+    ).save(tmp_path)
+    return tmp_path
+
+
+def edit(folder, *keys, value):
+    facts = json.loads((folder / NAME).read_text())
+    inner = facts
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (folder / NAME).write_text(json.dumps(facts))
+
+
+def test_what_was_written_is_read(folder):
+    manifest = Manifest.load(folder, verify=True)
+    manifest.save(folder)
+    assert Manifest.load(folder) == manifest
+    assert manifest.codec == CODEC
+    assert manifest.codec.frame_rate == 57.421875
+    assert [CODEC.frames(net.window_seconds) for net in (manifest.coarse, manifest.fine)] == [575, 173]
+    assert manifest.fine.predicted_codebooks == 10
+    assert manifest.graph_path(folder, "coarse_step") == folder / "coarse_step.onnx"
+    assert manifest.graphs["coarse_step"].data == manifest.graphs["coarse"].data
+    with pytest.raises(ManifestError, match="has no graph 'beats'"):
+        manifest.graph_path(folder, "beats")
+
+
+def test_files_that_changed_are_named(folder):
+    data = folder / "fine.onnx.data"
+    data.write_text("wEights fine")
+    Manifest.load(folder)
+    with pytest.raises(ManifestError, match=r"fine.onnx.data: its content is not"):
+        Manifest.load(folder, verify=True)
+    data.write_text("short")
+    with pytest.raises(ManifestError, match=r"fine.onnx.data: has 5 bytes, manifest.json says 12"):
+        Manifest.load(folder)
+    data.unlink()
+    with pytest.raises(ManifestError, match=r"fine.onnx.data: no such file"):
+        Manifest.load(folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_links_are_refused(folder):
+    path = folder / "coarse.onnx"
+    path.rename(folder / "real")
+    path.symlink_to(folder / "real")
+    with pytest.raises(ManifestError, match=r"coarse.onnx: is a link"):
+        Manifest.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("format",), 2, "has format 2"),
+        (("dtype",), "int2", "dtype 'int2'"),
+        (("codec", "hop_length"), 0, "hop_length is 0"),
+        (("codec", "hop_length"), True, "hop_length is True"),
+        (("codec", "hop_length"), "768", "hop_length is '768'"),
+        (("codec", "colour"), 3, "damaged or not a manifest"),
+        (("coarse", "codebooks"), 15, "the coarse model reads 15 codebooks"),
+        (("fine", "conditioning_codebooks"), 14, "14 conditioning"),
+        (("fine", "window_seconds"), -3, "window is -3"),
+        (("fine", "window_seconds"), float("nan"), "window is nan"),
+        (("graphs",), {}, "graphs are missing: encoder"),
+        (("graphs",), [], "graphs are missing: encoder"),
+        (("graphs",), 3, "damaged or not a manifest"),
+        (("graphs", "fine", "graph", "file"), "../fine.onnx", "does not lie in the same folder"),
+        (("graphs", "fine", "graph", "file"), 7, "damaged or not a manifest"),
+        (("graphs", "fine", "graph", "sha256"), "", "has no SHA-256"),
+        (("graphs", "fine", "graph", "size"), -1, "has the size -1"),
+        (("graphs", "fine_step", "data", "size"), 11, "described twice"),
+        (("graphs", "fine"), {"graph": None}, "damaged or not a manifest"),
+        (("graphs", "fine"), None, "damaged or not a manifest"),
+    ],
+)
+def test_descriptions_that_cannot_be(folder, keys, value, message):
+    edit(folder, *keys, value=value)
+    with pytest.raises(ManifestError, match=message):
+        Manifest.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "nul", "\x00", "[" * 100_000, " " * (1 << 20) + "{}"])
+def test_what_is_no_manifest_is_refused(folder, text):
+    (folder / NAME).write_text(text)
+    with pytest.raises(ManifestError, match="damaged or not a manifest"):
+        Manifest.load(folder)
+
+
+def test_folders_without_one(tmp_path):
+    with pytest.raises(ManifestError, match=r"holds no manifest.json.*audiogen-onnx export"):
+        Manifest.load(tmp_path)
+    with pytest.raises(ManifestError, match="no such folder"):
+        Manifest.load(tmp_path / "none")
+
+
+def test_a_wrong_manifest_is_not_even_made(folder):
+    manifest = Manifest.load(folder)
+    with pytest.raises(ManifestError, match="dtype 'float8'"):
+        replace(manifest, dtype="float8")
+    wrong = Graph(StoredFile("x.onnx", 1, "short"))
+    with pytest.raises(ManifestError, match="a file of beats has no SHA-256"):
+        replace(manifest, graphs={**manifest.graphs, "beats": wrong})

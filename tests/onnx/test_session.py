@@ -1,0 +1,84 @@
+"""Sessions: named arrays in and out, and errors of one sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from audiogen_core.errors import ManifestError, ModelError, OptionError
+from audiogen_onnx.session import Session
+from onnx import TensorProto, helper
+
+
+def write(path, kind="Add", sizes=("n", 2), **attributes):
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(sizes)) for name in "xyz"]
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x", "y"], ["z"], **attributes)], "g", info[:2], info[2:]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "who", "me"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_runs_by_name(tmp_path):
+    session = Session(write(tmp_path / "add.onnx"), threads=1)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3).T  # not contiguous
+    made = session.run({"y": x, "x": x})
+    np.testing.assert_array_equal(made["z"], 2 * x)
+    assert list(made) == ["z"]
+    assert session.shapes["z"] == ["n", 2]
+    assert session.metadata == {"who": "me"}
+
+
+def test_scalars_stay_scalars(tmp_path):
+    session = Session(write(tmp_path / "add.onnx", sizes=()))
+    assert session.run({"x": np.float32(1), "y": np.float32(2)})["z"].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"x": np.zeros((1, 2), np.float32)}, "takes x, y, got x"),
+        ({}, "got nothing"),
+        ({"x": np.zeros((1, 3), np.float32), "y": np.zeros((1, 2), np.float32)}, "cannot take these inputs"),
+        ({"x": np.zeros((1, 2)), "y": np.zeros((1, 2))}, "cannot take these inputs"),
+    ],
+)
+def test_wrong_inputs_are_named(tmp_path, inputs, message):
+    session = Session(write(tmp_path / "add.onnx"))
+    with pytest.raises(OptionError, match=message):
+        session.run(inputs)
+
+
+def test_a_failure_inside_is_the_models(tmp_path):
+    path = write(tmp_path / "reshape.onnx", "Add", sizes=("n",))
+    session = Session(path)
+    with pytest.raises((ModelError, OptionError), match=r"reshape.onnx"):
+        session.run({"x": np.zeros(3, np.float32), "y": np.zeros(4, np.float32)})
+
+
+def test_what_is_no_graph_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match="no such file"):
+        Session(tmp_path / "none.onnx")
+    path = tmp_path / "text.onnx"
+    path.write_bytes(b"")
+    with pytest.raises(ManifestError, match="empty"):
+        Session(path)
+    path.write_text("not a graph, only words")
+    with pytest.raises(ManifestError, match="not a whole ONNX graph"):
+        Session(path)
+    write(path, "NoSuchOperator")
+    with pytest.raises(ManifestError, match="onnxruntime cannot open this graph"):
+        Session(path)
+
+
+def test_options_out_of_range(tmp_path):
+    path = write(tmp_path / "add.onnx")
+    with pytest.raises(OptionError, match="threads must be 1 or more, got 0"):
+        Session(path, threads=0)
+    with pytest.raises(OptionError, match=r"NoSuchProvider.*CPUExecutionProvider"):
+        Session(path, providers=["NoSuchProvider"])
+    with pytest.raises(OptionError):
+        Session(path, providers=[])
