@@ -1,0 +1,298 @@
+"""From files to the parts of a MusicGen: which layout a folder has, and where each part is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiogen_core import weights
+from audiogen_core.errors import ModelError
+from audiogen_core.models import ModelSpec
+from audiogen_mlx.memory import bounded_cache
+from audiogen_mlx.musicgen import config as configs
+from audiogen_mlx.musicgen.config import Config
+from audiogen_mlx.musicgen.mert import Mert
+from audiogen_mlx.musicgen.model import Transformer
+from audiogen_mlx.musicgen.style import StyleConditioner
+from audiogen_mlx.musicgen.weights import DTYPES, Layout, Source
+from audiogen_mlx.t5 import T5Config, T5Encoder
+from audiogen_mlx.tokenizer import FILE as TOKENIZER
+from audiogen_mlx.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from audiogen_core.codec import Codec
+
+CONFIG = "config.json"
+STATE = "state_dict.bin"
+COMPRESSION = "compression_state_dict.bin"
+PREPROCESSOR = "preprocessor_config.json"
+TEXT = "text_encoder."
+
+CODEC_SECONDS = 2.0
+"""Of audio the codec works off at a time, streaming or not, so that both give the same samples."""
+
+Fetch = Callable[[ModelSpec], Path]
+"""Gives the folder of a model in a catalogue, fetching it when needed."""
+
+
+def fetch_from_hub(spec: ModelSpec) -> Path:
+    """With the settings of the environment, and silently."""
+    from audiogen_core import hub
+
+    return hub.fetch(spec)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the parts are that may lie outside a model's folder; None: where the folder or its names say.
+
+    t5         the folder of the text encoder, of a checkpoint that has none
+    tokenizer  its tokenizer.json, or the folder of it
+    codec      anything `audiogen_core.codecs.load` takes
+    mert       the folder of the MERT that hears styles
+    fetch      how models of the catalogue are fetched
+    """
+
+    t5: str | Path | None = None
+    tokenizer: str | Path | None = None
+    codec: str | Path | None = None
+    mert: str | Path | None = None
+    fetch: Fetch = fetch_from_hub
+
+
+class Files:
+    """A folder that holds a MusicGen in one of the layouts. Raises ModelError when it does not."""
+
+    def __init__(self, path: Path, places: Places | None = None) -> None:
+        self.folder = path if path.is_dir() else path.parent
+        self.places = places or Places()
+        self.layout, self.settings = _read_settings(self.folder, path)
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        """The file or folder with the transformer's weights."""
+        return self.folder / STATE if self.layout == "audiocraft" else self.folder
+
+    @cached_property
+    def table(self) -> weights.Weights:
+        """All tensors of the checkpoint, unread."""
+        return weights.read(self.checkpoint)
+
+    @cached_property
+    def stored_bits(self) -> int | None:
+        """Of the linear layers, when they are stored quantised."""
+        bits = self.settings.get("bits") if self.layout == "audiogen" else None
+        return None if bits is None else int(bits)
+
+    @cached_property
+    def config(self) -> Config:
+        """The facts of the model. Raises ModelError."""
+        if self.layout == "audiogen":
+            return Config.from_dict(self.settings.get("model") or {})
+        if self.layout == "audiocraft":
+            return configs.from_audiocraft(self.settings, self.t5_config.width)
+        preprocessor = self.folder / PREPROCESSOR
+        return configs.from_transformers(
+            self.settings, read_json(preprocessor) if preprocessor.is_file() else None
+        )
+
+    @cached_property
+    def t5_settings(self) -> dict[str, Any]:
+        """transformers' configuration of the text encoder."""
+        if self.layout == "audiocraft":
+            return read_json(self.t5_folder / CONFIG)
+        found = self.settings.get("text_encoder")
+        if not isinstance(found, dict):
+            raise ModelError(f"{self.folder / CONFIG}: says nothing of the text encoder")
+        return found
+
+    @cached_property
+    def t5_config(self) -> T5Config:
+        return T5Config.from_dict(self.t5_settings)
+
+    @cached_property
+    def t5_folder(self) -> Path:
+        """The folder of a text encoder outside the checkpoint."""
+        given = self.places.t5
+        if given is not None:
+            return Path(given).expanduser()
+        if (self.folder / "t5" / CONFIG).is_file():
+            return self.folder / "t5"
+        from audiogen_mlx.catalog import TEXT_ENCODERS
+
+        name = _text_encoder_name(self.settings)
+        if name not in TEXT_ENCODERS:
+            raise ModelError(
+                f"{self.folder}: its text encoder {name!r} is not in the catalogue; give the folder of that "
+                "T5 (t5, --t5)"
+            )
+        return self.places.fetch(TEXT_ENCODERS[name])
+
+    @cached_property
+    def tokenizer_file(self) -> Path:
+        """Where the tokenizer is, or should be."""
+        given = self.places.tokenizer
+        candidates = [self.folder, self.folder / "tokenizer"] if given is None else [Path(given).expanduser()]
+        if self.layout == "audiocraft":
+            candidates.append(self.t5_folder)
+        return next((place for place in candidates if _has_tokenizer(place)), candidates[0])
+
+    @cached_property
+    def codec_path(self) -> Path | str:
+        """What the codec is loaded from."""
+        given = self.places.codec
+        if given is not None:
+            return given
+        if self.layout != "audiocraft":
+            return self.folder
+        package = self.folder / COMPRESSION
+        if not package.is_file():
+            raise ModelError(
+                f"{self.folder}: no {COMPRESSION} beside {STATE}; fetch it too, or name a codec (codec, --codec)"
+            )
+        pointer = weights.read_checkpoint(package).get("pretrained")
+        return package if pointer is None else self._pointed(str(pointer))
+
+    def _pointed(self, pointer: str) -> Path:
+        """The folder of the codec an audiocraft package points at."""
+        from audiogen_core.codecs.catalog import CATALOG
+
+        repo = pointer.removeprefix("//pretrained/")
+        for spec in CATALOG.values():
+            if spec.repo == repo:
+                return self.places.fetch(spec)
+        raise ModelError(
+            f"{self.folder / COMPRESSION}: points at the codec {repo!r}, which is not in the catalogue; "
+            "name its folder (codec, --codec)"
+        )
+
+    def mert(self) -> Mert:
+        """The MERT that hears styles; from the hub unless a folder of it is there."""
+        from audiogen_mlx.musicgen.mert_spec import MERT
+
+        given = self.places.mert
+        if given is None and (self.folder / "mert").is_dir():
+            given = self.folder / "mert"
+        return Mert.load(self.places.fetch(MERT) if given is None else Path(given).expanduser())
+
+
+class Parts:
+    """A MusicGen, loaded: everything strictly, layer by layer."""
+
+    def __init__(self, files: Files, *, dtype: str = "float32", bits: int | None = None) -> None:
+        from audiogen_core.codecs import load_codec
+        from audiogen_mlx.musicgen.stereo import StereoCodec
+        from audiogen_mlx.ops import MlxOps
+
+        self.files = files
+        self.config = files.config
+        with bounded_cache():
+            self.source = Source(
+                files.table, self.config, files.layout, dtype=dtype, bits=bits, stored_bits=files.stored_bits
+            )
+            self.transformer = Transformer(self.source)
+            self.style = self._load_style()
+            self.source.finish()
+            self.t5 = T5Encoder(files.t5_config, self._t5_weights(), dtype=DTYPES[dtype])
+            codec: Codec = load_codec(files.codec_path, MlxOps())
+        codec.chunk_seconds = CODEC_SECONDS
+        self.codec = StereoCodec(codec) if self.config.channels == 2 else codec
+        self._check_codec()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.files.tokenizer_file)
+
+    def _load_style(self) -> StyleConditioner | None:
+        if self.config.style is None:
+            return None
+        return StyleConditioner.from_table(self.files.table, self.config.style, self.files.mert)
+
+    def _t5_weights(self) -> Mapping[str, Any]:
+        if self.files.layout == "audiocraft":
+            return weights.read(self.files.t5_folder)
+        return self.files.table.below(TEXT)
+
+    def _check_codec(self) -> None:
+        """Raises ModelError when the codec's codes are not what the transformer makes."""
+        info, config = self.codec.info, self.config
+        if (info.codebooks, info.codebook_size) != (config.codebooks, config.codebook_size):
+            raise ModelError(
+                f"{self.files.folder}: its codec {info.name} has {info.codebooks} codebooks of "
+                f"{info.codebook_size}, the model makes {config.codebooks} of {config.codebook_size}"
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ModelError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def read_package(path: Path) -> dict[str, Any]:
+    """The settings in an audiocraft checkpoint, with their references put in. Raises ModelError."""
+    import yaml
+
+    text = weights.read_checkpoint(path).get("xp.cfg")
+    if not isinstance(text, str):
+        raise ModelError(f"{path}: no audiocraft checkpoint: it has no settings (xp.cfg)")
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ModelError(f"{path}: xp.cfg is not YAML ({error})") from error
+    if not isinstance(tree, dict):
+        raise ModelError(f"{path}: xp.cfg is not a table of settings")
+    resolved: dict[str, Any] = _resolved(tree, tree, 0)
+    return resolved
+
+
+def _resolved(value: Any, tree: Mapping[str, Any], depth: int) -> Any:
+    """A value with every `${a.b}` in it replaced; one that leads nowhere stays as it is."""
+    if isinstance(value, dict):
+        return {key: _resolved(below, tree, depth) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_resolved(below, tree, depth) for below in value]
+    match = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+    if match is None or depth > 8:
+        return value
+    target: Any = tree
+    for part in match[1].split("."):
+        if not isinstance(target, dict) or part not in target:
+            return value
+        target = target[part]
+    return _resolved(target, tree, depth + 1)
+
+
+def _read_settings(folder: Path, path: Path) -> tuple[Layout, dict[str, Any]]:
+    if (folder / CONFIG).is_file() and path.name != STATE:
+        settings = read_json(folder / CONFIG)
+        return ("audiogen" if settings.get("format") == configs.FORMAT else "transformers"), settings
+    if (folder / STATE).is_file():
+        return "audiocraft", read_package(folder / STATE)
+    raise ModelError(
+        f"{path}: no MusicGen in this folder; expected {CONFIG} of transformers (or of convert), or {STATE} "
+        "of audiocraft"
+    )
+
+
+def _text_encoder_name(settings: Mapping[str, Any]) -> str:
+    node: Any = settings
+    for part in ("conditioners", "description", "t5", "name"):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return str(node).rpartition("/")[2]
+
+
+def _has_tokenizer(place: Path) -> bool:
+    return place.is_file() or (place / TOKENIZER).is_file()
