@@ -131,6 +131,13 @@ class TestSplits:
         assert [entry.split for entry in planned(tmp_path / "audio", tmp_path / "data")] == ["tail"]
         assert [entry.split for entry in planned(tmp_path / "audio", tmp_path / "none", 0)] == ["train"]
 
+    def test_of_two_files_no_whole_one_is_held_out(self, tmp_path):
+        noise_files(tmp_path / "audio", 2, 0.6)
+        assert [entry.split for entry in planned(tmp_path / "audio", tmp_path / "data", 1)] == [
+            "tail",
+            "tail",
+        ]
+
 
 class TestDuplicates:
     def test_the_first_of_equal_files_stays(self, tmp_path):

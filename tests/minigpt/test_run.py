@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from audiogen_core.audio import Audio
+from audiogen_core.errors import OptionError
 from audiogen_core.recipe import Recipe
 from audiogen_minigpt.encode import NoUsableAudio
 from audiogen_minigpt.report import Clip, Section, write_report
@@ -114,6 +115,13 @@ def test_folder_without_usable_audio(tmp_path: Path) -> None:
     with pytest.raises(NoUsableAudio) as caught:
         _run(folder, tmp_path / "run1")
     assert caught.value.exit_code == 3
+
+
+def test_the_folder_of_audio_is_not_written_into(music: Path) -> None:
+    before = sorted(music.iterdir())
+    with pytest.raises(OptionError, match="name another run"):
+        _run(music, music)
+    assert sorted(music.iterdir()) == before
 
 
 def test_page_escapes_what_it_shows(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from audiogen_minigpt.shards import PLAN
 
 TAIL = "tail"
 
+_MOST_HELD_OUT = 0.4  # of the bytes of a small folder
+
 # A shard is what is lost at a kill and what workers share out, so small folders get small ones.
 _SHARDS = 64
 _SHARD_FILES = 64
@@ -51,7 +53,8 @@ def make_plan(folder: Path, data: Path, files: list[str], *, val_permille: int, 
 
     A file's split follows from the hash of its path (of its parent folder with `split_by` "parent"), so it
     stays when files are added. A first plan in which that would hold out nothing, or everything, holds out
-    the readable file with the lowest hash; one with a single file holds out the file's last tenth.
+    the readable file with the lowest hash; where that is much of all there is (a single file, two songs), the
+    last tenth of each file instead.
 
     Raises CodesError when the stored plan is damaged.
     """
@@ -116,7 +119,8 @@ def _hold_something_out(folder: Path, entries: list[Entry], split_by: str) -> li
         return entries
     usable = [entry for entry in usable if _looks_readable(folder / entry.path)] or usable
     keys = sorted({_hash(entry.path, split_by) for entry in usable}, key=lambda key: (key % 1000, key))
-    if len(keys) == 1:
+    held = sum(max(0, entry.size) for entry in usable if _hash(entry.path, split_by) == keys[0])
+    if held > _MOST_HELD_OUT * sum(max(0, entry.size) for entry in usable):
         return [replace(entry, split=TAIL) for entry in entries]
     return [
         replace(entry, split="val" if _hash(entry.path, split_by) == keys[0] else "train")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
@@ -77,9 +78,13 @@ def run(
     on_stage  called with each stage's name as it begins; may return an `on_step(done, total)` for it
     on_record called with each record of metrics.jsonl
 
-    Raises what `encode`, `train` and `evaluate` raise.
+    Raises OptionError when both folders are one, and what `encode`, `train` and `evaluate` raise.
     """
     out = Path(out)
+    if out.resolve() == Path(folder).resolve():
+        raise OptionError(
+            f"{out}: holds the audio, and the sounds made would join it; name another run"
+        )
     listener = _Listener(on_stage, on_record)
     wanted = settings or Settings()
     if time is not None:
