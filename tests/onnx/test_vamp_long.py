@@ -14,6 +14,7 @@ from audiogen_core.audio import Audio
 from audiogen_core.codec import Codec
 from audiogen_core.compose import compose
 from audiogen_onnx.vampnet.generate import Vampnet
+from audiogen_onnx.vampnet.options import VampOptions
 from support.exported import exported
 from support.vampnet_fakes import fake_vampnet
 
@@ -50,7 +51,7 @@ def test_no_seam_where_windows_and_blocks_meet():
     made = vampnet.vamp_codes(codes, mask, seed=1, steps=2)
     streamed = np.concatenate(list(vampnet.codec.decode_blocks([made.astype(np.int32)])), axis=1)[0]
     whole = decoded_whole(vampnet.codec, made)[0]
-    borders = [window.first for window in vampnet.windows(mask[None]) if window.first]
+    borders = [window.first for window in vampnet.pair.windows(mask[None], VampOptions()) if window.first]
     assert len(borders) > 5
     steps = np.abs(np.diff(whole))
     for border in borders:

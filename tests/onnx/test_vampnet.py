@@ -215,3 +215,15 @@ def test_a_file_is_the_same_as_a_clip(vampnet, tmp_path):
     (made,) = opened.make(None, 7, 1, None)
     samples = np.concatenate(list(opened.sound(made, RATE, tmp_path)), axis=1)
     assert np.allclose(samples, vampnet.vamp(STEREO, seed=7, **FAST).samples, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"time_stretch_factor": 3}, {"compat": "upstream", "feedback_steps": 2}, {"feedback_steps": 3}]
+)
+def test_the_steps_that_were_foretold_are_taken(vampnet, options):
+    codes = vampnet.codec.encode(MUSIC).values
+    mask = np.ones(codes.shape, bool)
+    told = []
+    vampnet.vamp_codes(codes, mask, seed=1, steps=2, on_step=lambda *step: told.append(step), **options)
+    total = vampnet.pair.steps(mask[None], VampOptions(steps=2, **options))
+    assert told == [(step, total) for step in range(1, total + 1)]

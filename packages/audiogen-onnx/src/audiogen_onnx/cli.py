@@ -248,7 +248,7 @@ def _plan(opened: Opened, outputs: Iterable[Path]) -> dict[str, Any]:
         "channels": clip.source.channels,
         "frames": clip.layout.frames,
         "made": f"{mask.mean():.1%} of the codes",
-        "steps": opened.vampnet.steps(mask[None], order.options) * clip.source.channels,
+        "steps": opened.vampnet.pair.steps(mask[None], order.options) * clip.source.channels,
         "seed": order.seed,
         "options": order.options.to_dict(),
     }

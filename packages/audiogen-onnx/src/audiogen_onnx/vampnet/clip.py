@@ -107,7 +107,7 @@ class Clip:
         sources = _sources(noise, count)
         masks = [self._mask(mask, source) for source in sources]
         channels = self.source.channels
-        steps = sum(self.model.steps(chosen[None], self.options) for chosen in masks) * channels
+        steps = sum(self.model.pair.steps(chosen[None], self.options) for chosen in masks) * channels
         step = counted(on_step, steps)
         made = [
             self._make(chosen, source, seed, step)
@@ -126,7 +126,7 @@ class Clip:
             last = channel == len(self.codes) - 1
             source = noise if last else deepcopy(noise)
             given = seed if seed is not None and self.options.compat == "upstream" else source
-            results.append(self.model.vamp_tokens(codes[None], mask[None], self.options, given, step))
+            results.append(self.model.pair.make(codes[None], mask[None], self.options, given, step))
         confidence = float(np.mean([result.confidence for result in results]))
         return Made(np.concatenate([result.codes for result in results]), mask, confidence, seed)
 

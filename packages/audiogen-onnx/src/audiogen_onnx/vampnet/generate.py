@@ -15,33 +15,17 @@ from audiogen_core.audio import Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import ManifestError, OptionError
-from audiogen_core.noise import Noise, SeededNoise
-from audiogen_onnx.manifest import NAME, CodecGeometry, Manifest, NetworkGeometry, sha256
+from audiogen_core.noise import Noise
+from audiogen_onnx.manifest import NAME, Manifest, sha256
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.clip import Clip
-from audiogen_onnx.vampnet.draw import Float, Int
-from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
-from audiogen_onnx.vampnet.network import Network
+from audiogen_onnx.vampnet.draw import Int
+from audiogen_onnx.vampnet.mask_values import Mask
+from audiogen_onnx.vampnet.network import Network, network_of
 from audiogen_onnx.vampnet.options import VampOptions
-from audiogen_onnx.vampnet.sampling import Bools, OnStep, check_codes, check_mask
+from audiogen_onnx.vampnet.pair import Pair
+from audiogen_onnx.vampnet.sampling import OnStep, check_codes, check_mask
 from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, Source, mono_as_original
-from audiogen_onnx.vampnet.tokens import TokenVamp, stretched
-from audiogen_onnx.vampnet.upstream import UpstreamVamp
-from audiogen_onnx.vampnet.windows import LongFill, Window
-
-WIDEST = 1024
-"""Frames of a window, at most, unless more was asked for: the memory of attention grows with the square.
-
-VampNet's own windows have 575 and 173.
-"""
-
-
-@dataclass(frozen=True, eq=False)
-class Tokens:
-    """Codes that were made, (B, K, F), and the mean log probability of what was drawn, float32 (B,)."""
-
-    codes: Int
-    confidence: Float
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +98,8 @@ class Vampnet:
 
         geometry = manifest.codec
         codec = OnnxCodec(session("encoder"), session("decoder"))
-        coarse = _network("coarse", manifest.coarse, geometry, session("coarse"))
-        fine = _network("fine", manifest.fine, geometry, session("fine"))
+        coarse = network_of("coarse", manifest.coarse, geometry, session("coarse"))
+        fine = network_of("fine", manifest.fine, geometry, session("fine"))
         return cls(codec, coarse, fine, str(path), sha256(folder / NAME)[:16])
 
     # ---- codes
@@ -158,34 +142,18 @@ class Vampnet:
         values = check_codes(codes.values if isinstance(codes, Codes) else codes)
         masked = check_mask(mask, values)
         batch, chosen_mask = values.reshape(-1, *values.shape[-2:]), masked.reshape(-1, *masked.shape[-2:])
-        made = self.vamp_tokens(batch, chosen_mask, chosen, source_of(seed, noise), on_step)
+        made = self.pair.make(batch, chosen_mask, chosen, source_of(seed, noise), on_step)
         result = made.codes.reshape(*values.shape[:-2], *made.codes.shape[-2:])
         if not isinstance(codes, Codes):
             return result
         length = None if codes.length is None else codes.length * chosen.time_stretch_factor
         return replace(codes, values=result.astype(np.int32), length=length, scales=None)
 
-    def vamp_tokens(
-        self, codes: Int, mask: Bools, options: VampOptions, noise: Noise | int, on_step: OnStep | None = None
-    ) -> Tokens:
-        """As `vamp_codes`, of int64 codes (B, K, F), with the confidence of the networks.
-
-        Fewer rows than the fine network reads are filled up, the new ones being made.
-        """
-        missing = ((0, 0), (0, max(0, self.fine.codebooks - codes.shape[1])), (0, 0))
-        codes, mask = np.pad(codes, missing), np.pad(mask, missing, constant_values=True)
-        codes, mask = stretched(codes, mask, options.time_stretch_factor)
-        rows = slice(0, self.fine.codebooks)
-        if options.compat == "upstream":
-            job = UpstreamVamp(*self._networks(options), options.fill(), options.feedback_steps)
-            made, _ = job.run(codes[:, rows], mask[:, rows], noise, on_step)
-            return Tokens(made, np.zeros(len(made), np.float32))
-        source = SeededNoise(noise) if isinstance(noise, int) else noise
-        filled = self._job(options).run(codes[:, rows], mask[:, rows], source, on_step)
-        chosen = mask[:, rows]
-        count = np.maximum(1, chosen.sum(axis=(1, 2)))
-        confidence = np.where(chosen, filled.confidence, 0).sum(axis=(1, 2)) / count
-        return Tokens(filled.codes, confidence.astype(np.float32))
+    @property
+    def pair(self) -> Pair:
+        """Both networks."""
+        info = self.codec.info
+        return Pair(self.coarse, self.fine, info.sample_rate, info.hop_length)
 
     # ---- sound
 
@@ -267,60 +235,9 @@ class Vampnet:
             audio = mono_as_original(audio, self.codec.info.sample_rate)
         return ClipSource(audio)
 
-    def steps(self, mask: Bools, options: VampOptions) -> int:
-        """How many calls of the networks a mask (B, K, F) takes, unless the original's way is gone."""
-        return self._job(options).steps(mask[:, : self.fine.codebooks])
-
-    def windows(self, mask: Bools, options: VampOptions | None = None) -> list[Window]:
-        """Where the coarse network works, for a mask (B, K, F)."""
-        job = self._job(options or VampOptions())
-        return job.coarse.windows(mask[:, : self.coarse.codebooks])
-
-    def _job(self, options: VampOptions) -> TokenVamp:
-        coarse, fine = self._networks(options)
-        context = [self._frames(options.context_seconds * share) for share in (1.0, 0.25)]
-        return TokenVamp(
-            LongFill(coarse, options.fill(), *_sides(context[0])),
-            LongFill(fine, options.fine_fill(), *_sides(context[1])),
-            options.feedback_steps,
-            options.loop,
-        )
-
-    def _networks(self, options: VampOptions) -> tuple[Network, Network]:
-        """The networks, with the windows that were asked for."""
-        asked = ((self.coarse, options.window_seconds), (self.fine, options.fine_window_seconds))
-        coarse, fine = (
-            part if seconds is None else replace(part, window=max(1, self._frames(seconds)))
-            for part, seconds in asked
-        )
-        return coarse, fine
-
-    def _frames(self, seconds: float) -> int:
-        return seconds_to_frames(seconds, self.codec.info.sample_rate, self.codec.info.hop_length)
-
-
-def _network(name: str, facts: NetworkGeometry, codec: CodecGeometry, session: Session) -> Network:
-    def run(codes: Int) -> NDArray[Any]:
-        return session.run({"codes": codes})["logits"]
-
-    return Network(
-        name,
-        run,
-        facts.codebooks,
-        facts.conditioning_codebooks,
-        codec.codebook_size,
-        min(codec.frames(facts.window_seconds), WIDEST),
-    )
-
 
 def _collected(blocks: Blocks, sample_rate: int) -> Audio:
     return Audio(np.concatenate(list(blocks), axis=1), sample_rate)
-
-
-def _sides(context: int) -> tuple[int, int]:
-    """Context before and after what a window makes: what lies behind matters more."""
-    after = context // 5
-    return context - after, after
 
 
 def source_of(seed: int | None, noise: Noise | None) -> Noise | int:

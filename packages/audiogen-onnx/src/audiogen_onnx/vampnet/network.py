@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.errors import CodesError
+from audiogen_onnx.manifest import CodecGeometry, NetworkGeometry
+from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.draw import Float, Int
+
+WIDEST = 1024
+"""Frames of a window, at most, unless more was asked for: the memory of attention grows with the square.
+
+VampNet's own windows have 575 and 173.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,3 +61,19 @@ class Network:
         batched = values.reshape(-1, *values.shape[-2:]).astype(np.int64, copy=False)
         logits = np.asarray(self.run(batched), np.float32)
         return logits.reshape(*values.shape[:-2], *logits.shape[1:])
+
+
+def network_of(name: str, facts: NetworkGeometry, codec: CodecGeometry, session: Session) -> Network:
+    """A network of an exported folder."""
+
+    def run(codes: Int) -> NDArray[Any]:
+        return session.run({"codes": codes})["logits"]
+
+    return Network(
+        name,
+        run,
+        facts.codebooks,
+        facts.conditioning_codebooks,
+        codec.codebook_size,
+        min(codec.frames(facts.window_seconds), WIDEST),
+    )

@@ -45,7 +45,7 @@ class UpstreamVamp:
 
         noise  one source for everything, or a seed, from which every coarse chunk starts anew
         """
-        step = self._counter(codes.shape[-1], on_step)
+        step = counted(on_step, self.steps(codes.shape[-1]))
         renew: Callable[[], Noise] = (lambda: SeededNoise(noise)) if isinstance(noise, int) else lambda: noise
         source, masked = renew(), codes
         for _ in range(self.feedback_steps):
@@ -104,10 +104,10 @@ class UpstreamVamp:
         rows = np.arange(masked.shape[1])[:, None]
         return np.where(mask & (rows >= first), self.fine.codebook_size, masked)
 
-    def _counter(self, frames: int, on_step: OnStep | None) -> OnStep:
+    def steps(self, frames: int) -> int:
+        """How many calls of the networks a clip takes."""
         coarse = len(list(_chunks(frames, self.coarse.window))) * self.options.steps * self.feedback_steps
-        total = coarse + len(list(_chunks(frames, self.fine.window))) * FINE.steps
-        return counted(on_step, total)
+        return coarse + len(list(_chunks(frames, self.fine.window))) * FINE.steps
 
 
 def _chunks(frames: int, size: int) -> Iterator[slice]:
