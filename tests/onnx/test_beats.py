@@ -68,6 +68,23 @@ def test_label_tracks() -> None:
     assert beats.downbeats.tolist() == [True, False]
 
 
+@pytest.mark.parametrize(
+    "beats",
+    [
+        Beats.grid(97, 9.0, offset=0.37, beats_per_bar=3),
+        Beats.at([0.25, 0.5, 1.75], downbeats=[1.0]),
+        Beats.at([0.25, 0.5]),
+        Beats.at([], downbeats=[0.5]),
+        Beats.at([]),
+    ],
+    ids=["grid", "upbeat first", "no bars", "a single one", "none"],
+)
+def test_text_is_read_as_it_is_written(beats: Beats) -> None:
+    again = Beats.parse(beats.text())
+    np.testing.assert_allclose(again.times, beats.times, atol=1e-6)
+    np.testing.assert_array_equal(again.downbeats, beats.downbeats)
+
+
 @pytest.mark.parametrize("text", ["0.5, x", "one", "-1 2", "nan", "1e999", "0.5\nhello 1\n"])
 def test_what_is_not_a_time_is_named(text: str) -> None:
     with pytest.raises(OptionError, match=r"the beats: '.*' is not a time in seconds"):

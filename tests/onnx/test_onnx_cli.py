@@ -113,15 +113,16 @@ def test_what_was_asked_for_becomes_options():
 
 def test_every_option_of_a_vamp_can_be_asked_for():
     known = set(inspect.signature(cli.vamp).parameters) | {
-        "beats_per_bar", "downbeats", "upbeats", "beat_dropout", "keep_original", "window_seconds",
-        "fine_window_seconds",
+        "beats_per_bar", "downbeat_times", "downbeats", "upbeats", "beat_dropout", "keep_original",
+        "window_seconds", "fine_window_seconds",
     }  # fmt: skip
     assert {field.name for field in fields(VampOptions)} <= known
 
 
 def test_beats_from_a_file(tmp_path):
     (tmp_path / "beats.txt").write_text("0.25\t1\n0.75\t2\n")
-    assert gathered({"beats": str(tmp_path / "beats.txt")}).beats == (0.25, 0.75)
+    chosen = gathered({"beats": str(tmp_path / "beats.txt")})
+    assert (chosen.beats, chosen.downbeat_times) == ((0.25, 0.75), (0.25,))
 
 
 @pytest.mark.parametrize(

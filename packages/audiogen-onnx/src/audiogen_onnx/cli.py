@@ -25,6 +25,7 @@ from audiogen_onnx import cli_options as options
 
 if TYPE_CHECKING:
     from audiogen_onnx.order import Opened, Order
+    from audiogen_onnx.vampnet.beats import Beats
     from audiogen_onnx.vampnet.generate import Vampnet
 
 cli = shared.app("audiogen-onnx", "audiogen-onnx", "VampNet in ONNX: export, check and run.")
@@ -45,6 +46,7 @@ def vamp(
     bpm: options.Bpm = None,
     beat_offset: options.BeatOffset = None,
     beats: options.Beats = None,
+    track_beats: options.TrackBeats = False,
     before_beat: options.BeforeBeat = None,
     after_beat: options.AfterBeat = None,
     downbeats_only: options.Downbeats = False,
@@ -87,6 +89,9 @@ def vamp(
     from audiogen_onnx.order import Order, names_of
 
     chosen = options.gathered(asked)
+    if track_beats:
+        found = _track(audio, model, provider, offline)
+        chosen = replace(chosen, **options.as_options(found))
     outputs = names_of(output, variations)
     for path in (*outputs, *(path for path in (save_mask, preview) if path)):
         shared.require_new(path, force)
@@ -137,6 +142,7 @@ def export(
     dtype: options.Dtype = "float32",
     coarse_lora: options.CoarseLora = None,
     fine_lora: options.FineLora = None,
+    beats: options.WithBeats = True,
     check: options.Check = True,
     offline: OfflineOption = False,
     json: JsonOption = False,
@@ -149,13 +155,41 @@ def export(
 
     require_export()
     folder = fetched(checkpoints, offline=offline, notify=shared.note)
-    manifest = export(folder, output, dtype=dtype, check=check, coarse_lora=coarse_lora, fine_lora=fine_lora)
+    loras = {"coarse_lora": coarse_lora, "fine_lora": fine_lora}
+    manifest = export(folder, output, dtype=dtype, check=check, beats=beats, **loras)
     size = sum(file.size for file in manifest.files.values())
     shared.note(f"{dtype}, {size / 1e6:.1f} MB" + (", equal to torch" if check else ""))
     if json:
         shared.emit({"path": str(output), "dtype": dtype, "bytes": size}, json=True)
     else:
         print(output)
+
+
+@cli.command()
+def beats(
+    audio: options.SoundIn,
+    model: ModelOption = "vampnet",
+    output: options.BeatsOut = None,
+    provider: options.Provider = None,
+    offline: OfflineOption = False,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """The beats of a clip, one a line, as `vamp --beats` takes them: seconds, place in the bar."""
+    from audiogen_core.files import atomic_path
+
+    if output is not None:
+        shared.require_new(output, force)
+    found = _track(audio, model, provider, offline)
+    if output is not None:
+        with atomic_path(output) as temporary:
+            temporary.write_text(found.text(), encoding="utf-8")
+    if json:
+        shared.emit(options.as_options(found), json=True)
+    else:
+        print(found.text() if output is None else output, end="" if output is None else "\n")
 
 
 @cli.command()
@@ -201,6 +235,16 @@ def _load(model: str, threads: int | None, provider: list[str] | None, offline: 
 
     folder = exported(model, offline=offline, notify=shared.note)
     return Vampnet.load(folder, providers=provider or None, threads=threads)
+
+
+def _track(audio: Path, model: str, provider: list[str] | None, offline: bool) -> Beats:
+    """The beats of a clip, by the tracker of an exported folder."""
+    from audiogen_core.audio import Audio
+    from audiogen_onnx.catalog import exported
+    from audiogen_onnx.vampnet.wavebeat import BeatTracker
+
+    tracker = BeatTracker.of(exported(model, offline=offline, notify=shared.note), provider or None)
+    return tracker.track(Audio.load(audio))
 
 
 def _make(opened: Opened, outputs: list[Path], *, json: bool, quiet: bool) -> None:

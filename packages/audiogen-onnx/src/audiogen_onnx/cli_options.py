@@ -13,6 +13,7 @@ import typer
 from audiogen_core.errors import OptionError
 
 if TYPE_CHECKING:
+    from audiogen_onnx.vampnet.beats import Beats as BeatTimes
     from audiogen_onnx.vampnet.options import VampOptions
 
 _PROMPTS = "What is kept of the clip"
@@ -47,6 +48,9 @@ CoarseLora = Annotated[
 FineLora = Annotated[
     Path | None, typer.Option("--fine-lora", metavar="PATH", help="A lora.pth for the fine network.")
 ]
+WithBeats = Annotated[
+    bool, typer.Option("--beats/--no-beats", help="The beat tracker too, where there is a wavebeat.pth.")
+]
 Check = Annotated[bool, typer.Option("--check/--no-check", help="Compare every graph with torch.")]
 BenchCheckpoints = Annotated[
     Path | None,
@@ -78,6 +82,7 @@ BeatOffset = Annotated[float | None, _prompt("--beat-offset", "Seconds of the fi
 Beats = Annotated[
     str | None, _prompt("--beats", "Or beats: times in seconds, or a text file of them.", metavar="LIST|PATH")
 ]
+TrackBeats = Annotated[bool, _prompt("--track-beats", "Or beats: found by WaveBeat, if the model has it.")]
 BeforeBeat = Annotated[float | None, _prompt("--before-beat", "Seconds kept before each. [0]", min=0)]
 AfterBeat = Annotated[float | None, _prompt("--after-beat", "Seconds kept after each. [0.05]", min=0)]
 Downbeats = Annotated[bool, _prompt("--downbeats-only", "Only the first beat of each bar counts.")]
@@ -96,6 +101,9 @@ Loop = Annotated[bool, _prompt("--loop", "Let the end lead into the beginning.")
 Mask = Annotated[
     Path | None,
     _prompt("--mask", "NPY, PNG, or a sound file whose silence is what to make.", metavar="PATH"),
+]
+BeatsOut = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="PATH", help="Text file; printed when absent.")
 ]
 SaveMask = Annotated[Path | None, _prompt("--save-mask", "Write the mask as .npy or .png.", metavar="PATH")]
 Preview = Annotated[
@@ -144,25 +152,34 @@ def roll(text: str) -> int | str:
     raise OptionError(f"--roll takes a number of frames, or random; got {text!r}")
 
 
-def beats(text: str) -> tuple[float, ...]:
-    """Times in seconds, from a list or from a file of that name. Raises OptionError."""
+def beats(text: str) -> BeatTimes:
+    """Beats from a list of seconds, or from a file of that name. Raises OptionError."""
     from audiogen_onnx.vampnet.beats import Beats as Parsed
 
-    parsed = Parsed.read(text) if Path(text).is_file() else Parsed.parse(text, "--beats")
-    return tuple(float(time) for time in parsed.times)
+    return Parsed.read(text) if Path(text).is_file() else Parsed.parse(text, "--beats")
+
+
+def as_options(beats: BeatTimes) -> dict[str, Any]:
+    """Beats as a vamp's options name them."""
+    return {
+        "beats": tuple(beats.times.tolist()),
+        "downbeat_times": tuple(beats.times[beats.downbeats].tolist()),
+    }
 
 
 def gathered(asked: Mapping[str, Any]) -> VampOptions:
     """What was asked for on the command line; other names than those of a vamp's options are left out."""
     from audiogen_onnx.vampnet.options import VampOptions
 
-    parsers: dict[str, Callable[[str], Any]] = {"infill": span, "roll": roll, "beats": beats}
+    parsers: dict[str, Callable[[str], Any]] = {"infill": span, "roll": roll}
     names = {field.name for field in fields(VampOptions)}
     chosen: dict[str, Any] = {
         name: parsers[name](value) if name in parsers else value
         for name, value in asked.items()
         if name in names and value is not None
     }
+    if asked.get("beats") is not None:
+        chosen |= as_options(beats(asked["beats"]))
     if asked.get("downbeats_only"):
         chosen["upbeats"] = False
     return VampOptions(**chosen)

@@ -88,19 +88,27 @@ class Beats:
     def parse(cls, text: str, what: str = "the beats") -> Beats:
         """Beats from text: times in seconds between commas or spaces, or one beat a line.
 
-        On lines of their own, columns may follow the time; where the last of them is a whole number it is
-        the beat's place in its bar, 1 being a downbeat. `#` begins a comment.
+        On lines of their own, columns may follow the time, after tabs or spaces; a last column of 1 marks the
+        first beat of a bar. `#` begins a comment.
 
         Raises OptionError naming `what` when something is not a time.
         """
         lines = [line.partition("#")[0].strip() for line in text.splitlines()]
         lines = [line for line in lines if line]
         rows = [re.split(r"[,;\s]+", line.strip(",; ")) for line in lines]
-        if len(rows) == 1 or any("," in line for line in lines):
+        if "\t" not in text and (len(rows) == 1 or any("," in line for line in lines)):
             return cls.at([_time(part, what) for row in rows for part in row])
         times = [_time(row[0], what) for row in rows]
         first = [time for time, row in zip(times, rows, strict=True) if row[1:] and row[-1] == "1"]
         return cls.at(times, downbeats=first)
+
+    def text(self) -> str:
+        """One line for each beat, as `parse` reads them: the time, and its place in the bar if known."""
+        lines, place = [], 0
+        for time, first in zip(self.times, self.downbeats, strict=True):
+            place = 1 if first else place + bool(place)
+            lines.append(f"{time:.6f}\t{place or ''}".rstrip() + "\n")
+        return "".join(lines)
 
     @classmethod
     def read(cls, path: str | Path) -> Beats:

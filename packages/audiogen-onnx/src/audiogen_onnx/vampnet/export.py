@@ -42,7 +42,12 @@ class Sources:
 
     @classmethod
     def of(
-        cls, folder: str | Path, coarse_lora: str | Path | None = None, fine_lora: str | Path | None = None
+        cls,
+        folder: str | Path,
+        coarse_lora: str | Path | None = None,
+        fine_lora: str | Path | None = None,
+        *,
+        beats: bool = True,
     ) -> Sources:
         """The files of a folder. Raises ModelError when one is missing."""
         paths = [Path(folder) / name for name in (CODEC, COARSE, FINE)]
@@ -52,9 +57,9 @@ class Sources:
                 f"{folder}: lacks {', '.join(missing)}; a folder of VampNet's checkpoints holds "
                 f"{CODEC}, {COARSE} and {FINE}"
             )
-        loras = [None if lora is None else Path(lora) for lora in (coarse_lora, fine_lora)]
-        beats = Path(folder) / BEATS
-        return cls(*paths, *loras, beats if beats.is_file() else None)
+        tracker = Path(folder) / BEATS
+        others = (coarse_lora, fine_lora, tracker if beats and tracker.is_file() else None)
+        return cls(*paths, *(None if path is None else Path(path) for path in others))
 
     def hashes(self) -> dict[str, str]:
         """Name -> SHA-256. A lora.pth is named after the network it changes."""
@@ -71,6 +76,7 @@ def export(
     check: bool = True,
     coarse_lora: str | Path | None = None,
     fine_lora: str | Path | None = None,
+    beats: bool = True,
 ) -> Manifest:
     """Write a folder of graphs from codec.pth, coarse.pth and c2f.pth; and wavebeat.pth, where there is one.
 
@@ -78,6 +84,7 @@ def export(
     dtype    of the weights: float32, or float16, int8 or int4 as `quantize` makes them
     check    compare every graph with torch at several lengths and batches
     coarse_lora, fine_lora  a lora.pth in place of the network's own low-rank updates
+    beats    the beat tracker too, where there is a wavebeat.pth
 
     Peak memory is about three times the largest network. Raises MissingDependency without the extra [export],
     OptionError for an unknown dtype or a folder that is not empty, ModelError and WeightsError when a
@@ -88,7 +95,7 @@ def export(
     if dtype not in DTYPES:
         raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     require_export()
-    sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora)
+    sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora, beats=beats)
     with staged_folder(out_dir) as folder:
         if dtype == "float32":
             return _write(sources, folder, check)
@@ -112,7 +119,8 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
 
     codec = load_codec(sources.codec)
     info, vectors = codec.info, codec.codebook_vectors()
-    graphs = _codec_graphs(codec, folder, check)
+    graphs = {} if sources.beats is None else {"beats": _beats_graph(sources.beats, folder, check)}
+    graphs |= _codec_graphs(codec, folder, check)
     del codec
     coarse = load(sources.coarse, vectors, sources.coarse_lora)
     _check_role(coarse.config, 0, str(sources.coarse))
@@ -122,10 +130,6 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
     fine = load(sources.fine, vectors, sources.fine_lora)
     _check_role(fine.config, given, str(sources.fine))
     graphs |= _network_graphs(fine, "fine", folder, check)
-    if sources.beats is not None:
-        from audiogen_onnx.vampnet.wavebeat_export import export_beats
-
-        graphs["beats"] = Graph.of(export_beats(sources.beats, folder / "beats.onnx", check=check))
     manifest = Manifest(
         package_version=version("audiogen-onnx"),
         created_from=sources.hashes(),
@@ -161,6 +165,15 @@ def _network_graphs(checkpoint: Checkpoint, name: str, folder: Path, check: bool
         compare_network(net, path)
         compare_step(path, step, net.config.conditioning_codebooks)
     return {name: Graph.of(path), f"{name}_step": Graph.of(step, network=path)}
+
+
+def _beats_graph(checkpoint: Path, folder: Path, check: bool) -> Graph:
+    from audiogen_onnx.vampnet.wavebeat_export import export_beats
+
+    try:
+        return Graph.of(export_beats(checkpoint, folder / "beats.onnx", check=check))
+    except ModelError as error:
+        raise ModelError(f"{error}; to export without the beat tracker use --no-beats") from error
 
 
 def _check_role(config: NetworkConfig, given: int, where: str) -> None:

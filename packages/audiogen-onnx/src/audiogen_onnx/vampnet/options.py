@@ -26,7 +26,7 @@ class VampOptions:
     roll              frames by which these places move to the right, or "random"
     onset_width       frames kept before and after each onset of the sound; 0 keeps none
     bpm, beat_offset  a grid of beats per minute, its first beat at so many seconds: kept around each
-    beats             or times, seconds, instead of a grid
+    beats             or times, seconds, instead of a grid; `downbeat_times` are those that begin a bar
     beats_per_bar     of the grid; its first beat begins a bar
     downbeats, upbeats  which beats count: the first ones of bars, all others
     before_beat, after_beat  seconds kept around each beat
@@ -64,6 +64,7 @@ class VampOptions:
     bpm: float | None = None
     beat_offset: float = 0.0
     beats: tuple[float, ...] | None = None
+    downbeat_times: tuple[float, ...] = ()
     beats_per_bar: int = 4
     downbeats: bool = True
     upbeats: bool = True
@@ -96,7 +97,7 @@ class VampOptions:
     compat: Compat = "audiogen"
 
     def __post_init__(self) -> None:
-        for name in ("beats", "infill"):  # as JSON has them, they are lists
+        for name in ("beats", "downbeat_times", "infill"):  # as JSON has them, they are lists
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, tuple(float(part) for part in value))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from audiogen_core.audio import Audio
-from audiogen_core.errors import CodesError
+from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.noise import Noise
 from audiogen_onnx.vampnet import mask as masks
 from audiogen_onnx.vampnet.beats import Beats, beat_mask
@@ -173,9 +173,11 @@ def _beats(options: VampOptions, layout: Layout, noise: Noise | None) -> Mask | 
             beats_per_bar=options.beats_per_bar,
         )
     elif options.beats is not None:
-        beats = Beats.at(options.beats)
+        beats = Beats.at(options.beats, downbeats=options.downbeat_times)
     else:
         return None
+    if not options.upbeats and not beats.downbeats.any():
+        raise OptionError("only downbeats are to be kept, but none of the beats is marked as one")
     inside = beat_mask(
         (1, layout.codebooks, layout.inside),
         beats,

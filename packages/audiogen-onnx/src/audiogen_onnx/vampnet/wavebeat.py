@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import ManifestError
+from audiogen_onnx.manifest import Manifest
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.beats import Beats
 from audiogen_onnx.vampnet.resample import resample
@@ -52,6 +53,17 @@ class BeatTracker:
             raise ManifestError(f"{path}: not a graph of WaveBeat; export wavebeat.pth again") from error
         if min(self.sample_rate, self.frame_rate, self._hop) <= 0 or self._reach < 0:
             raise ManifestError(f"{path}: not a graph of WaveBeat; export wavebeat.pth again")
+
+    @classmethod
+    def of(cls, folder: str | Path, providers: Sequence[str] | None = None) -> BeatTracker:
+        """The tracker of an exported folder. Raises ManifestError when it holds none."""
+        manifest = Manifest.load(folder)
+        if GRAPH not in manifest.graphs:
+            raise ManifestError(
+                f"{folder}: holds no graph of beats; export it from checkpoints that include wavebeat.pth, "
+                "or name beats by bpm or a list of times"
+            )
+        return cls(manifest.graph_path(folder, GRAPH), providers)
 
     def track(self, audio: Audio) -> Beats:
         """The beats of a clip. Silence has none."""
