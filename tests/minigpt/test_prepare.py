@@ -20,12 +20,13 @@ from audiogen_minigpt.shards import Skip
 from support.noise_files import CODEC, noise
 
 JOB = """
-import json, resource, sys
+import json, sys
+from audiogen_core.progress import peak_memory
 from audiogen_minigpt.encode import encode
 
 if __name__ == "__main__":
     report = encode(sys.argv[1], sys.argv[2], codec=sys.argv[3], workers=1)
-    print(json.dumps([report.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+    print(json.dumps([report.seconds, peak_memory()]))
 """
 
 

@@ -21,19 +21,20 @@ RATE = 24000
 MARGIN = 1e-5
 
 JOB = """
-import json, resource, sys
+import json, sys
 import numpy as np
 from audiogen_core import codecs
 from audiogen_core.audio import AudioWriter, stream
+from audiogen_core.progress import peak_memory
 codec = codecs.load("demo")
 blocks = stream(sys.argv[1], sample_rate=24000, channels=1)
 codes = np.concatenate(list(codec.encode_blocks(blocks, 4)), axis=1)
-encoded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+encoded = peak_memory()
 with AudioWriter(sys.argv[2], 24000, 1) as writer:
     for block in codec.decode_blocks([codes[:, : int(sys.argv[3])]]):
         writer.write(block)
-decoded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([codes.shape[1], encoded * 1024, decoded * 1024]))
+decoded = peak_memory()
+print(json.dumps([codes.shape[1], encoded, decoded]))
 """
 
 
