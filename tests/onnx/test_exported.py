@@ -144,3 +144,27 @@ def test_export_from_the_command_line_refuses_to_write_over(tmp_path):
     lacking = call(cli, "export", tmp_path, "-o", tmp_path / "new")
     assert lacking.exit_code == 1 and "codec.pth" in lacking.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_verify_says_what_is_there_and_names_what_was_changed(tmp_path):
+    folder = exported_copy(tmp_path)
+    done = call(cli, "verify", folder, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert {row["graph"] for row in json.loads(done.stdout)} >= {"encoder", "decoder", "coarse", "fine"}
+    changed(folder, "fine.onnx.data")
+    found = call(cli, "verify", folder)
+    assert found.exit_code == 1 and "fine.onnx.data" in found.stderr
+
+
+def test_quantize_and_verify_against_the_float32_folder(tmp_path):
+    small = tmp_path / "int8"
+    done = call(cli, "quantize", exported(), "-o", small, "--dtype", "int8", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["dtype"] == "int8"
+    compared_with = call(cli, "verify", small, "--against", exported(), "--json")
+    assert compared_with.exit_code == 0, compared_with.stderr
+    rows = {row["graph"]: row for row in json.loads(compared_with.stdout)}
+    assert rows["encoder"]["top1"] == 1.0
+    assert 0 < rows["coarse"]["relative_error"] < 0.3
+    wrong = call(cli, "quantize", exported(), "-o", tmp_path / "x", "--dtype", "int3")
+    assert wrong.exit_code == 1 and "int3" in wrong.stderr and not (tmp_path / "x").exists()

@@ -218,7 +218,8 @@ def test_a_file_is_the_same_as_a_clip(vampnet, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"time_stretch_factor": 3}, {"compat": "upstream", "feedback_steps": 2}, {"feedback_steps": 3}]
+    "options",
+    [{"time_stretch_factor": 3}, {"compat": "upstream", "feedback_steps": 2}, {"feedback_steps": 3}],
 )
 def test_the_steps_that_were_foretold_are_taken(vampnet, options):
     codes = vampnet.codec.encode(MUSIC).values

@@ -22,6 +22,7 @@ from audiogen_core.cli import (
     SeedOption,
 )
 from audiogen_onnx import cli_options as options
+from audiogen_onnx.folder_commands import register
 
 if TYPE_CHECKING:
     from audiogen_onnx.order import Opened, Order
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from audiogen_onnx.vampnet.generate import Vampnet
 
 cli = shared.app("audiogen-onnx", "audiogen-onnx", "VampNet in ONNX: export, check and run.")
+register(cli)
 
 
 @cli.command()
@@ -136,36 +138,6 @@ def replay(
 
 
 @cli.command()
-def export(
-    checkpoints: options.Checkpoints,
-    output: OutputOption,
-    dtype: options.Dtype = "float32",
-    coarse_lora: options.CoarseLora = None,
-    fine_lora: options.FineLora = None,
-    beats: options.WithBeats = True,
-    check: options.Check = True,
-    offline: OfflineOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Write a folder that onnxruntime runs, from VampNet's checkpoints. Needs the [export] extra."""
-    from audiogen_onnx.catalog import checkpoints as fetched
-    from audiogen_onnx.vampnet.export import export, require_export
-
-    require_export()
-    folder = fetched(checkpoints, offline=offline, notify=shared.note)
-    loras = {"coarse_lora": coarse_lora, "fine_lora": fine_lora}
-    manifest = export(folder, output, dtype=dtype, check=check, beats=beats, **loras)
-    size = sum(file.size for file in manifest.files.values())
-    shared.note(f"{dtype}, {size / 1e6:.1f} MB" + (", equal to torch" if check else ""))
-    if json:
-        shared.emit({"path": str(output), "dtype": dtype, "bytes": size}, json=True)
-    else:
-        print(output)
-
-
-@cli.command()
 def beats(
     audio: options.SoundIn,
     model: ModelOption = "vampnet",
@@ -190,31 +162,6 @@ def beats(
         shared.emit(options.as_options(found), json=True)
     else:
         print(found.text() if output is None else output, end="" if output is None else "\n")
-
-
-@cli.command()
-def bench(
-    folder: options.Exported,
-    checkpoints: options.BenchCheckpoints = None,
-    seconds: options.BenchSeconds = 10.0,
-    repeats: options.Repeats = 3,
-    threads: options.Threads = None,
-    provider: options.Provider = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Time every stage of a vamp; against torch, when the checkpoints are named."""
-    from audiogen_onnx.bench import compared, measure, torch_vampnet
-
-    vampnet = _load(folder, threads, provider, offline=True)
-    ours, theirs = measure(vampnet, seconds, repeats), None
-    if (memory := shared.peak_memory()) is not None:
-        shared.note(f"peak memory {memory / 1e6:.0f} MB")
-    if checkpoints is not None:
-        theirs = measure(torch_vampnet(checkpoints, vampnet, threads), seconds, repeats)
-    shared.emit(compared(ours, theirs), json=json)
-    shared.note(f"sampling takes {ours.loop / max(ours.vamp, 1e-9):.1%} of a vamp")
 
 
 @cli.command()

@@ -42,6 +42,12 @@ Checkpoints = Annotated[
 Dtype = Annotated[
     str, typer.Option("--dtype", metavar="TYPE", help="Of the weights: float32, float16, int8 or int4.")
 ]
+SmallDtype = Annotated[
+    str, typer.Option("--dtype", metavar="TYPE", help="Of the weights: float16, int8 or int4.")
+]
+Against = Annotated[
+    Path | None, typer.Option("--against", metavar="DIR", help="The float32 folder it was quantised from.")
+]
 CoarseLora = Annotated[
     Path | None, typer.Option("--coarse-lora", metavar="PATH", help="A lora.pth for the coarse network.")
 ]
