@@ -7,7 +7,7 @@ from mlx.nn.layers.activations import silu
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.linear import Linear
 
-from audiogen_mlx import host
+from audiogen_mlx.stable_audio import pointwise
 from audiogen_mlx.stable_audio.config import DitConfig
 
 QK_NORM_EPS = 1e-6
@@ -107,7 +107,7 @@ class FeedForward(Part):
 
     def __call__(self, x: mx.array) -> mx.array:
         value, gate = mx.split(self.inner(x), 2, axis=-1)
-        return self.out(host.silu_gated(value, gate))
+        return self.out(pointwise.silu_gated(value, gate))
 
 
 def split_heads(x: mx.array, heads: int) -> mx.array:
@@ -118,7 +118,7 @@ def split_heads(x: mx.array, heads: int) -> mx.array:
 def _attend(query: mx.array, key: mx.array, value: mx.array, bias: mx.array | None) -> mx.array:
     """Softmax attention, (B, heads, L, D) -> (B, L, heads * D)."""
     scale = query.shape[-1] ** -0.5
-    mixed = host.attention(query, key, value, scale=scale, bias=bias)
+    mixed = pointwise.attention(query, key, value, scale=scale, bias=bias)
     return mixed.transpose(0, 2, 1, 3).reshape(query.shape[0], query.shape[2], -1)
 
 
