@@ -91,6 +91,6 @@ _LARGEST = 1 << 16
 def _count(facts: Mapping[str, Any], field: str, where: str) -> int:
     value = facts.get(field)
     least = 0 if field == "n_conditioning_codebooks" else 1
-    if not isinstance(value, int) or not least <= value <= _LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST:
         raise ModelError(f"{where}: is no VampNet checkpoint: its {field} is {value!r}")
     return value
