@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError
-from audiogen_onnx.vampnet.loudness import loudness
-from audiogen_onnx.vampnet.meter import Meter
+from audiogen_onnx.vampnet.loudness import Meter, loudness
 from audiogen_onnx.vampnet.sound import (
     Circle,
     ClipSource,

@@ -16,11 +16,10 @@ from numpy.typing import ArrayLike
 from audiogen_core.audio import Audio
 from audiogen_core.noise import Noise, SeededNoise
 from audiogen_onnx.vampnet.draw import Int
-from audiogen_onnx.vampnet.loudness import SILENCE, gain_to
+from audiogen_onnx.vampnet.loudness import Meter
 from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
-from audiogen_onnx.vampnet.meter import Meter
 from audiogen_onnx.vampnet.options import VampOptions
-from audiogen_onnx.vampnet.preprocess import LOUDNESS
+from audiogen_onnx.vampnet.preprocess import gain_in, gain_out
 from audiogen_onnx.vampnet.prompts import Layout, build_mask, spans
 from audiogen_onnx.vampnet.sampling import OnStep
 from audiogen_onnx.vampnet.sound import (
@@ -85,8 +84,7 @@ class Clip:
         info = model.codec.info
         levels = measure(source, info.sample_rate)
         layout = Layout.of(options, info.sample_rate, info.hop_length, info.codebooks, levels.length)
-        gain = gain_to(LOUDNESS, levels.mean)
-        gain = min(gain, 1 / levels.peak) if levels.peak else gain
+        gain = gain_in(levels.mean, levels.peak)
         empty = np.zeros((source.channels, layout.codebooks, layout.frames), np.int64)
         clip = cls(model, source, options, levels, layout, gain, empty)
         for channel in range(source.channels):
@@ -220,10 +218,7 @@ class Clip:
         meter = Meter(self.model.codec.info.sample_rate, self.source.channels)
         for block in self._made(store):
             meter.add(block)
-        measured = meter.loudness()
-        silent = SILENCE in (measured, self.levels.loudness)
-        gain = 1.0 if silent else gain_to(self.levels.loudness, measured)
-        return min(gain, max(1.0, self.levels.peak) / meter.peak) if meter.peak else gain
+        return gain_out(meter.loudness(), meter.peak, self.levels.loudness, self.levels.peak)
 
 
 def _sources(noise: Noise | int, count: int) -> list[Noise]:

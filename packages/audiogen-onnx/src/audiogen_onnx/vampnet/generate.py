@@ -24,8 +24,9 @@ from audiogen_onnx.vampnet.mask_values import Mask
 from audiogen_onnx.vampnet.network import Network, network_of
 from audiogen_onnx.vampnet.options import VampOptions
 from audiogen_onnx.vampnet.pair import Pair
+from audiogen_onnx.vampnet.preprocess import as_original
 from audiogen_onnx.vampnet.sampling import OnStep, check_codes, check_mask
-from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, Source, mono_as_original
+from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +233,7 @@ class Vampnet:
 
     def _source(self, audio: Audio, options: VampOptions) -> Source:
         if options.compat == "upstream":
-            audio = mono_as_original(audio, self.codec.info.sample_rate)
+            audio = as_original(audio, self.codec.info.sample_rate)
         return ClipSource(audio)
 
 

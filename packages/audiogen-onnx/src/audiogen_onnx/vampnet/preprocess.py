@@ -15,6 +15,30 @@ LOUDNESS = -24.0
 """LUFS that the codec was trained on."""
 
 
+def gain_in(measured: float, peak: float) -> float:
+    """What brings a clip to -24 LUFS, or to a peak of 1 where that would be beyond."""
+    gain = gain_to(LOUDNESS, measured)
+    return min(gain, 1 / peak) if peak else gain
+
+
+def gain_out(measured: float, peak: float, wanted: float, wanted_peak: float) -> float:
+    """What brings a generated clip to the loudness and, at most, the peak of the clip it was made from.
+
+    A peak of 1 is always allowed. Where one of both clips is silent nothing is changed but a peak too high.
+    """
+    gain = 1.0 if SILENCE in (measured, wanted) else gain_to(wanted, measured)
+    return min(gain, max(1.0, wanted_peak) / peak) if peak else gain
+
+
+def as_original(audio: Audio, sample_rate: int, *, mono: bool = True) -> Audio:
+    """A clip at another rate, Hz, and mixed to one channel, as the original does it.
+
+    Raises AudioError when the clip is too short to be resampled.
+    """
+    samples = resample(audio.samples, audio.sample_rate, sample_rate)
+    return Audio(samples.mean(axis=0, keepdims=True) if mono and len(samples) > 1 else samples, sample_rate)
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A clip as the codec wants it, and what is needed to undo that.
@@ -38,21 +62,17 @@ class Prepared:
 def prepare(audio: Audio, *, sample_rate: int, hop_length: int, mono: bool = True) -> Prepared:
     """A clip resampled, mixed, brought to -24 LUFS, kept within [-1, 1] and padded, in this order.
 
+    It is what the original encodes. A `Vampnet` does the same in blocks, with a resampler for streams.
+
     mono  mix to one channel, as the original; otherwise the channels stay, and share one gain
 
     Raises AudioError when the clip is too short to be resampled.
     """
-    samples = resample(audio.samples, audio.sample_rate, sample_rate)
-    if mono and len(samples) > 1:
-        samples = samples.mean(axis=0, keepdims=True)
-    clip = Audio(samples, sample_rate)
-    measured = loudness(clip)
-    gain = gain_to(LOUDNESS, measured)
-    if clip.peak * gain > 1:
-        gain = 1 / clip.peak
-    length = samples.shape[1]
-    padded = np.zeros((len(samples), -(-length // hop_length) * hop_length), np.float32)
-    np.multiply(samples, np.float32(gain), out=padded[:, :length])
+    clip = as_original(audio, sample_rate, mono=mono)
+    measured, length = loudness(clip), clip.samples.shape[1]
+    gain = gain_in(measured, clip.peak)
+    padded = np.zeros((clip.channels, -(-length // hop_length) * hop_length), np.float32)
+    np.multiply(clip.samples, np.float32(gain), out=padded[:, :length])
     return Prepared(
         Audio(padded, sample_rate), length, measured, gain, audio.sample_rate, audio.samples.shape[1]
     )
@@ -66,9 +86,7 @@ def restore(
     sample_rate  of the result, Hz; None: the source's
     seconds      of the result; None: the source's exact length
 
-    Where one of both clips is silent the samples stay as they are. Where the loudness asked for would clip,
-    the peak is 1 or what it was before, whichever is higher. A clip that is too short is filled with silence
-    at its end.
+    The gain is that of `gain_out`. A clip that is too short is filled with silence at its end.
     Raises AudioMismatch when the clip is not at the codec's rate, OptionError when no sample is asked for.
     """
     if made.sample_rate != prepared.audio.sample_rate:
@@ -79,8 +97,9 @@ def restore(
     length = _length(prepared, rate) if seconds is None else round(seconds * rate)
     if length < 1:
         raise OptionError(f"a clip of {seconds} seconds at {rate} Hz has no samples")
-    samples = resample(made.samples * np.float32(_restoring_gain(made, prepared)), made.sample_rate, rate)
-    samples = samples[:, :length]
+    peak = prepared.audio.peak / prepared.gain
+    gain = gain_out(loudness(made), made.peak, prepared.loudness, peak)
+    samples = resample(made.samples * np.float32(gain), made.sample_rate, rate)[:, :length]
     return Audio(np.pad(samples, ((0, 0), (0, length - samples.shape[1]))), rate)
 
 
@@ -88,11 +107,3 @@ def _length(prepared: Prepared, rate: int) -> int:
     if rate == prepared.source_rate:
         return prepared.source_length
     return max(1, round(prepared.source_length * rate / prepared.source_rate))
-
-
-def _restoring_gain(made: Audio, prepared: Prepared) -> float:
-    measured = loudness(made)
-    if SILENCE in (measured, prepared.loudness):
-        return 1.0
-    limit = max(1.0, prepared.audio.peak / prepared.gain)
-    return min(gain_to(prepared.loudness, measured), limit / made.peak)

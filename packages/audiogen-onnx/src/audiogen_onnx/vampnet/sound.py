@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import QUALITY, Audio, probe, stream
 from audiogen_core.errors import AudioError
-from audiogen_onnx.vampnet.meter import Meter
-from audiogen_onnx.vampnet.resample import resample
+from audiogen_onnx.vampnet.loudness import Meter
 
 Samples = NDArray[np.float32]
 Blocks = Iterator[Samples]
@@ -118,12 +117,6 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def mono_as_original(audio: Audio, sample_rate: int) -> Audio:
-    """A clip resampled and mixed as the original does it."""
-    samples = resample(audio.samples, audio.sample_rate, sample_rate)
-    return Audio(samples.mean(axis=0, keepdims=True), sample_rate)
 
 
 def pieces(blocks: Iterable[Samples], size: int) -> Blocks:
