@@ -12,14 +12,15 @@ from audiogen_core.ops import resolve
 
 
 def adapter(name: str):
-    if name == "mlx":
+    """An adapter; mlx takes other ways on a CPU than elsewhere, and both run here."""
+    if name.startswith("mlx"):
         from audiogen_mlx.ops import MlxOps
 
-        return MlxOps()
+        return MlxOps(on_cpu=name == "mlx-cpu")
     return resolve(name)
 
 
-@pytest.fixture(params=["numpy", "torch", "mlx"])
+@pytest.fixture(params=["numpy", "torch", "mlx-cpu", "mlx-gpu"])
 def ops(request):
     return adapter(request.param)
 

@@ -14,14 +14,15 @@ from audiogen_core.ops import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "encodec"
 
-ADAPTERS = ["numpy", "torch", "mlx"]
+ADAPTERS = ["numpy", "torch", "mlx-cpu", "mlx-gpu"]
 
 
 def adapter(name: str):
-    if name == "mlx":
+    """An adapter; mlx takes other ways on a CPU than elsewhere, and both run here."""
+    if name.startswith("mlx"):
         from audiogen_mlx.ops import MlxOps
 
-        return MlxOps()
+        return MlxOps(on_cpu=name == "mlx-cpu")
     return resolve(name)
 
 

@@ -18,14 +18,14 @@ RATE, LENGTH, STRIDE, HOP = 4800, 4800, 4752, 32  # the fixture's: a tenth of th
 
 @cache
 def codec_on(name: str):
-    if name == "mlx":
+    if name.startswith("mlx"):
         from audiogen_mlx.ops import MlxOps
 
-        return codecs.load(FOLDER, MlxOps())
+        return codecs.load(FOLDER, MlxOps(on_cpu=name == "mlx-cpu"))
     return codecs.load(FOLDER, resolve(name))
 
 
-@pytest.fixture(params=["numpy", "torch", "mlx"])
+@pytest.fixture(params=["numpy", "torch", "mlx-cpu", "mlx-gpu"])
 def codec(request):
     return codec_on(request.param)
 

@@ -1,119 +1,67 @@
-"""Exponentials and sines on the CPU, by numpy.
+"""What numpy does better than mlx on a CPU, for the codecs' verbs.
 
-mlx's CPU backend computes exp, sin and their kind one number at a time: 12 to 17 ns each on x86. numpy's
-are vectorised and take 0.5 ns, so on the CPU these functions leave mlx for them and come back; memory is
-shared on the way there and copied once on the way back. On any other device, and in other dtypes than
-float32, they are plain mlx.
-
-On the CPU arguments are evaluated at once; functions that call these are not for `mx.compile` there.
+mlx has no vectorised exponentials and sines for x86, and runs a matrix times one vector as a whole
+matrix product. numpy has both, and mlx arrays on a CPU are numpy arrays without a copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from audiogen_core.ops import Float, Lstm, LstmLayer
+from audiogen_core.ops.numpy_ops import NumpyOps
 
-BLOCK = 1 << 16
-"""Numbers worked on at a time, so that every pass but the first finds them in the cache."""
+Pointwise = Callable[[Float, Float], None]  # reads (rows, channels), writes the result into the second
 
-
-def applies(*arrays: mx.array) -> bool:
-    """Whether numpy is to be used: on the CPU, in float32."""
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    return on_cpu and all(array.dtype == mx.float32 for array in arrays)
+_BLOCK = 1 << 16  # numbers worked off at a time, so that they stay in the cache from step to step
 
 
-def silu_gated(value: mx.array, gate: mx.array) -> mx.array:
-    """value * gate * sigmoid(gate), of equal shapes."""
-    if not applies(value, gate):
-        return value * (gate * mx.sigmoid(gate))
-    return _blockwise(_silu_gated, value, gate)
+def pointwise(function: Pointwise, x: mx.array) -> mx.array:
+    """`function` over all rows of x (..., C). Evaluates x."""
+    source = np.array(x, copy=False)
+    rows = source.reshape(-1, source.shape[-1])
+    result = np.empty(rows.shape, np.float32)
+    step = max(1, _BLOCK // rows.shape[1])
+    for start in range(0, len(rows), step):
+        function(rows[start : start + step], result[start : start + step])
+    return mx.array(result.reshape(source.shape))
 
 
-def elu(x: mx.array) -> mx.array:
-    """x above 0, exp(x) - 1 below."""
-    if not applies(x):
-        return mx.where(x > 0, x, mx.expm1(mx.minimum(x, 0)))
-    return _blockwise(_elu, x)
+def elu(x: Float, y: Float) -> None:
+    np.minimum(x, 0, out=y)
+    np.exp(y, out=y)
+    y -= 1
+    y += np.maximum(x, 0)
 
 
-def snake(x: mx.array, alpha: mx.array, beta: mx.array) -> mx.array:
-    """x + sin(alpha x)^2 / beta, with one alpha and beta per channel; channels last."""
-    if not applies(x, alpha, beta):
-        return x + mx.square(mx.sin(x * alpha)) / beta
-    factor, scale = np.array(alpha, copy=False), 1 / np.array(beta, copy=False)
-
-    def function(out: Floats, x: Floats) -> None:
-        np.multiply(x, factor, out=out)
-        np.sin(out, out=out)
-        np.multiply(out, out, out=out)
-        np.multiply(out, scale, out=out)
-        np.add(out, x, out=out)
-
-    return _blockwise(function, x)
+def tanh(x: Float, y: Float) -> None:
+    np.tanh(x, out=y)
 
 
-def softmax(x: mx.array) -> mx.array:
-    """Softmax over the last axis."""
-    if not applies(x):
-        return mx.softmax(x, axis=-1)
-    return _blockwise(_softmax, x)
+def snake(alpha: Float, beta: Float) -> Pointwise:
+    """The function for these channels."""
+    share = 1 / (beta + np.float32(1e-9))
+
+    def function(x: Float, y: Float) -> None:
+        np.multiply(x, alpha, out=y)
+        np.sin(y, out=y)
+        y *= y
+        y *= share
+        y += x
+
+    return function
 
 
-def attention(
-    query: mx.array, key: mx.array, value: mx.array, *, scale: float, bias: mx.array | None = None
-) -> mx.array:
-    """Softmax attention, (B, heads, L, D); fewer key heads than query heads are shared among them.
+class HostLstm:
+    """Core's LSTM in numpy, on signals (B, T, C) of mlx."""
 
-    bias  added to scores, (1, 1, 1, S), or None
-    """
-    if not applies(query, key, value):
-        return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=bias)
-    shared = query.shape[1] // key.shape[1]
-    if shared > 1:
-        key, value = (mx.repeat(part, shared, axis=1) for part in (key, value))
-    scores = (query * scale) @ key.swapaxes(-1, -2)  # (B, H, L, S)
-    return softmax(scores if bias is None else scores + bias) @ value
+    def __init__(self, layers: Sequence[LstmLayer]) -> None:
+        self._lstm: Lstm = NumpyOps().lstm(layers)
 
-
-def _blockwise(function: Callable[..., None], *arrays: mx.array) -> mx.array:
-    """`function(out, *views)` for some rows at a time; arrays of one shape, or rows of one length."""
-    mx.eval(arrays)
-    views = [np.array(array, copy=False) for array in arrays]
-    shape = views[0].shape
-    out = np.empty(shape, np.float32)
-    rows = [view.reshape(-1, shape[-1]) for view in views]
-    filled = out.reshape(-1, shape[-1])
-    step = max(BLOCK // max(shape[-1], 1), 1)
-    with np.errstate(over="ignore", under="ignore"):
-        for start in range(0, len(filled), step):
-            span = slice(start, start + step)
-            function(filled[span], *(row[span] for row in rows))
-    return mx.array(out)
-
-
-def _silu_gated(out: Floats, value: Floats, gate: Floats) -> None:
-    np.negative(gate, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.divide(gate, out, out=out)
-    np.multiply(out, value, out=out)
-
-
-def _elu(out: Floats, x: Floats) -> None:
-    np.minimum(x, 0, out=out)
-    np.expm1(out, out=out)
-    np.copyto(out, x, where=x > 0)
-
-
-def _softmax(out: Floats, x: Floats) -> None:
-    np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
-    np.exp(out, out=out)
-    total: Any = out.sum(axis=-1, keepdims=True)
-    np.divide(out, total, out=out)
+    def __call__(self, x: mx.array, state: Any) -> tuple[mx.array, Any]:
+        y, after = self._lstm(np.array(x, copy=False).transpose(0, 2, 1), state)
+        return mx.array(np.ascontiguousarray(y.transpose(0, 2, 1))), after

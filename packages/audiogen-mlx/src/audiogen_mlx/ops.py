@@ -1,12 +1,13 @@
 """The codecs' verbs in mlx. Signals are float32 and lie channels last: (B, T, C).
 
-Every verb is plain mlx, so it runs on Metal, CUDA and the CPU alike; there are no kernels of our own.
+Every verb is plain mlx and runs on Metal, CUDA and the CPU alike; there are no kernels of our own. On a
+CPU some of them take another way to the same result, which is faster there (`MlxOps.on_cpu`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import mlx.core as mx
@@ -14,19 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
+from audiogen_mlx import host
 
 Codebook: TypeAlias = tuple[mx.array, mx.array]  # the entries (N, D), half their squared lengths (N,)
 LstmState: TypeAlias = list[tuple[mx.array, mx.array]]  # hidden and cell (B, H) of each layer
 
 
 class MlxOps:
-    """The verbs of `audiogen_core.ops.Ops`, on mlx's default device at the time of construction."""
+    """The verbs of `audiogen_core.ops.Ops`, for mlx's default device at the time of construction.
+
+    on_cpu  take the ways that are faster on a CPU; None means as the device asks for. They evaluate
+            what they are given, so they do not go into `mx.compile`
+    """
 
     name = "mlx"
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_cpu: bool | None = None) -> None:
+        self.on_cpu = mx.default_device() == mx.Device(mx.cpu) if on_cpu is None else on_cpu
         # On a CPU short chunks keep what a layer makes near the cache; elsewhere launches must pay off.
-        self.chunk_seconds = 2.0 if mx.default_device() == mx.Device(mx.cpu) else 30.0
+        self.chunk_seconds = 1.0 if self.on_cpu else 30.0
 
     def signal(self, array: Float) -> mx.array:
         return mx.array(np.ascontiguousarray(array.transpose(0, 2, 1), dtype=np.float32))
@@ -46,21 +53,21 @@ class MlxOps:
     def vector(self, array: Float) -> mx.array:
         return mx.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
 
-    def conv_weight(self, array: Float) -> mx.array:
-        return mx.array(np.ascontiguousarray(array.transpose(0, 2, 1), dtype=np.float32))  # (out, k, in)
+    def conv_weight(self, array: Float) -> ConvWeight:
+        return ConvWeight(array)
 
     def depthwise_weight(self, array: Float) -> mx.array:
         return mx.array(np.ascontiguousarray(array[:, 0].T, dtype=np.float32))  # (k, C)
 
-    def conv_transpose_weight(self, array: Float) -> _TransposeWeight:
-        return _TransposeWeight(array)
+    def conv_transpose_weight(self, array: Float) -> TransposeWeight:
+        return TransposeWeight(array)
 
     def codebook(self, array: Float) -> Codebook:
         book = mx.array(np.ascontiguousarray(array, dtype=np.float32))
         return book, 0.5 * mx.sum(book * book, axis=1)
 
     def lstm(self, layers: Sequence[LstmLayer]) -> Lstm:
-        return _MlxLstm(layers)
+        return host.HostLstm(layers) if self.on_cpu else MlxLstm(layers)
 
     def pad(self, x: mx.array, left: int, right: int, mode: PadMode = "constant") -> mx.array:
         if left == 0 and right == 0:
@@ -91,13 +98,16 @@ class MlxOps:
     def conv(
         self,
         x: mx.array,
-        weight: mx.array,
+        weight: ConvWeight,
         bias: mx.array | None = None,
         *,
         stride: int = 1,
         dilation: int = 1,
     ) -> mx.array:
-        y = mx.conv1d(x, weight, stride=stride, dilation=dilation)
+        if self.on_cpu and weight.suits_taps(stride, dilation):
+            y = _conv_by_taps(x, weight, stride, dilation)
+        else:
+            y = mx.conv1d(x, weight.plain, stride=stride, dilation=dilation)
         return y if bias is None else y + bias
 
     def depthwise_conv(self, x: mx.array, weight: mx.array, bias: mx.array | None = None) -> mx.array:
@@ -109,7 +119,7 @@ class MlxOps:
         return y if bias is None else y + bias
 
     def conv_transpose(
-        self, x: mx.array, weight: _TransposeWeight, bias: mx.array | None = None, *, stride: int
+        self, x: mx.array, weight: TransposeWeight, bias: mx.array | None = None, *, stride: int
     ) -> mx.array:
         """A plain convolution that makes `stride` steps at once: far faster than mlx's own on a CPU."""
         folded = weight.folded(stride)
@@ -119,19 +129,22 @@ class MlxOps:
         return y if bias is None else y + bias
 
     def elu(self, x: mx.array) -> mx.array:
-        return _elu(x)
+        return host.pointwise(host.elu, x) if self.on_cpu else _elu(x)
 
     def gelu(self, x: mx.array) -> mx.array:
         return _gelu(x)
 
     def tanh(self, x: mx.array) -> mx.array:
-        return mx.tanh(x)
+        return host.pointwise(host.tanh, x) if self.on_cpu else mx.tanh(x)
 
     def power(self, x: mx.array, exponent: float) -> mx.array:
         return mx.power(x, exponent)
 
     def snake(self, x: mx.array, alpha: mx.array, beta: mx.array | None = None) -> mx.array:
-        return _snake(x, alpha, alpha if beta is None else beta)
+        beta = alpha if beta is None else beta
+        if self.on_cpu:
+            return host.pointwise(host.snake(np.array(alpha), np.array(beta)), x)
+        return _snake(x, alpha, beta)
 
     def scale(self, x: mx.array, factor: mx.array) -> mx.array:
         return x * factor
@@ -155,7 +168,40 @@ class MlxOps:
         return codebook[0][indices]  # (B, F, D)
 
 
-class _TransposeWeight:
+class ConvWeight:
+    """Weights of a convolution, from (out, in, k), laid out for the way they are used when they are."""
+
+    def __init__(self, array: Float) -> None:
+        self._array: Float = np.asarray(array, dtype=np.float32)
+        self._taps: dict[int, mx.array] = {}
+
+    @cached_property
+    def plain(self) -> mx.array:
+        """(out, k, in), as mlx has it."""
+        return mx.array(np.ascontiguousarray(self._array.transpose(0, 2, 1)))
+
+    @property
+    def kernel(self) -> int:
+        return int(self._array.shape[2])
+
+    def suits_taps(self, stride: int, dilation: int) -> bool:
+        """Whether the products with all taps make fewer numbers than the input laid out for each tap."""
+        outputs, inputs, kernel = (int(size) for size in self._array.shape)
+        if stride == 1:
+            return kernel == 1 or outputs <= inputs
+        return dilation == 1 and kernel % stride == 0 and outputs <= stride * inputs
+
+    def taps(self, stride: int) -> mx.array:
+        """(stride * in, taps * out): what `stride` neighbouring steps add to an output, tap by tap."""
+        if stride not in self._taps:
+            outputs, inputs, kernel = self._array.shape
+            folded = self._array.reshape(outputs, inputs, kernel // stride, stride).transpose(3, 1, 2, 0)
+            matrix = np.ascontiguousarray(folded.reshape(stride * inputs, -1))
+            self._taps[stride] = mx.array(matrix)
+        return self._taps[stride]
+
+
+class TransposeWeight:
     """Weights of a transposed convolution, from (in, out, k), laid out for the stride they are used with."""
 
     def __init__(self, array: Float) -> None:
@@ -176,7 +222,7 @@ class _TransposeWeight:
         return self._folded[stride]
 
 
-class _MlxLstm:
+class MlxLstm:
     """A stack of LSTM layers over time; the state of the last step is returned for the next chunk.
 
     What the input adds to the gates is one product over all steps; only the recurrence is a loop.
@@ -207,6 +253,25 @@ class _MlxLstm:
             mx.eval(x, cell)
             after.append((hidden, cell))
         return x, after
+
+
+def _conv_by_taps(x: mx.array, weight: ConvWeight, stride: int, dilation: int) -> mx.array:
+    """One product of the input with all taps at once, whose columns are then added up, shifted.
+
+    Steps that one stride covers lie side by side as the channels of one step, without a copy.
+    """
+    batch, length, channels = x.shape
+    taps = weight.kernel // stride
+    reach = (weight.kernel - 1) * dilation
+    frames = (length - reach - 1) // stride + 1
+    folded = x[:, : (frames - 1) * stride + reach + 1].reshape(batch, -1, stride * channels)
+    parts = folded @ weight.taps(stride)
+    outputs = parts.shape[2] // taps
+    y = parts[:, :frames, :outputs]
+    for tap in range(1, taps):
+        start = tap * dilation
+        y = y + parts[:, start : start + frames, tap * outputs : (tap + 1) * outputs]
+    return y
 
 
 def _zeros_around(x: mx.array, left: int, right: int) -> mx.array:
