@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core import weights
 from audiogen_core.errors import ModelError
+from audiogen_core.formats.locate import locate
 from audiogen_core.models import ModelSpec
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import config as configs
@@ -35,6 +37,8 @@ TEXT = "text_encoder."
 
 CODEC_SECONDS = 2.0
 """Of audio the codec works off at a time, streaming or not, so that both give the same samples."""
+
+_SAMPLE = 1 << 20  # bytes of a file that tell it from others: its header and some weights
 
 Fetch = Callable[[ModelSpec], Path]
 """Gives the folder of a model in a catalogue, fetching it when needed."""
@@ -170,6 +174,16 @@ class Files:
             f"{self.folder / COMPRESSION}: points at the codec {repo!r}, which is not in the catalogue; "
             "name its folder (codec, --codec)"
         )
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the configuration, or the size or beginning of the weights."""
+        config = self.folder / CONFIG
+        digest = hashlib.sha256(config.read_bytes() if config.is_file() else b"")
+        for path in sorted(locate(self.checkpoint).files):
+            digest.update(path.stat().st_size.to_bytes(8, "little"))
+            with path.open("rb") as file:
+                digest.update(file.read(_SAMPLE))
+        return digest.hexdigest()[:16]
 
     def mert(self) -> Mert:
         """The MERT that hears styles; from the hub unless a folder of it is there."""

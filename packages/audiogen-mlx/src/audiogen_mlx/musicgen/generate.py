@@ -1,0 +1,310 @@
+"""From a prompt to music: `MusicGen`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core import patterns
+from audiogen_core.audio import Audio
+from audiogen_core.codes import Codes
+from audiogen_core.errors import CodesError, ModelError, OptionError
+from audiogen_core.models import find
+from audiogen_mlx.memory import bounded_cache
+from audiogen_mlx.musicgen import melody as melodies
+from audiogen_mlx.musicgen.conditioning import Conditioner, Item
+from audiogen_mlx.musicgen.loading import Fetch, Files, Parts, Places, fetch_from_hub
+from audiogen_mlx.musicgen.options import Options, Settings, resolve
+from audiogen_mlx.musicgen.sampling import Sampler
+from audiogen_mlx.musicgen.windows import Window, plan
+
+if TYPE_CHECKING:
+    from audiogen_core.codec import Codec
+
+Tokens = NDArray[np.int32]
+
+SYNC_STEPS = 25
+"""Steps after which results are looked at; between them the device is never waited for."""
+
+
+class MusicGen:
+    """A model, ready to generate. Make one with `load`."""
+
+    def __init__(self, parts: Parts, name: str) -> None:
+        self.config = parts.config
+        self.name = name
+        self._parts = parts
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: str = "float32",
+        bits: int | None = None,
+        t5: str | Path | None = None,
+        tokenizer: str | Path | None = None,
+        codec: str | Path | None = None,
+        mert: str | Path | None = None,
+        unlisted: bool = False,
+        fetch: Fetch = fetch_from_hub,
+    ) -> MusicGen:
+        """A model from the catalogue, a hub id, or a folder of transformers, audiocraft or `convert`.
+
+        dtype      "float32", "float16" or "bfloat16", of the transformer and the text encoder
+        bits       4 or 8 quantises the transformer's linear layers
+        t5         the folder of the text encoder, where the checkpoint has none (audiocraft's)
+        tokenizer  its tokenizer.json, where that is in neither folder
+        codec      the codec, where the checkpoint points at one that is not to be fetched
+        mert       the folder of the MERT that hears styles, where it is not to be fetched
+        unlisted   allow hub ids that are not in the catalogue
+        fetch      how models of the catalogue are fetched
+
+        Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
+        """
+        from audiogen_mlx.catalog import MUSICGEN
+
+        found = find(MUSICGEN, name_or_path, unlisted=unlisted)
+        path = found if isinstance(found, Path) else fetch(found)
+        files = Files(path, Places(t5, tokenizer, codec, mert, fetch))
+        return cls(Parts(files, dtype=dtype, bits=bits), str(name_or_path))
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of its codes; that of a stereo model has the codebooks of both sides."""
+        return self._parts.codec
+
+    @cached_property
+    def revision(self) -> str:
+        """16 hex digits that change with the model's files."""
+        return self._parts.files.fingerprint()
+
+    def generate(self, prompt: str | None, **options: Unpack[Options]) -> Audio:
+        """A clip of floor(seconds * frame rate) frames. `prompt` None: music without a description.
+
+        Raises OptionError for options out of range or that do not fit the model, AudioError for clips that
+        cannot be used. See `Options`.
+        """
+        return self.generate_batch([prompt], **options)[0]
+
+    def generate_codes(self, prompt: str | None, **options: Unpack[Options]) -> Codes:
+        """As `generate`, but the codes."""
+        return self.generate_codes_batch([prompt], **options)[0]
+
+    def generate_batch(self, prompts: Sequence[str | None], **options: Unpack[Options]) -> list[Audio]:
+        """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
+        codes = self.generate_codes_batch(prompts, **options)
+        with bounded_cache():
+            return [self.codec.decode(one) for one in codes]
+
+    def generate_codes_batch(self, prompts: Sequence[str | None], **options: Unpack[Options]) -> list[Codes]:
+        """As `generate_batch`, but the codes."""
+        with bounded_cache():
+            values = np.concatenate(list(self._frames(prompts, self.settings(**options))), axis=2)
+        info = self.codec.info
+        return [Codes(one, info.codebook_size, info.frame_rate, info.name) for one in values]
+
+    def stream(self, prompt: str | None, **options: Unpack[Options]) -> Iterator[Audio]:
+        """As `generate`, in pieces as they are made. Put together they are the whole, sample by sample.
+
+        Memory does not grow with the length. Close the iterator to end early.
+        """
+        settings = self.settings(**options)
+        frames = self._frames([prompt], settings)
+        return self._streamed(frames)
+
+    def settings(self, **options: Unpack[Options]) -> Settings:
+        """Options with nothing left open, as they would be carried out. Raises OptionError."""
+        return resolve(self.config, self.codec.info.frame_rate, options)
+
+    def decode(self, codes: Codes) -> Audio:
+        """The sound of codes. Raises CodesError when another codec made them."""
+        with bounded_cache():
+            return self.codec.decode(codes)
+
+    # What a run consists of
+
+    def _streamed(self, frames: Iterator[Tokens]) -> Iterator[Audio]:
+        with bounded_cache():
+            for samples in self.codec.decode_blocks(values[0] for values in frames):
+                yield Audio(samples, self.codec.info.sample_rate)
+
+    def _frames(self, prompts: Sequence[str | None], settings: Settings) -> Iterator[Tokens]:
+        """The codes of all clips as they are made, from the beginning: blocks (B, K, frames)."""
+        _check_prompts(prompts)
+        items = self._items(prompts, settings)
+        known = self._prompt_codes(len(prompts), settings)
+        windows = plan(settings.frames, known.shape[2], settings.window, settings.stride)
+        return self._windows(items, known, windows, settings)
+
+    def _windows(
+        self, items: Sequence[Item], known: Tokens, windows: Sequence[Window], settings: Settings
+    ) -> Iterator[Tokens]:
+        conditioner = Conditioner(self._parts, items, settings)
+        steps = [window.frames - window.prompt + max(self.config.delays) for window in windows]
+        seeds = [settings.seed + index for index in range(len(items))]
+        sampler = Sampler(settings.sampling, self.config.codebooks, seeds, sum(steps))
+        if known.shape[2]:
+            yield known
+        done, base = known.shape[2], 0
+        recent = known  # the codes at the end of what is done
+        rate = self.codec.info.frame_rate
+        for index, window in enumerate(windows):
+            prompt = recent[:, :, recent.shape[2] - window.prompt :]
+            rows = conditioner.rows(window.start / rate if len(windows) > 1 else None)
+            run = _WindowRun(self._parts, conditioner, rows, prompt, window.frames)
+            made = [prompt]
+            for block in run.blocks(sampler, base):
+                made.append(block)
+                done += block.shape[2]
+                if settings.on_step is not None:
+                    settings.on_step(done, settings.frames)
+                yield block
+            recent, base = np.concatenate(made, axis=2), base + steps[index]
+
+    def _items(self, prompts: Sequence[str | None], settings: Settings) -> list[Item]:
+        count = len(prompts)
+        tunes = _each(settings.melody, count, "melodies")
+        styles = _each(settings.style, count, "styles")
+        prepared = _once(lambda clip: melodies.prepare(clip, self.config.chroma))
+        embedded = _once(lambda clip: self._style(clip, settings))
+        return [
+            Item(
+                prompt,
+                None if tune is None else prepared(tune),
+                None if style is None else embedded(style),
+            )
+            for prompt, tune, style in zip(prompts, tunes, styles, strict=True)
+        ]
+
+    def _style(self, clip: Any, settings: Settings) -> mx.array:
+        assert self._parts.style is not None
+        return self._parts.style.embed(
+            clip,
+            eval_q=settings.style_codebooks,
+            excerpt_seconds=settings.style_excerpt,
+            start=settings.style_start,
+        )
+
+    def _prompt_codes(self, count: int, settings: Settings) -> Tokens:
+        """The codes all clips begin with: (B, K, frames), without frames when there are none."""
+        if settings.prompt_codes is not None:
+            codes = _each(settings.prompt_codes, count, "prompt_codes")
+        elif settings.prompt_audio is not None:
+            encode = _once(self._encode)
+            codes = [
+                None if clip is None else encode(clip)
+                for clip in _each(settings.prompt_audio, count, "clips")
+            ]
+        else:
+            return np.zeros((count, self.config.codebooks, 0), np.int32)
+        values = []
+        for one in codes:
+            if one is None:
+                raise OptionError("either all clips of a batch continue one, or none")
+            self.codec.check(one)
+            if one.codebooks != self.config.codebooks:
+                raise CodesError(
+                    f"the codes to continue have {one.codebooks} codebooks, not {self.config.codebooks}"
+                )
+            values.append(one.values)
+        if len({one.shape for one in values}) > 1:
+            raise OptionError(
+                "the clips that a batch continues must have one length; trim them, or run them singly"
+            )
+        return np.stack(values)
+
+    def _encode(self, clip: Audio | str | Path) -> Codes:
+        info = self.codec.info
+        audio = clip if isinstance(clip, Audio) else Audio.load(clip)
+        return self.codec.encode(audio.mix(info.channels).resample(info.sample_rate))
+
+
+class _WindowRun:
+    """One window: the tokens of all its steps, drawn one after the other."""
+
+    def __init__(
+        self, parts: Parts, conditioner: Conditioner, rows: Any, prompt: Tokens, frames: int
+    ) -> None:
+        config = parts.config
+        self.delays = config.delays
+        self.first = prompt.shape[2] + 1
+        laid = [patterns.template(frames, config.delays, config.special, prompt=one) for one in prompt]
+        self.tokens = np.pad(np.stack(laid), ((0, 0), (0, 0), (1, 0)), constant_values=config.special)
+        self.name = parts.files.folder
+        self._transformer = parts.transformer
+        self._join = conditioner.join
+        self._groups = len(conditioner.groups)
+        self._run = parts.transformer.run(rows, self.tokens.shape[2] - 1)
+
+    def blocks(self, sampler: Sampler, base: int) -> Iterator[Tokens]:
+        """Codes (B, K, frames) after the prompt, as they become known; `base` counts steps before."""
+        wanted = mx.array(self.tokens)
+        current = wanted[:, :, : self.first]
+        steps = self.tokens.shape[2]
+        ready = self.first - 1
+        for start in range(self.first, steps, SYNC_STEPS):
+            columns = []
+            for step in range(start, min(start + SYNC_STEPS, steps)):
+                logits = self._transformer(mx.tile(current, (self._groups, 1, 1)), self._run, last=True)
+                logits = self._join(logits)[:, :, 0]  # (B, K, N)
+                drawn = sampler(logits, base + step - self.first).astype(mx.int32)
+                column = mx.where(wanted[:, :, step] == patterns.UNKNOWN, drawn, wanted[:, :, step])
+                current = column[:, :, None]
+                columns.append(column)
+                mx.async_eval(column)
+            self.tokens[:, :, start : start + len(columns)] = np.array(mx.stack(columns, axis=2))
+            self._check(logits)
+            end = start + len(columns) - 1 - max(self.delays)
+            if end > ready:
+                yield self._frames(ready, end)
+                ready = end
+
+    def _frames(self, start: int, stop: int) -> Tokens:
+        """Frames of the clip, out of the delay pattern."""
+        rows = [self.tokens[:, k, 1 + late + start : 1 + late + stop] for k, late in enumerate(self.delays)]
+        return np.stack(rows, axis=1)
+
+    def _check(self, logits: mx.array) -> None:
+        if not mx.isfinite(logits).all().item():
+            raise ModelError(
+                f"{self.name}: the model gave NaN or infinity; its weights are damaged, or overflow in this "
+                "dtype: try bfloat16 or float32"
+            )
+
+
+def _check_prompts(prompts: Sequence[str | None]) -> None:
+    if isinstance(prompts, str) or not prompts:
+        raise OptionError("give a list of one prompt or more")
+    for prompt in prompts:
+        if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):
+            raise OptionError(f"the prompt is empty: say what to hear (None: anything), got {prompt!r}")
+
+
+def _each(value: Any, count: int, name: str) -> list[Any]:
+    """One value for every item: a list as it is, anything else for all. Raises OptionError."""
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise OptionError(
+            f"there are {len(value)} {name} for {count} prompts; give one for each, or a single one"
+        )
+    return list(value)
+
+
+def _once(function: Any) -> Any:
+    """Calls a function once for each object it is given."""
+    known: dict[int, Any] = {}
+
+    def call(value: Any) -> Any:
+        if id(value) not in known:
+            known[id(value)] = function(value)
+        return known[id(value)]
+
+    return call
