@@ -1,4 +1,4 @@
-"""What the networks that listen to a clip are made of: linear layers, norms, positions. Float32 throughout."""
+"""What the networks that listen to a clip are made of: linear layers, norms, positions. In float32."""
 
 from __future__ import annotations
 
