@@ -196,6 +196,22 @@ def test_a_flac_of_unknown_length_is_read(tmp_path):
         Audio.load(path, max_seconds=0.3)
 
 
+def test_an_mp3_that_does_not_count_its_frames_is_read_to_its_end(tmp_path):
+    path = tmp_path / "a.mp3"
+    clip = tone(2.0)
+    soundfile.write(path, clip.samples.T, clip.sample_rate, bitrate_mode="CONSTANT", compression_level=0.5)
+    counted = Audio.load(path).samples.shape[1]
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match="cut off"):
+        Audio.load(path)
+    bare = data.replace(b"Xing", bytes(4)).replace(b"Info", bytes(4))
+    assert bare != data
+    for share in (1.0, 0.51):
+        path.write_bytes(bare[: int(len(bare) * share)])
+        assert Audio.load(path).samples.shape[1] == pytest.approx(counted * share, abs=4 * 1152)
+
+
 def test_an_mp3_behind_a_tag_is_read(tmp_path):
     path = write_reference(tmp_path / "a.mp3", tone(0.5), "MPEG_LAYER_III", comment="x" * 3000)
     assert path.read_bytes()[:3] == b"ID3"

@@ -20,6 +20,7 @@ from audiogen_core.errors import AudioError
 KNOWN = "WAV, AIFF, FLAC, Ogg Vorbis, Ogg Opus and MP3"
 
 _MAX_CHUNKS = 10_000
+_FIRST_FRAME = 64  # bytes of a frame of MP3 in which the header that counts frames begins
 _MAX_COMMENT = 1 << 20  # bytes
 _MAX_PAGE = 65_307  # bytes of an Ogg page
 _UNKNOWN_SIZE = 0xFFFFFFFF  # what programs write that stream a WAV into a pipe
@@ -96,6 +97,16 @@ def sniff(file: BinaryIO, name: str) -> str:
     if len(head) > 3 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2:  # sync of a frame of layer III
         return "MP3"
     raise UnknownFormat(f"{name}: not an audio file of a known format; {KNOWN} can be read")
+
+
+def mp3_tells_length(file: BinaryIO) -> bool:
+    """Whether the first frame of an MP3 file counts the others (a Xing, Info or VBRI header).
+
+    Without one its length is a guess from its size.
+    """
+    file.seek(_after_id3(file))
+    frame = file.read(_FIRST_FRAME)
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def wav_comment(file: BinaryIO) -> str:

@@ -49,6 +49,7 @@ class FileInfo:
     channels
     frames           samples per channel; 0 when it is not known before decoding
     comment          the text of the comment tag, or ""
+    counted          whether `frames` is stated in the file, not guessed from its size
     """
 
     format: str
@@ -57,6 +58,7 @@ class FileInfo:
     channels: int
     frames: int
     comment: str
+    counted: bool = True
 
 
 class Reader:
@@ -87,7 +89,7 @@ class Reader:
             if not np.isfinite(block[:count]).all():
                 raise NotFinite(f"{name}: holds NaN or infinite samples")
             yield block[:count]
-        if got < self.info.frames:
+        if got < self.info.frames and self.info.counted:
             raise AudioError(f"{name}: cut off: {got} samples instead of {self.info.frames}")
 
 
@@ -109,6 +111,7 @@ def open_sound(path: str | Path) -> Iterator[Reader]:
     with file:
         kind = containers.sniff(file, name)
         comment = containers.wav_comment(file) if kind == "WAV" else None
+        counted = kind != "MP3" or containers.mp3_tells_length(file)
         file.seek(0)
         try:
             # The descriptor, so that the file that was checked is the one that is decoded.
@@ -117,10 +120,10 @@ def open_sound(path: str | Path) -> Iterator[Reader]:
         except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
             raise AudioError(f"{name}: not readable as audio ({reason(error)})") from error
         with sound:
-            yield Reader(sound, path, _check(sound, name, comment))
+            yield Reader(sound, path, _check(sound, name, comment, counted))
 
 
-def _check(sound: Any, name: str, comment: str | None) -> FileInfo:
+def _check(sound: Any, name: str, comment: str | None, counted: bool) -> FileInfo:
     if sound.subtype not in _READABLE.get(sound.format, ()):
         raise AudioError(f"{name}: {sound.format} {sound.subtype} is not read; {containers.KNOWN} are")
     if not MIN_RATE <= sound.samplerate <= MAX_RATE:
@@ -130,7 +133,7 @@ def _check(sound: Any, name: str, comment: str | None) -> FileInfo:
     frames = 0 if sound.frames >= _UNKNOWN_LENGTH else sound.frames
     if comment is None:
         comment = sound.comment
-    return FileInfo(sound.format, sound.subtype, sound.samplerate, sound.channels, frames, comment)
+    return FileInfo(sound.format, sound.subtype, sound.samplerate, sound.channels, frames, comment, counted)
 
 
 @cache
