@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -168,3 +169,22 @@ def test_quantize_and_verify_against_the_float32_folder(tmp_path):
     assert 0 < rows["coarse"]["relative_error"] < 0.3
     wrong = call(cli, "quantize", exported(), "-o", tmp_path / "x", "--dtype", "int3")
     assert wrong.exit_code == 1 and "int3" in wrong.stderr and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [
+        ("c2f.pth", "coarse.pth"),
+        ("coarse.pth", "c2f.pth"),
+        ("codec.pth", "coarse.pth"),
+        ("coarse.pth", "codec.pth"),
+    ],
+)
+def test_a_checkpoint_in_anothers_place(tmp_path, place, file):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(FIXTURES / "small", folder)
+    shutil.copy(FIXTURES / "small" / file, folder / place)
+    done = call(cli, "export", folder, "-o", tmp_path / "new", "--no-check")
+    assert done.exit_code == 1
+    assert place in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]

@@ -162,6 +162,15 @@ def test_input_that_is_no_sound(place, bad):
     assert sorted(path.name for path in place.iterdir()) == ["empty.wav", "in.wav", "noise.wav"]
 
 
+def test_samples_that_are_no_numbers(place):
+    import soundfile
+
+    soundfile.write("nan.wav", np.array([0.1, np.nan, 0.2], np.float32), 24_000, subtype="FLOAT")
+    done = call(cli.cli, "vamp", "nan.wav", "-o", "out.wav", "--seed", 1, *FAST)
+    assert done.exit_code == 1 and "nan.wav" in done.stderr and done.stderr.count("\n") == 1
+    assert not (place / "out.wav").exists()
+
+
 def test_nothing_is_written_over_unless_asked(place):
     (place / "out.wav").write_bytes(b"old")
     refused = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 1, *FAST)

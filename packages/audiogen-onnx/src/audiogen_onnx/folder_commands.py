@@ -40,8 +40,8 @@ def export(
 
     require_export()
     folder = fetched(checkpoints, offline=offline, notify=shared.note)
-    loras = {"coarse_lora": coarse_lora, "fine_lora": fine_lora}
-    _written(export(folder, output, dtype=dtype, check=check, **loras), output, json)
+    manifest = export(folder, output, dtype=dtype, check=check, coarse_lora=coarse_lora, fine_lora=fine_lora)
+    _written(manifest, output, json)
 
 
 def quantize(

@@ -19,7 +19,7 @@ from audiogen_onnx.manifest import (
     NetworkGeometry,
     sha256,
 )
-from audiogen_onnx.vampnet.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig
+from audiogen_onnx.vampnet.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig, from_metadata
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec, CodecInfo
@@ -117,30 +117,41 @@ def require_export() -> None:
 def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
     from audiogen_onnx.vampnet.weights import load, load_codec
 
+    coarse_config, fine_config = _configs(sources)
     codec = load_codec(sources.codec)
     info, vectors = codec.info, codec.codebook_vectors()
     graphs = {} if sources.beats is None else {"beats": _beats_graph(sources.beats, folder, check)}
     graphs |= _codec_graphs(codec, folder, check)
     del codec
     coarse = load(sources.coarse, vectors, sources.coarse_lora)
-    _check_role(coarse.config, 0, str(sources.coarse))
     graphs |= _network_graphs(coarse, "coarse", folder, check)
-    given, coarse_geometry = coarse.config.codebooks, _geometry(coarse.config, COARSE_SECONDS)
     del coarse
     fine = load(sources.fine, vectors, sources.fine_lora)
-    _check_role(fine.config, given, str(sources.fine))
     graphs |= _network_graphs(fine, "fine", folder, check)
     manifest = Manifest(
         package_version=version("audiogen-onnx"),
         created_from=sources.hashes(),
         dtype="float32",
         codec=_codec_geometry(info),
-        coarse=coarse_geometry,
-        fine=_geometry(fine.config, FINE_SECONDS),
+        coarse=_geometry(coarse_config, COARSE_SECONDS),
+        fine=_geometry(fine_config, FINE_SECONDS),
         graphs=graphs,
     )
     manifest.save(folder)
     return manifest
+
+
+def _configs(sources: Sources) -> tuple[NetworkConfig, NetworkConfig]:
+    """What both networks say they are, read before any work is done.
+
+    Raises ModelError when one stands in another's place, or they do not belong together.
+    """
+    from audiogen_onnx.vampnet.weights import metadata
+
+    coarse, fine = (from_metadata(metadata(path), str(path)) for path in (sources.coarse, sources.fine))
+    _check_role(coarse, 0, str(sources.coarse))
+    _check_role(fine, coarse.codebooks, str(sources.fine))
+    return coarse, fine
 
 
 def _codec_graphs(codec: Codec, folder: Path, check: bool) -> dict[str, Graph]:
