@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from audiogen_core.audio import Audio
@@ -36,6 +38,14 @@ def test_arrays_of_numbers_and_of_one_row(tmp_path: Path, dtype: type, shape: tu
     values = np.resize(MASK, shape)
     np.save(tmp_path / "mask.npy", values.astype(dtype))
     np.testing.assert_array_equal(load(tmp_path / "mask.npy"), np.broadcast_to(values.reshape(-1, 40), SHAPE))
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_arrays_of_every_version_order_and_byte_order(tmp_path: Path, version: tuple[int, int]) -> None:
+    for values in (MASK, np.asfortranarray(MASK), MASK.astype(">i4"), np.asfortranarray(MASK.astype("<f8"))):
+        with (tmp_path / "mask.npy").open("wb") as file:
+            np.lib.format.write_array(file, values, version=version)
+        np.testing.assert_array_equal(load(tmp_path / "mask.npy"), MASK)
 
 
 @pytest.mark.parametrize("shape", [(3, 41), (4, 40), (40, 3), (2, 3, 40), ()])
@@ -69,7 +79,7 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path: Path) -> None:
 def test_lies_of_a_header(tmp_path: Path, header: bytes) -> None:
     body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8)
     (tmp_path / "mask.npy").write_bytes(body)
-    with pytest.raises(CodesError, match=r"mask\.npy: (an array .* is not a mask|not an NPY file)"):
+    with pytest.raises(CodesError, match=r"mask\.npy: (an array .* is not a mask|a damaged NPY file)"):
         load(tmp_path / "mask.npy")
 
 
@@ -161,3 +171,19 @@ def test_only_whole_masks_and_known_kinds_are_saved(tmp_path: Path) -> None:
 def test_masks_of_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="1 or more"):
         load_mask(tmp_path / "a.npy", codebooks=0, frames=5, sample_rate=RATE, hop_length=HOP)
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 200), st.integers(0, 255), st.integers(0, 200))
+def test_damaged_arrays_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, at: int, value: int, cut: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.npy"
+    np.save(path, MASK)
+    data = bytearray(path.read_bytes())
+    data[at] = value
+    path.write_bytes(data[: len(data) - cut] if cut < 100 else data)
+    try:
+        assert load(path).shape == SHAPE
+    except CodesError as error:
+        assert "damaged.npy" in str(error)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from audiogen_core.errors import CodesError
@@ -130,3 +132,29 @@ def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CodesError, match="cannot be read"):
         read_png(tmp_path / "none.png")
+
+
+@settings(max_examples=300)
+@given(
+    width=st.integers(0, 9), height=st.integers(0, 5), depth=st.sampled_from([1, 2, 4, 8, 16, 3]),
+    colour=st.integers(0, 6), packed=st.binary(max_size=300), palette=st.binary(max_size=30),
+    alpha=st.binary(max_size=9), fill=st.booleans(),
+)  # fmt: skip
+def test_pictures_that_lie_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, width: int, height: int, depth: int, colour: int, packed: bytes,
+    palette: bytes, alpha: bytes, fill: bool,
+) -> None:  # fmt: skip
+    """Whole chunks with right checksums and any content."""
+    if fill:
+        row = 1 + -(-width * depth * {2: 3, 4: 2, 6: 4}.get(colour, 1) // 8)
+        packed = zlib.compress((b"\1" * row + b"\4" * row + b"\3" * row * 9)[: row * height])
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"PLTE", palette), (b"tRNS", alpha), (b"IDAT", packed), (b"IEND", b"")]
+    path = tmp_path_factory.getbasetemp() / "lies.png"
+    path.write_bytes(START + b"".join(chunk(kind, body) for kind, body in parts))
+    try:
+        made = read_png(path)
+    except CodesError:
+        return
+    assert made.shape == (height, width)
+    assert made.min() >= 0 and made.max() <= 1 + 1e-9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ class Biquad:
         padded = np.zeros((channels, chunks * _CHUNK))
         padded[:, :length] = samples
         padded = padded.reshape(channels, chunks, _CHUNK)
-        within, onward, inward, over = self._matrices()
+        within, onward, inward, over = self._matrices
         states = np.concatenate([state[:, None], padded @ inward], axis=1)  # (channels, chunks + 1, 2)
         reach = 1
         while reach <= chunks:
@@ -81,6 +82,7 @@ class Biquad:
         carried = b[2] * before[:, 0] - a[2] * made[:, 0] if samples.shape[1] > 1 else state[:, 1]
         return np.stack([b[1] * before[:, 1] - a[1] * made[:, 1] + carried, second], axis=1)
 
+    @cached_property
     def _matrices(self) -> tuple[Floats, Floats, Floats, Floats]:
         """Chunk to output, state to output, chunk to the state after it, state to the state after the chunk.
 

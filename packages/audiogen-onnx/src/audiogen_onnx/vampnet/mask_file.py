@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,28 +93,38 @@ def _bands(bright: Mask, codebooks: int) -> Mask:
 
 
 def _read_npy(path: str | Path) -> Mask:
-    """The array of an NPY file as a mask; its size is checked before memory is taken for it."""
+    """The array of an NPY file as a mask. Its description is read here, bounded and strictly."""
     name = name_of(path)
     try:
         with Path(path).open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            readers: dict[tuple[int, int], Callable[..., Any]] = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }
-            if version not in readers:
-                raise CodesError(f"{name}: an NPY file of a version that is not read here; save it anew")
-            shape, _, dtype = readers[version](file, max_header_size=_MAX_HEADER)
-            count = int(np.prod(shape, dtype=object)) if min(shape, default=1) >= 0 else -1
-            if dtype.kind not in "biuf" or dtype.hasobject or not 0 <= count <= MAX_VALUES or len(shape) > 3:
+            magic = file.read(8)
+            width = {1: 2, 2: 4, 3: 4}.get(magic[6] if len(magic) == 8 else 0)
+            if magic[:6] != b"\x93NUMPY" or width is None:
+                raise CodesError(f"{name}: not an NPY file, or of a version that is not known")
+            header = file.read(min(int.from_bytes(file.read(width), "little"), _MAX_HEADER))
+            shape, order, dtype = _described(header, name)
+            count = math.prod(shape)
+            if dtype.kind not in "biuf" or len(shape) > 3 or count > MAX_VALUES:
                 raise CodesError(f"{name}: an array {shape} of {dtype} is not a mask")
-            file.seek(0)
-            values = np.lib.format.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)
+            data = file.read(count * dtype.itemsize + 1)
     except OSError as error:
         raise CodesError(f"{name}: cannot be read: {error.strerror}") from error
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
-        raise CodesError(f"{name}: not an NPY file, or a damaged one") from error
-    return _as_mask(values, name)
+    if len(data) != count * dtype.itemsize:
+        raise CodesError(f"{name}: a damaged NPY file: it holds more or less than its shape {shape} says")
+    return _as_mask(np.frombuffer(data, dtype).reshape(shape, order=order), name)
+
+
+def _described(header: bytes, name: str) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+    """Shape, order and dtype from the description of an NPY file: a dictionary as Python writes it."""
+    try:
+        facts = ast.literal_eval(header.decode("utf-8"))
+        shape, dtype = facts["shape"], np.dtype(str(facts["descr"]))
+        fortran = facts["fortran_order"]
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        raise CodesError(f"{name}: a damaged NPY file: its description cannot be read") from error
+    if not isinstance(shape, tuple) or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
+        raise CodesError(f"{name}: a damaged NPY file: its shape is {str(shape)[:40]}")
+    return shape, "F" if fortran else "C", dtype
 
 
 def _as_mask(values: NDArray[Any], name: str) -> Mask:
