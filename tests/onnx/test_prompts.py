@@ -10,6 +10,7 @@ from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.noise import RecordedNoise, SeededNoise
 from audiogen_onnx.vampnet.options import VampOptions
 from audiogen_onnx.vampnet.prompts import Layout, build_mask, spans
+from audiogen_onnx.vampnet.sound import in_samples
 
 RATE, HOP, BOOKS, LENGTH = 1000, 10, 6, 955
 
@@ -54,9 +55,11 @@ def test_outpainting_adds_frames_on_either_side():
 def test_where_the_clip_itself_stays():
     options = VampOptions(infill=(0.2, 0.4), outpaint_left=0.1, outpaint_right=0.1)
     layout = Layout.of(options, RATE, HOP, BOOKS, LENGTH)
-    assert spans(options, layout, 7) == [(-np.inf, 107), (1048, np.inf), (300, 500)]
-    assert spans(VampOptions(), layout, 7) == []
-    assert spans(VampOptions(infill=(0, 1), keep_original=False), layout, 7) == []
+    found = spans(options, layout, 0.007)
+    assert np.allclose(found, [(-np.inf, 0.107), (1.048, np.inf), (0.3, 0.5)])
+    assert in_samples(found, 1000) == [(-np.inf, 107), (1048, np.inf), (300, 500)]
+    assert spans(VampOptions(), layout, 0.007) == []
+    assert spans(VampOptions(infill=(0, 1), keep_original=False), layout, 0.007) == []
 
 
 def test_beats_by_tempo_and_by_list():

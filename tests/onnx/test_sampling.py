@@ -124,6 +124,15 @@ def test_nothing_to_do_asks_nobody():
     assert not seen.calls
 
 
+@pytest.mark.parametrize("compat", ["audiogen", "upstream"])
+def test_a_place_that_holds_the_codebook_size_is_masked(compat):
+    asked = {"steps": 3, "codebook_size": SIZE, "compat": compat}
+    marked = np.where(MASK, SIZE, CODES)
+    by_code = fill(marked, np.zeros_like(MASK), model(), noise=SeededNoise(5), **asked)
+    by_mask = fill(CODES, MASK, model(), noise=SeededNoise(5), **asked)
+    assert np.array_equal(by_code, by_mask)
+
+
 def test_the_mask_of_conditioning_codebooks_is_ignored():
     full = np.ones_like(MASK)
     out = fill(CODES, full, model(2), conditioning_codebooks=2, noise=SeededNoise(0), codebook_size=SIZE)

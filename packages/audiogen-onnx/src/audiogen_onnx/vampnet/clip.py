@@ -30,6 +30,7 @@ from audiogen_onnx.vampnet.sound import (
     Store,
     cut,
     glide,
+    in_samples,
     measure,
     pasted,
     resampled,
@@ -160,17 +161,24 @@ class Clip:
     def sound(self, made: Made, sample_rate: int, folder: Path | None = None) -> Blocks:
         """The sound of a result in blocks (channels, n): at the loudness of the clip, of exact length.
 
+        With infill or outpainting, the rest is the clip itself, resampled only where another rate than its
+        own is asked for.
+
         sample_rate  of the result, Hz
         folder       for a temporary file, where the result does not fit into memory
         """
-        rate, channels = self.model.codec.info.sample_rate, self.source.channels
+        channels, length = self.source.channels, self.length(sample_rate)
         with Store(channels, folder) as store:
             for block in self._decode(made.codes):
                 store.add(block)
-            finished = self._finished(store)
-            yield from cut(
-                resampled(finished, rate, sample_rate, channels), 0, self.length(sample_rate), channels
-            )
+            new = resampled(self._levelled(store), self.layout.sample_rate, sample_rate, channels)
+            new, made_in = cut(new, 0, length, channels), spans(self.options, self.layout, FADE)
+            if not made_in:
+                yield from new
+                return
+            start = -round(self.options.outpaint_left * sample_rate)
+            original = cut(self.source.blocks(sample_rate), start, length, channels)
+            yield from pasted(new, original, in_samples(made_in, sample_rate), round(FADE * sample_rate))
 
     def length(self, sample_rate: int) -> int:
         """Samples of a result at this rate."""
@@ -188,17 +196,11 @@ class Clip:
         for blocks in zip(*parts, strict=True):
             yield np.concatenate(blocks)
 
-    def _finished(self, store: Store) -> Blocks:
-        """What was decoded at the loudness of the clip, with the clip itself where it was kept."""
-        rate, channels = self.model.codec.info.sample_rate, self.source.channels
-        fade = round(FADE * rate)
-        made_in = spans(self.options, self.layout, fade)
-        gain = np.float32(1 / self.gain if made_in else self._gain_out(store))
-        made = (block * gain for block in self._made(store))
-        if not made_in:
-            return made
-        original = cut(self.source.blocks(rate), -self.layout.left, self.length(rate), channels)
-        return pasted(made, original, made_in, fade)
+    def _levelled(self, store: Store) -> Blocks:
+        """The result as loud as the clip; where it joins the clip itself, by the gain of the encoding."""
+        joins = bool(spans(self.options, self.layout, FADE))
+        gain = np.float32(1 / self.gain if joins else self._gain_out(store))
+        return (block * gain for block in self._made(store))
 
     def _made(self, store: Store) -> Blocks:
         """The part of what was decoded that is the result; of a loop, with its ends joined."""

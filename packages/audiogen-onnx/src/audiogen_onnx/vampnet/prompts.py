@@ -103,21 +103,22 @@ def build_mask(
     return mask if region is None else np.logical_and(mask, region)
 
 
-def spans(options: VampOptions, layout: Layout, fade: int) -> list[Span]:
-    """Where the result differs from the clip, in samples of the result; none: everywhere.
+def spans(options: VampOptions, layout: Layout, fade: float) -> list[Span]:
+    """Where the result differs from the clip, in seconds of the result; none: everywhere.
 
-    At the ends of the clip the fade lies inside it, where there is something to fade from.
+    At the ends of the clip the fade, in seconds too, lies inside it: there is something to fade from.
     """
     if not options.keep_original or (options.infill is None and not options.outpaints):
         return []
+    begin = options.outpaint_left
+    end = begin + layout.length / layout.sample_rate
     found: list[Span] = []
-    if layout.left:
-        found.append((-np.inf, layout.left + fade))
-    if layout.right:
-        found.append((layout.left + layout.length - fade, np.inf))
+    if options.outpaint_left:
+        found.append((-np.inf, begin + fade))
+    if options.outpaint_right:
+        found.append((end - fade, np.inf))
     if options.infill is not None:
-        start, end = (layout.left + round(time * layout.sample_rate) for time in options.infill)
-        found.append((start, end))
+        found.append((begin + options.infill[0], begin + options.infill[1]))
     return found
 
 

@@ -104,7 +104,8 @@ def fill(
 ) -> Int:
     """Codes with the masked places drawn from the model, int64 of the shape given.
 
-    codes   (K, F) or (B, K, F). What stands at masked places does not matter
+    codes   (K, F) or (B, K, F). What stands at masked places does not matter; a place that holds N counts
+            as masked in any case
     mask    bool of the same shape, True = generate; or without the axis of codebooks, then for all of them
     logits  the model: codes of the rank given -> logits (..., P, F, N), P = K - conditioning_codebooks.
             Masked places come to it as N, one more than the largest code
@@ -156,20 +157,21 @@ def fill_scored(
     codebook_size: int | None = None,
 ) -> Filled:
     """As `fill`, with the options in one value, and the confidence of the model in what it made."""
-    given, masked = check_codes(codes), np.asarray(mask)
-    masked = check_mask(masked, given)
+    given = check_codes(codes)
+    masked = check_mask(mask, given)
     kept = conditioning_codebooks
     if not 0 <= kept < given.shape[-2]:
         raise OptionError(
             f"conditioning_codebooks must lie in [0, {given.shape[-2]}), the codes having "
             f"{given.shape[-2]} codebooks; got {kept}"
         )
-    if not options.upstream:
-        masked = np.where(np.arange(given.shape[-2])[:, None] < kept, False, masked)
-        if not masked.any():
-            return Filled(given.copy(), np.zeros(given.shape, np.float32))
     size = codebook_size if codebook_size is not None else find_size(logits, given)
+    masked = masked | (given == size)
+    if not options.upstream:
+        masked[..., :kept, :] = False
     _check_range(given, masked, size)
+    if not (masked.any() or options.upstream):
+        return Filled(given.copy(), np.zeros(given.shape, np.float32))
     batched = given.ndim == 3
     job = _Fill(
         model=logits if batched else lambda codes: np.asarray(logits(codes[0]))[None],

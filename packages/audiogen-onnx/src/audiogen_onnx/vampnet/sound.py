@@ -19,7 +19,7 @@ Samples = NDArray[np.float32]
 Blocks = Iterator[Samples]
 
 Span = tuple[float, float]
-"""First sample and the one behind the last; infinite where the span has no such end."""
+"""Where something begins and where it ends, in seconds or samples; infinite where it does not."""
 
 _PIECE = 1 << 16  # samples worked off at once
 _SPILL = 4 << 20  # bytes of sound kept in memory before they go to the disk
@@ -242,6 +242,12 @@ def pasted(made: Iterable[Samples], original: Iterable[Samples], spans: list[Spa
             weight = np.maximum(weight, np.clip(inside, 0, 1).astype(np.float32))
         yield np.where(weight > 0, theirs + weight * (ours - theirs), theirs)
         at += ours.shape[1]
+
+
+def in_samples(spans: list[Span], sample_rate: int) -> list[Span]:
+    """Spans of seconds in whole samples."""
+    first, last = (np.round(np.array(ends) * sample_rate) for ends in zip(*spans, strict=True))
+    return list(zip(first.tolist(), last.tolist(), strict=True))
 
 
 def resampled(blocks: Iterable[Samples], old: int, new: int, channels: int) -> Blocks:
