@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -12,11 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from audiogen_core.errors import AudioError, ModelError, WeightsError
-from audiogen_core.models import FileSpec
-from audiogen_mlx.musicgen import mert
 from audiogen_mlx.musicgen.mert import Mert, MertConfig
 from audiogen_mlx.musicgen.mert_spec import MERT
-from support.loopback_hub import LoopbackHub, point_at
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style" / "mert"
 NEW = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
@@ -139,21 +135,10 @@ def test_weight_norm_of_a_damaged_file(tmp_path):
         Mert.load(write(tmp_path, table))
 
 
-def test_fetched_from_the_hub(tmp_path, monkeypatch):
-    import torch
-
-    torch.save({name: torch.from_numpy(array) for name, array in tensors().items()}, tmp_path / "weights")
-    table = (tmp_path / "weights").read_bytes()
-    files = {"config.json": json.dumps(settings()).encode(), "pytorch_model.bin": table}
-    specs = tuple(FileSpec(name) for name in files)
-    with LoopbackHub({MERT.repo: files}) as server:
-        spec = dataclasses.replace(MERT, revision=server.revision, files=specs)
-        monkeypatch.setattr(mert, "MERT", spec)
-        point_at(server.endpoint, tmp_path / "cache", monkeypatch)
-        said = []
-        made = np.array(Mert.fetch(notify=said.append)(mx.array(SOUND)))
-    np.testing.assert_array_equal(made, listen(FOLDER))
-    assert "CC-BY-NC-4.0" in " ".join(said)
+def test_published_one_is_pinned():
+    assert MERT.pinned
+    assert MERT.size == 1_817 + 377_552_987
+    assert all(file.sha256 for file in MERT.files)
 
 
 @pytest.mark.slow

@@ -16,11 +16,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from audiogen_core import hub, weights
+from audiogen_core import weights
 from audiogen_core.errors import AudioError, ModelError, WeightsError
-from audiogen_core.hub_client import OnStep
 from audiogen_core.weights import Weights
-from audiogen_mlx.musicgen.mert_spec import MERT
 from audiogen_mlx.musicgen.parts import LayerNorm, Linear, attend, gelu
 
 SAMPLE_RATE = 24_000
@@ -140,14 +138,6 @@ class Mert:
         if not isinstance(config, dict):
             raise ModelError(f"{path}: expected a JSON object, found {type(config).__name__}")
         return cls(MertConfig.from_dict(config), weights.read(folder))
-
-    @classmethod
-    def fetch(cls, *, on_step: OnStep | None = None, notify: hub.Notify | None = None) -> Mert:
-        """The published one, fetched from the hub where it is not there yet; see `hub.fetch`.
-
-        Raises DownloadError besides what `load` raises.
-        """
-        return cls.load(hub.fetch(MERT, on_step=on_step, notify=notify))
 
     def __call__(self, samples: mx.array) -> mx.array:
         """Sound (B, T) at 24 kHz -> what the last layer gives, (B, frames, width).

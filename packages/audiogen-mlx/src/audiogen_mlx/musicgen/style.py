@@ -37,7 +37,7 @@ class StyleConditioner:
     """A clip to style tokens.
 
     mert  gives the MERT; it is called when a style is first asked for, so that without one nothing of
-          MERT is read; `Mert.fetch` brings the published one from the hub
+          MERT is read
     """
 
     def __init__(self, network: StyleNetwork, mert: Callable[[], Mert]) -> None:
@@ -50,7 +50,7 @@ class StyleConditioner:
         cls,
         table: Weights,
         config: StyleConfig,
-        mert: Callable[[], Mert] = Mert.fetch,
+        mert: Callable[[], Mert],
         *,
         prefix: str = PREFIX,
     ) -> StyleConditioner:
