@@ -82,9 +82,7 @@ def run(
     """
     out = Path(out)
     if out.resolve() == Path(folder).resolve():
-        raise OptionError(
-            f"{out}: holds the audio, and the sounds made would join it; name another run"
-        )
+        raise OptionError(f"{out}: holds the audio, and the sounds made would join it; name another run")
     listener = _Listener(on_stage, on_record)
     wanted = settings or Settings()
     if time is not None:
