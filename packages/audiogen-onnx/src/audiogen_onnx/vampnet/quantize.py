@@ -58,7 +58,7 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
     graphs = dict(manifest.graphs)
     for name in ("coarse", "fine"):
         path = target / graphs[name].graph.file
-        _rewrite(source / path.name, path, _PRODUCTS[dtype])
+        quantize_network(source / path.name, path, dtype)
         graphs[name] = Graph.of(path)
         step = target / graphs[f"{name}_step"].graph.file
         step_graph.write(path, step)
@@ -73,6 +73,11 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
     written = replace(manifest, dtype=dtype, graphs=graphs)
     written.save(target)
     return written
+
+
+def quantize_network(source: Path, target: Path, dtype: str) -> None:
+    """Write a smaller copy of one network's graph, and its weights beside it."""
+    _rewrite(source, target, _PRODUCTS[dtype])
 
 
 @dataclass(eq=False)
