@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -169,6 +169,21 @@ def test_samples_that_are_no_numbers(place):
     done = call(cli.cli, "vamp", "nan.wav", "-o", "out.wav", "--seed", 1, *FAST)
     assert done.exit_code == 1 and "nan.wav" in done.stderr and done.stderr.count("\n") == 1
     assert not (place / "out.wav").exists()
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (MemoryError(), 1)])
+def test_a_run_that_is_stopped_leaves_the_old_file(place, monkeypatch, stop, code):
+    def run(codes: np.ndarray) -> np.ndarray:
+        raise stop
+
+    vampnet = fake_vampnet()
+    broken = replace(vampnet, fine=replace(vampnet.fine, run=run))
+    monkeypatch.setattr(cli, "_load", lambda *_: broken)
+    (place / "out.wav").write_bytes(b"old")
+    done = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 1, "--force", *FAST)
+    assert done.exit_code == code
+    assert (place / "out.wav").read_bytes() == b"old"
+    assert sorted(path.name for path in place.iterdir()) == ["in.wav", "out.wav"]
 
 
 def test_nothing_is_written_over_unless_asked(place):

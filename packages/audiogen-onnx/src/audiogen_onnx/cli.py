@@ -20,6 +20,7 @@ from audiogen_core.cli import (
     OutputOption,
     QuietOption,
     SeedOption,
+    VerboseOption,
 )
 from audiogen_onnx import cli_options as options
 from audiogen_onnx.folder_commands import register
@@ -84,6 +85,7 @@ def vamp(
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """New sound out of a clip: of its length and loudness, around what is kept of it."""
