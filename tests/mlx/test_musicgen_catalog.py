@@ -1,0 +1,50 @@
+"""The catalogue of MusicGen: all that are published, pinned, with what the loader needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from audiogen_core.models import find
+from audiogen_mlx.catalog import MUSICGEN, TEXT_ENCODERS
+
+PUBLISHED = [
+    f"musicgen-{variant}"
+    for variant in (
+        "small medium large stereo-small stereo-medium stereo-large "
+        "melody melody-large stereo-melody stereo-melody-large style"
+    ).split()
+]
+
+
+def test_every_published_model_is_there():
+    assert list(MUSICGEN) == [*PUBLISHED, "audiogen-medium"]
+    assert len({spec.revision for spec in MUSICGEN.values()}) == len(MUSICGEN)
+
+
+@pytest.mark.parametrize("name", MUSICGEN)
+def test_entries(name):
+    spec = MUSICGEN[name]
+    names = [file.name for file in spec.files]
+    assert spec.pinned
+    assert spec.license == "CC-BY-NC-4.0"
+    assert find(MUSICGEN, f"facebook/{name}") is spec
+    assert len(set(names)) == len(names)
+    if "state_dict.bin" in names:
+        assert "compression_state_dict.bin" in names
+    else:
+        assert {"config.json", "tokenizer.json"} <= set(names)
+        assert ("preprocessor_config.json" in names) == ("melody" in name)
+
+
+@pytest.mark.parametrize("name", MUSICGEN)
+def test_shards_are_complete_and_have_their_index(name):
+    names = [file.name for file in MUSICGEN[name].files]
+    shards = [one for one in names if "-of-" in one]
+    for number, shard in enumerate(shards, start=1):
+        assert f"-{number:05}-of-{len(shards):05}." in shard
+    assert any(one.endswith(".index.json") for one in names) == bool(shards)
+
+
+def test_text_encoders_that_no_checkpoint_holds():
+    assert {"t5-base", "t5-large"} <= set(TEXT_ENCODERS)
+    assert all(spec.pinned and spec.license == "Apache-2.0" for spec in TEXT_ENCODERS.values())
