@@ -154,6 +154,8 @@ NETWORK = (
     LOGITS,
 )
 
+NAMES = frozenset(text.split()[0] for text in (*NETWORK, SAMPLE_STEP))
+
 
 def parse(*texts: str) -> list[Any]:
     """The functions of some texts, as ONNX has them."""

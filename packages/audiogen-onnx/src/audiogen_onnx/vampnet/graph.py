@@ -64,7 +64,7 @@ class GraphWriter:
         """Add an operator, or a function of ours. Returns its output; nodes are named after it."""
         from onnx import helper
 
-        domain = functions.DOMAIN if kind in _OURS else ""
+        domain = functions.DOMAIN if kind in functions.NAMES else ""
         self.nodes.append(
             helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes)
         )
@@ -132,18 +132,6 @@ def save(proto: Any, path: Path) -> None:
 
     path.write_bytes(proto.SerializeToString())
     onnx.checker.check_model(path)
-
-
-_OURS = {
-    "CodebookEmbedding",
-    "PositionBias",
-    "RMSNorm",
-    "FiLM",
-    "RelativeAttention",
-    "GatedGelu",
-    "LogitsByCodebook",
-    "SampleStep",
-}
 
 
 def _embedding(checkpoint: Checkpoint, writer: GraphWriter) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ManifestError, ModelError
-from audiogen_onnx.manifest import Manifest
+from audiogen_onnx.manifest import GRAPHS, Manifest
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.compare import compare_step, random_codes
 
@@ -39,6 +39,8 @@ class Verified:
 def verify(folder: str | Path, reference: str | Path | None = None) -> list[Verified]:
     """Check every file's hash, run every graph on random input, and compare with a reference folder.
 
+    A beat tracker is opened, but not run.
+
     reference  the float32 folder that `folder` was quantised from
 
     Raises ManifestError when a file is not the one described, or the folders are not of one model;
@@ -59,6 +61,9 @@ def verify(folder: str | Path, reference: str | Path | None = None) -> list[Veri
         network, step = (manifest.graph_path(folder, graph) for graph in (name, f"{name}_step"))
         compare_step(network, step, geometry.conditioning_codebooks)
         found.append(Verified(f"{name}_step", step.stat().st_size))
+    for name in sorted(set(manifest.graphs) - set(GRAPHS)):
+        Session(manifest.graph_path(folder, name))
+        found.append(Verified(name, sum(stored.size for stored in manifest.graphs[name].files)))
     return found
 
 
