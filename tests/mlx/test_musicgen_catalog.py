@@ -8,11 +8,17 @@ from audiogen_core.models import find
 from audiogen_mlx.catalog import MUSICGEN, TEXT_ENCODERS
 
 PUBLISHED = [
-    f"musicgen-{variant}"
-    for variant in (
-        "small medium large stereo-small stereo-medium stereo-large "
-        "melody melody-large stereo-melody stereo-melody-large style"
-    ).split()
+    "musicgen-small",
+    "musicgen-medium",
+    "musicgen-large",
+    "musicgen-stereo-small",
+    "musicgen-stereo-medium",
+    "musicgen-stereo-large",
+    "musicgen-melody",
+    "musicgen-melody-large",
+    "musicgen-stereo-melody",
+    "musicgen-stereo-melody-large",
+    "musicgen-style",
 ]
 
 
