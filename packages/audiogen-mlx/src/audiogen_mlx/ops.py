@@ -173,7 +173,7 @@ class ConvWeight:
 
     def __init__(self, array: Float) -> None:
         self._array: Float = np.asarray(array, dtype=np.float32)
-        self._taps: dict[int, mx.array] = {}
+        self._taps: dict[int, list[mx.array]] = {}
 
     @cached_property
     def plain(self) -> mx.array:
@@ -191,13 +191,13 @@ class ConvWeight:
             return kernel == 1 or outputs <= inputs
         return dilation == 1 and kernel % stride == 0 and outputs <= stride * inputs
 
-    def taps(self, stride: int) -> mx.array:
-        """(stride * in, taps * out): what `stride` neighbouring steps add to an output, tap by tap."""
+    def taps(self, stride: int) -> list[mx.array]:
+        """(stride * in, out) for each tap: what `stride` neighbouring steps add to an output."""
         if stride not in self._taps:
             outputs, inputs, kernel = self._array.shape
-            folded = self._array.reshape(outputs, inputs, kernel // stride, stride).transpose(3, 1, 2, 0)
-            matrix = np.ascontiguousarray(folded.reshape(stride * inputs, -1))
-            self._taps[stride] = mx.array(matrix)
+            folded = self._array.reshape(outputs, inputs, kernel // stride, stride).transpose(2, 3, 1, 0)
+            taps = folded.reshape(-1, stride * inputs, outputs)
+            self._taps[stride] = [mx.array(np.ascontiguousarray(tap)) for tap in taps]
         return self._taps[stride]
 
 
@@ -256,21 +256,19 @@ class MlxLstm:
 
 
 def _conv_by_taps(x: mx.array, weight: ConvWeight, stride: int, dilation: int) -> mx.array:
-    """One product of the input with all taps at once, whose columns are then added up, shifted.
+    """One product per tap, each added to what is there: the input is never laid out for each tap.
 
     Steps that one stride covers lie side by side as the channels of one step, without a copy.
     """
     batch, length, channels = x.shape
-    taps = weight.kernel // stride
     reach = (weight.kernel - 1) * dilation
     frames = (length - reach - 1) // stride + 1
     folded = x[:, : (frames - 1) * stride + reach + 1].reshape(batch, -1, stride * channels)
-    parts = folded @ weight.taps(stride)
-    outputs = parts.shape[2] // taps
-    y = parts[:, :frames, :outputs]
-    for tap in range(1, taps):
+    taps = weight.taps(stride)
+    y = folded[:, :frames] @ taps[0]
+    for tap in range(1, len(taps)):
         start = tap * dilation
-        y = y + parts[:, start : start + frames, tap * outputs : (tap + 1) * outputs]
+        y = mx.addmm(y, folded[:, start : start + frames], taps[tap])
     return y
 
 
