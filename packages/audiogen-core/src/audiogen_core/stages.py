@@ -51,8 +51,8 @@ class Convolutional:
             held = [window]
             y = run(ops, self.layers, ops.trim(window, 0, end - stop))
             before = (done - start) // self.down * self.up
-            after = 0 if last else right // self.down * self.up
-            yield ops.trim(y, before, after), last
+            kept = (limit - done) // self.down * self.up
+            yield ops.trim(y, before, 0 if last else ops.length(y) - before - kept), last
             done = limit
             keep = max(start, done - left)
             held = [ops.trim(window, keep - start, 0)]
@@ -60,6 +60,36 @@ class Convolutional:
 
     def whole(self, ops: Ops, x: Signal) -> Signal:
         return run(ops, self.layers, x)
+
+
+@dataclass(frozen=True)
+class Rechunk:
+    """Cuts what comes into chunks of `size` steps, and gathers what is shorter; changes no value.
+
+    Before a stage of many channels it bounds what that stage holds in memory.
+    """
+
+    size: int
+
+    def stream(self, ops: Ops, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        held: list[Signal] = []
+        count = 0
+        for chunk, last in chunks:
+            held.append(chunk)
+            count += ops.length(chunk)
+            if count <= self.size and not last:
+                continue
+            window = ops.concat(held)
+            while count > self.size:
+                yield ops.trim(window, 0, count - self.size), False
+                window = ops.trim(window, self.size, 0)
+                count -= self.size
+            held = [window]
+            if last:
+                yield window, True
+
+    def whole(self, ops: Ops, x: Signal) -> Signal:
+        return x
 
 
 @dataclass(frozen=True)
@@ -78,7 +108,7 @@ class Recurrent:
         return self.lstm(x, None)[0] + x
 
 
-Stage = Convolutional | Recurrent
+Stage = Convolutional | Rechunk | Recurrent
 
 
 def stream(ops: Ops, stages: Sequence[Stage], chunks: Iterable[Chunk]) -> Iterator[Chunk]:

@@ -187,8 +187,8 @@ def build(config: DacConfig, weights: Weights, ops: Ops, name: str | None = None
     return Codec(
         info,
         ops,
-        encoder=[encoder],
-        decoder=[decoder],
+        encoder=encoder,
+        decoder=decoder,
         codebooks=entries,
         quantizer=ProjectedQuantizer(ops, books),
     )

@@ -164,11 +164,7 @@ class PadToMultiple(Pointwise):
 
 @dataclass(frozen=True)
 class Append(Pointwise):
-    """So many zeros after the end, where transposed convolutions of odd stride make too few steps.
-
-    What a cut spoils is then at most `count` steps further from the end than `reach` says; streaming keeps
-    one frame more than that, and `count` is less than a frame.
-    """
+    """So many zeros after the end, where transposed convolutions of odd stride make too few steps."""
 
     count: int
 

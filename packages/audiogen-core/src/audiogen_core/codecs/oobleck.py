@@ -140,7 +140,7 @@ def build(config: OobleckConfig, weights: Weights, ops: Ops, name: str | None = 
         tanh=config.tanh,
     )
     weights.finish()
-    return Autoencoder(info, ops, encoder=[encoder], decoder=[decoder], scale=config.scale)
+    return Autoencoder(info, ops, encoder=encoder, decoder=decoder, scale=config.scale)
 
 
 def _from_parts(rate: int, parts: Mapping[str, Any], scale: float) -> OobleckConfig:

@@ -25,12 +25,15 @@ from audiogen_core.codecs.layers import (
     Tanh,
 )
 from audiogen_core.ops import Ops, Weight
-from audiogen_core.stages import Convolutional
+from audiogen_core.stages import Convolutional, Rechunk, Stage
 from audiogen_core.weights import FuseWeightNorm, Rename, Rule, Rules, Weights
 
 Blocks = Literal["units", "branches"]
 """What follows the transposed convolution in a decoder's block: three residual units one after another
 (DAC, Oobleck), or the mean of three branches of three each (LAC; HiFi-GAN's fusion, arXiv 2010.05646)."""
+
+PIECE = {True: 1 << 22, False: 1 << 24}
+"""Numbers in one signal that a block works on at a time, on a CPU (near its cache) and elsewhere."""
 
 _DILATIONS = (1, 3, 9)  # of the units in a block
 _BRANCH_KERNELS = (3, 7, 11)
@@ -42,31 +45,38 @@ class SnakeNet:
     """Builds the two stages, taking each tensor once under our names.
 
     log_snake  the snake's parameters are logarithms, and it has two of them (Oobleck)
+
+    Every block is a stage of its own. So a long clip costs each block only the few steps around a chunk that
+    this block sees, and the wide blocks at a high rate can work in small pieces.
     """
 
     def __init__(self, weights: Weights, ops: Ops, *, log_snake: bool = False) -> None:
         self.weights = weights
         self.ops = ops
         self.log_snake = log_snake
+        self.piece = PIECE[ops.chunk_seconds < 10]
 
     def encoder(
         self, channels: int, widths: Sequence[int], strides: Sequence[int], outputs: int
-    ) -> Convolutional:
+    ) -> list[Stage]:
         """Audio of `channels` -> a signal of `outputs` channels at one step per hop.
 
         widths  channels before the first block and after each; one more than there are strides
         """
         hop = math.prod(strides)
-        layers: list[Layer] = [PadToMultiple(hop), self._conv("encoder.first", channels, widths[0], 7)]
+        stages: list[Stage] = [Convolutional([PadToMultiple(hop)], down=hop, up=hop)]
+        layers: list[Layer] = [self._conv("encoder.first", channels, widths[0], 7)]
         for i, (stride, (width, wider)) in enumerate(zip(strides, pairwise(widths), strict=True)):
             name = f"encoder.blocks.{i}"
             layers += self._units(name, width)
             layers += [self._snake(f"{name}.snake", width), self._down(f"{name}.conv", width, wider, stride)]
-        layers += [
+            stages += self._in_pieces(Convolutional(layers, down=stride), max(width, wider // stride))
+            layers = []
+        last: list[Layer] = [
             self._snake("encoder.snake", widths[-1]),
             self._conv("encoder.last", widths[-1], outputs, 3),
         ]
-        return Convolutional(layers, down=hop)
+        return [*stages, Convolutional(last)]
 
     def decoder(
         self,
@@ -78,11 +88,12 @@ class SnakeNet:
         blocks: Blocks = "units",
         last_bias: bool = True,
         tanh: bool = True,
-    ) -> Convolutional:
+    ) -> list[Stage]:
         """A signal of `inputs` channels -> audio of `channels`, a hop of samples for each step.
 
         widths  channels before the first block and after each; one more than there are strides
         """
+        stages: list[Stage] = []
         layers: list[Layer] = [self._conv("decoder.first", inputs, widths[0], 7)]
         missing = 0  # samples that blocks of odd stride make too few
         for i, (stride, (width, narrower)) in enumerate(zip(strides, pairwise(widths), strict=True)):
@@ -93,13 +104,21 @@ class SnakeNet:
             else:
                 layers.append(self._branches(name, narrower))
             missing = missing * stride + stride % 2
-        layers.append(self._snake("decoder.snake", widths[-1]))
-        layers.append(self._conv("decoder.last", widths[-1], channels, 7, bias=last_bias))
+            stages += self._in_pieces(Convolutional(layers, up=stride), max(width, narrower * stride))
+            layers = []
+        last: list[Layer] = [
+            self._snake("decoder.snake", widths[-1]),
+            self._conv("decoder.last", widths[-1], channels, 7, bias=last_bias),
+        ]
         if tanh:
-            layers.append(Tanh())
-        if missing:
-            layers.append(Append(missing))
-        return Convolutional(layers, up=math.prod(strides))
+            last.append(Tanh())
+        stages.append(Convolutional(last))
+        return [*stages, Convolutional([Append(missing)])] if missing else stages
+
+    def _in_pieces(self, stage: Convolutional, width: int) -> list[Stage]:
+        """The stage on pieces that make signals of `piece` numbers, `width` per step that comes in."""
+        least = 8 * sum(stage.context)
+        return [Rechunk(max(least, self.piece // width)), stage]
 
     def _units(self, name: str, width: int) -> list[Layer]:
         return [

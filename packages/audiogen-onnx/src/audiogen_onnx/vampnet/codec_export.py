@@ -17,7 +17,7 @@ import torch
 from audiogen_core.codecs.layers import Layer, PadToMultiple, reach, run
 from audiogen_core.codecs.rvq import ProjectedQuantizer
 from audiogen_core.errors import OptionError
-from audiogen_core.stages import Convolutional
+from audiogen_core.stages import Convolutional, Stage
 from audiogen_onnx.codec import FACTS
 
 if TYPE_CHECKING:
@@ -119,12 +119,16 @@ def _quantizer(codec: Codec) -> ProjectedQuantizer:
     return codec._quantizer
 
 
-def _layers(codec: Codec, stages: Sequence[Any]) -> list[Layer]:
-    """The layers of the one stage, without the padding of a clip's end."""
+def _layers(codec: Codec, stages: Sequence[Stage]) -> list[Layer]:
+    """The layers of all stages, without the padding of a clip's end."""
     _quantizer(codec)
-    (stage,) = stages
-    assert isinstance(stage, Convolutional)
-    return [layer for layer in stage.layers if not isinstance(layer, PadToMultiple)]
+    return [
+        layer
+        for stage in stages
+        if isinstance(stage, Convolutional)
+        for layer in stage.layers
+        if not isinstance(layer, PadToMultiple)
+    ]
 
 
 def _facts(codec: Codec, layers: Sequence[Layer]) -> dict[str, Any]:
