@@ -43,9 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporter, "_codec_graphs", lambda _, to, check: copied(to, "encoder", "decoder"))
-        patch.setattr(
-            exporter, "_network_graphs", lambda _, name, to, check: copied((name, f"{name}_step"), to)
-        )
+        step = "{}_step".format
+        patch.setattr(exporter, "_network_graphs", lambda _, name, to, check: copied(to, name, step(name)))
         exporter.export(place / "checkpoints", place / "model", check=False)
     return place / "model"
 

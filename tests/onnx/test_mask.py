@@ -25,7 +25,10 @@ def kept(mask: Mask) -> list[int]:
 RANDOM: dict[str, Callable[[tuple[int, ...], Noise], Mask]] = {
     "linear_random": lambda shape, noise: masks.linear_random(shape, 0.4, noise=noise),
     "random": lambda shape, noise: masks.random(shape, 0.6, noise=noise),
-    "random_frames": lambda shape, noise: masks.random_frames(shape, 0.4, noise=noise),
+    "random_along_time": lambda shape, noise: masks.random_along_time(shape, 0.6, noise=noise),
+    "stemgen_random": lambda shape, noise: masks.stemgen_random(shape, 0.4, noise=noise),
+    "hugo_random": lambda shape, noise: masks.hugo_random(shape, 0.6, noise=noise),
+    "tria_mask": lambda shape, noise: masks.tria_mask(shape, noise=noise),
     "roll": lambda shape, noise: masks.periodic_mask(shape, 9, roll="random", noise=noise),
     "dropout": lambda shape, noise: masks.dropout(masks.empty_mask(shape), 0.3, noise=noise),
     "drop_ones": lambda shape, noise: masks.drop_ones(masks.full_mask(shape), 0.3, noise=noise),
@@ -51,22 +54,6 @@ def test_further_axes_are_one_batch(name: str) -> None:
 def test_noise_is_asked_for_by_name(name: str) -> None:
     with pytest.raises(OptionError, match="needs noise: give noise=SeededNoise"):
         RANDOM[name](SHAPE, None)  # type: ignore[arg-type]
-
-
-def test_probabilities_are_reached() -> None:
-    shape, noise = (1, 40, 2_500), SeededNoise(0)
-    assert masks.linear_random(shape, 0.3, noise=noise).mean() == pytest.approx(0.3, abs=0.01)
-    assert masks.random(shape, 0.5, noise=noise).mean() == pytest.approx(np.cos(np.pi / 4), abs=0.01)
-    assert masks.random(shape, 0.0).all()
-    assert not masks.random(shape, 1.0).any()
-    assert masks.dropout(masks.empty_mask(shape), 0.25, noise=noise).mean() == 0.25
-    assert masks.drop_ones(masks.full_mask(shape), 0.25, noise=noise).mean() == 0.75
-
-
-def test_frames_are_random_as_a_whole() -> None:
-    mask = masks.random_frames((2, *SHAPE), 0.5, noise=SeededNoise(0))
-    assert (mask == mask[:, :1]).all()
-    assert 10 < mask[0, 0].sum() < 40
 
 
 def test_arrays_and_shapes_mean_the_same() -> None:
@@ -148,14 +135,6 @@ def test_rolls_are_circular() -> None:
     assert kept(masks.roll_mask(mask, -1)) == [0, 1, 49]
     np.testing.assert_array_equal(masks.roll_mask(masks.roll_mask(mask, 17), 33), mask)
     assert kept(masks.periodic_mask(SHAPE, 20, roll=15)) == [5, 15, 35]
-
-
-def test_ones_are_dropped_where_they_are() -> None:
-    mask = masks.inpaint((2, *SHAPE), 10, 10)
-    made = masks.drop_ones(mask, 0.5, noise=SeededNoise(3))
-    assert made.sum(axis=(1, 2)).tolist() == [60, 60]
-    assert not (made & ~mask).any()
-    np.testing.assert_array_equal(masks.drop_ones(mask, 0.0), mask)
 
 
 def test_another_mask_narrows_what_is_built() -> None:

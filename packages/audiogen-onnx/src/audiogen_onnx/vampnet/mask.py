@@ -19,6 +19,15 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError
 from audiogen_core.noise import Noise
+from audiogen_onnx.vampnet.mask_random import (
+    drop_ones,
+    hugo_random,
+    linear_random,
+    random,
+    random_along_time,
+    stemgen_random,
+    tria_mask,
+)
 from audiogen_onnx.vampnet.mask_values import (
     Compat,
     Like,
@@ -34,14 +43,14 @@ from audiogen_onnx.vampnet.mask_values import (
     seconds_to_frames,
     shape_of,
     source_of,
-    uniform,
 )
 
 __all__ = [
     "Compat", "Like", "Mask", "apply_mask", "build", "codebook_mask", "codebook_unmask", "drop_ones",
-    "dropout", "empty_mask", "frames_to_seconds", "full_mask", "gamma", "infill", "inpaint",
+    "dropout", "empty_mask", "frames_to_seconds", "full_mask", "gamma", "hugo_random", "infill", "inpaint",
     "inverse_gamma", "keep_codebooks", "linear_random", "mask_and", "mask_or", "onset_mask",
-    "periodic_mask", "random", "random_frames", "roll_mask", "seconds_to_frames", "time_stretch_mask",
+    "periodic_mask", "random", "random_along_time", "roll_mask", "seconds_to_frames", "stemgen_random",
+    "time_stretch_mask", "tria_mask",
 ]  # fmt: skip
 
 
@@ -56,28 +65,6 @@ def full_mask(like: Like) -> Mask:
 def empty_mask(like: Like) -> Mask:
     """Everything is kept."""
     return np.zeros(shape_of(like), np.bool_)
-
-
-def linear_random(like: Like, probability: float, *, noise: Noise | None = None) -> Mask:
-    """Each code is generated with this probability. `noise` is needed unless that is 0 or 1."""
-    check_share("the probability of a random mask", probability)
-    shape = shape_of(like)
-    if probability in (0.0, 1.0):
-        return np.full(shape, probability == 1.0)
-    return uniform(shape, noise, "a random mask") < probability
-
-
-def random(like: Like, progress: float, *, noise: Noise | None = None) -> Mask:
-    """Each code is generated with probability gamma(progress): all of them at 0, none at 1."""
-    check_share("the progress of a random mask", progress)
-    return linear_random(like, float(gamma(progress)) if progress < 1 else 0.0, noise=noise)
-
-
-def random_frames(like: Like, probability: float, *, noise: Noise | None = None) -> Mask:
-    """Each frame is generated, in all its codebooks, with this probability."""
-    shape = shape_of(like)
-    one = linear_random((*shape[:-2], 1, shape[-1]), probability, noise=noise)
-    return np.broadcast_to(one, shape).copy()
 
 
 def inpaint(like: Like, prefix: int, suffix: int) -> Mask:
@@ -253,20 +240,6 @@ def dropout(
     dropped = np.zeros((len(chosen), length), np.bool_)
     np.put_along_axis(dropped, chosen, True, axis=-1)
     return out | (dropped if compat == "upstream" else dropped.reshape(*out.shape[:-2], 1, length))
-
-
-def drop_ones(mask: Mask, share: float, *, noise: Noise | None = None) -> Mask:
-    """This share of the codes to be generated, drawn for each item of a batch, is kept instead."""
-    check_share("the share of codes to keep", share)
-    mask = copied(mask)
-    if share == 0:
-        return mask
-    flat = mask.reshape(-1, mask.shape[-2] * mask.shape[-1])
-    drawn = source_of(noise, "drop_ones").uniform(flat.shape)
-    order = np.argsort(np.where(flat, drawn, np.float32(2)), axis=-1, kind="stable")
-    for item, indices in zip(flat, order, strict=True):
-        item[indices[: int(item.sum() * share)]] = False
-    return flat.reshape(mask.shape)
 
 
 # ---- all together
