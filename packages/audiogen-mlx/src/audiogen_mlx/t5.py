@@ -134,7 +134,7 @@ class T5Encoder:
         x = self._embedding[ids].astype(mx.float32)
         for block in self._blocks:
             x = block(x, bias)
-        return mx.fast.rms_norm(x.astype(self.dtype), self._norm, self.config.eps)
+        return _normal(x, self._norm, self.config.eps)
 
     def position_bias(self, length: int) -> mx.array:
         """What attention adds for how far apart two tokens are: (heads, length, length)."""
@@ -173,7 +173,6 @@ class _Block:
 
     def __init__(self, config: T5Config, table: _Table, index: int) -> None:
         self.config = config
-        self.dtype = table.dtype
         attention = f"encoder.block.{index}.layer.0"
         feed = f"encoder.block.{index}.layer.1"
         self.attention_norm = table(f"{attention}.layer_norm.weight")
@@ -186,8 +185,8 @@ class _Block:
         self.narrow = table.linear(f"{feed}.DenseReluDense.wo.weight", dtype=self.narrow_dtype)
 
     def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
-        x = x + self.attend(self.normal(x, self.attention_norm), bias)
-        y = self.normal(x, self.feed_norm) @ self.widen
+        x = x + self.attend(_normal(x, self.attention_norm, self.config.eps), bias)
+        y = _normal(x, self.feed_norm, self.config.eps) @ self.widen
         activate = _ACTIVATIONS[self.config.activation]
         if self.config.gated:
             gate, straight = mx.split(y, 2, axis=-1)
@@ -195,9 +194,6 @@ class _Block:
         else:
             y = activate(y)
         return x + y.astype(self.narrow_dtype) @ self.narrow
-
-    def normal(self, x: mx.array, weight: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, weight.astype(mx.float32), self.config.eps).astype(self.dtype)
 
     def attend(self, x: mx.array, bias: mx.array) -> mx.array:
         batch, length, _ = x.shape
@@ -222,6 +218,11 @@ def relative_buckets(distance: NDArray[np.int64], buckets: int, max_distance: in
     )
     bucket: NDArray[np.int64] = np.where(size < exact, size, np.minimum(wide, half - 1))
     return bucket + half * (distance > 0)
+
+
+def _normal(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    """Divided by the root mean square over channels, in float32; then of the weight's dtype."""
+    return mx.fast.rms_norm(x, weight.astype(mx.float32), eps).astype(weight.dtype)
 
 
 def _check_names(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Array]) -> None:
