@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from audiogen_core.errors import ManifestError
+from audiogen_onnx import manifest as manifest_module
 from audiogen_onnx.manifest import (
     GRAPHS,
     NAME,
@@ -68,9 +69,12 @@ def test_what_was_written_is_read(folder):
         manifest.graph_path(folder, "beats")
 
 
-def test_files_that_changed_are_named(folder):
+def test_files_that_changed_are_named(folder, monkeypatch):
     data = folder / "fine.onnx.data"
     data.write_text("wEights fine")
+    with pytest.raises(ManifestError, match=r"fine.onnx.data: its content is not"):
+        Manifest.load(folder)
+    monkeypatch.setattr(manifest_module, "ALWAYS_HASHED", 11)  # now the file counts as large
     Manifest.load(folder)
     with pytest.raises(ManifestError, match=r"fine.onnx.data: its content is not"):
         Manifest.load(folder, verify=True)

@@ -127,14 +127,13 @@ def _tensors(path):
 
 def _overwrite(folder, name, value):
     """Put a number at the start of a graph's data, and describe the files anew."""
-    path = folder / f"{name}.data"
+    path, facts = folder / f"{name}.data", Manifest.load(folder)
     proto = onnx.load(folder / name, load_external_data=False)
     tensor = next(t for t in proto.graph.initializer if t.name == "layers.0.attention.query.weight")
     offset = int(next(entry.value for entry in tensor.external_data if entry.key == "offset"))
     data = bytearray(path.read_bytes())
     data[offset : offset + 4] = value.tobytes()
     path.write_bytes(data)
-    facts = Manifest.load(folder)
     graphs = {key: _again(folder, key, graph) for key, graph in facts.graphs.items()}
     object.__setattr__(facts, "graphs", graphs)
     facts.save(folder)

@@ -21,6 +21,9 @@ DTYPES = ("float32", "float16", "int8", "int4")
 GRAPHS = ("encoder", "decoder", "coarse", "fine", "coarse_step", "fine_step")
 """Graphs every folder has; `beats` may be added."""
 
+ALWAYS_HASHED = 16 << 20
+"""Files of up to so many bytes have their hash checked whenever a folder is loaded: graphs, small weights."""
+
 _LARGEST = 1 << 20
 
 
@@ -132,7 +135,10 @@ class Manifest:
         return Path(folder) / self.graphs[name].graph.file
 
     def check(self, folder: str | Path, *, verify: bool = False) -> None:
-        """Raise ManifestError unless every file is there, no link, of its size, and (verify) of its hash."""
+        """Raise ManifestError unless every file is there, no link, of its size and of its hash.
+
+        The hashes of large files are checked with `verify` only.
+        """
         for stored in self.files.values():
             path = Path(folder) / stored.file
             check_regular(path)
@@ -141,7 +147,7 @@ class Manifest:
                 raise ManifestError(
                     f"{path}: has {size} bytes, {NAME} says {stored.size}; copy or export the folder again"
                 )
-            if verify and sha256(path) != stored.sha256:
+            if (verify or size <= ALWAYS_HASHED) and sha256(path) != stored.sha256:
                 raise ManifestError(
                     f"{path}: its content is not the one {NAME} describes; copy or export the folder again"
                 )
@@ -155,10 +161,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = False) -> Manifest:
-        """Read a folder's manifest and check its files: names, links and sizes; with `verify` the hashes too.
-
-        Raises ManifestError.
-        """
+        """Read a folder's manifest and check its files; see `check`. Raises ManifestError."""
         path = Path(folder) / NAME
         if not path.parent.is_dir():
             raise ManifestError(f"{folder}: no such folder")
