@@ -134,6 +134,7 @@ def test_beats_from_a_file(tmp_path):
         (("--infill", "9:10"), "ends at"),
         (("--roll", "often"), "--roll"),
         (("--beats", "one"), "not a time"),
+        (("--beats", "1 2", "--track-beats"), "one of"),
         (("--loop", "--outpaint-left", 1), "loop"),
         (("--compat", "original"), "compat"),
         (("--mask", "in.wav"), "mask"),

@@ -22,6 +22,7 @@ from audiogen_core.cli import (
     SeedOption,
     VerboseOption,
 )
+from audiogen_core.errors import OptionError
 from audiogen_onnx import cli_options as options
 from audiogen_onnx.folder_commands import register
 
@@ -94,6 +95,8 @@ def vamp(
 
     chosen = options.gathered(asked)
     if track_beats:
+        if beats is not None or bpm is not None:
+            raise OptionError("give one of --track-beats, --beats and --bpm")
         found = _track(audio, model, provider, offline)
         chosen = replace(chosen, **options.as_options(found))
     outputs = names_of(output, variations)
