@@ -9,10 +9,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from audiogen_core.errors import OptionError
 from audiogen_core.ops import LstmLayer
 from audiogen_core.ops.numpy_ops import NumpyOps
 from audiogen_mlx import host
-from audiogen_mlx.ops import ConvWeight, MlxOps
+from audiogen_mlx.layouts import ConvWeight, TransposeWeight
+from audiogen_mlx.ops import MlxOps
 
 
 def random(*shape: int) -> np.ndarray:
@@ -62,6 +64,18 @@ def test_taps_are_taken_where_they_are_fewer_numbers():
     assert ConvWeight(random(128, 64, 8)).suits_taps(4, 1)
     assert not ConvWeight(random(128, 64, 7)).suits_taps(4, 1)  # taps must fill whole strides
     assert not ConvWeight(random(128, 64, 8)).suits_taps(4, 2)
+
+
+def test_a_weight_serves_one_layer_and_is_held_once():
+    weight = ConvWeight(random(8, 8, 4))
+    assert weight.plain is weight.plain
+    assert weight._array is None
+    with pytest.raises(OptionError, match="taps of stride 2"):
+        weight.taps(2)
+    back = TransposeWeight(random(8, 8, 4))
+    assert back.folded(2).shape == (16, 2, 8)
+    with pytest.raises(OptionError, match="stride 4"):
+        back.folded(4)
 
 
 def test_an_lstm_carries_its_state_from_chunk_to_chunk(ops):

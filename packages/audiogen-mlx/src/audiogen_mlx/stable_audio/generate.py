@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -99,8 +100,8 @@ class StableAudio:
         self, prompts: Sequence[str], *, seconds: float, **options: Unpack[Options]
     ) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
-        settings = self.settings(seconds, **options)
         self._check_window(seconds)
+        settings = self.settings(seconds, **options)
         with bounded_cache():
             latents = self._latents(prompts, settings)
             autoencoder = self._parts.autoencoder()
@@ -251,13 +252,14 @@ class StableAudio:
 
     def _check_window(self, seconds: float) -> None:
         config = self.config
-        if round(seconds * config.sample_rate) > config.window:
+        samples = seconds * config.sample_rate
+        if not 0.5 < samples < math.inf:
+            raise OptionError(f"seconds must be above 0 and make a sample or more, got {seconds:g}")
+        if round(samples) > config.window:
             raise OptionError(
                 f"this model makes {config.window_seconds:.2f} s at most, {seconds:g} s were asked for; "
                 "for more, generate_long (--long) continues window after window"
             )
-        if round(seconds * config.sample_rate) < 1:
-            raise OptionError(f"{seconds:g} s is less than one sample")
 
 
 def _check_prompts(prompts: Sequence[str]) -> None:

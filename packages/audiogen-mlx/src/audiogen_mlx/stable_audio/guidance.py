@@ -84,7 +84,7 @@ def predictor(
     whole = dit.condition(tokens, global_, frames, concat=concat, bias=bias)
     single = whole.first(len(conditioning.mask)) if guides else whole
     joint, plain = _joint(dit, whole, guidance), _plain(dit, single)
-    if mx.default_device() == mx.gpu:  # on the CPU, compiling takes seconds and gains nothing
+    if mx.default_device() == mx.Device(mx.gpu):  # on the CPU, compiling takes seconds and gains nothing
         joint, plain = mx.compile(joint), mx.compile(plain)
 
     def predict(x: mx.array, t: float) -> Prediction:
