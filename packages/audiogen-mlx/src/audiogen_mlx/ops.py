@@ -7,7 +7,7 @@ CPU some of them take another way to the same result, which is faster there (`Ml
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TypeAlias
 
 import mlx.core as mx
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
 from audiogen_mlx import host
+from audiogen_mlx.layouts import ConvWeight, TransposeWeight
 
 Codebook: TypeAlias = tuple[mx.array, mx.array]  # the entries (N, D), half their squared lengths (N,)
 LstmState: TypeAlias = list[tuple[mx.array, mx.array]]  # hidden and cell (B, H) of each layer
@@ -166,60 +167,6 @@ class MlxOps:
 
     def lookup(self, indices: mx.array, codebook: Codebook) -> mx.array:
         return codebook[0][indices]  # (B, F, D)
-
-
-class ConvWeight:
-    """Weights of a convolution, from (out, in, k), laid out for the way they are used when they are."""
-
-    def __init__(self, array: Float) -> None:
-        self._array: Float = np.asarray(array, dtype=np.float32)
-        self._taps: dict[int, list[mx.array]] = {}
-
-    @cached_property
-    def plain(self) -> mx.array:
-        """(out, k, in), as mlx has it."""
-        return mx.array(np.ascontiguousarray(self._array.transpose(0, 2, 1)))
-
-    @property
-    def kernel(self) -> int:
-        return int(self._array.shape[2])
-
-    def suits_taps(self, stride: int, dilation: int) -> bool:
-        """Whether the products with all taps make fewer numbers than the input laid out for each tap."""
-        outputs, inputs, kernel = (int(size) for size in self._array.shape)
-        if stride == 1:
-            return kernel == 1 or outputs <= inputs
-        return dilation == 1 and kernel % stride == 0 and outputs <= stride * inputs
-
-    def taps(self, stride: int) -> list[mx.array]:
-        """(stride * in, out) for each tap: what `stride` neighbouring steps add to an output."""
-        if stride not in self._taps:
-            outputs, inputs, kernel = self._array.shape
-            folded = self._array.reshape(outputs, inputs, kernel // stride, stride).transpose(2, 3, 1, 0)
-            taps = folded.reshape(-1, stride * inputs, outputs)
-            self._taps[stride] = [mx.array(np.ascontiguousarray(tap)) for tap in taps]
-        return self._taps[stride]
-
-
-class TransposeWeight:
-    """Weights of a transposed convolution, from (in, out, k), laid out for the stride they are used with."""
-
-    def __init__(self, array: Float) -> None:
-        self.kernel = int(array.shape[2])
-        self._array = np.asarray(array, dtype=np.float32)
-        self._folded: dict[int, mx.array] = {}
-
-    def folded(self, stride: int) -> mx.array:
-        """(stride * out, overlap, in): row r * out + o makes step r of output o in every group of steps."""
-        if stride not in self._folded:
-            overlap = -(-self.kernel // stride)  # how many inputs reach one output
-            inputs, outputs, _ = self._array.shape
-            taps = np.zeros((inputs, outputs, overlap * stride), np.float32)
-            taps[..., : self.kernel] = self._array
-            taps = taps.reshape(inputs, outputs, overlap, stride)[:, :, ::-1]  # the newest input last
-            folded = taps.transpose(3, 1, 2, 0).reshape(stride * outputs, overlap, inputs)
-            self._folded[stride] = mx.array(np.ascontiguousarray(folded))
-        return self._folded[stride]
 
 
 class MlxLstm:
