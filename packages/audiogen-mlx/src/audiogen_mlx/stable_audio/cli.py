@@ -119,9 +119,10 @@ def stable_audio(
     debug: DebugOption = False,
 ) -> None:
     """Make sound from a prompt with Stable Audio Open."""
+    from audiogen_mlx.outputs import numbered
     from audiogen_mlx.stable_audio.order import Order
 
-    outputs = [cli.require_new(path, force) for path in _numbered(output, variations)]
+    outputs = [cli.require_new(path, force) for path in numbered(output, variations)]
     order = Order(
         prompt=prompt,
         model=model,
@@ -259,11 +260,3 @@ def _span(text: str) -> tuple[float, float]:
         return float(start), float(end)
     except ValueError as error:
         raise OptionError(f"expected START:END, two numbers, got {text!r}") from error
-
-
-def _numbered(output: Path, count: int) -> list[Path]:
-    """The path itself, or "name-1.wav", "name-2.wav", ..."""
-    if count == 1:
-        return [output]
-    width = len(str(count))
-    return [output.with_stem(f"{output.stem}-{index + 1:0{width}}") for index in range(count)]
