@@ -1,0 +1,153 @@
+"""The command `musicgen`: files with recipes, made again byte for byte; mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from audiogen_core.audio import Audio, probe
+from audiogen_core.errors import AudioError
+from audiogen_core.recipe import Recipe
+from audiogen_mlx.cli import cli
+from audiogen_mlx.musicgen.order import LONGEST_PROMPT, check_prompt, order_again
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
+MONO, STEREO, TUNE = (str(FIXTURES / f"musicgen-{name}") for name in ("mono", "stereo", "melody"))
+QUICK = ("--seconds", "0.5", "--seed", "7", "-q", "--tokenizer", str(FIXTURES / "tokenizer"))
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 32000)).astype(np.float32)
+    return Audio(noise, 32000).save(tmp_path / "clip.wav")
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        (MONO, []),
+        (MONO, ["--guidance-scale", "1", "--temperature", "0"]),
+        (MONO, ["--negative-prompt", "noise", "--top-k", "0", "--top-p", "0.9"]),
+        (MONO, ["--continue", "CLIP", "--seconds", "1.5"]),
+        (STEREO, []),
+        (TUNE, ["--melody", "CLIP"]),
+    ],
+    ids=["plain", "greedy", "negative", "continued", "stereo", "melody"],
+)
+def test_a_file_is_made_again_byte_for_byte(model: str, more: list[str], clip: Path, tmp_path: Path) -> None:
+    output, again = tmp_path / "a.wav", tmp_path / "again.wav"
+    options = [str(clip) if option == "CLIP" else option for option in more]
+    result = run("musicgen", "slow piano", "-m", model, "-o", output, *QUICK, *options)
+    assert (result.exit_code, result.stdout.strip()) == (0, str(output)), result.output
+    recipe = Recipe.read(output)
+    assert (recipe.package, recipe.model, recipe.seed) == ("audiogen-mlx", model, 7)
+    assert recipe.settings["prompt"] == "slow piano"
+    assert run("replay", output, "-o", again, "-q").exit_code == 0
+    assert again.read_bytes() == output.read_bytes()
+
+
+def test_length_and_channels(tmp_path: Path) -> None:
+    run("musicgen", "slow piano", "-m", STEREO, "-o", tmp_path / "a.wav", *QUICK)
+    facts = probe(tmp_path / "a.wav")
+    codec_rate = json.loads((FIXTURES / "musicgen-stereo" / "config.json").read_text())["audio_encoder"]
+    assert facts.sample_rate == codec_rate["sampling_rate"]
+    assert facts.channels == 2
+    assert facts.frames / facts.sample_rate == pytest.approx(0.5, abs=0.03)
+
+
+def test_variations_have_the_seeds_that_follow(tmp_path: Path) -> None:
+    common = ("musicgen", "slow piano", "-m", MONO, *QUICK)
+    assert run(*common, "-o", tmp_path / "a.wav", "--variations", 2).exit_code == 0
+    assert run(*common, "-o", tmp_path / "single.wav", "--seed", 8).exit_code == 0
+    second, alone = Audio.load(tmp_path / "a-2.wav"), Audio.load(tmp_path / "single.wav")
+    np.testing.assert_array_equal(second.samples, alone.samples)
+    assert not np.array_equal(Audio.load(tmp_path / "a-1.wav").samples, second.samples)
+
+
+def test_long_clips_are_written_as_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from audiogen_mlx.musicgen import order
+
+    whole, pieces = tmp_path / "whole.wav", tmp_path / "pieces.wav"
+    assert run("musicgen", "slow piano", "-m", MONO, "-o", whole, *QUICK).exit_code == 0
+    monkeypatch.setattr(order, "WHOLE_SECONDS", 0.1)
+    assert run("musicgen", "slow piano", "-m", MONO, "-o", pieces, *QUICK).exit_code == 0
+    one, other = Audio.load(whole).samples, Audio.load(pieces).samples
+    if np.abs(one).max() < 1:
+        np.testing.assert_array_equal(one, other)
+    assert one.shape == other.shape
+
+
+WRONG = {
+    "blank prompt": (["musicgen", "  ", "-m", MONO], "the prompt is empty"),
+    "no seconds": (["musicgen", "x", "-m", MONO, "--seconds", 0], "seconds must be more than 0"),
+    "too many seconds": (["musicgen", "x", "-m", MONO, "--seconds", 4000], "at most 3600"),
+    "temperature": (["musicgen", "x", "-m", MONO, "--temperature", -1], "temperature must be 0"),
+    "top-k": (["musicgen", "x", "-m", MONO, "--top-k", -1], "top_k"),
+    "top-p": (["musicgen", "x", "-m", MONO, "--top-p", 2], "top_p"),
+    "guidance": (["musicgen", "x", "-m", MONO, "--guidance-scale", "nan"], "guidance_scale"),
+    "unknown": (["musicgen", "x", "-m", "musicgen-smal"], "musicgen-small"),
+    "unlisted": (["musicgen", "x", "-m", "somebody/music"], "unlisted"),
+    "no melody model": (["musicgen", "x", "-m", MONO, "--melody", "CLIP"], "does not follow a melody"),
+    "no style model": (["musicgen", "x", "-m", MONO, "--style", "CLIP"], "does not follow a style"),
+    "missing melody": (["musicgen", "x", "-m", TUNE, "--melody", "gone.wav"], "gone.wav"),
+    "another family": (["musicgen", "x", "-m", FIXTURES / "t5"], "config.json"),
+    "not a recipe": (["replay", "CLIP"], "carries no recipe"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_mistakes_take_one_sentence(
+    arguments: list[object], message: str, clip: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.wav"
+    given = [clip if argument == "CLIP" else argument for argument in arguments]
+    tokenizer = ["--tokenizer", FIXTURES / "tokenizer"] if given[0] == "musicgen" else []
+    result = run(*given, "-o", output, "-q", *tokenizer)
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and message in errors[0], result.stderr
+    assert not output.exists()
+
+
+def test_what_exists_is_kept(clip: Path, tmp_path: Path) -> None:
+    before = clip.read_bytes()
+    result = run("musicgen", "x", "-m", MONO, "-o", clip, *QUICK)
+    assert result.exit_code == 1 and "--force" in result.stderr
+    assert clip.read_bytes() == before
+    assert run("musicgen", "x", "-m", MONO, "-o", tmp_path, *QUICK).exit_code == 1
+
+
+def test_a_long_prompt_is_warned_of() -> None:
+    assert check_prompt("slow piano") is None
+    assert str(LONGEST_PROMPT + 1) in (check_prompt("x" * (LONGEST_PROMPT + 1)) or "")
+
+
+def test_dry_run_tells_and_makes_nothing(tmp_path: Path) -> None:
+    result = run("musicgen", "x", "-m", MONO, "-o", tmp_path / "a.wav", "--dry-run", "--json")
+    facts = json.loads(result.stdout)
+    assert facts["download_bytes"] == 0 and facts["weight_bytes"] > 100_000
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_input_is_no_replay(clip: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.wav"
+    assert run("musicgen", "x", "-m", TUNE, "-o", output, "--melody", clip, *QUICK).exit_code == 0
+    recipe = Recipe.read(output)
+    Audio(np.zeros((1, 32000), np.float32), 32000).save(clip)
+    with pytest.raises(AudioError, match="another"):
+        order_again(recipe)
+
+
+def test_models_and_doctor() -> None:
+    rows = json.loads(run("models", "--json").stdout)
+    assert {"musicgen-small", "stable-audio-open-1.0"} <= {row["name"] for row in rows}
+    assert all(row["licence"] for row in rows)
+    assert json.loads(run("doctor", "--json").stdout)["gflops"] > 0
