@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from audiogen_core.models import ModelSpec
-from audiogen_mlx.musicgen.catalog import CATALOG as MUSICGEN
-from audiogen_mlx.musicgen.catalog import TEXT_ENCODERS as _MUSICGEN_TEXT
-from audiogen_mlx.stable_audio.catalog import TEXT_ENCODERS as _STABLE_AUDIO_TEXT
+from audiogen_mlx.musicgen.catalog import MUSICGEN, T5_LARGE
+from audiogen_mlx.stable_audio import catalog as stable_audio
 
-__all__ = ["MUSICGEN", "TEXT_ENCODERS"]
+CATALOG: dict[str, ModelSpec] = {**MUSICGEN, **stable_audio.CATALOG}
+"""Everything that makes sound."""
 
-TEXT_ENCODERS: dict[str, ModelSpec] = {**_STABLE_AUDIO_TEXT, **_MUSICGEN_TEXT}
+TEXT_ENCODERS: dict[str, ModelSpec] = {**stable_audio.TEXT_ENCODERS, T5_LARGE.name: T5_LARGE}
+"""What checkpoints without a text encoder need."""

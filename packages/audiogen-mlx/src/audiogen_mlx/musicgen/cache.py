@@ -1,4 +1,4 @@
-"""What a run of the transformer remembers: keys and values of every position so far, in memory laid out once."""
+"""What a run of the transformer remembers: keys and values of all positions, in memory laid out once."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ from audiogen_core.cli import (
 from audiogen_core.errors import ModelError
 
 if TYPE_CHECKING:
-    from audiogen_core.models import ModelSpec
     from audiogen_core.recipe import Recipe
     from audiogen_mlx.musicgen.generate import MusicGen
+    from audiogen_mlx.musicgen.loading import Fetch
     from audiogen_mlx.musicgen.order import Order
 
 DEFAULT_MODEL = "musicgen-small"
@@ -36,34 +36,36 @@ def _option(name: str, help: str, *others: str, **more: Any) -> Any:
     return typer.Option(f"--{name}", *others, help=help, **more)
 
 
-Place = Path | None
+Number = float | None
+Place = str | None
 
-Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to hear.")]
-Seconds = Annotated[float, _option("seconds", "Length of the clip, up to an hour.", "-s")]
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to hear.", show_default=False)]
+Unconditional = Annotated[bool, _option("unconditional", "Anything, without a prompt.")]
+Seconds = Annotated[float, _option("seconds", "Length of the clip; what is continued counts.", "-s")]
 Guidance = Annotated[float, _option("guidance-scale", "Weight of the prompt; 1 is off.")]
-Negative = Annotated[str | None, _option("negative-prompt", "What to stay away from; needs guidance.")]
-Temperature = Annotated[float, _option("temperature", "0 takes the likeliest code.")]
-TopK = Annotated[int, _option("top-k", "Draw from the k likeliest codes; 0: all.")]
-TopP = Annotated[float, _option("top-p", "Draw from the likeliest codes with this much probability; 0: all.")]
-Melody = Annotated[
-    Place, _option("melody", "A clip whose melody is followed (melody models).", metavar="FILE")
+Negative = Annotated[str | None, _option("negative-prompt", "What to stay away from.")]
+Temperature = Annotated[float, _option("temperature", "Above 1: bolder; 0: always the likeliest.")]
+TopK = Annotated[int, _option("top-k", "Draw from so many tokens; 0 from all.")]
+TopP = Annotated[float, _option("top-p", "Draw from the likeliest with this share; 0 from all.")]
+MinP = Annotated[float, _option("min-p", "Draw from tokens at least this likely beside the likeliest.")]
+Melody = Annotated[Path | None, _option("melody", "A clip whose melody is followed.", metavar="FILE")]
+Style = Annotated[Path | None, _option("style", "A clip whose style is followed.", metavar="FILE")]
+StyleGuidance = Annotated[float, _option("style-guidance", "Weight of the text against the style.")]
+StyleBooks = Annotated[int | None, _option("style-codebooks", "1 to 6: how closely the style binds.")]
+StyleExcerpt = Annotated[Number, _option("style-excerpt", "Seconds of the style that are heard.")]
+StyleStart = Annotated[Number, _option("style-start", "Second where they begin; else the middle.")]
+Continue = Annotated[
+    Path | None, _option("continue", "A clip to go on with; it comes first.", metavar="FILE")
 ]
-Style = Annotated[Place, _option("style", "A clip whose style is followed (style model).", metavar="FILE")]
-StyleGuidance = Annotated[float, _option("style-guidance", "Weight of the text against the style; 0: off.")]
-StyleBooks = Annotated[
-    int | None, _option("style-codebooks", "1 to 6: the fewer, the looser the hold. 3 when absent.")
-]
-StyleExcerpt = Annotated[
-    float | None, _option("style-excerpt", "Seconds of the style that are heard. 3 when absent.")
-]
-Continue = Annotated[Place, _option("continue", "A clip to go on with; it comes first.", metavar="FILE")]
+Window = Annotated[Number, _option("window", "Seconds made at once; as the model was trained when absent.")]
+Stride = Annotated[Number, _option("stride", "Seconds from window to window; 0.6 windows when absent.")]
 Variations = Annotated[int, _option("variations", "How many clips, with seeds that count up.", min=1)]
-Dtype = Annotated[str, _option("dtype", "float32, float16 or bfloat16.")]
-Bits = Annotated[int | None, _option("bits", "4 or 8: linear layers in so many bits.")]
-T5 = Annotated[str | None, _option("t5", "Folder of the text encoder.", metavar="PATH")]
-Tokenizer = Annotated[str | None, _option("tokenizer", "Its tokenizer.json.", metavar="PATH")]
-CodecPlace = Annotated[str | None, _option("codec", "The codec's name or path.", metavar="NAME|PATH")]
-Mert = Annotated[str | None, _option("mert", "Folder of the MERT that hears styles.", metavar="PATH")]
+Dtype = Annotated[str | None, _option("dtype", "float32, bfloat16 or float16; as stored when absent.")]
+Bits = Annotated[int | None, _option("bits", "4 or 8: quantise while loading.")]
+T5 = Annotated[Place, _option("t5", "Folder of the text encoder.", metavar="PATH")]
+TokenizerPlace = Annotated[Place, _option("tokenizer", "Its tokenizer.json.", metavar="PATH")]
+CodecPlace = Annotated[Place, _option("codec", "The codec.", metavar="NAME|PATH")]
+Mert = Annotated[Place, _option("mert", "Folder of the MERT that hears styles.", metavar="PATH")]
 Unlisted = Annotated[bool, _option("unlisted", "Allow hub ids outside the catalogue.")]
 
 
@@ -73,27 +75,32 @@ def register(app: typer.Typer) -> None:
 
 
 def musicgen(
-    prompt: Prompt,
     output: OutputOption,
+    prompt: Prompt = None,
     model: ModelOption = DEFAULT_MODEL,
     seconds: Seconds = 10.0,
-    guidance_scale: Guidance = 3.0,
+    unconditional: Unconditional = False,
     negative_prompt: Negative = None,
+    guidance_scale: Guidance = 3.0,
     temperature: Temperature = 1.0,
     top_k: TopK = 250,
     top_p: TopP = 0.0,
+    min_p: MinP = 0.0,
     melody: Melody = None,
     style: Style = None,
     style_guidance: StyleGuidance = 5.0,
     style_codebooks: StyleBooks = None,
     style_excerpt: StyleExcerpt = None,
+    style_start: StyleStart = None,
     continued: Continue = None,
+    window: Window = None,
+    stride: Stride = None,
     variations: Variations = 1,
     seed: SeedOption = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     bits: Bits = None,
     t5: T5 = None,
-    tokenizer: Tokenizer = None,
+    tokenizer: TokenizerPlace = None,
     codec: CodecPlace = None,
     mert: Mert = None,
     unlisted: Unlisted = False,
@@ -104,15 +111,13 @@ def musicgen(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make music from a prompt with MusicGen."""
+    """Make music from a prompt, a melody, a style or a beginning, with MusicGen."""
     from audiogen_mlx.musicgen.order import Order, check_prompt
-    from audiogen_mlx.outputs import numbered
 
     outputs = [cli.require_new(path, force) for path in numbered(output, variations)]
-    if warning := check_prompt(prompt):
-        cli.note(f"warning: {warning}")
+    clips = any(path is not None for path in (melody, style, continued))
     order = Order(
-        prompt=prompt,
+        prompt=check_prompt(prompt, unconditional=unconditional, clips=clips),
         model=model,
         seed=0 if dry_run and seed is None else cli.choose_seed(seed),
         seconds=seconds,
@@ -121,12 +126,16 @@ def musicgen(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
         melody=_text(melody),
         style=_text(style),
-        style_guidance=style_guidance or None,
+        style_guidance=style_guidance,
         style_codebooks=style_codebooks,
         style_excerpt=style_excerpt,
+        style_start=style_start,
         continued=_text(continued),
+        window_seconds=window,
+        stride_seconds=stride,
         dtype=dtype,
         bits=bits,
         t5=t5,
@@ -134,11 +143,13 @@ def musicgen(
         codec=codec,
         mert=mert,
     )
-    order.options()  # mistakes that need no model to be seen
+    order.options()  # mistakes in options and files are told before anything is fetched
     if dry_run:
-        cli.emit(_plan(order, offline, unlisted), json=json)
+        from audiogen_mlx.musicgen.estimate import estimate
+
+        cli.emit(estimate(order, fetch=fetching(offline, quiet or json), unlisted=unlisted), json=json)
         return
-    loaded = _load(order, offline=offline, unlisted=unlisted, quiet=quiet or json)
+    loaded = load(order, offline=offline, unlisted=unlisted, quiet=quiet or json)
     _make(order, loaded, outputs, quiet=quiet, json=json)
 
 
@@ -158,12 +169,46 @@ def replay(
     from audiogen_mlx.musicgen.order import order_again
 
     order = order_again(recipe, moved)
-    loaded = _load(order, offline=offline, unlisted=True, quiet=quiet or json)
+    loaded = load(order, offline=offline, unlisted=True, quiet=quiet or json)
     if recipe.revision and loaded.revision != recipe.revision:
         raise ModelError(
             f"{order.model}: not the model that made this file, its files differ; name the right one"
         )
     _make(order, loaded, [output], quiet=quiet, json=json)
+
+
+def load(order: Order, *, offline: bool, unlisted: bool, quiet: bool) -> MusicGen:
+    """The model of an order, fetched with notice and progress where it must be."""
+    from audiogen_mlx.musicgen.generate import MusicGen
+
+    return MusicGen.load(
+        order.model,
+        dtype=order.dtype,
+        bits=order.bits,
+        unlisted=unlisted,
+        fetch=fetching(offline, quiet),
+        **order.places,
+    )
+
+
+def fetching(offline: bool, quiet: bool) -> Fetch:
+    """How models are fetched by a command: with a notice before, and a bar."""
+    from audiogen_core import hub
+    from audiogen_core.models import ModelSpec
+
+    def fetch(spec: ModelSpec) -> Path:
+        with cli.progress(f"fetching {spec.name}", unit="bytes", quiet=quiet) as on_step:
+            return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
+
+    return fetch
+
+
+def numbered(output: Path, count: int) -> list[Path]:
+    """The path itself, or "name-1.wav", "name-2.wav", ..."""
+    if count == 1:
+        return [output]
+    width = len(str(count))
+    return [output.with_stem(f"{output.stem}-{index + 1:0{width}}") for index in range(count)]
 
 
 def _make(order: Order, model: MusicGen, outputs: list[Path], *, quiet: bool, json: bool) -> None:
@@ -180,64 +225,6 @@ def _make(order: Order, model: MusicGen, outputs: list[Path], *, quiet: bool, js
         again = f"audiogen-mlx replay {shlex.quote(str(output))} -o AGAIN{output.suffix}"
         took = clock.monotonic() - began
         cli.finished(output, seconds=seconds, took=took, seed=one.seed, replay=again, json=json)
-
-
-def _load(order: Order, *, offline: bool, unlisted: bool, quiet: bool) -> MusicGen:
-    from audiogen_core import hub
-    from audiogen_mlx.musicgen.generate import MusicGen
-
-    def fetch(spec: ModelSpec) -> Path:
-        with cli.progress(f"fetching {spec.name}", unit="bytes", quiet=quiet) as on_step:
-            return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
-
-    return MusicGen.load(
-        order.model,
-        dtype=order.dtype,
-        bits=order.bits,
-        t5=order.t5,
-        tokenizer=order.tokenizer,
-        codec=order.codec,
-        mert=order.mert,
-        unlisted=unlisted,
-        fetch=fetch,
-    )
-
-
-def _plan(order: Order, offline: bool, unlisted: bool) -> dict[str, Any]:
-    """What would be done: the settings, what would be fetched, how large the weights are."""
-    from audiogen_core import hub
-    from audiogen_core.formats.locate import locate
-    from audiogen_core.models import find
-    from audiogen_mlx.musicgen.catalog import MUSICGEN
-    from audiogen_mlx.musicgen.loading import Files
-
-    found = find(MUSICGEN, order.model, unlisted=unlisted)
-    if not isinstance(found, Path):
-        todo = hub.plan(found, offline=offline or None)
-        if todo.wanted:
-            return {
-                "model": order.model,
-                "license": found.license,
-                "page": found.page,
-                "download_bytes": todo.bytes,
-                "download_to": str(todo.folder),
-            }
-        found = todo.folder
-    files = Files(found)
-    weight_bytes = sum(path.stat().st_size for path in locate(files.checkpoint).files)
-    return {
-        "model": order.model,
-        "download_bytes": 0,
-        "weight_bytes": weight_bytes,
-        "layout": files.layout,
-        "window_seconds": files.config.window_seconds,
-        "prompt": order.prompt,
-        "seconds": order.seconds,
-        "guidance_scale": order.guidance_scale,
-        "temperature": order.temperature,
-        "top_k": order.top_k,
-        "top_p": order.top_p,
-    }
 
 
 def _text(path: Path | None) -> str | None:

@@ -169,7 +169,8 @@ def read(parts: Parts, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     whole = parts.tokenizer.encode([prompt])[0].shape[1]
     what = f"the first {LONG_TOKENS} of its {whole} tokens" if whole > LONG_TOKENS else "all of it"
     warnings.warn(
-        f"the prompt has {len(prompt):,} characters; the model reads {what}, and was trained on a sentence or two",
+        f"the prompt has {len(prompt):,} characters; the model reads {what}, and was trained on a sentence "
+        "or two",
         UserWarning,
         stacklevel=2,
     )

@@ -15,11 +15,10 @@ from audiogen_core import patterns
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
-from audiogen_core.models import find
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
-from audiogen_mlx.musicgen.loading import Fetch, Files, Parts, Places, fetch_from_hub
+from audiogen_mlx.musicgen.loading import Fetch, Parts, Places, fetch_from_hub, find_files
 from audiogen_mlx.musicgen.options import Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
@@ -46,7 +45,7 @@ class MusicGen:
         cls,
         name_or_path: str | Path,
         *,
-        dtype: str = "float32",
+        dtype: str | None = None,
         bits: int | None = None,
         t5: str | Path | None = None,
         tokenizer: str | Path | None = None,
@@ -57,7 +56,8 @@ class MusicGen:
     ) -> MusicGen:
         """A model from the catalogue, a hub id, or a folder of transformers, audiocraft or `convert`.
 
-        dtype      "float32", "float16" or "bfloat16", of the transformer and the text encoder
+        dtype      "float32", "float16" or "bfloat16", of the transformer and the text encoder; None is
+                   float32, or what a converted model is stored in
         bits       4 or 8 quantises the transformer's linear layers
         t5         the folder of the text encoder, where the checkpoint has none (audiocraft's)
         tokenizer  its tokenizer.json, where that is in neither folder
@@ -68,11 +68,7 @@ class MusicGen:
 
         Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
-        from audiogen_mlx.catalog import MUSICGEN
-
-        found = find(MUSICGEN, name_or_path, unlisted=unlisted)
-        path = found if isinstance(found, Path) else fetch(found)
-        files = Files(path, Places(t5, tokenizer, codec, mert, fetch))
+        files = find_files(name_or_path, Places(t5, tokenizer, codec, mert, fetch), unlisted=unlisted)
         return cls(Parts(files, dtype=dtype, bits=bits), str(name_or_path))
 
     @property
@@ -258,7 +254,7 @@ class _WindowRun:
                 column = mx.where(wanted[:, :, step] == patterns.UNKNOWN, drawn, wanted[:, :, step])
                 current = column[:, :, None]
                 columns.append(column)
-                mx.async_eval(column)
+                mx.async_eval(column)  # type: ignore[no-untyped-call]
             self.tokens[:, :, start : start + len(columns)] = np.array(mx.stack(columns, axis=2))
             self._check(logits)
             end = start + len(columns) - 1 - max(self.delays)

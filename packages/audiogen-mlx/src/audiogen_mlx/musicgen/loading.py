@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from audiogen_core import weights
 from audiogen_core.errors import ModelError
 from audiogen_core.formats.locate import locate
-from audiogen_core.models import ModelSpec
+from audiogen_core.models import ModelSpec, find
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import config as configs
 from audiogen_mlx.musicgen.config import Config
@@ -94,6 +94,14 @@ class Files:
         return None if bits is None else int(bits)
 
     @cached_property
+    def stored_dtype(self) -> str:
+        """What a converted model is stored in; float32 for all others, however they are stored."""
+        found = self.settings.get("dtype") if self.layout == "audiogen" else "float32"
+        if found not in DTYPES:
+            raise ModelError(f"{self.folder / CONFIG}: dtype {found!r} is not known here")
+        return str(found)
+
+    @cached_property
     def config(self) -> Config:
         """The facts of the model. Raises ModelError."""
         if self.layout == "audiogen":
@@ -139,12 +147,21 @@ class Files:
 
     @cached_property
     def tokenizer_file(self) -> Path:
-        """Where the tokenizer is, or should be."""
+        """Where the tokenizer is, or should be; from the hub where T5's own is the right one."""
+        from audiogen_mlx.musicgen.catalog import T5_TOKENIZER, T5_VOCABULARY
+
         given = self.places.tokenizer
-        candidates = [self.folder, self.folder / "tokenizer"] if given is None else [Path(given).expanduser()]
+        if given is not None:
+            return Path(given).expanduser()
+        candidates = [self.folder, self.folder / "tokenizer"]
         if self.layout == "audiocraft":
             candidates.append(self.t5_folder)
-        return next((place for place in candidates if _has_tokenizer(place)), candidates[0])
+        for place in candidates:
+            if (place / TOKENIZER).is_file():
+                return place
+        if self.t5_config.vocabulary != T5_VOCABULARY:
+            return self.folder
+        return self.places.fetch(T5_TOKENIZER)
 
     @cached_property
     def codec_path(self) -> Path | str:
@@ -157,7 +174,8 @@ class Files:
         package = self.folder / COMPRESSION
         if not package.is_file():
             raise ModelError(
-                f"{self.folder}: no {COMPRESSION} beside {STATE}; fetch it too, or name a codec (codec, --codec)"
+                f"{self.folder}: no {COMPRESSION} beside {STATE}; fetch it too, or name a codec "
+                "(codec, --codec)"
             )
         pointer = weights.read_checkpoint(package).get("pretrained")
         return package if pointer is None else self._pointed(str(pointer))
@@ -198,13 +216,14 @@ class Files:
 class Parts:
     """A MusicGen, loaded: everything strictly, layer by layer."""
 
-    def __init__(self, files: Files, *, dtype: str = "float32", bits: int | None = None) -> None:
+    def __init__(self, files: Files, *, dtype: str | None = None, bits: int | None = None) -> None:
         from audiogen_core.codecs import load_codec
         from audiogen_mlx.musicgen.stereo import StereoCodec
         from audiogen_mlx.ops import MlxOps
 
         self.files = files
         self.config = files.config
+        dtype = dtype or files.stored_dtype
         with bounded_cache():
             self.source = Source(
                 files.table, self.config, files.layout, dtype=dtype, bits=bits, stored_bits=files.stored_bits
@@ -212,7 +231,7 @@ class Parts:
             self.transformer = Transformer(self.source)
             self.style = self._load_style()
             self.source.finish()
-            self.t5 = T5Encoder(files.t5_config, self._t5_weights(), dtype=DTYPES[dtype])
+            self.t5 = T5Encoder(files.t5_config, text_weights(files), dtype=DTYPES[dtype])
             codec: Codec = load_codec(files.codec_path, MlxOps())
         codec.chunk_seconds = CODEC_SECONDS
         self.codec = StereoCodec(codec) if self.config.channels == 2 else codec
@@ -227,11 +246,6 @@ class Parts:
             return None
         return StyleConditioner.from_table(self.files.table, self.config.style, self.files.mert)
 
-    def _t5_weights(self) -> Mapping[str, Any]:
-        if self.files.layout == "audiocraft":
-            return weights.read(self.files.t5_folder)
-        return self.files.table.below(TEXT)
-
     def _check_codec(self) -> None:
         """Raises ModelError when the codec's codes are not what the transformer makes."""
         info, config = self.codec.info, self.config
@@ -240,6 +254,21 @@ class Parts:
                 f"{self.files.folder}: its codec {info.name} has {info.codebooks} codebooks of "
                 f"{info.codebook_size}, the model makes {config.codebooks} of {config.codebook_size}"
             )
+
+
+def find_files(name_or_path: str | Path, places: Places, *, unlisted: bool = False) -> Files:
+    """The files of a model from the catalogue, a hub id or a path. Raises as `MusicGen.load` does."""
+    from audiogen_mlx.musicgen.catalog import MUSICGEN
+
+    found = find(MUSICGEN, name_or_path, unlisted=unlisted)
+    return Files(found if isinstance(found, Path) else places.fetch(found), places)
+
+
+def text_weights(files: Files) -> weights.Weights:
+    """The tensors of the text encoder, by their names in transformers' T5EncoderModel."""
+    if files.layout == "audiocraft":
+        return weights.read(files.t5_folder)
+    return files.table.below(TEXT)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -306,7 +335,3 @@ def _text_encoder_name(settings: Mapping[str, Any]) -> str:
     for part in ("conditioners", "description", "t5", "name"):
         node = node.get(part) if isinstance(node, Mapping) else None
     return str(node).rpartition("/")[2]
-
-
-def _has_tokenizer(place: Path) -> bool:
-    return place.is_file() or (place / TOKENIZER).is_file()

@@ -90,9 +90,10 @@ class Transformer:
         return Run(rows, cache, text, bias)
 
     def __call__(self, tokens: mx.array, run: Run, *, last: bool = False) -> mx.array:
-        """Tokens (rows, K, S) -> logits (rows, K, S, N) in float32 of the tokens after each; K, S = 1 if `last`.
+        """Tokens (rows, K, S) -> logits of the tokens after each, (rows, K, S, N) in float32.
 
-        The first call of a run puts the prefix before them.
+        With `last`, only of those after the last: (rows, K, 1, N). The first call of a run puts the prefix
+        before the tokens.
         """
         count, books, steps = tokens.shape
         cache = run.cache
@@ -201,7 +202,7 @@ class Cross:
 
 
 def positions(count: int, width: int) -> NDArray[np.float32]:
-    """The first rows of the table of positions, (count, width): cosines of falling frequencies, then sines."""
+    """The first rows of the table of positions, (count, width): cosines of all frequencies, then sines."""
     half = width // 2
     rates = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(LONGEST_PERIOD) / (half - 1)))
     angles = np.arange(count, dtype=np.float32)[:, None] * rates

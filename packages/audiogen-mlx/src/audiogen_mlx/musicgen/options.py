@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -76,7 +76,7 @@ class Settings:
     seed: int
     guidance_scale: float = 3.0
     negative_prompt: str | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     melody: Clips | None = None
     style: Clips | None = None
     style_guidance: float | None = 5.0
@@ -90,7 +90,7 @@ class Settings:
 
 
 def resolve(config: Config, frame_rate: float, options: Options) -> Settings:
-    """Options with nothing left open. Raises OptionError when one is out of range or does not fit the model."""
+    """Options with nothing left open. Raises OptionError when one is out of range or unfit for the model."""
     given: dict[str, Any] = dict(options)
     unknown = sorted(set(given) - set(Options.__annotations__))
     if unknown:

@@ -1,8 +1,8 @@
-"""What the command is asked for: an `Order`, made into a file, and found again in its recipe."""
+"""What the command is asked for: an `Order`, made into a file, and found again in the file's recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,23 +20,22 @@ if TYPE_CHECKING:
 PACKAGE = "audiogen-mlx"
 COMMAND = "musicgen"
 
-LONGEST_PROMPT = 2000
-"""Characters of a prompt beyond which the user is told how it will be read."""
-
-WHOLE_SECONDS = 60.0
-"""Clips up to this length are held in memory, so that one beyond full scale is made quieter as a whole."""
-
 _INPUTS = ("melody", "style", "continued")
+_PLACES = ("t5", "tokenizer", "codec", "mert")
+_PASSED = (
+    "seconds", "guidance_scale", "negative_prompt", "style_guidance", "style_codebooks", "style_excerpt",
+    "style_start", "window_seconds", "stride_seconds",
+)  # fmt: skip
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 @dataclass(frozen=True)
 class Order:
-    """One clip.
+    """One clip. A prompt of None asks for music without a description; None elsewhere, for the default.
 
-    prompt                    None: music without a description
-    melody, style, continued  files whose melody or style is followed, or that is gone on with
-    style_guidance            weight of the text against the style; None: both weigh alike
-    t5, tokenizer, codec, mert  where these parts are, when not where the checkpoint says
+    melody, style, continued  files
+    plain_style               text and style weigh alike
+    t5, tokenizer, codec, mert  where parts of the model are that are not in its folder
     """
 
     prompt: str | None
@@ -48,13 +47,17 @@ class Order:
     temperature: float = 1.0
     top_k: int = 250
     top_p: float = 0.0
+    min_p: float = 0.0
     melody: str | None = None
     style: str | None = None
     style_guidance: float | None = 5.0
     style_codebooks: int | None = None
     style_excerpt: float | None = None
+    style_start: float | None = None
     continued: str | None = None
-    dtype: str = "float32"
+    window_seconds: float | None = None
+    stride_seconds: float | None = None
+    dtype: str | None = None
     bits: int | None = None
     t5: str | None = None
     tokenizer: str | None = None
@@ -62,74 +65,81 @@ class Order:
     mert: str | None = None
 
     def options(self) -> Options:
-        """Options of the verbs. Raises OptionError."""
-        sampling = Sampling(self.temperature, self.top_k, self.top_p, seed=self.seed)
-        given: dict[str, Any] = {
-            "seconds": self.seconds,
-            "guidance_scale": self.guidance_scale,
-            "negative_prompt": self.negative_prompt,
-            "sampling": sampling,
-            "melody": self.melody,
-            "style": self.style,
-            "style_guidance": self.style_guidance,
-            "style_codebooks": self.style_codebooks,
-            "style_excerpt": self.style_excerpt,
-            "prompt_audio": self.continued,
-        }
-        kept = {"style_guidance", "seconds", "guidance_scale", "sampling"}
-        found: Options = {name: value for name, value in given.items() if value is not None or name in kept}  # type: ignore[assignment]
+        """Options of the verbs, with files read. Raises AudioError or OptionError."""
+        sampling = Sampling(**{name: getattr(self, name) for name in _SAMPLING}, seed=self.seed)
+        given: dict[str, Any] = {name: getattr(self, name) for name in _PASSED}
+        given |= {"sampling": sampling, "prompt_audio": _clip(self.continued)}
+        given |= {"melody": _clip(self.melody), "style": _clip(self.style)}
+        found: Options = given  # type: ignore[assignment]
         return found
 
-
-def check_prompt(prompt: str) -> str | None:
-    """What to warn of, or None. Raises OptionError when the prompt is blank."""
-    if not prompt.strip():
-        raise OptionError("the prompt is empty: say what to hear, for instance 'slow piano in C minor'")
-    if len(prompt) > LONGEST_PROMPT:
-        return (
-            f"the prompt has {len(prompt)} characters; the model was trained on a sentence or two, and all "
-            "of it is read, so the rest weighs little"
-        )
-    return None
+    @property
+    def places(self) -> dict[str, str | None]:
+        """Where parts of the model are, for `MusicGen.load`."""
+        return {name: getattr(self, name) for name in _PLACES}
 
 
 def make(order: Order, model: MusicGen, output: Path, on_step: OnStep | None = None) -> float:
     """Carry an order out into a file with its recipe. Returns seconds of audio.
 
-    on_step  is called with (seconds done, seconds in all)
-
-    Raises what `MusicGen.generate` and `Audio.save` raise.
+    The file is written as the music is made, and appears when it is whole. What is beyond full scale is
+    clipped, with a warning. `on_step` is called with (seconds done, seconds in all).
     """
     options = order.options()
-    rate = model.codec.info.frame_rate
+    info = model.codec.info
     if on_step is not None:
-        report = on_step
-        options["on_step"] = lambda done, total: report(done / rate, total / rate)
+        rate = info.frame_rate
+        options["on_step"] = lambda done, total: on_step(done / rate, total / rate)
     recipe = _recipe(order, model)
-    if order.seconds > WHOLE_SECONDS:
-        return _write(model.stream(order.prompt, **options), output, recipe)
-    clip = model.generate(order.prompt, **options)
-    if clip.peak > 1:
-        clip = Audio(clip.samples / clip.peak, clip.sample_rate)
-    clip.save(output, recipe=recipe)
-    return clip.duration
-
-
-def _write(pieces: Iterator[Audio], output: Path, recipe: Recipe) -> float:
-    first = next(pieces)
-    with AudioWriter(output, first.sample_rate, first.channels, recipe=recipe) as writer:
-        writer.write(first.samples)
+    pieces = model.stream(order.prompt, **options)
+    with AudioWriter(output, info.sample_rate, info.channels, recipe=recipe) as writer:
         for piece in pieces:
             writer.write(piece.samples)
-        return float(writer.samples / first.sample_rate)
+        return float(writer.samples / info.sample_rate)
+
+
+def order_again(recipe: Recipe, moved: Mapping[str, str | None] | None = None) -> Order:
+    """The order a recipe stands for.
+
+    moved  where model, melody, style, continued, t5, tokenizer, codec or mert are now
+
+    Raises AudioError when the recipe is of another command or damaged, or a file is not the one that
+    went in.
+    """
+    if recipe.package != PACKAGE or recipe.settings.get("command") != COMMAND or recipe.seed is None:
+        raise AudioError(f"the recipe is not one of {PACKAGE} {COMMAND}")
+    values = {**recipe.settings, "model": recipe.model, "seed": recipe.seed}
+    values |= {name: place for name, place in (moved or {}).items() if place is not None}
+    del values["command"]
+    unknown = sorted(set(values) - {field.name for field in fields(Order)})
+    if unknown:
+        raise AudioError(f"the recipe has settings of another version: {', '.join(unknown)}")
+    try:
+        order = Order(**values)
+    except TypeError as error:
+        raise AudioError(f"the recipe is damaged ({error})") from error
+    for name in _INPUTS:
+        path = getattr(order, name)
+        if path is not None and hash_file(path) != recipe.inputs.get(name):
+            raise AudioError(f"{path}: not the file that went in as {name}; its hash is another")
+    return order
+
+
+def check_prompt(prompt: str | None, *, unconditional: bool, clips: bool) -> str | None:
+    """The prompt, or None where that is meant. Raises OptionError when something to go by is missing."""
+    if prompt is not None and unconditional:
+        raise OptionError("give a prompt or --unconditional, not both")
+    if prompt is not None and not prompt.strip():
+        raise OptionError("the prompt is empty: say what to hear, or use --unconditional for anything")
+    if prompt is None and not unconditional and not clips:
+        raise OptionError("say what to hear, or use --unconditional for anything")
+    return prompt
 
 
 def _recipe(order: Order, model: MusicGen) -> Recipe:
     from audiogen_core.version import version
 
-    settings = {name: value for name, value in asdict(order).items() if value is not None}
-    settings["style_guidance"] = order.style_guidance
-    settings["command"] = COMMAND
+    settings = asdict(order)
     del settings["model"], settings["seed"]
     files = {name: getattr(order, name) for name in _INPUTS}
     return Recipe(
@@ -138,30 +148,10 @@ def _recipe(order: Order, model: MusicGen) -> Recipe:
         model=order.model,
         revision=model.revision,
         seed=order.seed,
-        settings=settings,
+        settings={**settings, "command": COMMAND},
         inputs={name: hash_file(path) for name, path in files.items() if path is not None},
     )
 
 
-def order_again(recipe: Recipe, moved: Mapping[str, str | None] | None = None) -> Order:
-    """The order a recipe stands for.
-
-    moved  where the model, its parts or its inputs are now
-
-    Raises AudioError when the recipe is of another command or damaged, or a file is not the one that
-    went in.
-    """
-    if recipe.package != PACKAGE or recipe.settings.get("command") != COMMAND or recipe.seed is None:
-        raise AudioError(f"the recipe is not one of {PACKAGE} {COMMAND}")
-    values = {"prompt": None, **recipe.settings, "model": recipe.model, "seed": recipe.seed}
-    values |= {name: place for name, place in (moved or {}).items() if place is not None}
-    del values["command"]
-    known = {field.name for field in fields(Order)}
-    if unknown := sorted(set(values) - known):
-        raise AudioError(f"the recipe has settings of another version: {', '.join(unknown)}")
-    order = Order(**values)
-    for name in _INPUTS:
-        path = getattr(order, name)
-        if path is not None and hash_file(path) != recipe.inputs.get(name):
-            raise AudioError(f"{path}: not the file that went in as {name}; its hash is another")
-    return order
+def _clip(path: str | None) -> Audio | None:
+    return None if path is None else Audio.load(path)

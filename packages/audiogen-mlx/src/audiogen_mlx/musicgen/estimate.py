@@ -1,0 +1,88 @@
+"""What a run would take, found out without loading the model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from audiogen_core.models import find
+from audiogen_mlx.musicgen.catalog import MUSICGEN
+from audiogen_mlx.musicgen.config import Config
+from audiogen_mlx.musicgen.loading import Fetch, Files, Places
+from audiogen_mlx.musicgen.options import Settings, resolve
+from audiogen_mlx.musicgen.order import Order
+from audiogen_mlx.musicgen.weights import GROUP, is_linear, parameters
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def estimate(order: Order, *, fetch: Fetch, unlisted: bool) -> dict[str, Any]:
+    """The settings as they would be carried out, what would be fetched, and the memory it would take.
+
+    For a model that is yet to be fetched, only what is known of it before.
+    """
+    from audiogen_core import hub
+
+    found = find(MUSICGEN, order.model, unlisted=unlisted)
+    if not isinstance(found, Path):
+        todo = hub.plan(found)
+        if todo.wanted:
+            return {
+                "model": order.model,
+                "license": found.license,
+                "page": found.page,
+                "download_bytes": todo.bytes,
+                "download_to": str(todo.folder),
+            }
+        found = todo.folder
+    files = Files(found, Places(**order.places, fetch=fetch))
+    config = files.config
+    settings = resolve(config, _frame_rate(files), order.options())
+    return {
+        "model": order.model,
+        "download_bytes": 0,
+        "weight_bytes": weight_bytes(
+            config, order.dtype or files.stored_dtype, order.bits or files.stored_bits
+        ),
+        "cache_bytes": cache_bytes(config, settings, order.dtype or files.stored_dtype),
+        "seconds": settings.frames / _frame_rate(files),
+        "frames": settings.frames,
+        "window_frames": settings.window,
+        "stride_frames": settings.stride,
+        "guidance_scale": settings.guidance_scale,
+        "prompt": order.prompt,
+        **settings.sampling.to_dict(),
+    }
+
+
+def weight_bytes(config: Config, dtype: str, bits: int | None) -> int:
+    """Of the transformer's parameters."""
+    total = 0.0
+    for name, parameter in parameters(config, "audiogen").items():
+        size = math.prod(parameter.shape)
+        if bits is not None and is_linear(name):
+            total += size * bits / 8 + 2 * size / GROUP * _BYTES[dtype]
+        else:
+            total += size * (4 if len(parameter.shape) == 1 else _BYTES[dtype])
+    return round(total)
+
+
+def cache_bytes(config: Config, settings: Settings, dtype: str) -> int:
+    """Of the keys and values of a window of one clip, at most three rows."""
+    rows = 1 if settings.guidance_scale == 1 else 2
+    if settings.style is not None and settings.style_guidance not in (None, 1):
+        rows += 1
+    positions = min(settings.frames, settings.window) + 1 + max(config.delays)
+    return 2 * rows * config.layers * config.width * positions * _BYTES[dtype]
+
+
+def _frame_rate(files: Files) -> float:
+    """Of the codec, from its configuration where that is beside the model."""
+    codec = files.settings.get("audio_encoder")
+    if isinstance(codec, dict):
+        from audiogen_core.codecs import encodec
+
+        facts = encodec.from_transformers(codec)
+        return facts.sample_rate / facts.hop_length
+    return 50.0

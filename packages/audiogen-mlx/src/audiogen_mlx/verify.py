@@ -1,0 +1,62 @@
+"""Checking a model: its files by hash where one is known, its tensors by name, shape and value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from audiogen_core.models import find
+from audiogen_mlx.catalog import CATALOG
+from audiogen_mlx.musicgen.loading import Files, Places
+from audiogen_mlx.stable_audio.catalog import CATALOG as STABLE_AUDIO
+
+
+def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict[str, Any]:
+    """What was checked. Raises ModelError, WeightsError or DownloadError at the first thing wrong.
+
+    A model of the catalogue is fetched when it is not there.
+    """
+    found = find(CATALOG, name_or_path, unlisted=unlisted)
+    path = found if isinstance(found, Path) else places.fetch(found)
+    facts: dict[str, Any] = {"model": name_or_path, "path": str(path)}
+    if name_or_path in STABLE_AUDIO or _is_stable_audio(path):
+        from audiogen_mlx.stable_audio.generate import StableAudio
+
+        loaded = StableAudio.load(path, t5=places.t5, fetch=places.fetch)
+        return {**facts, "family": "stable-audio", "revision": loaded.revision}
+    files = Files(path, places)
+    return {**facts, "family": "musicgen", **check(files), "revision": files.fingerprint()}
+
+
+def check(files: Files) -> dict[str, Any]:
+    """Read every tensor of a MusicGen once, keeping none. Raises as loading would."""
+    from audiogen_core.codecs import load_codec
+    from audiogen_mlx.memory import bounded_cache
+    from audiogen_mlx.musicgen.loading import text_weights
+    from audiogen_mlx.musicgen.style import StyleConditioner
+    from audiogen_mlx.musicgen.weights import Source
+
+    with bounded_cache():
+        source = Source(files.table, files.config, files.layout, stored_bits=files.stored_bits)
+        for _, read in source.each():
+            read()
+        if files.config.style is not None:
+            StyleConditioner.from_table(files.table, files.config.style, files.mert)
+        source.finish()
+        text = text_weights(files)
+        shapes = files.t5_config.shapes()
+        text.check(shapes)
+        for name, shape in shapes.items():
+            text.take(name, shape)
+        codec = load_codec(files.codec_path)
+    return {
+        "layout": files.layout,
+        "tensors": len(files.table),
+        "codec": codec.info.name,
+        "tokenizer": str(files.tokenizer_file),
+    }
+
+
+def _is_stable_audio(path: Path) -> bool:
+    folder = path if path.is_dir() else path.parent
+    return (folder / "model_config.json").is_file() or (folder / "model_index.json").is_file()

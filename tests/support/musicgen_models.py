@@ -1,0 +1,54 @@
+"""MusicGen models of any size whose weights are made up on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from audiogen_mlx.musicgen.config import Config
+from audiogen_mlx.musicgen.model import Transformer
+from audiogen_mlx.musicgen.weights import Source
+
+SMALL = Config(
+    width=1024,
+    layers=24,
+    heads=16,
+    hidden=4096,
+    codebooks=4,
+    codebook_size=2048,
+    delays=(0, 1, 2, 3),
+    channels=1,
+    text_width=768,
+)
+MEDIUM = replace(SMALL, width=1536, layers=48, heads=24, hidden=6144)
+LARGE = replace(SMALL, width=2048, layers=48, heads=32, hidden=8192)
+STEREO_SMALL = replace(SMALL, codebooks=8, delays=(0, 0, 1, 1, 2, 2, 3, 3), channels=2)
+
+
+class RandomTable:
+    """Stands in for `Weights`: any tensor that is asked for, of activations of order one."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def check(self, shapes: Mapping[str, Any]) -> None:
+        return None
+
+    def finish(self, ignore: object = ()) -> None:
+        return None
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+        if len(shape) == 1:
+            return np.full(shape, 0.0 if name.endswith("bias") else 1.0, dtype)
+        drawn = self.rng.random(shape, dtype=np.float32)
+        drawn -= 0.5
+        drawn *= 2.0 / np.sqrt(shape[1])
+        return drawn
+
+
+def transformer(config: Config, **options: Any) -> Transformer:
+    """A transformer of that geometry. `options` are those of `Source`."""
+    return Transformer(Source(RandomTable(), config, "audiogen", **options))
