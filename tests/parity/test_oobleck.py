@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from audiogen_core import Audio, RecordedNoise, codecs
-from audiogen_core.codec import Autoencoder
+from audiogen_core.autoencoder import Autoencoder
 from audiogen_core.ops import resolve
 from audiogen_core.stages import Convolutional, whole
 from support.pieces import cut_small

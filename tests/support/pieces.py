@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from audiogen_core.codec import Autoencoder, Codec
+from audiogen_core.autoencoder import Autoencoder
+from audiogen_core.codec import Codec
 from audiogen_core.stages import Convolutional, Rechunk
 
 

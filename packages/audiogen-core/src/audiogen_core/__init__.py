@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiogen_core import codecs, patterns, weights
     from audiogen_core.audio import Audio
+    from audiogen_core.autoencoder import Autoencoder, AutoencoderInfo
     from audiogen_core.codec import Codec, CodecInfo
     from audiogen_core.codes import Codes, Latents
     from audiogen_core.errors import AudiogenError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Audio",
     "AudiogenError",
+    "Autoencoder",
+    "AutoencoderInfo",
     "Codec",
     "CodecInfo",
     "Codes",
@@ -44,6 +47,8 @@ __all__ = [
 _HOMES = {
     "Audio": "audio",
     "AudiogenError": "errors",
+    "Autoencoder": "autoencoder",
+    "AutoencoderInfo": "autoencoder",
     "Codec": "codec",
     "CodecInfo": "codec",
     "Codes": "codes",

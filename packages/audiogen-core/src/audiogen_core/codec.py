@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core.autoencoder import Autoencoder as Autoencoder
+from audiogen_core.autoencoder import AutoencoderInfo as AutoencoderInfo
+from audiogen_core.border import check_audio, even, run_blocks, same_model
 from audiogen_core.codecs.rvq import Quantizer, ResidualQuantizer
-from audiogen_core.codes import Codes, Latents
-from audiogen_core.errors import AudioError, AudioMismatch, CodesError, OptionError
-from audiogen_core.noise import Noise
+from audiogen_core.codes import Codes
+from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.ops import Float, Ops, Signal
-from audiogen_core.stages import Chunk, Stage, stream
+from audiogen_core.stages import Stage, stream
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
@@ -55,34 +57,7 @@ class CodecInfo:
 
         Names must agree; the hash after `@` as well, where both have one.
         """
-        return _same(self.name, codec)
-
-
-@dataclass(frozen=True)
-class AutoencoderInfo:
-    """The facts of an autoencoder.
-
-    name             id written into `Latents.autoencoder`: as a codec's, hash and all
-    sample_rate      Hz
-    channels         of the audio
-    hop_length       samples per frame
-    latent_channels  of the latents
-    """
-
-    name: str
-    sample_rate: int
-    channels: int
-    hop_length: int
-    latent_channels: int
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second, Hz."""
-        return self.sample_rate / self.hop_length
-
-    def accepts(self, autoencoder: str) -> bool:
-        """Whether latents marked `autoencoder` may be decoded here, by the rule of `CodecInfo.accepts`."""
-        return _same(self.name, autoencoder)
+        return same_model(self.name, codec)
 
 
 class Codec:
@@ -120,7 +95,7 @@ class Codec:
         Raises AudioMismatch when rate or channels are not the codec's (resample or mix first: nothing is
         converted silently), AudioError when the clip is empty, OptionError for an impossible `codebooks`.
         """
-        _check_audio(audio, self.info)
+        check_audio(audio, self.info)
         return self.encode_clip([audio.samples], codebooks)
 
     def decode(self, codes: Codes) -> Audio:
@@ -172,7 +147,7 @@ class Codec:
         """
         count = self._count(codebooks)
         size = self._chunk_frames() * self.info.hop_length
-        chunks = ((self.ops.signal(part[None]), last) for part, last in _even(blocks, size, np.float32))
+        chunks = ((self.ops.signal(part[None]), last) for part, last in even(blocks, size, np.float32))
         for latents, _ in stream(self.ops, self._encoder, chunks):
             codes = self._quantizer.encode(latents, count)
             values = np.stack([self.ops.indices_numpy(book)[0] for book in codes])
@@ -182,8 +157,8 @@ class Codec:
     def decode_blocks(self, blocks: Iterable[NDArray[Any]]) -> Iterator[Float]:
         """Blocks of codes (codebooks, frames) -> float32 blocks (channels, samples), in bounded memory."""
         size = self._chunk_frames()
-        chunks = ((self._lookup(values), last) for values, last in _even(blocks, size, np.int64))
-        yield from _run(self.ops, self._decoder, chunks)
+        chunks = ((self._lookup(values), last) for values, last in even(blocks, size, np.int64))
+        yield from run_blocks(self.ops, self._decoder, chunks)
 
     def _count(self, codebooks: int | None) -> int:
         count = self.info.codebooks if codebooks is None else codebooks
@@ -196,100 +171,6 @@ class Codec:
 
     def _lookup(self, values: NDArray[Any]) -> Signal:
         return self._quantizer.decode([self.ops.indices(row[None]) for row in values])
-
-
-class Autoencoder:
-    """A continuous codec: audio to latents and back.
-
-    encoder       makes twice the latent channels: the mean of each latent and, before the softplus, its
-                  standard deviation
-    decoder       from the latent channels
-    scale         latents are what the encoder makes divided by this
-    chunk_frames  how much is worked off at a time: bounds the memory, changes no result
-    """
-
-    def __init__(
-        self,
-        info: AutoencoderInfo,
-        ops: Ops,
-        *,
-        encoder: Sequence[Stage],
-        decoder: Sequence[Stage],
-        scale: float = 1.0,
-        chunk_frames: int = 128,
-    ) -> None:
-        self.info = info
-        self.ops = ops
-        self.scale = scale
-        self.chunk_frames = chunk_frames
-        self._encoder = encoder
-        self._decoder = decoder
-
-    def encode(self, audio: Audio, noise: Noise | None = None) -> Latents:
-        """The latents of a clip, in ceil(samples / hop_length) frames.
-
-        noise  None gives the mean of each latent; else each is drawn, with one array of normal numbers of
-               shape (1, latent_channels, frames)
-
-        Raises AudioMismatch when rate or channels are not the autoencoder's, AudioError when the clip is
-        empty.
-        """
-        info = self.info
-        _check_audio(audio, info)
-        parts = np.concatenate(list(self._posterior([audio.samples])), axis=1)
-        values, raw = parts[: info.latent_channels], parts[info.latent_channels :]
-        if noise is not None:
-            deviation = np.logaddexp(np.float32(0), raw) + np.float32(1e-4)
-            values = values + deviation * noise.normal((1, *values.shape))[0]
-        values = np.asarray(values / np.float32(self.scale), np.float32)
-        return Latents(values, info.frame_rate, info.name, length=audio.samples.shape[1])
-
-    def decode(self, latents: Latents) -> Audio:
-        """The clip of some latents, trimmed to `latents.length` where that is known.
-
-        Raises CodesError when the latents were made by another autoencoder or do not fit this one.
-        """
-        from audiogen_core.audio import Audio
-
-        self.check(latents)
-        samples = np.concatenate(list(self.decode_blocks([latents.values])), axis=1)
-        return Audio(samples[:, : latents.length], self.info.sample_rate)
-
-    def check(self, latents: Latents) -> None:
-        """Raise CodesError unless these latents can be decoded here."""
-        info = self.info
-        if not info.accepts(latents.autoencoder):
-            raise CodesError(
-                f"the latents were made by {latents.autoencoder}; this autoencoder is {info.name}"
-            )
-        channels, frames = latents.values.shape
-        if channels != info.latent_channels:
-            raise CodesError(f"{info.name} has latents of {info.latent_channels} channels, got {channels}")
-        if frames == 0:
-            raise CodesError("the latents have no frames: there is nothing to decode")
-
-    def encode_blocks(self, blocks: Iterable[Float]) -> Iterator[Float]:
-        """Blocks (channels, samples) of one clip -> float32 blocks (latent_channels, frames): the means.
-
-        However the clip is cut into blocks, the frames are those of the whole clip to float32 rounding.
-        """
-        for parts in self._posterior(blocks):
-            yield parts[: self.info.latent_channels] / np.float32(self.scale)
-
-    def decode_blocks(self, blocks: Iterable[Float]) -> Iterator[Float]:
-        """Blocks of latents (latent_channels, frames) -> float32 blocks (channels, samples)."""
-        scale = np.float32(self.scale)
-        chunks = (
-            (self.ops.signal(values[None] * scale), last)
-            for values, last in _even(blocks, self.chunk_frames, np.float32)
-        )
-        yield from _run(self.ops, self._decoder, chunks)
-
-    def _posterior(self, blocks: Iterable[Float]) -> Iterator[Float]:
-        """(2 * latent_channels, frames): means and raw deviations."""
-        size = self.chunk_frames * self.info.hop_length
-        chunks = ((self.ops.signal(part[None]), last) for part, last in _even(blocks, size, np.float32))
-        yield from _run(self.ops, self._encoder, chunks)
 
 
 def fingerprint(codebooks: Float) -> str:
@@ -307,52 +188,3 @@ class SampleCount:
         for block in blocks:
             self.samples += block.shape[1]
             yield block
-
-
-def _same(ours: str, theirs: str) -> bool:
-    """Whether two ids agree: the names, and the hashes after `@` where both have one."""
-    name, _, mark = ours.partition("@")
-    other, _, other_mark = theirs.partition("@")
-    return name == other and (not mark or not other_mark or mark == other_mark)
-
-
-def _check_audio(audio: Audio, info: CodecInfo | AutoencoderInfo) -> None:
-    if audio.sample_rate != info.sample_rate:
-        raise AudioMismatch(
-            f"{info.name} needs {info.sample_rate} Hz, got {audio.sample_rate} Hz; "
-            f"use audio.resample({info.sample_rate})"
-        )
-    if audio.samples.shape[0] != info.channels:
-        raise AudioMismatch(
-            f"{info.name} needs {info.channels} channel(s), got {audio.samples.shape[0]}; "
-            f"use audio.mix({info.channels})"
-        )
-
-
-def _run(ops: Ops, stages: Sequence[Stage], chunks: Iterable[Chunk]) -> Iterator[Float]:
-    """The stages over chunks of one clip, as numpy blocks (channels, steps); empty ones left out."""
-    for signal, _ in stream(ops, stages, chunks):
-        block = ops.numpy(signal)[0]
-        if block.shape[1]:
-            yield block
-
-
-def _even(
-    blocks: Iterable[NDArray[Any]], size: int, dtype: type[np.generic]
-) -> Iterator[tuple[NDArray[Any], bool]]:
-    """Blocks of any length -> blocks of `size` along the last axis, the last marked and maybe shorter."""
-    held: list[NDArray[Any]] = []
-    count = 0
-    for block in blocks:
-        held.append(np.asarray(block))
-        count += held[-1].shape[1]
-        if count > size:  # more than one block: what is put out now is certainly not the last
-            joined = np.concatenate(held, axis=1)
-            whole = (count - 1) // size * size
-            for start in range(0, whole, size):
-                yield joined[:, start : start + size].astype(dtype, copy=False), False
-            held = [joined[:, whole:]]
-            count -= whole
-    if count == 0:
-        raise AudioError("there is nothing to encode or decode: the clip has no samples")
-    yield np.concatenate(held, axis=1).astype(dtype, copy=False), True

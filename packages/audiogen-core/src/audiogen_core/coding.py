@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.audio import AudioWriter, probe, stream
-from audiogen_core.codec import Autoencoder, Codec
+from audiogen_core.autoencoder import Autoencoder
+from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes, Latents
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.recipe import Recipe

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from audiogen_core.codec import AutoencoderInfo, CodecInfo
+from audiogen_core.autoencoder import AutoencoderInfo
+from audiogen_core.codec import CodecInfo
 from audiogen_core.errors import DownloadError, ModelError, UnknownModel
 
 FACTS = {

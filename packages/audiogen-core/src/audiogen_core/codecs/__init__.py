@@ -11,7 +11,8 @@ from audiogen_core.errors import ModelError, UnknownModel
 from audiogen_core.ops import Ops, resolve
 
 if TYPE_CHECKING:
-    from audiogen_core.codec import Autoencoder, Codec
+    from audiogen_core.autoencoder import Autoencoder
+    from audiogen_core.codec import Codec
 
 DEMO = "demo"
 
@@ -54,7 +55,7 @@ def load_codec(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec:
 
 def load_autoencoder(name_or_path: str | Path, ops: str | Ops = "numpy") -> Autoencoder:
     """As `load`, for what makes latents. Raises ModelError when it makes codes instead."""
-    from audiogen_core.codec import Autoencoder
+    from audiogen_core.autoencoder import Autoencoder
 
     loaded = load(name_or_path, ops)
     if not isinstance(loaded, Autoencoder):
