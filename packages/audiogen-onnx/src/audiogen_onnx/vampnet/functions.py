@@ -78,9 +78,8 @@ RelativeAttention <heads> (query, key, value, bias) => (y)
 """query, key, value (B, T, W), bias (1, H, T, T) added to the scaled scores -> (B, T, W)"""
 
 GATED_GELU = """
-GatedGelu (x) => (y)
+GatedGelu (value, gate) => (y)
 {
-    value, gate = Split <axis = -1, num_outputs = 2> (x)
     open = Gelu <approximate = "tanh"> (gate)
     y = Mul (value, open)
 }

@@ -166,7 +166,12 @@ def _layer(
     x = writer.node("Add", [x, product(y, "attention.output")], f"{name}.attended")
     y = _norm(config, tensors, f"{name}.feed_forward_norm", x, writer)
     y = writer.node("FiLM", [y], f"{name}.feed_forward_film")
-    y = writer.node("GatedGelu", [product(y, "feed_forward.widen")], f"{name}.feed_forward")
+    halves = np.split(tensors[f"{name}.feed_forward.widen.weight"], 2)  # apart, no pass is lost on cutting
+    parts = [
+        writer.product(y, f"{name}.feed_forward.{part}", half)
+        for part, half in zip(("value", "gate"), halves, strict=True)
+    ]
+    y = writer.node("GatedGelu", parts, f"{name}.feed_forward")
     return writer.node("Add", [x, product(y, "feed_forward.narrow")], f"{name}.out")
 
 
