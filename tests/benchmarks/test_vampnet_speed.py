@@ -66,14 +66,14 @@ def test_one_step(tmp_path, name, count):
                 "torch eager, ours": lambda: net(given),
                 **{key: lambda s=session: s.run({"codes": codes}) for key, session in sessions.items()},
             },
-            rounds=4,
+            rounds=3,
         )
     slow, ours = (times[f"torch eager, {whose}"] for whose in ("as the original", "ours"))
     rows = [
         f"{key:30} {took:6.2f} s   {slow / took:4.1f}x the original   {ours / took:4.1f}x ours"
         for key, took in times.items()
     ]
-    report(f"{name}, one step, T = {frames}, {count} thread(s), best of 4", rows)
+    report(f"{name}, one step, T = {frames}, {count} thread(s), best of 3", rows)
 
 
 def test_a_whole_vamp(tmp_path):
