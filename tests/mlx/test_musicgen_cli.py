@@ -13,7 +13,7 @@ from audiogen_core.audio import Audio, probe
 from audiogen_core.errors import AudioError
 from audiogen_core.recipe import Recipe
 from audiogen_mlx.cli import cli
-from audiogen_mlx.musicgen.order import LONGEST_PROMPT, check_prompt, order_again
+from audiogen_mlx.musicgen.order import order_again
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
 MONO, STEREO, TUNE = (str(FIXTURES / f"musicgen-{name}") for name in ("mono", "stereo", "melody"))
@@ -72,19 +72,6 @@ def test_variations_have_the_seeds_that_follow(tmp_path: Path) -> None:
     assert not np.array_equal(Audio.load(tmp_path / "a-1.wav").samples, second.samples)
 
 
-def test_long_clips_are_written_as_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audiogen_mlx.musicgen import order
-
-    whole, pieces = tmp_path / "whole.wav", tmp_path / "pieces.wav"
-    assert run("musicgen", "slow piano", "-m", MONO, "-o", whole, *QUICK).exit_code == 0
-    monkeypatch.setattr(order, "WHOLE_SECONDS", 0.1)
-    assert run("musicgen", "slow piano", "-m", MONO, "-o", pieces, *QUICK).exit_code == 0
-    one, other = Audio.load(whole).samples, Audio.load(pieces).samples
-    if np.abs(one).max() < 1:
-        np.testing.assert_array_equal(one, other)
-    assert one.shape == other.shape
-
-
 WRONG = {
     "blank prompt": (["musicgen", "  ", "-m", MONO], "the prompt is empty"),
     "no seconds": (["musicgen", "x", "-m", MONO, "--seconds", 0], "seconds must be more than 0"),
@@ -125,11 +112,6 @@ def test_what_exists_is_kept(clip: Path, tmp_path: Path) -> None:
     assert run("musicgen", "x", "-m", MONO, "-o", tmp_path, *QUICK).exit_code == 1
 
 
-def test_a_long_prompt_is_warned_of() -> None:
-    assert check_prompt("slow piano") is None
-    assert str(LONGEST_PROMPT + 1) in (check_prompt("x" * (LONGEST_PROMPT + 1)) or "")
-
-
 def test_dry_run_tells_and_makes_nothing(tmp_path: Path) -> None:
     result = run("musicgen", "x", "-m", MONO, "-o", tmp_path / "a.wav", "--dry-run", "--json")
     facts = json.loads(result.stdout)
@@ -150,4 +132,4 @@ def test_models_and_doctor() -> None:
     rows = json.loads(run("models", "--json").stdout)
     assert {"musicgen-small", "stable-audio-open-1.0"} <= {row["name"] for row in rows}
     assert all(row["licence"] for row in rows)
-    assert json.loads(run("doctor", "--json").stdout)["gflops"] > 0
+    assert json.loads(run("doctor", "--json").stdout)

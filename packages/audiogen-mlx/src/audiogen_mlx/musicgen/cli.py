@@ -22,6 +22,7 @@ from audiogen_core.cli import (
     SeedOption,
 )
 from audiogen_core.errors import ModelError
+from audiogen_mlx.outputs import numbered
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
@@ -201,14 +202,6 @@ def fetching(offline: bool, quiet: bool) -> Fetch:
             return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
 
     return fetch
-
-
-def numbered(output: Path, count: int) -> list[Path]:
-    """The path itself, or "name-1.wav", "name-2.wav", ..."""
-    if count == 1:
-        return [output]
-    width = len(str(count))
-    return [output.with_stem(f"{output.stem}-{index + 1:0{width}}") for index in range(count)]
 
 
 def _make(order: Order, model: MusicGen, outputs: list[Path], *, quiet: bool, json: bool) -> None:
