@@ -17,6 +17,7 @@ from audiogen_core.ops import resolve
 from support import lac
 from support.pieces import cut_small
 
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "vampnet"
 DAC = lac.TINY | {"encoder_rates": [2, 5], "decoder_rates": [5, 2], "latent_dim": 12}
 
 
@@ -108,8 +109,15 @@ def test_one_family_is_not_taken_for_the_other(files):
 )
 def test_settings_that_do_not_fit_the_weights(tmp_path, changes, message):
     path = lac.save(tmp_path / "a.pth", lac.TINY, written=lac.TINY | changes)
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=message) as error:
         codecs.load(path)
+    assert "a.pth" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["coarse.pth", "c2f.pth"])
+def test_a_network_is_no_codec(name):
+    with pytest.raises(ModelError, match=rf"{name}: .* not of a codec"):
+        codecs.load(FIXTURES / "small" / name)
 
 
 def test_a_missing_setting_is_named(tmp_path):

@@ -165,6 +165,16 @@ def test_settings_of_other_models_are_refused(path, value, message):
         oobleck.from_stable_audio_tools(changed(path, value))
 
 
+def test_what_is_wrong_names_the_file(tmp_path):
+    path = tmp_path / "model_config.json"
+    path.write_text(json.dumps(changed("sample_rate", None)))
+    with pytest.raises(ModelError, match=r"model_config\.json: .*'sample_rate'"):
+        codecs.load(tmp_path)
+    path.write_text("{")
+    with pytest.raises(ModelError, match=r"model_config\.json: not readable as JSON"):
+        codecs.load(tmp_path)
+
+
 def test_diffusers_settings_that_cannot_be(tmp_path):
     config = json.loads((FIXTURES / "tiny-1.0-diffusers" / "vae" / "config.json").read_text())
     with pytest.raises(ModelError, match="encoder_hidden_size is 12"):

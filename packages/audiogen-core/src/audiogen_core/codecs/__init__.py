@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from audiogen_core.errors import ModelError, UnknownModel
 from audiogen_core.ops import Ops, resolve
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from audiogen_core.codec import Codec
 
 DEMO = "demo"
+
+Config = TypeVar("Config")
 
 _TORCH_SUFFIXES = {".th", ".pth", ".pt", ".bin", ".ckpt"}
 _SETTINGS = "model_config.json"  # of stable-audio-tools, beside the weights
@@ -115,10 +118,10 @@ def _from_config(folder: Path, ops: Ops, name: str | None) -> Codec | Autoencode
     config = _read_config(folder / "config.json")
     if config.get("_class_name") == "AutoencoderOobleck":
         table = weights.read(folder).apply(oobleck.DIFFUSERS)
-        return oobleck.build(oobleck.from_diffusers(config), table, ops, name)
+        return oobleck.build(_described(oobleck.from_diffusers, folder), table, ops, name)
     if config.get("model_type") == "dac":
         table = weights.read(folder).apply(dac.TRANSFORMERS)
-        return dac.build(dac.from_transformers(config), table, ops, name)
+        return dac.build(_described(dac.from_transformers, folder), table, ops, name)
     prefix = ""
     if config.get("model_type") != "encodec" and isinstance(config.get("audio_encoder"), dict):
         config, prefix = config["audio_encoder"], "audio_encoder."
@@ -136,7 +139,7 @@ def _from_stable_audio_tools(weights_path: Path, settings: Path, ops: Ops, name:
     from audiogen_core import weights
     from audiogen_core.codecs import oobleck
 
-    config = oobleck.from_stable_audio_tools(_read_config(settings))
+    config = _described(oobleck.from_stable_audio_tools, settings)
     table = oobleck.stable_audio_tools_weights(weights.read(weights_path), config)
     return oobleck.build(config, table, ops, name)
 
@@ -169,6 +172,17 @@ def _follow(pointer: str, path: Path, ops: Ops) -> Codec | Autoencoder:
     raise ModelError(
         f"{path}: points at the codec {repo!r}, which is not in the catalogue; load its own folder"
     )
+
+
+def _described(reader: Callable[[dict[str, Any]], Config], path: Path) -> Config:
+    """The configuration in a JSON file (a folder's config.json), read; errors name the file."""
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        return reader(_read_config(path))
+    except ModelError as error:
+        if str(path) in str(error):
+            raise
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -90,20 +90,24 @@ def load_audiotools(path: Path, ops: Ops, name: str | None = None, family: Famil
     if not isinstance(kwargs, dict):
         raise ModelError(f"{path}: no metadata.kwargs beside the weights; expected audiotools' DAC or LAC")
     weights = read(path)
+    if not any(name.startswith("quantizer.") for name in weights):
+        raise ModelError(f"{path}: a checkpoint of audiotools, but not of a codec: it has no quantizer")
     found = _family(weights)
     if family is not None and found != family:
         raise WeightsError(
             f"{path}: the weights are {found.upper()}'s, but a {family.upper()} is needed here"
         )
-    config = from_audiotools(kwargs, found)
+    try:
+        config = from_audiotools(kwargs, found)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     rules = snake_net.numbered(len(config.encoder_rates), len(config.decoder_rates))
     return build(config, weights.apply(rules), ops, name)
 
 
 def is_audiotools(tree: Mapping[str, Any]) -> bool:
-    """Whether a torch checkpoint looks like a codec that audiotools saved."""
-    state = tree.get("state_dict")
-    return isinstance(state, dict) and "metadata" in tree and any("quantizer." in str(key) for key in state)
+    """Whether a torch checkpoint looks like one that audiotools saved."""
+    return isinstance(tree.get("state_dict"), dict) and "metadata" in tree
 
 
 def from_audiotools(kwargs: Mapping[str, Any], family: Family) -> DacConfig:
