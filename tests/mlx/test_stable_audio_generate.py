@@ -291,6 +291,9 @@ def test_a_loop_runs_on_from_its_end_to_its_beginning() -> None:
         ({"guidance_scale": float("inf")}, "finite"),
         ({"guidance_rescale": 2.0}, "guidance rescale"),
         ({"guidance_interval": (0.8, 0.2)}, "guidance interval"),
+        ({"guidance_interval": (0.8,)}, "guidance_interval takes two numbers"),
+        ({"guidance_scale": "high"}, "guidance_scale must be a number"),
+        ({"seed": "lucky"}, "the seed must be a whole number"),
         ({"seconds_start": 1.0}, "does not take seconds_start"),
         ({"seconds_total": 300.0}, "seconds_total must lie in"),
         ({"noise": SeededNoise(1)}, "not both"),
@@ -304,7 +307,7 @@ def test_a_loop_runs_on_from_its_end_to_its_beginning() -> None:
         ({"init_audio": sound(0.3), "inpaint": (3.0, 4.0)}, "after the model's"),
         ({"init_audio": sound(0.3), "inpaint": (0.1, 0.101)}, "make it longer"),
         ({"init_audio": sound(0.3), "inpaint": []}, "nothing to make anew"),
-        ({"init_audio": sound(0.3), "inpaint": (0.1, 0.2, 0.3)}, "from, to"),
+        ({"init_audio": sound(0.3), "inpaint": (0.1, 0.2, 0.3)}, "inpaint takes two numbers"),
         ({"init_audio": sound(0.3), "inpaint": np.zeros(9)}, "a mask must be bool"),
         ({"prompt_audio": sound(0.3), "init_audio": sound(0.3)}, "neither init_audio nor inpaint"),
         ({"prompt_audio": sound(0.4)}, "ask for more seconds"),
@@ -331,6 +334,12 @@ def test_options_that_make_no_sense(options: dict, message: str) -> None:
 def test_options_that_make_no_sense_for_v(options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         generate(ONE, **options)
+
+
+def test_a_negative_prompt_without_guidance_is_said_to_do_nothing() -> None:
+    with pytest.warns(UserWarning, match="no effect: guidance_scale is 1"):
+        clip = generate(SMALL, negative_prompt="noise")
+    assert np.array_equal(clip.samples, generate(SMALL).samples)
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])

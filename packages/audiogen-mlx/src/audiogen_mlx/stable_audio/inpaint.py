@@ -21,7 +21,7 @@ from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
 from audiogen_mlx.stable_audio.config import INPAINT_INPUT, INPAINT_MASK, Config
 from audiogen_mlx.stable_audio.diffusion import Array, Predict, Prediction
-from audiogen_mlx.stable_audio.options import Region
+from audiogen_mlx.stable_audio.options import Region, span
 
 Mask = NDArray[np.bool_]
 
@@ -39,8 +39,8 @@ def sample_mask(region: Region, config: Config) -> Mask:
         return _given_mask(region, config.window)
     spans = [region] if len(region) == 2 and not isinstance(region[0], Sequence) else list(region)
     mask = np.zeros(config.window, dtype=np.bool_)
-    for span in spans:
-        start, end = _span(span)
+    for one in spans:
+        start, end = span(one, "inpaint")
         if not (math.isfinite(end) and 0 <= start < end):
             raise OptionError(
                 f"inpaint needs a start of 0 or more and an end after it, got {start:g} to {end:g}"
@@ -53,12 +53,6 @@ def sample_mask(region: Region, config: Config) -> Mask:
     if not mask.any():
         raise OptionError("inpaint names nothing to make anew")
     return mask
-
-
-def _span(span: object) -> tuple[float, float]:
-    if not isinstance(span, Sequence) or len(span) != 2 or isinstance(span, str):
-        raise OptionError(f"inpaint takes (from, to) in seconds, got {span!r}")
-    return float(span[0]), float(span[1])
 
 
 def _given_mask(mask: Mask, window: int) -> Mask:

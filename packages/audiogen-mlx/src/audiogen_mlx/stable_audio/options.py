@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import secrets
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -137,6 +139,7 @@ def resolve(config: Config, seconds: float, options: Options) -> Settings:
     method = SAMPLERS[sampler]
     level = _level(config, method, given)
     ceiling = 1.0 if method.shares else published.sigma_max
+    number = partial(_number, given)
     settings = Settings(
         seconds=seconds,
         conditions=_conditions(config, seconds, given),
@@ -144,13 +147,13 @@ def resolve(config: Config, seconds: float, options: Options) -> Settings:
         sampler=sampler,
         steps=_steps(given.get("steps", published.steps)),
         guidance=Guidance(
-            float(given.get("guidance_scale", published.guidance_scale)),
-            float(given.get("guidance_rescale", 0.0)),
-            tuple(given.get("guidance_interval", (0.0, 1.0))),
+            number("guidance_scale", published.guidance_scale),
+            number("guidance_rescale", 0.0),
+            span(given.get("guidance_interval", (0.0, 1.0)), "guidance_interval"),
         ),
-        sigma_min=float(given.get("sigma_min", published.sigma_min)),
-        sigma_max=float(given.get("sigma_max", ceiling)) if level is None else level,
-        rho=float(given.get("rho", 1.0)),
+        sigma_min=number("sigma_min", published.sigma_min),
+        sigma_max=number("sigma_max", ceiling) if level is None else level,
+        rho=number("rho", 1.0),
         level=level,
         noise=_noise(given),
         seed=given.get("seed"),
@@ -160,7 +163,24 @@ def resolve(config: Config, seconds: float, options: Options) -> Settings:
     )
     if settings.inpaint is not None and settings.init_audio is None:
         raise OptionError("inpaint needs a clip to work on; give init_audio")
+    if settings.negative_prompt is not None and settings.guidance.scale == 1:
+        warnings.warn("the negative prompt has no effect: guidance_scale is 1", stacklevel=4)
     return settings
+
+
+def span(value: object, what: str) -> Span:
+    """Two numbers. Raises OptionError, naming `what`."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise OptionError(f"{what} takes two numbers (from, to), got {value!r}")
+    start, end = ({what: one} for one in value)
+    return _number(start, what, 0.0), _number(end, what, 0.0)
+
+
+def _number(given: dict[str, Any], name: str, default: float) -> float:
+    value = given.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise OptionError(f"{name} must be a number, got {value!r}")
+    return float(value)
 
 
 def _with_prompt_audio(config: Config, seconds: float, given: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +221,7 @@ def _level(config: Config, method: Sampler, given: dict[str, Any]) -> float | No
         return None
     if "init_noise_level" not in given:
         return None if "inpaint" in given else (FLOW_LEVEL if method.shares else SIGMA_LEVEL)
-    level = float(given["init_noise_level"])
+    level = _number(given, "init_noise_level", 0.0)
     if not (math.isfinite(level) and level > 0) or (config.flow and level > 1):
         allowed = "in (0, 1]" if config.flow else "above 0"
         raise OptionError(f"init_noise_level must be {allowed} for this model, got {level:g}")
@@ -209,8 +229,8 @@ def _level(config: Config, method: Sampler, given: dict[str, Any]) -> float | No
 
 
 def _conditions(config: Config, seconds: float, given: dict[str, Any]) -> dict[str, float]:
-    total = float(given.get("seconds_total", seconds))
-    start = float(given.get("seconds_start", 0.0))
+    total = _number(given, "seconds_total", seconds)
+    start = _number(given, "seconds_start", 0.0)
     if not (math.isfinite(seconds) and seconds > 0):
         raise OptionError(f"seconds must be above 0, got {seconds:g}")
     for name, value in ((SECONDS_START, start), (SECONDS_TOTAL, total)):
@@ -231,4 +251,6 @@ def _noise(given: dict[str, Any]) -> Noise:
         return noise
     if "seed" not in given:
         given["seed"] = secrets.randbits(32)
+    if isinstance(given["seed"], bool) or not isinstance(given["seed"], int):
+        raise OptionError(f"the seed must be a whole number, got {given['seed']!r}")
     return SeededNoise(given["seed"])
