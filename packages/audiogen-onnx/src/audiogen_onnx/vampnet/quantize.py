@@ -64,7 +64,7 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
         step_graph.write(path, step)
         graphs[f"{name}_step"] = Graph.of(step, network=path)
     decoder = target / graphs["decoder"].graph.file
-    _rewrite(source / decoder.name, decoder, _half)
+    _rewrite(source / decoder.name, decoder, half=True)
     graphs["decoder"] = Graph.of(decoder)
     changed = {"coarse", "fine", "coarse_step", "fine_step", "decoder"}
     for graph in (graph for name, graph in graphs.items() if name not in changed):
@@ -77,7 +77,7 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
 
 def quantize_network(source: Path, target: Path, dtype: str) -> None:
     """Write a smaller copy of one network's graph, and its weights beside it."""
-    _rewrite(source, target, _PRODUCTS[dtype])
+    _rewrite(source, target, _PRODUCTS.get(dtype), half=dtype == "float16")
 
 
 @dataclass(eq=False)
@@ -101,11 +101,12 @@ class _Rewrite:
         return node.op_type == "MatMul" and node.input[1] in self.tensors
 
 
-Product = Callable[[_Rewrite, Any], bool]
-"""Writes a product by a stored matrix in another form. Returns False to leave it as it is."""
+Product = Callable[[_Rewrite, Any], None]
+"""Writes a product by a stored matrix in another form."""
 
 
-def _rewrite(source: Path, target: Path, product: Product) -> None:
+def _rewrite(source: Path, target: Path, product: Product | None = None, half: bool = False) -> None:
+    """Copy a graph with its weights: products through `product`, other tensors as float16 if `half`."""
     import onnx
 
     model = onnx.load(source, load_external_data=False)
@@ -115,12 +116,13 @@ def _rewrite(source: Path, target: Path, product: Product) -> None:
         tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         rewrite, kept = _Rewrite(source, writer, tensors), set[str]()
         for node in model.graph.node:
-            if rewrite.is_weight(node) and product(rewrite, node):
+            if product is not None and rewrite.is_weight(node):
+                product(rewrite, node)
                 continue
             for used in node.input:
                 if used in tensors and used not in kept:
                     kept.add(used)
-                    _keep(rewrite, used, half=product is _half)
+                    _keep(rewrite, used, half)
             writer.nodes.append(node)
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(writer.nodes)
@@ -144,11 +146,7 @@ def _keep(rewrite: _Rewrite, name: str, half: bool) -> None:
     rewrite.writer.node("Cast", [stored], name, to=1)
 
 
-def _half(rewrite: _Rewrite, node: Any) -> bool:
-    return False
-
-
-def _int8(rewrite: _Rewrite, node: Any) -> bool:
+def _int8(rewrite: _Rewrite, node: Any) -> None:
     """activation * weight as whole numbers, a scale for each column of the weight."""
     name, writer = node.output[0], rewrite.writer
     weight = rewrite.values(node.input[1])
@@ -167,20 +165,18 @@ def _int8(rewrite: _Rewrite, node: Any) -> bool:
         "Mul", [activation_scale, writer.tensor(f"{name}.weight.scale", scale)], f"{name}.scale"
     )
     writer.node("Mul", [summed, both], name)
-    return True
 
 
-def _int4(rewrite: _Rewrite, node: Any) -> bool:
+def _int4(rewrite: _Rewrite, node: Any) -> None:
     """activation * weight, the weight unpacked from blocks of 4-bit numbers (onnxruntime joins the two)."""
     from onnx import TensorProto
 
     name, writer = node.output[0], rewrite.writer
-    if name == CLASSIFIER:
-        return _int8(rewrite, node)
     weight = rewrite.values(node.input[1])
     inputs, outputs = weight.shape
-    if inputs % BLOCK:
-        return _int8(rewrite, node)
+    if name == CLASSIFIER or inputs % BLOCK:
+        _int8(rewrite, node)
+        return
     blocks = weight.reshape(-1, BLOCK, outputs)
     low, high = np.minimum(blocks.min(axis=1), 0), np.maximum(blocks.max(axis=1), 0)  # (inputs / 32, outputs)
     scale = _above_zero((high - low) / np.float32(15))
@@ -193,10 +189,9 @@ def _int4(rewrite: _Rewrite, node: Any) -> bool:
     ]
     unpacked = writer.node("DequantizeLinear", stored, f"{name}.weight", axis=0, block_size=BLOCK)
     writer.node("MatMul", [node.input[0], unpacked], name)
-    return True
 
 
-_PRODUCTS: dict[str, Product] = {"float16": _half, "int8": _int8, "int4": _int4}
+_PRODUCTS: dict[str, Product] = {"int8": _int8, "int4": _int4}
 
 
 def _node(kind: str, inputs: list[str], outputs: list[str]) -> Any:
