@@ -132,23 +132,23 @@ def _candidates(wish: str) -> Iterator[tuple[str, str]]:
         yield str(Path(wish).expanduser()), "user"
         return
     for name in _SYSTEM:
-        if "mkl" not in name or _mkl_can_start():
-            yield name, "system"
+        yield name, "system"
     spec = importlib.util.find_spec("scipy_openblas32")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted((Path(place) / "lib").glob("libscipy_openblas*.so")):
             yield str(path), "extra"
 
 
-def _mkl_can_start() -> bool:
-    """MKL ends the process when it does not find the threads it wants, so they are looked for first."""
+def _mkl_can_start(folder: Path) -> bool:
+    """MKL ends the process at its first call when its threads are missing, so they are looked for before."""
     for runtime, layer in (("libiomp5.so", "INTEL"), ("libgomp.so.1", "GNU")):
-        try:
-            ctypes.CDLL(runtime)
-        except OSError:
-            continue
-        os.environ.setdefault("MKL_THREADING_LAYER", layer)
-        return True
+        for path in (str(folder / runtime), runtime):
+            try:
+                ctypes.CDLL(path)
+            except OSError:
+                continue
+            os.environ.setdefault("MKL_THREADING_LAYER", layer)
+            return True
     return False
 
 
@@ -157,6 +157,8 @@ def _load(path: str) -> ctypes.CDLL:
     if "scipy_openblas" in Path(path).name:
         path = _plain_names(path)
     library = ctypes.CDLL(path)
+    if "mkl" in Path(path).name and not _mkl_can_start(Path(path).parent):
+        raise ElfError("neither libiomp5 nor libgomp is there for its threads")
     if not _has(library, "cblas_sgemm"):
         raise ElfError("it has no cblas_sgemm")
     if not _computes(library):
