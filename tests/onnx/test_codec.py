@@ -139,8 +139,9 @@ def test_only_lac_and_dac_from_torch_are_exported(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_dac_with_odd_strides(tmp_path):
-    kwargs = lac.TINY | {"encoder_rates": [2, 5], "decoder_rates": [5, 2], "latent_dim": 12}
+def test_dac_with_odd_strides_and_codebooks_of_different_widths(tmp_path):
+    rates = {"encoder_rates": [2, 5], "decoder_rates": [5, 2], "latent_dim": 12}
+    kwargs = lac.TINY | rates | {"codebook_dim": [4, 2, 3, 4, 1]}
     codec = codecs.load_codec(lac.save(tmp_path / "dac.pth", kwargs, "dac"), "torch")
     codec_export.export_codec(codec, tmp_path)
     ours, clip = OnnxCodec.load(tmp_path), Audio(noise(333), 16000)

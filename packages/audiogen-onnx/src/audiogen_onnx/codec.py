@@ -52,7 +52,7 @@ class OnnxCodec(Codec):
             codebooks=np.zeros((0, 0, 0), np.float32),
             quantizer=_Rows(info.codebooks),
         )
-        self.chunk_seconds = 4.0
+        self.chunk_seconds = 6.0
 
     @classmethod
     def load(

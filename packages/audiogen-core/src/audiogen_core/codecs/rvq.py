@@ -87,6 +87,7 @@ class _Adopted:
 
     def __init__(self, ops: Ops, book: ProjectedCodebook) -> None:
         self.ops = ops
+        self.width = book.entries.shape[1]
         self.entries = ops.codebook(book.entries)
         directions = ops.numpy(ops.unit(ops.signal(book.entries.T[None])))[0].T
         self.directions = ops.codebook(directions)

@@ -109,7 +109,10 @@ def settled(codec: Codec) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Of each entry, the one that is found when the entry itself is quantised: int64 (K, N)."""
     ops, entries = codec.ops, codec.codebook_vectors()
     books = _quantizer(codec).books
-    found = [book.nearest(ops.signal(rows.T[None])) for book, rows in zip(books, entries, strict=True)]
+    found = [
+        book.nearest(ops.signal(rows[:, : book.width].T[None]))
+        for book, rows in zip(books, entries, strict=True)
+    ]
     return np.concatenate([ops.indices_numpy(row) for row in found])
 
 
@@ -121,7 +124,7 @@ def _quantizer(codec: Codec) -> ProjectedQuantizer:
 
 def _layers(codec: Codec, stages: Sequence[Stage]) -> list[Layer]:
     """The layers of all stages, without the padding of a clip's end."""
-    _quantizer(codec)
+    _quantizer(codec)  # refuses what cannot be exported before anything is traced
     return [
         layer
         for stage in stages
@@ -156,8 +159,7 @@ def _write(
             dynamo=True,
             verbose=False,
         )
-    if program is None:
-        raise OptionError(f"{path}: this version of torch does not export graphs; torch 2.6 or later does")
+    assert program is not None  # with dynamo=True there always is one
     program.model.metadata_props[FACTS] = json.dumps(facts)
     program.save(str(path), external_data=True)
     return Path(path)
