@@ -49,7 +49,7 @@ def extra() -> Path:
 
 def test_a_fast_blas_is_used_without_being_asked_for():
     facts = describe()
-    assert facts["source"] in ("system", "extra")
+    assert facts["source"] in ("environment", "system", "extra")
     assert facts["threads"] == blas.cores()
     assert facts["hint"] == ""
 
@@ -77,6 +77,15 @@ def test_an_unusable_library_is_a_note_and_a_hint_never_an_error(tmp_path, conte
     assert facts["notes"][0].startswith(f"{path} is not used: ")
     assert reason in facts["notes"][0]
     assert facts["hint"].endswith("check AUDIOGEN_MLX_BLAS")
+
+
+def test_libraries_of_the_environment_come_first_and_a_broken_one_is_passed_over(tmp_path):
+    (tmp_path / "lib").mkdir()
+    broken = tmp_path / "lib" / "libmkl_rt.so.2"
+    broken.write_bytes(b"no library")
+    facts = json.loads(python(f"import sys; sys.prefix = {str(tmp_path)!r}; {DESCRIBE}"))
+    assert facts["notes"][0].startswith(f"{broken} is not used: ")
+    assert facts["source"] in ("system", "extra")
 
 
 def test_a_library_that_is_no_blas_is_refused():

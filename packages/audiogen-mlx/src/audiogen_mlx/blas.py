@@ -6,8 +6,9 @@ place; so `use` loads a fast one there. The package does this when it is importe
 imports mlx. On macOS and with mlx's CUDA wheel there is nothing to do.
 
 The environment variable AUDIOGEN_MLX_BLAS may be `off` or the path of a BLAS library. Otherwise the
-first of these that computes a small product right is taken: OpenBLAS, BLIS or MKL of the system; the
-`scipy-openblas32` package, which the extra `audiogen-mlx[blas]` installs.
+first of these that computes a small product right is taken: MKL, BLIS or OpenBLAS of this Python
+environment (`pip install mkl`, or conda's); OpenBLAS, BLIS or MKL of the system; the `scipy-openblas32`
+package, which the extra `audiogen-mlx[blas]` installs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _SYSTEM = (
     "libopenblas.so",
     "libblis.so.4",
     "libblis.so",
+    "libmkl_rt.so.3",
     "libmkl_rt.so.2",
     "libmkl_rt.so",
 )
@@ -50,8 +52,8 @@ class Blas:
     """The BLAS that mlx uses in this process.
 
     library  its path, or "" for the one of mlx's own wheel
-    source   "user", "system", "extra", "preloaded" (by LD_PRELOAD, say), "wheel" (mlx's own, slow on
-             Linux CPUs), or "none" where mlx needs none of this
+    source   "user", "environment", "system", "extra", "preloaded" (by LD_PRELOAD, say), "wheel" (mlx's
+             own, slow on Linux CPUs), or "none" where mlx needs none of this
     threads  of its matrix products; 0 when it does not tell
     notes    why libraries were passed over, one line each
     hint     what the user may do for faster matrix products, in one line, or ""
@@ -131,6 +133,10 @@ def _candidates(wish: str) -> Iterator[tuple[str, str]]:
     if wish:
         yield str(Path(wish).expanduser()), "user"
         return
+    for name in reversed(_SYSTEM):  # MKL first: the quickest of them with the few rows of one decoding step
+        path = Path(sys.prefix, "lib", name)
+        if path.is_file():
+            yield str(path), "environment"
     for name in _SYSTEM:
         yield name, "system"
     spec = importlib.util.find_spec("scipy_openblas32")
