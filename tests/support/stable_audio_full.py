@@ -16,6 +16,8 @@ from audiogen_core.weights import Weights
 
 Shapes = dict[str, tuple[int, ...]]
 
+BLOCK = 1_000_003  # numbers drawn for a tensor; larger ones repeat them, which takes no time
+
 MULTIPLES, STRIDES, WIDTH = (1, 2, 4, 8, 16), (2, 4, 4, 8, 8), 128
 
 SMALL: dict[str, Any] = {
@@ -199,8 +201,9 @@ def random_weights(shapes: Shapes, seed: int = 0) -> Weights:
 
     def stored(index: int, shape: tuple[int, ...]) -> StoredArray:
         def load() -> np.ndarray:
-            values = np.random.default_rng([seed, index]).standard_normal(shape, dtype=np.float32)
-            return values * np.float32(1 / max(np.sqrt(np.prod(shape[1:])), 1.0))
+            count = int(np.prod(shape))
+            drawn = np.random.default_rng([seed, index]).standard_normal(min(count, BLOCK), dtype=np.float32)
+            return np.resize(drawn / np.float32(max(np.sqrt(np.prod(shape[1:])), 1.0)), shape)
 
         return StoredArray(shape, "float32", load)
 
