@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from audiogen_core.audio import Audio, probe
 from audiogen_core.cli import app
-from audiogen_core.errors import AudioError, ModelError
+from audiogen_core.errors import AudioError, ModelError, OptionError
 from audiogen_core.recipe import Recipe
 from audiogen_mlx.stable_audio import cli
 from audiogen_mlx.stable_audio.order import order_again
@@ -119,6 +119,12 @@ def test_recipes_of_something_else(change: dict, message: str) -> None:
         order_again(Recipe("audiogen-mlx", "0.1", SMALL, seed=1, settings=settings))
     with pytest.raises(AudioError, match="damaged"):
         order_again(Recipe("audiogen-mlx", "0.1", SMALL, seed=1, settings={"command": "stable-audio"}))
+
+
+def test_only_files_can_have_moved() -> None:
+    recipe = Recipe("audiogen-mlx", "0.1", SMALL, seed=1, settings={"command": "stable-audio"})
+    with pytest.raises(OptionError, match="nothing called melody can have moved"):
+        order_again(recipe, {"melody": "a.wav"})
 
 
 def test_a_loud_clip_is_not_clipped(run, tmp_path: Path) -> None:

@@ -146,10 +146,14 @@ def order_again(recipe: Recipe, moved: Mapping[str, str | None] | None = None) -
     moved  where model, init, continued, t5 or base are now
 
     Raises AudioError when the recipe is of another command or damaged, or a file is not the one that
-    went in.
+    went in; OptionError when something is said to have moved that cannot.
     """
     if recipe.package != PACKAGE or recipe.settings.get("command") != COMMAND or recipe.seed is None:
         raise AudioError(f"the recipe is not one of {PACKAGE} {COMMAND}")
+    if unknown := sorted(set(moved or {}) - {"model", "t5", "base", *_INPUTS}):
+        raise OptionError(
+            f"nothing called {', '.join(unknown)} can have moved, only model, t5, base or inputs"
+        )
     values = {**recipe.settings, "model": recipe.model, "seed": recipe.seed}
     values |= {name: place for name, place in (moved or {}).items() if place is not None}
     del values["command"]
