@@ -7,7 +7,9 @@ caller, so that no length is baked into a graph. Needs the extra [export].
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +151,7 @@ def _write(
     facts: dict[str, Any],
 ) -> Path:
     batch = torch.export.Dim("batch", min=1, max=1 << 12)
-    with torch.no_grad():
+    with torch.no_grad(), _no_word_of_torchvision():
         program = torch.onnx.export(
             shell.eval(),
             (example,),
@@ -163,3 +165,15 @@ def _write(
     program.model.metadata_props[FACTS] = json.dumps(facts)
     program.save(str(path), external_data=True)
     return Path(path)
+
+
+@contextmanager
+def _no_word_of_torchvision() -> Iterator[None]:
+    """torch's exporter warns that torchvision is missing, which nothing here needs."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
