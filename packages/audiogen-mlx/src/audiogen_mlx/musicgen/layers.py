@@ -1,4 +1,4 @@
-"""Linear layers and norms of the transformer, laid out for the device they run on."""
+"""Linear layers, norms and attention of the transformer, each as the device it runs on likes it best."""
 
 from __future__ import annotations
 
@@ -7,29 +7,22 @@ from functools import partial
 
 import mlx.core as mx
 
+from audiogen_mlx.musicgen import on_cpu
 from audiogen_mlx.musicgen.weights import GROUP, Matrix, Quantized, Source
 
 EPS = 1e-5
 
 
-def on_cpu() -> bool:
-    """Whether mlx computes on the CPU."""
-    return mx.default_device() == mx.Device(mx.cpu)
-
-
 class Linear:
-    """x @ matrix.T + bias, from a matrix (out, in).
-
-    On a CPU a matrix lies (in, out), which its products read in order; on a GPU it stays as it is.
-    """
+    """x @ matrix.T + bias, from a matrix (out, in)."""
 
     def __init__(self, matrix: Matrix, bias: mx.array | None = None) -> None:
         self.quantized = matrix if isinstance(matrix, Quantized) else None
         self.bias = bias
-        if isinstance(matrix, Quantized):
-            return
-        self.weight = mx.contiguous(matrix.T).T if on_cpu() else mx.contiguous(matrix)
-        mx.eval(self.weight)
+        self._on_cpu = on_cpu.here()
+        if isinstance(matrix, mx.array):
+            self.weight = mx.contiguous(matrix)
+            mx.eval(self.weight)
 
     @classmethod
     def with_bias(cls, source: Source, name: str) -> Linear:
@@ -42,7 +35,7 @@ class Linear:
                 x, q.packed, q.scales, q.offsets, transpose=True, group_size=GROUP, bits=q.bits
             )
         else:
-            y = x @ self.weight.T
+            y = on_cpu.product(x, self.weight) if self._on_cpu else x @ self.weight.T
         return y if self.bias is None else y + self.bias
 
 
@@ -58,15 +51,26 @@ class Norm:
         return mx.fast.layer_norm(x, self.weight, self.bias, EPS)
 
 
+def attend(query: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None = None) -> mx.array:
+    """Softmax attention: query (R, H, S, D), keys and values (R, H, n, D) -> (R, S, H * D).
+
+    mask  true where a key is seen, (R, 1, S, n) or (R, 1, 1, n); "causal"; or None: all are
+    """
+    count, heads, steps, width = query.shape
+    scale = width**-0.5
+    if on_cpu.here() and steps == 1 and not isinstance(mask, str):
+        y = on_cpu.attention(query, keys, values, scale=scale, mask=mask)
+    else:
+        y = mx.fast.scaled_dot_product_attention(query, keys, values, scale=scale, mask=mask)
+    return y.transpose(0, 2, 1, 3).reshape(count, steps, heads * width)
+
+
 def activation(name: str) -> Callable[[mx.array], mx.array]:
     """The function between the two linear layers of a feed-forward part."""
-    return {"gelu": _gelu, "relu": _relu}[name]
+    if name == "gelu":
+        return _gelu if on_cpu.here() else mx.compile(_gelu, shapeless=True)
+    return partial(mx.maximum, 0)
 
 
-@partial(mx.compile, shapeless=True)
 def _gelu(x: mx.array) -> mx.array:
     return 0.5 * x * (1 + mx.erf(x * 0.7071067811865476))
-
-
-def _relu(x: mx.array) -> mx.array:
-    return mx.maximum(x, 0)

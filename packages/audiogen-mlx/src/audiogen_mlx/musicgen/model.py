@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from audiogen_mlx.musicgen.cache import Cache, LayerCache
 from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.musicgen.layers import Linear, Norm, activation
+from audiogen_mlx.musicgen.layers import Linear, Norm, activation, attend
 from audiogen_mlx.musicgen.weights import Quantized, Source
 
 LONGEST_PERIOD = 10_000.0
@@ -40,12 +40,12 @@ class Rows:
 
 @dataclass
 class Run:
-    """A run in progress: its rows, the cache, and keys and values of the text for every layer."""
+    """A run in progress: its rows, its cache, the text's keys and values in every layer, and its mask."""
 
     rows: Rows
     cache: Cache
     text: list[tuple[mx.array, mx.array]]
-    bias: mx.array | None
+    mask: mx.array | None
 
 
 class Transformer:
@@ -82,12 +82,10 @@ class Transformer:
             if rows.text is None
             else [block.cross.remember(rows.text) for block in self.blocks if block.cross]
         )
-        bias = None
-        if rows.mask is not None:
-            bias = mx.where(rows.mask, 0.0, -math.inf).astype(self.dtype)[:, None, None, :]  # (A, 1, 1, L)
-        mx.eval(text, bias, cache.arrays)
+        mask = None if rows.mask is None else rows.mask[:, None, None, :]  # (A, 1, 1, L)
+        mx.eval(text, cache.arrays)
         self._grow(ahead + steps)
-        return Run(rows, cache, text, bias)
+        return Run(rows, cache, text, mask)
 
     def __call__(self, tokens: mx.array, run: Run, *, last: bool = False) -> mx.array:
         """Tokens (rows, K, S) -> logits of the tokens after each, (rows, K, S, N) in float32.
@@ -104,7 +102,7 @@ class Transformer:
         mask = cache.mask(x.shape[1])
         for index, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             text = run.text[index] if run.text else None
-            x = block(x, layer, cache.offset, mask, text, run.bias)
+            x = block(x, layer, cache.offset, mask, text, run.mask)
         cache.offset += x.shape[1]
         x = x[:, -1:] if last else x[:, x.shape[1] - steps :]
         logits = self.heads(self.norm(x)).astype(mx.float32)  # (R, S, K * N)
@@ -153,19 +151,16 @@ class Block:
         start: int,
         mask: mx.array | str | None,
         text: tuple[mx.array, mx.array] | None,
-        bias: mx.array | None,
+        text_mask: mx.array | None,
     ) -> mx.array:
-        count, steps, width = x.shape
+        count, steps, _ = x.shape
         qkv = (
             self.qkv(self.attention_norm(x)).reshape(count, steps, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
         )
         keys, values = cache.add(start, qkv[1], qkv[2])
-        y = mx.fast.scaled_dot_product_attention(
-            qkv[0], keys, values, scale=(width // self.heads) ** -0.5, mask=mask
-        )
-        x = x + self.out(y.transpose(0, 2, 1, 3).reshape(count, steps, width))
+        x = x + self.out(attend(qkv[0], keys, values, mask))
         if self.cross is not None and text is not None:
-            x = self.cross(x, text, bias)
+            x = self.cross(x, text, text_mask)
         return x + self.narrow(self.activate(self.widen(self.feed_norm(x))))
 
 
@@ -189,15 +184,12 @@ class Cross:
         pair = self.memory(text).reshape(count, length, 2, self.heads, -1).transpose(2, 0, 3, 1, 4)
         return mx.contiguous(pair[0]), mx.contiguous(pair[1])
 
-    def __call__(self, x: mx.array, text: tuple[mx.array, mx.array], bias: mx.array | None) -> mx.array:
+    def __call__(self, x: mx.array, text: tuple[mx.array, mx.array], mask: mx.array | None) -> mx.array:
         keys, values = text
-        attending, (_, steps, width) = keys.shape[0], x.shape
+        attending, steps = keys.shape[0], x.shape[1]
         asked = x[:attending]
         query = self.query(self.norm(asked)).reshape(attending, steps, self.heads, -1).transpose(0, 2, 1, 3)
-        y = mx.fast.scaled_dot_product_attention(
-            query, keys, values, scale=(width // self.heads) ** -0.5, mask=bias
-        )
-        asked = asked + self.out(y.transpose(0, 2, 1, 3).reshape(attending, steps, width))
+        asked = asked + self.out(attend(query, keys, values, mask))
         return asked if attending == x.shape[0] else mx.concatenate([asked, x[attending:]])
 
 
