@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -154,14 +155,14 @@ class MusicGen:
         for index, window in enumerate(windows):
             prompt = recent[:, :, recent.shape[2] - window.prompt :]
             rows = conditioner.rows(window.start / rate if len(windows) > 1 else None)
-            run = _WindowRun(self._parts, conditioner, rows, prompt, window.frames)
             made = [prompt]
-            for block in run.blocks(sampler, base):
-                made.append(block)
-                done += block.shape[2]
-                if settings.on_step is not None:
-                    settings.on_step(done, settings.frames)
-                yield block
+            with closing(_WindowRun(self._parts, conditioner, rows, prompt, window.frames)) as run:
+                for block in run.blocks(sampler, base):
+                    made.append(block)
+                    done += block.shape[2]
+                    if settings.on_step is not None:
+                        settings.on_step(done, settings.frames)
+                    yield block
             recent, base = np.concatenate(made, axis=2), base + steps[index]
 
     def _items(self, prompts: Sequence[str | None], settings: Settings) -> list[Item]:
@@ -261,6 +262,10 @@ class _WindowRun:
             if end > ready:
                 yield self._frames(ready, end)
                 ready = end
+
+    def close(self) -> None:
+        """Let go of keys and values, whoever still holds this run."""
+        self._run.close()
 
     def _frames(self, start: int, stop: int) -> Tokens:
         """Frames of the clip, out of the delay pattern."""

@@ -47,6 +47,11 @@ class Run:
     text: list[tuple[mx.array, mx.array]]
     mask: mx.array | None
 
+    def close(self) -> None:
+        """Let go of all keys and values; the run cannot go on."""
+        self.cache.layers.clear()
+        self.text.clear()
+
 
 class Transformer:
     """The network. `run` begins a run; a call goes on with it. Raises WeightsError as `Source` does."""

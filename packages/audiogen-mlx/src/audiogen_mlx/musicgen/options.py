@@ -124,6 +124,8 @@ def _check(config: Config, settings: Settings) -> None:
         raise OptionError("give prompt_audio or prompt_codes, not both")
     if settings.frames > settings.window and settings.window < 2:
         raise OptionError("windows must have 2 frames or more to be continued")
+    if settings.negative_prompt is not None and not settings.negative_prompt.strip():
+        raise OptionError("the negative prompt is empty: say what to stay away from, or leave it out")
     if settings.negative_prompt is not None and settings.guidance_scale == 1:
         raise OptionError("a negative prompt needs guidance: give a guidance_scale other than 1")
 
