@@ -29,20 +29,9 @@ from audiogen_mlx.musicgen.weights import (
     quantized_shapes,
 )
 from audiogen_mlx.t5 import T5Config
-from support.musicgen_models import SMALL, RandomTable
+from support.musicgen_models import SMALL, TINY, RandomTable
 
 PUBLISHED = Path(__file__).parents[1] / "fixtures" / "musicgen" / "published_keys.json"
-TINY = Config(
-    width=64,
-    layers=2,
-    heads=2,
-    hidden=128,
-    codebooks=4,
-    codebook_size=16,
-    delays=(0, 1, 2, 3),
-    channels=1,
-    text_width=32,
-)
 
 
 @cache
