@@ -213,7 +213,7 @@ def test_logits_of_both_sides_of_guidance(name: str):
 
 
 def check_guided_logits(music: MusicGen, items: list[Item], codes: np.ndarray, expected: np.ndarray) -> None:
-    """The logits before guidance that the codes were drawn from: (rows * K, steps, N), in our order of rows."""
+    """The logits before guidance that the codes were drawn from: (rows * K, steps, N), rows as ours."""
     conditioner = Conditioner(music._parts, items, music.settings())
     laid = patterns.delay(codes, music.config.delays, music.config.special)
     tokens = np.pad(laid, ((0, 0), (1, 0)), constant_values=music.config.special)[None, :, :-1]

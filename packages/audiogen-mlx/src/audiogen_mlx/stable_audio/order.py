@@ -151,9 +151,7 @@ def order_again(recipe: Recipe, moved: Mapping[str, str | None] | None = None) -
     if recipe.package != PACKAGE or recipe.settings.get("command") != COMMAND or recipe.seed is None:
         raise AudioError(f"the recipe is not one of {PACKAGE} {COMMAND}")
     if unknown := sorted(set(moved or {}) - {"model", "t5", "base", *_INPUTS}):
-        raise OptionError(
-            f"nothing called {', '.join(unknown)} can have moved, only model, t5, base, inputs"
-        )
+        raise OptionError(f"nothing called {', '.join(unknown)} can have moved, only model, t5, base, inputs")
     values = {**recipe.settings, "model": recipe.model, "seed": recipe.seed}
     values |= {name: place for name, place in (moved or {}).items() if place is not None}
     del values["command"]
