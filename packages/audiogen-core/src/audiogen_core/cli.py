@@ -65,6 +65,8 @@ __all__ = [
 
 INTERRUPTED = 130
 TERMINATED = 143
+PICTURED = 600.0
+"""Seconds of audio that a picture is shown of, at most."""
 
 
 @dataclass
@@ -282,6 +284,7 @@ def finished(
     took: float,
     seed: int | None = None,
     replay: str | None = None,
+    picture: bool = False,
     json: bool = False,
 ) -> None:
     """The end of a command that made sound: the path on stdout, the figures on stderr; or all as JSON.
@@ -289,6 +292,7 @@ def finished(
     seconds  of audio made
     took     seconds of work
     replay   the command line that makes the file again
+    picture  whether to show the spectrogram of the audio file on stderr; not of more than ten minutes
     """
     speed, memory = seconds / max(took, 1e-9), peak_memory()
     if json:
@@ -305,6 +309,11 @@ def finished(
             json=True,
         )
         return
+    if picture and not _state.quiet and seconds <= PICTURED:
+        from audiogen_core import terminal_picture
+        from audiogen_core.audio import Audio
+
+        terminal_picture.show(Audio.load(path), sys.stderr)
     parts = [f"{seconds:.2f} s of audio in {took:.2f} s ({speed:.1f}x real time)"]
     if memory is not None:
         parts.append(f"peak memory {memory / 1e6:.0f} MB")

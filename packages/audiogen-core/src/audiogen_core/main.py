@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -102,7 +103,7 @@ def decode(
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:
         seconds = coding.decode_file(read, made, output, recipe=recipe, on_step=on_step)
-    cli.finished(output, seconds=seconds, took=time.monotonic() - started, json=json)
+    cli.finished(output, seconds=seconds, took=time.monotonic() - started, picture=True, json=json)
 
 
 @commands.command()
@@ -123,18 +124,24 @@ def info(
 @commands.command()
 def plot(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Audio or codes.")],
-    output: OutputOption,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="The PNG; in the terminal when absent."),
+    ] = None,
     kind: Annotated[Kind, typer.Option("--kind", help="What to draw of a sound.")] = Kind.both,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw a sound or codes as a PNG."""
-    from audiogen_core import describe, plot
+    """Draw a sound or codes as a PNG, or a sound's spectrogram in the terminal."""
+    from audiogen_core import describe, plot, terminal_picture
     from audiogen_core.audio import Audio
     from audiogen_core.codes import Codes
 
+    if output is None:
+        terminal_picture.show(Audio.load(path), sys.stdout)
+        return
     if output.suffix.lower() != ".png":
         raise OptionError(f"{output}: pictures are written as .png; choose such a name")
     cli.require_new(output, force)

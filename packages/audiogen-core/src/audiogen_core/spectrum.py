@@ -42,15 +42,21 @@ def hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def spectrogram(
-    audio: Audio, *, bands: int = 160, columns: int = 1200, top: float | None = None
+    audio: Audio,
+    *,
+    bands: int = 160,
+    columns: int = 1200,
+    top: float | None = None,
+    window_seconds: float = WINDOW_SECONDS,
 ) -> Spectrogram:
     """Power in mel bands over time.
 
-    columns  at most; each is the mean of the transforms that fall into it
-    top      Hz, where the bands end; None: half the sample rate
+    columns         at most; each is the mean of the transforms that fall into it
+    top             Hz, where the bands end; None: half the sample rate
+    window_seconds  of a transform, rounded to a power of 2 of samples; longer tells closer pitches apart
     """
     rate = audio.sample_rate
-    window = 1 << max(5, round(np.log2(WINDOW_SECONDS * rate)))
+    window = 1 << max(5, round(np.log2(window_seconds * rate)))
     hop = window // 4
     frames = 1 + (audio.samples.shape[1] - 1) // hop
     columns = min(columns, frames)

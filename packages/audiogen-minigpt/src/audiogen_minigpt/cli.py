@@ -220,8 +220,8 @@ def generate(
     took = clock.monotonic() - began
     for row, (path, audio) in enumerate(zip(outputs, clips, strict=True)):
         again = f"audiogen-minigpt replay {shlex.quote(str(path))} -o AGAIN{path.suffix}"
-        made_in = took / len(clips)
-        cli.finished(path, seconds=audio.duration, took=made_in, seed=seed + row, replay=again, json=json)
+        facts = {"seconds": audio.duration, "took": took / len(clips), "seed": seed + row}
+        cli.finished(path, **facts, replay=again, picture=True, json=json)
         if play_it:
             play(audio)
 
@@ -248,7 +248,8 @@ def replay(
     with cli.progress("generating", unit="frames", quiet=quiet or json) as on_step:
         clips = make(order, [output], device=device, on_step=on_step)
     took = clock.monotonic() - began
-    cli.finished(output, seconds=clips[0].duration, took=took, seed=order.sampling.seed, json=json)
+    facts = {"seconds": clips[0].duration, "took": took, "seed": order.sampling.seed}
+    cli.finished(output, **facts, picture=True, json=json)
 
 
 @commands.command("eval")

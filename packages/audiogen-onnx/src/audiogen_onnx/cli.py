@@ -212,7 +212,13 @@ def _make(opened: Opened, outputs: list[Path], *, json: bool, quiet: bool) -> No
         if len(outputs) > 1:
             shared.detail(f"{path}: mean log probability {result.confidence:.3f}")
         shared.finished(
-            path, seconds=opened.seconds, took=took / len(outputs), seed=result.seed, replay=again, json=json
+            path,
+            seconds=opened.seconds,
+            took=took / len(outputs),
+            seed=result.seed,
+            replay=again,
+            picture=True,
+            json=json,
         )
 
 
