@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time as clock
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -20,6 +21,9 @@ from audiogen_core.cli import (
 )
 from audiogen_minigpt import options
 from audiogen_minigpt.defaults import SAMPLING
+
+if TYPE_CHECKING:
+    from audiogen_core.audio import Audio
 
 commands = cli.app(
     "audiogen-minigpt",
@@ -220,8 +224,7 @@ def generate(
     took = clock.monotonic() - began
     for row, (path, audio) in enumerate(zip(outputs, clips, strict=True)):
         again = f"audiogen-minigpt replay {shlex.quote(str(path))} -o AGAIN{path.suffix}"
-        facts = {"seconds": audio.duration, "took": took / len(clips), "seed": seed + row}
-        cli.finished(path, **facts, replay=again, picture=True, json=json)
+        _finished(path, audio, took / len(clips), seed + row, again, json)
         if play_it:
             play(audio)
 
@@ -248,8 +251,7 @@ def replay(
     with cli.progress("generating", unit="frames", quiet=quiet or json) as on_step:
         clips = make(order, [output], device=device, on_step=on_step)
     took = clock.monotonic() - began
-    facts = {"seconds": clips[0].duration, "took": took, "seed": order.sampling.seed}
-    cli.finished(output, **facts, picture=True, json=json)
+    _finished(output, clips[0], took, order.sampling.seed, None, json)
 
 
 @commands.command("eval")
@@ -313,6 +315,11 @@ def info(
     from audiogen_minigpt.info import info
 
     cli.emit(info(path), json=json)
+
+
+def _finished(path: Path, made: Audio, took: float, seed: int | None, again: str | None, json: bool) -> None:
+    """The end of a command that made a clip."""
+    cli.finished(path, seconds=made.duration, took=took, seed=seed, replay=again, picture=True, json=json)
 
 
 def _which(best: bool) -> str:
