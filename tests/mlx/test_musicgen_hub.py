@@ -1,4 +1,4 @@
-"""MusicGen by name through the command: a stand-in for the hub, the files of small checkpoints, every fault."""
+"""MusicGen by name through the command: a stand-in for the hub, files of small checkpoints, every fault."""
 
 from __future__ import annotations
 
