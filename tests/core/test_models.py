@@ -8,7 +8,7 @@ import pytest
 
 from audiogen_core.codecs.catalog import CATALOG
 from audiogen_core.errors import ModelError, UnknownModel
-from audiogen_core.models import FileSpec, ModelSpec, find
+from audiogen_core.models import FileSpec, ModelSpec, Shipped, find
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -116,3 +116,20 @@ def test_the_catalogue_pins_commits_and_hashes(name: str) -> None:
     weights = [file for file in listed.files if file.name.endswith((".safetensors", ".pth"))]
     assert weights
     assert all(file.sha256 for file in weights) != ("sha256 is known here" in listed.note)
+
+
+def test_a_shipped_model_is_the_folder_in_its_package() -> None:
+    shipped = Shipped("toy", "family", "audiogen_core", "data", "Apache-2.0")
+    catalog = {"toy": shipped, "tiny": spec()}
+    assert find(catalog, "toy") == shipped.path
+    assert (shipped.path / "demo.safetensors").is_file()
+    assert shipped.size > 1_000_000
+    assert find(catalog, "someone/tiny") == spec()
+    with pytest.raises(UnknownModel, match="toy"):
+        find(catalog, "toi")
+
+
+def test_a_shipped_model_that_is_not_there_is_named() -> None:
+    missing = Shipped("toy", "family", "audiogen_core", "data/none", "Apache-2.0")
+    with pytest.raises(ModelError, match="'toy' is not there; install audiogen_core anew"):
+        find({"toy": missing}, "toy")

@@ -1,6 +1,6 @@
-"""What can be fetched: `ModelSpec`, and finding one by name.
+"""What can be fetched, `ModelSpec`, what comes with a package, `Shipped`, and finding one by name.
 
-A catalogue is a plain dictionary of name -> ModelSpec, written where the models are known.
+A catalogue is a plain dictionary of name -> ModelSpec or Shipped, written where the models are known.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from audiogen_core.errors import ModelError, UnknownModel
@@ -87,10 +88,50 @@ class ModelSpec:
         return f"https://huggingface.co/{self.repo}"
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """A model that lies in the folder of a package: nothing is fetched.
+
+    name, family, license, note  as of a `ModelSpec`
+    package  the import name of the package
+    folder   where in it, with forward slashes
+    """
+
+    name: str
+    family: str
+    package: str
+    folder: str
+    license: str
+    note: str = ""
+
+    @property
+    def repo(self) -> str:
+        """What stands in the place of a repository in lists."""
+        return f"comes with {self.package.replace('_', '-')}"
+
+    @property
+    def pinned(self) -> bool:
+        """Always: the files are those of the installed version."""
+        return True
+
+    @property
+    def path(self) -> Path:
+        """Its folder on the disk. Raises ModelError when the package is installed without it."""
+        path = Path(str(files(self.package).joinpath(*PurePosixPath(self.folder).parts)))
+        if not path.is_dir():
+            raise ModelError(f"{path}: the model {self.name!r} is not there; install {self.package} anew")
+        return path
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+
 def find(
-    catalog: Mapping[str, ModelSpec], name_or_path: str | Path, *, unlisted: bool = False
+    catalog: Mapping[str, ModelSpec | Shipped], name_or_path: str | Path, *, unlisted: bool = False
 ) -> ModelSpec | Path:
-    """The path when it exists, or the catalogue's model of that name or hub id.
+    """The path when it exists, or the catalogue's model of that name or hub id; of a shipped one its folder.
 
     `unlisted` accepts any hub id "owner/name", with "@revision" to choose one.
     Raises UnknownModel with the closest names.
@@ -100,13 +141,14 @@ def find(
     if path.exists():
         return path
     if isinstance(name_or_path, str) and name in catalog:
-        return catalog[name]
+        found = catalog[name]
+        return found.path if isinstance(found, Shipped) else found
     repo, _, revision = name.partition("@")
     if not isinstance(name_or_path, str) or not _REPO.fullmatch(repo):
         raise UnknownModel(name, catalog)
-    listed = [spec for spec in catalog.values() if spec.repo == repo and revision in ("", spec.revision)]
-    if listed:
-        return listed[0]
+    for spec in catalog.values():
+        if isinstance(spec, ModelSpec) and spec.repo == repo and revision in ("", spec.revision):
+            return spec
     if unlisted:
         return ModelSpec(
             name, "", repo, revision or "main", (), "unknown", f"See https://huggingface.co/{repo}."
