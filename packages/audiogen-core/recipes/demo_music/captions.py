@@ -29,6 +29,7 @@ STYLES: dict[str, tuple[str, ...]] = {
         "glockenspiel",
         "nursery tune",
         "bell melody",
+        "music box music",
     ),
     "piano": (
         "piano",
@@ -45,6 +46,8 @@ STYLES: dict[str, tuple[str, ...]] = {
         "keyboard piece",
         "chords on a piano",
         "piano with a simple melody",
+        "piano music",
+        "soft keys",
     ),
     "beat": (
         "beat",
@@ -63,6 +66,8 @@ STYLES: dict[str, tuple[str, ...]] = {
         "pop beat",
         "plucked synth with drums",
         "rhythm with bass and plucks",
+        "drums",
+        "music with drums",
     ),
     "chiptune": (
         "chiptune",
@@ -96,14 +101,24 @@ MOODS: dict[str, tuple[str, ...]] = {
     "minor": ("sad", "dark", "melancholic", "moody", "mysterious", "gloomy"),
 }
 
-FILLERS = ("nice", "simple", "short", "beautiful", "cool", "little", "catchy", "instrumental")
+CHARACTERS: dict[str, tuple[str, ...]] = {
+    "music box": ("gentle", "soft", "delicate", "tender", "dreamy"),
+    "piano": ("gentle", "soft", "tender", "romantic", "mellow"),
+    "beat": ("punchy", "driving", "groovy", "bouncy", "cool"),
+    "chiptune": ("punchy", "bouncy", "playful", "driving", "retro"),
+    "marimba waltz": ("wooden", "dancing"),
+    "organ hymn": ("solemn", "sacred"),
+}
+
+FILLERS = ("nice", "simple", "short", "beautiful", "little", "catchy", "instrumental")
 
 SHARE_KEY = 0.6  # of captions that name the key
 SHARE_MODE = 0.1  # that name its mode alone
 SHARE_TEMPO = 0.75
 SHARE_BPM = 0.1  # that give the tempo as a number
 SHARE_MOOD = 0.15
-SHARE_FILLER = 0.2
+SHARE_CHARACTER = 0.15
+SHARE_FILLER = 0.15
 
 
 def caption(rng: np.random.Generator, attributes: Mapping[str, Any]) -> str:
@@ -112,6 +127,8 @@ def caption(rng: np.random.Generator, attributes: Mapping[str, Any]) -> str:
     key, tempo = _key(rng, str(attributes["key"])), _tempo(rng, attributes)
     mode = str(attributes["key"]).rpartition(" ")[2]
     before = [_pick(rng, MOODS[mode])] if rng.random() < SHARE_MOOD else []
+    if rng.random() < SHARE_CHARACTER:
+        before.append(_pick(rng, CHARACTERS[str(attributes["style"])]))
     if rng.random() < SHARE_FILLER:
         before.append(_pick(rng, FILLERS))
     number = rng.random() < SHARE_BPM
@@ -123,22 +140,6 @@ def caption(rng: np.random.Generator, attributes: Mapping[str, Any]) -> str:
     elif tempo:
         after.insert(int(rng.integers(len(after) + 1)), tempo)
     return _cased(rng, _joined(rng, before, words, after))
-
-
-def vocabulary() -> list[str]:
-    """Texts that hold every word `caption` can say, and numbers and keys beside."""
-    texts = [
-        *FILLERS,
-        *(text for table in (STYLES, TEMPI, MOODS) for texts in table.values() for text in texts),
-    ]
-    texts += [f"{letter}{sign} {mode}" for letter in "ABCDEFG" for sign in ("", "m") for mode in MOODS]
-    texts += [
-        *_JOINTS,
-        *_OPENINGS,
-        *_CLOSINGS,
-        "in the key of maj min scale tonality tempo bpm at beats per minute",
-    ]
-    return [*texts, *(str(number) for number in _NUMBERS)]
 
 
 _OPENINGS = ("a", "some", "play", "make", "give me some", "compose a", "i want a", "please play a")

@@ -4,8 +4,8 @@
 
 Writes train.npz and held.npz with `codes` int16 (pieces, codebooks, frames), and train.jsonl and held.jsonl
 with a line per piece: `frames_per_bar`, `caption`, the attributes of `audiogen_core.compose` (`seed` among
-them) and `notes` as [onset, length, instrument, pitch] in frames. Pieces are named by their seeds, so the same
-command writes the same corpus. One that was stopped goes on where it was.
+them) and `notes` as [onset, length, instrument, pitch] in frames. Pieces are named by their seeds, so the
+same command writes the same corpus. One that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,6 @@ def _join(folder: Path, split: str, paths: list[Path]) -> Path:
         np.savez(file, codes=np.concatenate(codes))
     shutil.rmtree(paths[0].parent)
     return target
-
-
-def excerpts(facts: dict[str, Any], frames: int, length: int) -> Iterator[int]:
-    """The frames at which an excerpt of `length` may start: the bars of a piece of `frames`."""
-    yield from range(0, frames - length + 1, facts["frames_per_bar"])
 
 
 def main() -> None:
