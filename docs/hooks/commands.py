@@ -1,0 +1,94 @@
+"""The reference of a command line, as Markdown: every command, argument and option, from the program itself."""
+
+from __future__ import annotations
+
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import typer
+
+PROGRAMS = {
+    "audiogen-core": ("audiogen_core.main", "commands"),
+    "audiogen-mlx": ("audiogen_mlx.cli", "cli"),
+    "audiogen-onnx": ("audiogen_onnx.cli", "cli"),
+    "audiogen-minigpt": ("audiogen_minigpt.cli", "commands"),
+}
+"""Program -> where its command line is: module and name."""
+
+_SHARED = ("--json", "--quiet", "--verbose", "--debug", "--force", "--offline", "--dry-run")
+"""What the commands have in common is shown last."""
+
+
+_KINDS = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+def program(name: str) -> Any:
+    """The command line of a program, as click sees it."""
+    module, variable = PROGRAMS[name]
+    return typer.main.get_command(getattr(import_module(module), variable))
+
+
+def page(name: str) -> str:
+    """The reference of a program."""
+    group = program(name)
+    parts = [
+        f"# {name}",
+        group.help or "",
+        f"Made from the program itself; `{name} --help` shows the same.",
+        _table(group),
+    ]
+    for title, command in group.commands.items():
+        parts += [f"## {title}", command.help or "", f"```text\n{_usage(name, command)}\n```", _table(command)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _usage(name: str, command: Any) -> str:
+    words = [name, command.name]
+    for parameter in command.params:
+        shown = _value(parameter)
+        if parameter.param_type_name == "argument":
+            words.append(shown if parameter.required else f"[{shown}]")
+        elif parameter.required:
+            words.append(f"{parameter.opts[0]} {shown}")
+    return " ".join([*words, "[OPTIONS]"])
+
+
+def _table(command: Any) -> str:
+    shown = [parameter for parameter in command.params if not parameter.hidden]
+    shown.sort(key=lambda each: (each.param_type_name != "argument", each.opts[0] in _SHARED))
+    rows = ["| argument or option | | default |", "| --- | --- | --- |"]
+    rows += [f"| {_names(each)} | {_escaped(each.help or '')} | {_default(each)} |" for each in shown]
+    return "\n".join(rows)
+
+
+def _names(parameter: Any) -> str:
+    value = _escaped(_value(parameter))
+    if parameter.param_type_name == "argument":
+        return f"`{value}`"
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    return names if parameter.is_flag else f"{names} `{value}`"
+
+
+def _value(parameter: Any) -> str:
+    """What is written for a value: the program's own word, the choices, or the kind."""
+    if parameter.metavar:
+        return str(parameter.metavar)
+    kind = parameter.type_descriptor.annotation
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(str(choice.value) for choice in kind)
+    return _KINDS.get(kind, "VALUE")
+
+
+def _default(parameter: Any) -> str:
+    default = parameter.default
+    if parameter.required:
+        return "required"
+    if parameter.param_type_name == "option" and parameter.is_flag:
+        return "on" if default is True else ""
+    return "" if default is None else f"`{_escaped(str(getattr(default, 'value', default)))}`"
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
