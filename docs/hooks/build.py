@@ -18,8 +18,8 @@ _PAGE = re.compile(r"reference/(?P<kind>cli|api)/(?P<name>audiogen-[a-z]+)\.md")
 
 API = {
     "audiogen-core": [
-        "audio", "codes", "codec", "autoencoder", "codecs", "recipe", "sampling", "noise", "patterns", "weights",
-        "compose", "models", "hub", "plot", "terminal_picture", "errors",
+        "audio", "codes", "codec", "autoencoder", "codecs", "recipe", "sampling", "noise", "patterns",
+        "weights", "compose", "models", "hub", "plot", "terminal_picture", "errors",
     ],
     "audiogen-mlx": [
         "musicgen.generate", "musicgen.options", "musicgen.melody", "musicgen.style", "stable_audio.generate",
@@ -48,7 +48,10 @@ def api_page(name: str) -> str:
         f"`from {package} import ...` gives: {names}. Everything else is imported from its module.",
     ]
     for module_name in API[name]:
-        parts += [f"## {package}.{module_name}", f"::: {package}.{module_name}\n    options: {{ {_OPTIONS} }}"]
+        parts += [
+            f"## {package}.{module_name}",
+            f"::: {package}.{module_name}\n    options: {{ {_OPTIONS} }}",
+        ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The reference of a command line, as Markdown: every command, argument and option, from the program itself."""
+"""The reference of a command line as Markdown: every command, argument and option, from the program."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ def page(name: str) -> str:
         _table(group),
     ]
     for title, command in group.commands.items():
-        parts += [f"## {title}", command.help or "", f"```text\n{_usage(name, command)}\n```", _table(command)]
+        parts += [
+            f"## {title}",
+            command.help or "",
+            f"```text\n{_usage(name, command)}\n```",
+            _table(command),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

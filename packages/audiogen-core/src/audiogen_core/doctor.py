@@ -1,44 +1,120 @@
-"""What this machine has, for reports of trouble: the facts that `audiogen-core doctor` shows."""
+"""What this machine has and what each command needs: the facts that the `doctor` of every package shows.
+
+A package describes itself as a `Subject`; `examine` finds the facts, in the same shape for all.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-REQUIRED = ("numpy", "soundfile", "soxr", "safetensors", "huggingface-hub", "typer", "rich", "pyyaml")
-SIBLINGS = ("audiogen-core", "audiogen-mlx", "audiogen-onnx", "audiogen-minigpt")
-OPTIONAL = {
-    "torch": ('pip install "audiogen-core[torch]"', "encode and decode with --ops torch"),
-    "matplotlib": ('pip install "audiogen-core[plot]"', "plot"),
+SIBLINGS = {
+    "audiogen-core": "encode, decode, info, plot, codecs, compose",
+    "audiogen-mlx": "musicgen, stable-audio, convert",
+    "audiogen-onnx": "vamp, export, quantize",
+    "audiogen-minigpt": "run, train, generate, eval",
 }
-"""Distribution -> (install line, what needs it)."""
+"""The packages of the family, and some of their commands."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A distribution that is not always there: the line that installs it, and what needs it.
+
+    for_commands  the commands, or commands with an option, that need it
+    """
+
+    install: str
+    for_commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a package needs, for its doctor.
+
+    package   the distribution
+    required  distributions that it cannot do without
+    optional  those that some commands need
+    commands  all its commands, in the order shown
+    """
+
+    package: str
+    required: tuple[str, ...]
+    optional: Mapping[str, Extra]
+    commands: tuple[str, ...]
+
+
+CORE = Subject(
+    "audiogen-core",
+    ("numpy", "soundfile", "soxr", "safetensors", "huggingface-hub", "typer", "rich", "pyyaml"),
+    {
+        "torch": Extra('pip install "audiogen-core[torch]"', ("encode --ops torch", "decode --ops torch")),
+        "matplotlib": Extra('pip install "audiogen-core[plot]"', ("plot -o",)),
+    },
+    ("encode", "decode", "info", "plot", "codecs", "compose"),
+)
 
 _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 def report() -> dict[str, Any]:
-    """Versions, optional parts, devices, the cache of models, and what is wrong, if anything."""
+    """What `audiogen-core doctor` shows."""
     import soundfile
 
+    return examine(CORE, devices(), libsndfile=soundfile.__libsndfile_version__)
+
+
+def examine(subject: Subject, accelerators: list[str], **more: Any) -> dict[str, Any]:
+    """Versions, optional parts, devices, the cache, what each command needs, and what is wrong, if anything.
+
+    accelerators  what the package can compute on here
+    more          facts of the package's own, shown before the commands
+    """
     return {
+        "package": subject.package,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: installed(name) for name in (*SIBLINGS, *REQUIRED)},
-        "libsndfile": soundfile.__libsndfile_version__,
+        "packages": {name: installed(name) for name in (*SIBLINGS, *subject.required)},
         "optional": {
-            name: {"version": installed(name), "needed_for": use, "install": line}
-            for name, (line, use) in OPTIONAL.items()
+            name: {
+                "version": installed(name),
+                "needed_for": ", ".join(extra.for_commands),
+                "install": extra.install,
+            }
+            for name, extra in subject.optional.items()
         },
         "cpu": {"cores": os.cpu_count(), "features": [*cpu_features()]},
-        "devices": devices(),
+        "devices": accelerators,
         "cache": cache(),
-        "problems": [*problems()],
+        **more,
+        "commands": dict(commands(subject)),
+        "problems": [*problems(subject)],
     }
+
+
+def commands(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Each command of a package and of its siblings, with "ready" or what is missing and how to get it."""
+    missing = [name for name in subject.required if installed(name) is None]
+    ready = f"needs {', '.join(missing)}: pip install {subject.package}" if missing else "ready"
+    for name in subject.commands:
+        yield f"{subject.package} {name}", ready
+    lines: dict[str, str] = {}
+    for distribution, extra in subject.optional.items():
+        for name in extra.for_commands:
+            absent = installed(distribution) is None
+            lines[name] = f"needs {distribution}: {extra.install}" if absent else lines.get(name, ready)
+    yield from ((f"{subject.package} {name}", line) for name, line in lines.items())
+    for sibling, some in SIBLINGS.items():
+        if sibling != subject.package:
+            absent = installed(sibling) is None
+            advice = f"not installed ({some}): pip install {sibling}"
+            yield sibling, advice if absent else f"ready ({some}); see {sibling} doctor"
 
 
 def installed(name: str) -> str | None:
@@ -90,13 +166,13 @@ def cache() -> dict[str, Any]:
     }
 
 
-def problems() -> Iterator[str]:
+def problems(subject: Subject = CORE) -> Iterator[str]:
     """Sentences about what will not work."""
     from huggingface_hub import constants
 
-    for name in REQUIRED:
+    for name in subject.required:
         if installed(name) is None:
-            yield f"{name} is not installed; install audiogen-core again"
+            yield f"{name} is not installed; install {subject.package} again"
     place = _existing(Path(constants.HF_HUB_CACHE))
     if not os.access(place, os.W_OK):
         yield f"{place} cannot be written to, so no model can be fetched; set HF_HOME to another folder"

@@ -197,7 +197,7 @@ def compose(
 
 @commands.command()
 def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
-    """Show versions, devices, the cache, and what is missing."""
+    """Show versions, devices, the cache, what each command needs, and what is missing."""
     from audiogen_core.doctor import report
 
     cli.emit(report(), json=json)

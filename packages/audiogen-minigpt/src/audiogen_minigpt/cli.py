@@ -317,6 +317,14 @@ def info(
     cli.emit(info(path), json=json)
 
 
+@commands.command()
+def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
+    """Show versions, devices, the cache, what each command needs, and what is missing."""
+    from audiogen_minigpt.doctor import report
+
+    cli.emit(report(), json=json)
+
+
 def _finished(path: Path, made: Audio, took: float, seed: int | None, again: str | None, json: bool) -> None:
     """The end of a command that made a clip."""
     cli.finished(path, seconds=made.duration, took=took, seed=seed, replay=again, picture=True, json=json)

@@ -133,7 +133,7 @@ def doctor(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show versions, the device, the matrix library, the cache, and what is missing."""
+    """Show versions, the device, the matrix library, the cache, what each command needs, what is missing."""
     from audiogen_mlx.doctor import report
 
     shared.emit(report(measure=measure), json=json)

@@ -1,4 +1,4 @@
-"""What `doctor` shows: versions, the device mlx computes on, its matrix library, the cache."""
+"""What `audiogen-mlx doctor` shows: core's facts, the device mlx computes on, and its matrix library."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 from audiogen_core import doctor
 from audiogen_mlx import blas
 
-PACKAGES = ("audiogen-mlx", "audiogen-core", "mlx", "tokenizers", "numpy")
+SUBJECT = doctor.Subject(
+    "audiogen-mlx",
+    ("mlx", "tokenizers", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub"),
+    {},
+    ("musicgen", "stable-audio", "convert", "models", "verify", "replay"),
+)
 
 
 def report(*, measure: bool = False) -> dict[str, Any]:
-    """Facts, and sentences about what will not work. `measure` times a matrix product."""
+    """Facts, and sentences about what will not work well. `measure` times a matrix product."""
     import mlx.core as mx
 
-    facts: dict[str, Any] = {name: doctor.installed(name) for name in PACKAGES}
-    facts["device"] = str(mx.default_device())
-    facts["matrix_products"] = blas.describe(measure=measure)
-    facts["cache"] = doctor.cache()
-    facts["problems"] = list(doctor.problems())
+    library = blas.describe(measure=measure)
+    facts = doctor.examine(SUBJECT, [str(mx.default_device())], matrix_products=library)
+    if library["hint"]:
+        facts["problems"].append(library["hint"])
     return facts

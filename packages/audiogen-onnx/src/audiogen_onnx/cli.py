@@ -181,6 +181,14 @@ def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOpt
     shared.emit(rows, json=json)
 
 
+@cli.command()
+def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
+    """Show versions, onnxruntime's providers, the cache, what each command needs, and what is missing."""
+    from audiogen_onnx.doctor import report
+
+    shared.emit(report(), json=json)
+
+
 def _load(model: str, threads: int | None, provider: list[str] | None, offline: bool) -> Vampnet:
     from audiogen_onnx.catalog import exported
     from audiogen_onnx.vampnet.generate import Vampnet

@@ -1,0 +1,22 @@
+"""What `audiogen-minigpt doctor` shows: core's facts, and torch's devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audiogen_core import doctor
+
+SUBJECT = doctor.Subject(
+    "audiogen-minigpt",
+    ("torch", "numpy", "matplotlib", "soundfile", "soxr", "safetensors", "huggingface-hub"),
+    {
+        "ray": doctor.Extra('pip install "audiogen-minigpt[ray]"', ("encode --engine ray",)),
+        "sounddevice": doctor.Extra("pip install sounddevice", ("generate --play",)),
+    },
+    ("run", "encode", "train", "generate", "replay", "eval", "export", "info"),
+)
+
+
+def report() -> dict[str, Any]:
+    """Facts, and sentences about what will not work."""
+    return doctor.examine(SUBJECT, doctor.devices())

@@ -1,0 +1,33 @@
+"""What `audiogen-onnx doctor` shows: core's facts, onnxruntime's providers, and where exports are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audiogen_core import doctor
+from audiogen_onnx import catalog
+from audiogen_onnx.manifest import NAME
+
+_EXPORT = 'pip install "audiogen-onnx[export]"'
+
+SUBJECT = doctor.Subject(
+    "audiogen-onnx",
+    ("onnxruntime", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub"),
+    {
+        "torch": doctor.Extra(_EXPORT, ("export", "bench --checkpoints")),
+        "onnx": doctor.Extra(_EXPORT, ("quantize",)),
+        "onnxscript": doctor.Extra(_EXPORT, ("export",)),
+        "matplotlib": doctor.Extra('pip install "audiogen-onnx[plot]"', ("vamp --preview",)),
+    },
+    ("vamp", "replay", "beats", "models", "verify", "bench"),
+)
+
+
+def report() -> dict[str, Any]:
+    """Facts, and sentences about what will not work."""
+    import onnxruntime
+
+    folder = catalog.cache()
+    names = sorted(path.parent.name for path in folder.glob(f"*/{NAME}"))
+    exported = {"folder": str(folder), "models": names}
+    return doctor.examine(SUBJECT, list(onnxruntime.get_available_providers()), exported=exported)
