@@ -7,7 +7,7 @@
         manifest.json          size and sha256 of the other three
 
 A checkpoint is written under a name that starts with ".tmp-", flushed, and renamed. Nothing else is needed to
-go on training or to generate, not even the data.
+go on training or to generate, not even the data. One that `light` wrote lacks training.safetensors.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import AudiogenError, ModelError
 from audiogen_core.files import sync
+from audiogen_minigpt.catalog import CATALOG, locate
 from audiogen_minigpt.config import ModelConfig, check_choice
 from audiogen_minigpt.errors import DiskFull, means_full
 
@@ -74,13 +75,20 @@ class Checkpoint:
         return dict(self.state["data"])
 
     def model_tensors(self) -> dict[str, Tensor]:
-        """The weights by name, float32."""
+        """The weights by name."""
         from audiogen_minigpt.tensor_file import read_tensors
 
         return read_tensors(self.path / _MODEL)
 
+    @property
+    def revision(self) -> str:
+        """What recipes call it: its own word for it, or the name of its folder."""
+        return str(self.state.get("revision") or self.path.name)
+
     def training_tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state by name."""
+        """The optimizer's state by name. Raises ModelError for a checkpoint without it."""
+        if not (self.path / _TRAINING).exists():
+            raise ModelError(f"{self.path}: made for generating alone; training cannot go on from it")
         from audiogen_minigpt.tensor_file import read_tensors
 
         return read_tensors(self.path / _TRAINING)
@@ -109,7 +117,7 @@ def save(
     try:
         root.mkdir(parents=True, exist_ok=True)
         _require_room(root, byte_size(model) + byte_size(training) + _SPARE)
-        _write(temporary, model, training, {**_versions(), **state, "step": step})
+        write_files(temporary, model, training, {**_versions(), **state, "step": step})
         if target.exists():  # a damaged one, or training went back to an earlier step
             grave = root / f"{_TEMPORARY}old-{secrets.token_hex(4)}"
             target.replace(grave)
@@ -138,7 +146,8 @@ def read(folder: str | Path) -> Checkpoint:
     manifest = _read_json(folder / _MANIFEST)
     _check_version(folder / _MANIFEST, manifest)
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != {_MODEL, _TRAINING, _STATE}:
+    needed = {_MODEL, _STATE}
+    if not isinstance(files, dict) or not needed <= set(files) <= needed | {_TRAINING}:
         raise ModelError(f"{folder / _MANIFEST}: the list of files is damaged")
     for name, facts in files.items():
         _check_file(folder / name, facts)
@@ -163,18 +172,21 @@ def newest(run: str | Path) -> Checkpoint | None:
 
 
 def find(path: str | Path, which: str = "last") -> Checkpoint:
-    """The checkpoint that a path means: a run's folder, or a checkpoint's own.
+    """The checkpoint that a path means: a run's folder, a checkpoint's own, or a name in the catalogue.
 
     which  of a run: "last", the newest, or "best", the one with the lowest loss on validation data
 
     Raises ModelError when there is none.
     """
     check_choice("checkpoint", which, ("last", "best"))
-    path = Path(path)
+    path = locate(path)
     if (path / _MANIFEST).is_file() or (path / _STATE).is_file():
         return read(path)
     if not (path / FOLDER).is_dir():
-        raise ModelError(f"{path}: neither a run nor a checkpoint; a run has a folder named {FOLDER!r}")
+        raise ModelError(
+            f"{path}: neither a run nor a checkpoint; a run has a folder named {FOLDER!r}. "
+            f"Known by name: {', '.join(CATALOG)}"
+        )
     found = list(_valid(path)) if which == "best" else [entry for entry in [newest(path)] if entry]
     if not found:
         raise ModelError(f"{path / FOLDER}: no valid checkpoint; train first")
@@ -191,7 +203,7 @@ def load_model(
 ) -> tuple[GPT, ModelConfig, dict[str, Any]]:
     """The model of a run or checkpoint, ready to generate: the GPT in eval mode, its config, and its facts.
 
-    The facts are those of `facts.FACTS`, with "step" and "checkpoint" (a text). Raises ModelError.
+    The facts are those of `facts.FACTS`, with "step" and "checkpoint" (its revision). Raises ModelError.
     """
     import torch
 
@@ -203,7 +215,7 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         model = GPT(config)
     load_into(model, found.model_tensors(), found.path / _MODEL)
-    facts = {**found.facts, "step": found.step, "checkpoint": found.path.name}
+    facts = {**found.facts, "step": found.step, "checkpoint": found.revision}
     return model.to(device).eval(), config, facts
 
 
@@ -230,17 +242,17 @@ def _valid(run: str | Path) -> Iterator[Checkpoint]:
             log.warning("damaged checkpoint passed over: %s", error)
 
 
-def _write(
-    folder: Path, model: Mapping[str, Tensor], training: Mapping[str, Tensor], state: Mapping[str, Any]
+def write_files(
+    folder: Path, model: Mapping[str, Tensor], training: Mapping[str, Tensor] | None, state: Mapping[str, Any]
 ) -> None:
+    """Write the files of a checkpoint into a new folder, flushed; None is one for generating alone."""
     from audiogen_minigpt.tensor_file import write_tensors
 
     folder.mkdir()
-    hashes = {
-        _MODEL: write_tensors(folder / _MODEL, model),
-        _TRAINING: write_tensors(folder / _TRAINING, training),
-        _STATE: _write_json(folder / _STATE, state),
-    }
+    hashes = {_MODEL: write_tensors(folder / _MODEL, model)}
+    if training is not None:
+        hashes[_TRAINING] = write_tensors(folder / _TRAINING, training)
+    hashes[_STATE] = _write_json(folder / _STATE, state)
     files = {
         name: {"size": (folder / name).stat().st_size, "sha256": value} for name, value in hashes.items()
     }

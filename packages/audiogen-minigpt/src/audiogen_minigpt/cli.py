@@ -20,7 +20,6 @@ from audiogen_core.cli import (
     SeedOption,
 )
 from audiogen_minigpt import options
-from audiogen_minigpt.defaults import SAMPLING
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
@@ -197,9 +196,9 @@ def generate(
     number: options.Number = 1,
     seed: SeedOption = None,
     temperature: options.Temperature = None,
-    top_k: options.TopK = SAMPLING.top_k,
-    top_p: options.TopP = 0.0,
-    min_p: options.MinP = 0.0,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
     best: options.Best = False,
     codec: options.MaybeCodec = None,
     device: options.Device = "auto",
@@ -210,13 +209,12 @@ def generate(
     debug: DebugOption = False,
 ) -> None:
     """Make sound with a trained model."""
-    from audiogen_core.sampling import Sampling
+    from audiogen_minigpt.light import sampling_of
     from audiogen_minigpt.make import Order, make, numbered, play
 
     outputs = [cli.require_new(path, force) for path in numbered(output, number)]
     seed = cli.choose_seed(seed)
-    heat = temperature or SAMPLING.temperatures
-    sampling = Sampling(heat[0] if len(heat) == 1 else heat, top_k, top_p, min_p, seed)
+    sampling = options.sampling(sampling_of(model), temperature, top_k, top_p, min_p, seed)
     order = Order(model, seconds, sampling, prompt_audio, only_new, codec)
     began = clock.monotonic()
     with cli.progress("generating", unit="frames", quiet=quiet or json) as on_step:
@@ -298,7 +296,7 @@ def export(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write a model for use elsewhere: for transformers' GPT-2 where it is one, else as safetensors."""
+    """Write a model for use elsewhere: for transformers' GPT-2, as safetensors, or light for `generate`."""
     from audiogen_minigpt.export import export
 
     _result({"path": str(export(model, output, format, which=_which(best)))}, json)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from audiogen_minigpt.model import GPT
 
-FORMATS = ("auto", "hf", "safetensors")
+FORMATS = ("auto", "hf", "safetensors", "light")
 
 
 def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str = "last") -> Path:
@@ -35,14 +35,16 @@ def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str
     run     the folder of a run or a checkpoint
     out     a folder that does not exist yet, or is empty; it appears whole or not at all
     format  "hf", a folder for transformers; "safetensors", this package's own names; "auto", the first where
-            it is possible
+            it is possible; "light", a checkpoint in float16 that generates but cannot be trained on
     which   of a run's checkpoints: "last", or "best" on the validation data
 
     Raises OptionError when transformers has no such model or `out` is taken, ModelError when there is no
     valid checkpoint or `out` cannot be written.
     """
-    from audiogen_minigpt import checkpoint
+    from audiogen_minigpt import checkpoint, light
 
+    if format == "light":
+        return light.write(checkpoint.find(run, which), out)
     model, config, facts = checkpoint.load_model(run, which=which)
     return export_model(model, config, facts, out, format)
 

@@ -48,18 +48,27 @@ class Generator:
     codec   must be the one the model's codes came from
     facts   of the training data, as a checkpoint keeps them: "codec", "codec_hash", "codebook_size" and more
     name    of the model, for recipes
+    sampling  how its codes are drawn unless somebody says otherwise
 
     Raises ModelError when the codec is not the one of the facts.
     """
 
     def __init__(
-        self, model: GPT, config: ModelConfig, codec: Codec, facts: Mapping[str, Any], *, name: str = ""
+        self,
+        model: GPT,
+        config: ModelConfig,
+        codec: Codec,
+        facts: Mapping[str, Any],
+        *,
+        name: str = "",
+        sampling: Sampling = SAMPLING,
     ) -> None:
         self.model = model
         self.config = config
         self.codec = codec
         self.facts = dict(facts)
         self.name = name
+        self.sampling = sampling
         _check_codec(codec, config, self.facts)
 
     @classmethod
@@ -74,7 +83,7 @@ class Generator:
     ) -> Generator:
         """The model of a run or a checkpoint, with its codec.
 
-        path    the folder of a run or of one checkpoint
+        path    the folder of a run or of one checkpoint, or "demo", the model that comes with the package
         device  "auto" (CUDA where there is one), "cpu", "cuda", "mps"
         ops     what the codec runs on; None is torch on the same device
         codec   its name or path; None is the name the checkpoint gives
@@ -83,14 +92,14 @@ class Generator:
         Raises ModelError, UnknownModel, OptionError.
         """
         from audiogen_core import codecs
-        from audiogen_minigpt import checkpoint
+        from audiogen_minigpt import checkpoint, light
         from audiogen_minigpt.device import choose_device
 
         chosen = choose_device(device)
         model, config, facts = checkpoint.load_model(path, which=which, device=str(chosen))
         adapter = ops or ("torch:cuda" if chosen.type == "cuda" else "torch")
         loaded = codecs.load_codec(codec or str(facts.get("codec")), ops=adapter)
-        return cls(model, config, loaded, facts, name=str(path))
+        return cls(model, config, loaded, facts, name=str(path), sampling=light.sampling_of(path))
 
     def generate(
         self,
@@ -104,7 +113,7 @@ class Generator:
         """A clip of `seconds`, or, with a prompt, the prompt and `seconds` that follow it.
 
         prompt_audio  sound to continue, at any rate; whole frames of it are used
-        sampling      how codes are drawn; None is `defaults.SAMPLING`. Without a seed one is drawn
+        sampling      how codes are drawn; None is the model's own way. Without a seed one is drawn
         only_new      leave the prompt out of the result
         on_step       is called with (frames done, frames in all)
 
@@ -161,7 +170,7 @@ class Generator:
             raise OptionError(f"chunk_seconds must be more than 0, got {chunk_seconds}")
         samples = self._samples(seconds)
         prompt = self._prompt(prompt_audio)
-        seed = seeded(sampling).seed or 0
+        seed = seeded(sampling or self.sampling).seed or 0
         blocks = self._blocks(prompt, samples, sampling, [seed], chunk_seconds, _count(on_step, 1))
         opening = [prompt] if prompt.shape[1] else []
         codec = copy.copy(self.codec)
@@ -206,7 +215,7 @@ class Generator:
         if count < 1:
             raise OptionError(f"at least 1 clip must be asked for, got {count}")
         samples, prompt = self._samples(seconds), self._prompt(prompt_audio)
-        seed = seeded(sampling).seed or 0
+        seed = seeded(sampling or self.sampling).seed or 0
         seeds = list(range(seed, seed + count))
         groups = [[each] for each in seeds] if self._device.type == "cpu" else [seeds]
         report = _count(on_step, count)
@@ -243,7 +252,7 @@ class Generator:
         else:
             opening = torch.full((1, layout.codebooks), layout.codebook_size)
         sampler = Sampler(
-            sampling or SAMPLING,
+            sampling or self.sampling,
             layout.codebooks,
             layout.codebook_size,
             seeds,

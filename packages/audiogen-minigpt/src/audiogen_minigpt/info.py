@@ -8,6 +8,7 @@ from typing import Any
 
 from audiogen_core.errors import ModelError
 from audiogen_minigpt import checkpoint, metrics
+from audiogen_minigpt.catalog import CATALOG, locate
 from audiogen_minigpt.lock import holder
 from audiogen_minigpt.settings import CONFIG, load_config
 
@@ -19,7 +20,7 @@ def info(path: str | Path) -> dict[str, Any]:
 
     Raises ModelError when it is none of these, and what reading it raises when it is damaged.
     """
-    path = Path(path)
+    path = locate(path)
     if path.is_file():
         return _audio(path)
     if (path / _META).is_file():
@@ -29,7 +30,7 @@ def info(path: str | Path) -> dict[str, Any]:
     if (path / CONFIG).is_file() or (path / checkpoint.FOLDER).is_dir():
         return run_info(path)
     what = "nothing there" if not path.exists() else "neither codes, a run, a checkpoint nor a sound"
-    raise ModelError(f"{path}: {what}")
+    raise ModelError(f"{path}: {what}; known by name: {', '.join(CATALOG)}")
 
 
 def codes_info(path: Path) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def _checkpoint(found: checkpoint.Checkpoint) -> dict[str, Any]:
         model = GPT(config)
     seconds = config.context / model.layout.steps_per_frame / float(facts["frame_rate"])
     return {
+        "revision": found.revision,
         "step": found.step,
         "planned": found.state.get("plan", {}).get("steps"),
         "loss": found.state.get("val_loss"),

@@ -13,6 +13,7 @@ from audiogen_core.errors import AudioError, MissingDependency, ModelError, Opti
 from audiogen_core.recipe import Recipe, hash_file
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt import checkpoint
+from audiogen_minigpt.catalog import CATALOG, locate
 
 PACKAGE = "audiogen-minigpt"
 
@@ -23,7 +24,7 @@ OnStep = Callable[[int, int], None]
 class Order:
     """What to make.
 
-    model         folder of a run or a checkpoint
+    model         folder of a run or a checkpoint, or a name of the catalogue
     seconds       of new sound
     sampling      with a seed
     prompt_audio  a file to go on with, or None
@@ -127,6 +128,13 @@ def _checkpoint_of(recipe: Recipe, model: Path | None) -> Path:
     for path in (place / checkpoint.FOLDER / recipe.revision, place):
         if path.name == recipe.revision and path.is_dir():
             return Path(path)
+    if str(place) in CATALOG or (place / "state.json").is_file():
+        if checkpoint.read(locate(place)).revision == recipe.revision:
+            return Path(place)
+        raise ModelError(
+            f"{place}: its revision is not {recipe.revision}, which made this file; "
+            "install the version that the recipe names"
+        )
     raise ModelError(
         f"{place}: the checkpoint {recipe.revision} is not there any more; "
         "name a place that has it with --model"

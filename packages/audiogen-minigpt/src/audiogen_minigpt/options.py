@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import LAYOUTS, SIZES
 from audiogen_minigpt.defaults import SAMPLING
 from audiogen_minigpt.schedule import parse_time
@@ -30,7 +31,7 @@ def _option(name: str, help: str, *others: str, **more: Any) -> Any:
 AudioFolder = Annotated[Path, _argument("FOLDER", "Audio files, at any depth.")]
 DataFolder = Annotated[Path, _argument("DATA", "Folder of codes.")]
 MaybeData = Annotated[Place, _argument("[DATA]", "Folder of codes; the run's own when absent.")]
-ModelFolder = Annotated[Path, _argument("RUN", "Folder of a run, or of one of its checkpoints.")]
+ModelFolder = Annotated[Path, _argument("RUN", "Folder of a run or of one of its checkpoints, or: demo.")]
 SoundFile = Annotated[Path, _argument("FILE", "Sound that `generate` made.")]
 AnyPath = Annotated[Path, _argument("PATH", "Codes, a run, a checkpoint or a sound.")]
 
@@ -80,13 +81,21 @@ Temperature = Annotated[
     list[float] | None,
     _option(
         "temperature",
-        "0 is greedy; give it once, or for each codebook. "
-        f"{SAMPLING.temperature} when absent: small models like it cold.",
+        "0 is greedy; give it once, or for each codebook. When absent as the model's folder says, "
+        f"else {SAMPLING.temperature}: small models like it cold.",
     ),
 ]
-TopK = Annotated[int, _option("top-k", "Draw from the k likeliest codes; 0: all.")]
-TopP = Annotated[float, _option("top-p", "Draw from the likeliest codes with this much probability; 0: all.")]
-MinP = Annotated[float, _option("min-p", "Least probability relative to the likeliest code; 0: any.")]
+TopK = Annotated[
+    Count,
+    _option(
+        "top-k",
+        f"Draw from the k likeliest codes; 0: all. When absent as the model says, or {SAMPLING.top_k}.",
+    ),
+]
+TopP = Annotated[
+    float | None, _option("top-p", "Draw from the likeliest codes with this much probability; 0: all.")
+]
+MinP = Annotated[float | None, _option("min-p", "Least probability relative to the likeliest code; 0: any.")]
 Best = Annotated[bool, _option("best", "Take the checkpoint with the lowest validation loss.")]
 Device = Annotated[str, _option("device", "auto, cpu, cuda or mps.")]
 Play = Annotated[bool, _option("play", "Play the result.")]
@@ -95,7 +104,22 @@ Windows = Annotated[int, _option("windows", "Windows to measure on, at most.", m
 Clips = Annotated[int, _option("clips", "How many tracks to continue; 0 needs no codec.", min=0)]
 ClipSeconds = Annotated[float, _option("seconds", "Length of a track and its continuation.")]
 EvalSeed = Annotated[int, _option("seed", "Seed of the continuations.", min=0)]
-Format = Annotated[str, _option("format", "auto, hf or safetensors.")]
+Format = Annotated[str, _option("format", "auto, hf, safetensors or light (float16, for generating alone).")]
+
+
+def sampling(
+    own: Sampling,
+    temperature: list[float] | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    seed: int,
+) -> Sampling:
+    """How codes are drawn: the model's own way, but for what was said. Raises OptionError."""
+    heat = temperature[0] if temperature and len(temperature) == 1 else temperature or own.temperature
+    given = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+    said = {key: value for key, value in given.items() if value is not None}
+    return Sampling(**{**own.to_dict(), **said, "temperature": heat, "seed": seed})
 
 
 def settings(config: Path | None, shape: dict[str, Any], size: str | None, **train: Any) -> Settings:

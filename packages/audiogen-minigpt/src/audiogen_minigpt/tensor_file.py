@@ -18,7 +18,7 @@ from torch import Tensor
 from audiogen_core import weights
 from audiogen_core.errors import WeightsError
 
-_NAMES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
+_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.uint8: "U8"}
 
 
 def byte_size(tensors: Mapping[str, Tensor]) -> int:
@@ -27,7 +27,7 @@ def byte_size(tensors: Mapping[str, Tensor]) -> int:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors (float32, int64 or uint8) and flush them to the disk. Returns the file's sha256."""
+    """Write tensors (float32, float16, int64 or uint8) and flush them to disk. Returns their sha256."""
     header: dict[str, object] = {}
     offset = 0
     for name, tensor in tensors.items():
