@@ -1,6 +1,6 @@
 """EnCodec at full size, random weights: our adapters beside hand-written framework modules.
 
-Run with `uv run pytest -m benchmark -s tests/benchmarks`. Prints ratios; asserts no time.
+Prints ratios; asserts no time. `run.py` beside this file makes the table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 
 from audiogen_core.codecs import encodec
 from audiogen_core.ops import resolve
-from support.bench import race, report
+from support.bench import race
+from support.figures import compare
 from support.random_weights import RandomWeights
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1200)]
@@ -67,13 +68,9 @@ def test_encodec_beside_transformers(model):
                 },
             }
         )
-    rows = [
-        f"{side:6} {name:13} {times[name]:6.2f} s  {SECONDS / times[name]:5.1f}x real time  "
-        f"{times[name] / times['transformers']:.2f} of transformers' time"
-        for side, times in (("encode", encode), ("decode", decode))
-        for name in times
-    ]
-    report(f"EnCodec {model}, {SECONDS} s, one thread", rows)
+    for side, times in (("encode", encode), ("decode", decode)):
+        title = f"EnCodec {model}, {SECONDS} s, one thread"
+        compare(title, side, times, peer="transformers", aims={"torch": 1 / 1.1}, audio=SECONDS)
     assert set(encode) == set(decode) == {"transformers", "torch", "numpy"}
 
 
@@ -102,12 +99,9 @@ def test_encodec_on_mlx_beside_a_plain_mlx_module():
             "mlx": lambda: list(codec.decode_blocks([codes])),
         }
     )
-    rows = [
-        f"{side} {times['mlx']:.2f} s, plain mlx {times['plain mlx']:.2f} s: "
-        f"{times['mlx'] / times['plain mlx']:.2f}"
-        for side, times in (("encode", encode), ("decode", decode))
-    ]
-    report("EnCodec 24 kHz family with 16 filters, 2 s, mlx on this machine", rows)
+    for side, times in (("encode", encode), ("decode", decode)):
+        title = "EnCodec 24 kHz family with 16 filters, 2 s, our adapter beside plain mlx modules"
+        compare(title, side, times, peer="plain mlx", aims={"mlx": 1 / 1.2}, audio=2)
 
 
 def _tiny_settings() -> dict:

@@ -1,6 +1,6 @@
 """DAC at full size, random weights: our adapters beside transformers' module.
 
-Run with `uv run pytest -m benchmark -s tests/benchmarks`. Prints ratios; asserts no time.
+Prints ratios; asserts no time. `run.py` beside this file makes the table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from audiogen_core import codecs
-from support.bench import race, report
+from support.bench import race
+from support.figures import compare
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1200)]
 
@@ -50,11 +51,7 @@ def test_dac_beside_transformers(tmp_path):
             },
             rounds=2,
         )
-    rows = [
-        f"{side:6} {name:13} {times[name]:6.2f} s  {SECONDS / times[name]:5.2f}x real time  "
-        f"{times[name] / times['transformers']:.2f} of transformers' time"
-        for side, times in (("encode", encode), ("decode", decode))
-        for name in times
-    ]
-    report(f"DAC 44 kHz, {SECONDS} s, one thread", rows)
+    for side, times in (("encode", encode), ("decode", decode)):
+        title = f"DAC 44 kHz, {SECONDS} s, one thread"
+        compare(title, side, times, peer="transformers", aims={"torch": 1 / 1.1}, audio=SECONDS)
     assert set(encode) == set(decode) == {"transformers", "torch", "numpy"}

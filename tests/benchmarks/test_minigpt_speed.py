@@ -1,6 +1,5 @@
 """How fast a GPT trains and generates on a CPU, beside transformers' GPT-2 of the same shape.
 
-Run with `pytest -m benchmark -s tests/benchmarks/test_minigpt_speed.py`, on a machine that does nothing else.
 The rounds take turns and the best counts; `OMP_NUM_THREADS` sets the threads.
 """
 
@@ -18,6 +17,7 @@ from audiogen_minigpt.model import GPT
 from audiogen_minigpt.rollout import Rollout
 from audiogen_minigpt.sample import Sampler
 from support.bench import race, report
+from support.figures import compare
 
 pytestmark = pytest.mark.benchmark
 
@@ -78,14 +78,11 @@ def test_training_speed() -> None:
             "ours, bfloat16": our_update(seed, torch.bfloat16),
         }
     )
-    slowest = next(iter(best.values()))
-    report(
-        f"Training, 5.5 M parameters, {BATCH} x 2048 tokens, {torch.get_num_threads()} threads",
-        [
-            f"{name:40} {seconds:7.3f} s  {BATCH * 2048 / seconds:7.0f} tokens/s  x{slowest / seconds:.1f}"
-            for name, seconds in best.items()
-        ],
-    )
+    title = f"Training, 5.5 M parameters, {BATCH} x 2048 tokens, {torch.get_num_threads()} threads"
+    peer, no_dropout, *ours = best
+    compare(title, "one update", best, peer=peer, aims={ours[-1]: 14})
+    compare(title, "one update", {name: best[name] for name in (no_dropout, *ours)}, peer=no_dropout)
+    report(title, [f"{name}: {BATCH * 2048 / seconds:.0f} tokens/s" for name, seconds in best.items()])
 
 
 def test_training_speed_of_the_presets() -> None:
@@ -126,11 +123,7 @@ def test_generating_speed(steps: int) -> None:
     best = race({"transformers, everything anew": anew, "transformers, cached": cached, "ours": rollout})
     torch.set_num_threads(threads)
     best["transformers, everything anew"] *= steps / len(lengths)
-    slowest = next(iter(best.values()))
-    report(
-        f"Generating {steps} tokens, 5.5 M parameters, 1 thread",
-        [
-            f"{name:40} {seconds:7.3f} s  {steps / seconds:7.0f} tokens/s  x{slowest / seconds:.1f}"
-            for name, seconds in best.items()
-        ],
-    )
+    title = "Generating, 5.5 M parameters, one thread"
+    compare(title, f"{steps} tokens", best, peer="transformers, everything anew", aims={"ours": 30})
+    cached_alone = {name: best[name] for name in ("transformers, cached", "ours")}
+    compare(title, f"{steps} tokens", cached_alone, peer="transformers, cached")

@@ -1,6 +1,6 @@
 """mlx on a Linux CPU with its own BLAS and with a fast one: each in a fresh process, in turns.
 
-Run with `uv run pytest -m benchmark -s tests/benchmarks/test_mlx_blas.py`. Prints times; asserts none.
+Prints times; asserts none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from audiogen_mlx import blas
-from support.bench import report
+from support.figures import compare
 
 pytestmark = [
     pytest.mark.benchmark,
@@ -74,10 +74,8 @@ def test_operations_with_and_without_a_fast_blas():
             for name, time in times.items():
                 kept[name] = min(time, kept.get(name, time))
     assert facts["source"] != "wheel", "no fast BLAS is installed here"
-    rows = [
-        f"{name:40} {best['off'][name]:8.2f} ms as installed  {best[''][name]:7.2f} ms  "
-        f"{best['off'][name] / best[''][name]:5.1f} times as fast"
-        for name in best[""]
-    ]
-    report(f"mlx with {facts['library']}, {facts['threads']} thread(s)", rows)
+    title = f"Operations of mlx with a fast BLAS ({facts['source']}), {facts['threads']} threads"
+    for name in best[""]:
+        times = {"mlx as installed": best["off"][name] / 1000, "with the fast BLAS": best[""][name] / 1000}
+        compare(title, name, times, peer="mlx as installed")
     assert best["off"].keys() == best[""].keys()

@@ -1,7 +1,7 @@
 """EnCodec at 32 kHz in mlx, full size, random weights, beside transformers on torch with the same threads.
 
-Run with `uv run pytest -m benchmark -s tests/benchmarks/test_mlx_codec_speed.py`. Prints ratios; asserts no
-time. Threads are those of the environment (OMP_NUM_THREADS), else the physical cores.
+Prints ratios; asserts no time. Threads are those of the environment (OMP_NUM_THREADS), else the physical
+cores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import audiogen_mlx  # noqa: F401  before mlx, for its BLAS
 from audiogen_core.codecs import encodec
 from audiogen_mlx import blas
 from audiogen_mlx.ops import MlxOps
-from support.bench import race, report
+from support.bench import race
+from support.figures import compare
 from support.random_weights import RandomWeights
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
@@ -59,10 +60,7 @@ def test_encodec_on_mlx_beside_transformers():
                 "mlx": lambda: list(codec.decode_blocks([codes])),
             }
         )
-    rows = [
-        f"{side} {times['mlx']:.2f} s, transformers {times['transformers']:.2f} s: "
-        f"{times['mlx'] / times['transformers']:.2f} of its time"
-        for side, times in (("encode", encode), ("decode", decode))
-    ]
-    report(f"EnCodec 32 kHz, {SECONDS} s, {threads} thread(s), BLAS: {blas.use().source}", rows)
+    for side, times in (("encode", encode), ("decode", decode)):
+        title = f"EnCodec 32 kHz in mlx, {SECONDS} s, {threads} threads, BLAS: {blas.use().source}"
+        compare(title, side, times, peer="transformers", aims={"mlx": 1 / 1.2}, audio=SECONDS)
     assert codes.shape == tuple(stored.shape[2:])

@@ -1,6 +1,6 @@
 """Stable Audio Open small at full size, random weights, float32, beside diffusers and mlx-audiogen.
 
-Run with `uv run pytest -m benchmark -s tests/benchmarks`. Prints ratios; asserts no time.
+Prints ratios; asserts no time. `run.py` beside this file makes the table.
 
 diffusers' transformer has every product of ours, but no norms on queries and keys. mlx-audiogen 0.2.0 is
 run as a user gets it, in an environment of its own.
@@ -22,7 +22,8 @@ from audiogen_core.codecs import oobleck
 from audiogen_mlx.stable_audio.read_config import read_network
 from audiogen_mlx.stable_audio.weights import STABLE_AUDIO_TOOLS, load_dit
 from support import stable_audio_full as full
-from support.bench import race, report
+from support.bench import race
+from support.figures import compare
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
@@ -39,9 +40,7 @@ def same_threads():
     torch.set_num_threads(before)
 
 
-def title(what: str) -> str:
-    library = audiogen_mlx.blas.describe()["library"] or "the BLAS that mlx came with"
-    return f"Stable Audio Open small, {what}, float32, {THREADS} threads, {library}"
+TITLE = f"Stable Audio Open small, float32, {THREADS} threads, BLAS: {audiogen_mlx.blas.use().source}"
 
 
 def inputs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,8 +94,7 @@ def their_pass():
 
 def test_one_pass_of_the_network_beside_diffusers():
     times = race({"ours": our_pass(), "diffusers": their_pass()}, rounds=5)
-    rows = [f"{name:9} {seconds:.3f} s" for name, seconds in times.items()]
-    report(title("one pass"), [*rows, f"ratio {times['ours'] / times['diffusers']:.2f}"])
+    compare(TITLE, "one pass of the network", times, peer="diffusers", aims={"ours": 1 / 1.2})
     assert set(times) == {"ours", "diffusers"}
 
 
@@ -117,8 +115,8 @@ def test_decoding_beside_diffusers():
             theirs.decode(batch)
 
     times = race({"ours": lambda: list(ours.decode_blocks([latents])), "diffusers": decode})
-    rows = [f"{name:9} {seconds:.2f} s" for name, seconds in times.items()]
-    report(title(f"decoding {DECODED} frames"), [*rows, f"ratio {times['ours'] / times['diffusers']:.2f}"])
+    job = f"decoding {DECODED} frames of latents"
+    compare(TITLE, job, times, peer="diffusers", aims={"ours": 1 / 1.2}, audio=DECODED * 2048 / 44_100)
     assert set(times) == {"ours", "diffusers"}
 
 
@@ -148,15 +146,8 @@ def test_one_pass_of_the_network_beside_mlx_audiogen(tmp_path: Path):
         [python, "-c", PEER, str(FRAMES), str(TOKENS)], check=True, capture_output=True, text=True
     )
     theirs = float(found.stdout)
-    steps = {"audiogen-mlx": 8 * ours, "mlx-audiogen": 100 * 2 * theirs}  # pingpong; euler with guidance 7
-    report(
-        title("beside mlx-audiogen 0.2.0"),
-        [
-            f"one pass: {ours:.2f} s against {theirs:.2f} s, {theirs / ours:.1f} times as fast",
-            *(
-                f"passes of a clip as it is sampled by default, {name}: {took:.0f} s"
-                for name, took in steps.items()
-            ),
-        ],
-    )
+    peer = "mlx-audiogen 0.2.0 as installed"
+    compare(TITLE, "one pass of the network", {"ours": ours, peer: theirs}, peer=peer, aims={"ours": 15})
+    clip = {"ours": 8 * ours, peer: 100 * 2 * theirs}  # pingpong; euler with guidance 7
+    compare(TITLE, "all passes of a clip by default: 8 steps, theirs 100 with guidance", clip, peer=peer)
     assert theirs > 0

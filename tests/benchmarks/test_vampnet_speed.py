@@ -1,7 +1,6 @@
 """VampNet at full size, random weights: onnxruntime beside torch, per step and as a whole.
 
-Run with `uv run pytest -m benchmark -s tests/benchmarks/test_vampnet_speed.py`. Prints ratios, asserts
-no time.
+Prints ratios, asserts no time. `run.py` beside this file makes the table.
 """
 
 from __future__ import annotations
@@ -22,10 +21,14 @@ from audiogen_onnx.vampnet import graph, model, weights
 from audiogen_onnx.vampnet.compare import random_codes
 from audiogen_onnx.vampnet.quantize import quantize, quantize_network
 from support.bench import race, report
+from support.figures import compare
 from support.vampnet_eager import spelled_out
 from support.vampnet_files import FULL_COARSE, FULL_FINE, write_checkpoints, write_network
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
+
+AIMS = {"float32": 2.0, "int8": 4.0}
+"""How many times as fast as torch eager a whole vamp is to be."""
 
 NETWORKS = {"coarse": (FULL_COARSE, 575), "fine": (FULL_FINE, 173)}
 
@@ -73,12 +76,9 @@ def test_one_step(tmp_path, name, count):
             },
             rounds=3,
         )
-    slow, ours = (times[f"torch eager, {whose}"] for whose in ("as the original", "ours"))
-    rows = [
-        f"{key:30} {took:6.2f} s   {slow / took:4.1f}x the original   {ours / took:4.1f}x ours"
-        for key, took in times.items()
-    ]
-    report(f"{name}, one step, T = {frames}, {count} thread(s), best of 3", rows)
+    title = f"VampNet, one step of a network, {count} thread(s)"
+    aims = {"onnxruntime float32": 2.0, "onnxruntime int8": 4.0} if count == 2 else {}
+    compare(title, f"{name}, {frames} frames", times, peer="torch eager, as the original", aims=aims)
 
 
 def test_a_whole_vamp(tmp_path):
@@ -89,14 +89,13 @@ def test_a_whole_vamp(tmp_path):
     ours = {dtype: bench(tmp_path / dtype) for dtype in ("float32", "int8")}
     like = Vampnet.load(tmp_path / "int8")  # its geometry and options; torch computes
     theirs = asdict(measure(torch_vampnet(sources, like, threads=2), repeats=1))
-    rows = [
-        f"{dtype:8} {row['stage']:12} {row['onnxruntime']:7.2f} s   "
-        f"torch eager {theirs[row['stage']]:7.2f} s   {theirs[row['stage']] / row['onnxruntime']:4.1f}x"
-        for dtype, (stages, _) in ours.items()
-        for row in stages
-    ]
-    notes = [f"{dtype:8} {note}" for dtype, (_, lines) in ours.items() for note in lines]
-    report("a vamp of 10 s, two threads", rows + notes)
+    title, peer = "VampNet, a vamp of 10 s, two threads", "torch eager"
+    for dtype, (stages, _) in ours.items():
+        for row in stages:
+            times = {f"onnxruntime {dtype}": row["onnxruntime"], peer: theirs[row["stage"]]}
+            aims = {f"onnxruntime {dtype}": AIMS[dtype]} if row["stage"] == "vamp" else {}
+            compare(title, row["stage"], times, peer=peer, aims=aims)
+    report(title, [f"{dtype}: {note}" for dtype, (_, lines) in ours.items() for note in lines])
 
 
 def bench(folder):

@@ -1,9 +1,11 @@
-"""Timing two things side by side: interleaved rounds in one run, minima, and a ratio."""
+"""Timing two things side by side: interleaved rounds in one run, and minima."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+
+from support.figures import note
 
 
 def race(contestants: Mapping[str, Callable[[], object]], rounds: int = 3) -> dict[str, float]:
@@ -20,7 +22,7 @@ def race(contestants: Mapping[str, Callable[[], object]], rounds: int = 3) -> di
 
 
 def report(title: str, rows: list[str]) -> None:
-    """Print a table of a benchmark; `pytest -s` shows it."""
+    """Lines of a benchmark that are no ratios to a peer, which `figures.compare` takes."""
     print(f"\n{title}")
     for row in rows:
-        print(f"  {row}")
+        note(title, row)

@@ -73,6 +73,12 @@ def _stable_audio(name: str) -> Callable[[Path], None]:
     return make
 
 
+def _vampnet(folder: Path) -> None:
+    from support.exported import exported
+
+    shutil.copytree(exported(), folder)
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "my-music": _music,
     "encodec-24khz": _copy(FIXTURES / "encodec" / "24k"),
@@ -83,5 +89,6 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "musicgen-style": _style,
     "stable-audio-open-small": _stable_audio("tiny-small"),
     "stable-audio-open-1.0": _stable_audio("tiny-1.0"),
+    "vampnet": _vampnet,
     "CHECKPOINTS": _copy(FIXTURES / "vampnet" / "small"),
 }
