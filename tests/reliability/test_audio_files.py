@@ -18,6 +18,7 @@ import pytest
 from audiogen_core.recipe import Recipe
 from support import audio_worker
 from support.audio_mutations import damage
+from support.figures import tell
 from support.sounds import FILES, tone, write_reference
 
 CPU_SECONDS = 2.0
@@ -107,14 +108,18 @@ def run(worker: Worker, originals: dict[str, bytes], folder: Path, count: int) -
         memory = max(memory, int(answer["memory"]))
         if answer["result"] not in ("loaded", "refused") or answer["seconds"] > CPU_SECONDS:
             wrong.append(f"seed {seed}, {name}, {done}: {answer}")
-    print(
-        f"\n{count} damaged files: {dict(results)}; slowest {slowest:.2f} s of CPU; "
-        f"largest process {memory / 1e6:.0f} MB"
-    )
     assert wrong == []
     assert memory < MEMORY
     assert results["refused"] > count / 3
     assert results["loaded"] > 0
+    tell(
+        "audio files",
+        "files of ten formats damaged, loaded in a process of their own",
+        count,
+        f"0 crashes, 0 hangs; {results['refused']:,} refused, {results['loaded']:,} readable; slowest "
+        f"{slowest:.2f} s of CPU; largest process {memory / 1e6:.0f} MB",
+        promised=f"no crash, no hang over {CPU_SECONDS:g} s, below {MEMORY >> 20} MiB, only AudioError",
+    )
 
 
 def test_the_originals_load(worker, originals, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from audiogen_minigpt.encode import encode
 from audiogen_minigpt.shards import read_shards, verify
+from support.figures import tell
 from support.kills import KILLED, contents, encode_killed_after, encode_killed_at_sync, wait_until_gone
 from support.noise_files import CODEC, noise_files
 
@@ -43,6 +44,13 @@ def check_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int) -> 
     assert report.encoded > 0
     assert contents(data) == contents(tmp_path / "undisturbed")
     assert verify(data) > 0
+    tell(
+        "encoding",
+        "kill -9 at random moments of the run or of its workers",
+        kills,
+        "finished afterwards with the same bytes each time",
+        promised="the bytes of an undisturbed run",
+    )
 
 
 def test_three_kills(tmp_path, monkeypatch):
@@ -68,6 +76,7 @@ def test_a_kill_at_every_write(tmp_path, monkeypatch):
         encode(folder, data, codec=CODEC, workers=1)
         assert contents(data) == expected
     assert count == 2 * len(expected)  # each file is flushed, and then its folder
+    tell("encoding", "kill -9 at every write to the disk", count, "the same bytes", promised="the same bytes")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")

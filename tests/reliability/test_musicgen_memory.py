@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.figures import tell
+
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
@@ -72,9 +74,15 @@ def check_many(folder: Path, count: int) -> None:
     settled = found[count // 4 :]  # the first ones fill caches and compile
     growth = np.polyfit(np.arange(len(settled)), settled, 1)[0]
     first, last = found[0] / 1e6, found[-1] / 1e6
-    print(f"{count} generations: {first:.1f} MB, then {last:.1f} MB, {growth / 1e3:.1f} kB each")
     assert settled[-len(settled) // 4 :].mean() < 1.02 * settled[: len(settled) // 4].mean()
     assert growth < 2e6 / count  # bytes for each
+    tell(
+        "memory",
+        "generations of a small MusicGen in one process",
+        count,
+        f"{first:.1f} MB, then {last:.1f} MB: {growth / 1e3:.1f} kB each",
+        promised="no growth: below 2 MB in all",
+    )
 
 
 def test_forty_generations(folder):
@@ -93,9 +101,15 @@ def check_long(folder: Path, seconds: float) -> None:
     done, resident = np.array(found, float).T
     settled = resident[done * seconds >= 48.0]  # from the end of the second window
     second, most = settled[0] / 1e6, settled.max() / 1e6
-    print(f"{seconds:g} s: {second:.1f} MB after the second window, at most {most:.1f} MB")
     assert len(settled) > 10
     assert settled.max() < 1.05 * settled[0]
+    tell(
+        "memory",
+        "seconds of one clip by windows, small MusicGen",
+        round(seconds),
+        f"{second:.1f} MB after the second window, at most {most:.1f} MB; exact length",
+        promised="flat within 5 %",
+    )
 
 
 def test_a_minute_and_a_half_by_windows(folder):

@@ -17,6 +17,7 @@ from audiogen_core import codecs
 from audiogen_core.audio import Audio, AudioWriter
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudioError
+from support.figures import tell
 from support.sounds import tone
 
 CODEC = str(Path(__file__).parents[1] / "fixtures" / "encodec" / "24k")
@@ -107,7 +108,13 @@ def test_killed_while_saving(tmp_path, name):
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_killed_at_100_moments(tmp_path, name):
     left = strike(tmp_path, name, signal.SIGKILL, 100)
-    print(f"\n{name}: 100 kills, whole each time; {left} came while a temporary file was there")
+    tell(
+        "output files",
+        f"kill -9 at random moments while saving {Path(name).suffix}",
+        100,
+        f"the old file or the new one, whole, each time; {left} came while a temporary file was there",
+        promised="the old file intact or the new one whole",
+    )
 
 
 @posix

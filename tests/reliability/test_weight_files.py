@@ -17,6 +17,7 @@ import pytest
 
 from audiogen_core import weights
 from audiogen_core.errors import WeightsError
+from support.figures import tell
 from support.forge import archive, call, named, program, safetensors, tensor, torch_entries
 from support.safetensors_lies import SAFETENSORS, Rng, honest_header, many_tensors
 from support.torch_lies import CANARY, TORCH
@@ -53,11 +54,14 @@ def run(folder: Path, count: int, seed: int, monkeypatch: pytest.MonkeyPatch) ->
         assert verdict == "refused", f"{name} number {number} of seed {seed} was believed"
         assert not Path(CANARY).exists(), f"{name} number {number} of seed {seed} was executed"
     growth = resident() - before
-    print(
-        f"\n{count} lies of {len(seen)} kinds refused: slowest {slowest[0]:.3f} s ({slowest[1]}), "
-        f"memory +{growth >> 20} MiB"
-    )
     assert growth < 256 << 20
+    tell(
+        "weight files",
+        f"structured lies of {len(seen)} kinds, safetensors and torch",
+        count,
+        f"all refused, nothing executed; slowest {slowest[0]:.2f} s; memory +{growth >> 20} MiB",
+        promised="all refused in less than 1 s, nothing executed",
+    )
 
 
 def resident() -> int:
@@ -76,9 +80,8 @@ def test_lies_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(10, 20))
-def test_fifty_thousand_lies_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    run(tmp_path, 5000, seed, monkeypatch)
+def test_fifty_thousand_lies_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, 50_000, 10, monkeypatch)
 
 
 def flipped(rng: Rng, whole: bytes) -> bytes:
@@ -98,7 +101,13 @@ def flip(folder: Path, count: int, seed: int, monkeypatch: pytest.MonkeyPatch) -
         verdicts[f"torch {judge(folder / 'flip.pth', flipped(rng, whole))}"] += 1
         whole = safetensors(*honest_header(rng))
         verdicts[f"safetensors {judge(folder / 'flip.safetensors', flipped(rng, whole))}"] += 1
-    print(f"\n{dict(verdicts)}")
+    tell(
+        "weight files",
+        "files with bits flipped at random",
+        2 * count,
+        f"{sum(verdicts.values()):,} read or refused; nothing executed, no other error",
+        promised="WeightsError or a readable file, nothing else",
+    )
     return verdicts
 
 

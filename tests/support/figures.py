@@ -24,13 +24,17 @@ def record(kind: str, **fields: Any) -> None:
             file.write(json.dumps({"kind": kind, **fields}) + "\n")
 
 
-def tell(area: str, done: str, result: str, *, promised: str = "") -> None:
-    """A figure of reliability: what was done to which part, what came of it, and what was promised.
+def tell(area: str, done: str, count: int, result: str, *, promised: str) -> None:
+    """A figure of reliability, for after the assertions: what does not hold is not told.
 
-    Tell it after the assertions: what does not hold is not told.
+    area      the part
+    done      what was done to it
+    count     how often, or how much; of one thing done several times the largest stands in the table
+    result    what came of it
+    promised  what it was to be
     """
-    print(f"\n{area}: {done}: {result}" + (f" (promised: {promised})" if promised else ""))
-    record("reliability", area=area, done=done, result=result, promised=promised)
+    print(f"\n{area}: {done}, {count:,}: {result} (promised: {promised})")
+    record("reliability", area=area, done=done, count=count, result=result, promised=promised)
 
 
 def compare(

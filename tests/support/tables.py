@@ -108,8 +108,7 @@ def described(here: dict[str, str], outcomes: dict[str, Outcome]) -> str:
     versions = ", ".join(f"{name} {here[name]}" for name in ("python", *VERSIONS))
     return "\n".join(
         [
-            f"- Machine: {here['processor']}, {here['cores']} cores, {here['memory']}, {here["system"]}",
-            f"OMP_NUM_THREADS {here['threads']}",
+            f"- Machine: {here['processor']}, {here['cores']} cores, {here['memory']}, {here['system']}",
             f"- Versions: {versions}",
             f"- Date: {' to '.join(dict.fromkeys((dates[0], dates[-1]))) if dates else 'never'}",
         ]
