@@ -1,0 +1,99 @@
+"""The documentation builds without a warning, and its generated parts are complete."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[2]
+HOOKS = ROOT / "docs" / "hooks"
+PROGRAMS = {
+    "audiogen-core": ("audiogen_core.main", "commands"),
+    "audiogen-mlx": ("audiogen_mlx.cli", "cli"),
+    "audiogen-onnx": ("audiogen_onnx.cli", "cli"),
+    "audiogen-minigpt": ("audiogen_minigpt.cli", "commands"),
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+def hook(name: str) -> ModuleType:
+    """A file of docs/hooks as a module."""
+    spec = importlib.util.spec_from_file_location(f"hooks_{name}", HOOKS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def text_of(page: Path) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_option_of_every_command_is_in_the_reference(site: Path, name: str) -> None:
+    module, variable = PROGRAMS[name]
+    program: Any = typer.main.get_command(getattr(import_module(module), variable))
+    sections = re.split(
+        r"<h2 ", (site / "reference" / "cli" / name / "index.html").read_text(encoding="utf-8")
+    )
+    by_name = {re.search(r'id="([\w-]+)"', section)[1]: section for section in sections[1:]}
+    assert set(by_name) == set(program.commands)
+    for command in program.commands.values():
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                for option in (*parameter.opts, *parameter.secondary_opts):
+                    assert f"<code>{option}</code>" in by_name[command.name], f"{command.name} {option}"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_public_name_is_in_the_reference(site: Path, name: str) -> None:
+    package = import_module(name.replace("-", "_"))
+    page = (site / "reference" / "api" / name / "index.html").read_text(encoding="utf-8")
+    documented = {identifier.rsplit(".", 1)[-1] for identifier in re.findall(r'id="(audiogen_[\w.]+)"', page)}
+    headings = text_of(site / "reference" / "api" / name / "index.html")
+    for public in set(package.__all__) - {"__version__"}:
+        assert public in documented or f"{package.__name__}.{public}" in headings, public
+
+
+def test_every_model_of_the_catalogues_has_a_row(site: Path) -> None:
+    page = (site / "reference" / "models" / "index.html").read_text(encoding="utf-8")
+    for catalogue in hook("models").CATALOGUES.values():
+        for name in catalogue:
+            assert f"<code>{name}</code>" in page
+    assert "made:" not in text_of(site / "reference" / "models" / "index.html")
+
+
+def test_every_page_is_linked(site: Path) -> None:
+    written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    named = set(re.findall(r"([\w./-]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert written <= named
+
+
+def test_lines_of_names_become_lists() -> None:
+    shown = hook("docstrings").as_markdown(
+        "Makes it.\n\nseconds  how long\n         it lasts\nforce    write over\n\nRaises it.\n```\na  b\n```"
+    )
+    assert "- `seconds`: how long\n  it lasts\n- `force`: write over" in shown
+    assert "```\na  b\n```" in shown
