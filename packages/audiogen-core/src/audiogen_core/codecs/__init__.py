@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from audiogen_core.codec import Codec
 
 DEMO = "demo"
+DEMO_LATENTS = "demo-latents"
 
 Config = TypeVar("Config")
 
@@ -30,8 +31,8 @@ _LAYOUTS = (
 def load(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec | Autoencoder:
     """A codec or an autoencoder, ready to encode and decode.
 
-    name_or_path  a catalogue name (`demo`, `encodec-24khz`, `dac-44khz`, `lac`, ...) or a path:
-                  a transformers `EncodecModel` or `DacModel` folder (or a MusicGen folder, whose codec is
+    name_or_path  a catalogue name (`demo`, `demo-latents`, `encodec-24khz`, `dac-44khz`, `lac`, ...) or a
+                  path: a transformers `EncodecModel` or `DacModel` folder (or a MusicGen folder, whose codec is
                   taken), an original EnCodec `.th`, an audiocraft `compression_state_dict.bin` or the folder
                   that holds it, an audiotools `.pth` (DAC, LAC), a stable-audio-tools folder or weight file
                   beside its `model_config.json`, a diffusers `vae` folder or the folder that holds it
@@ -57,9 +58,11 @@ def load_codec(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec:
 
 
 def load_autoencoder(name_or_path: str | Path, ops: str | Ops = "numpy") -> Autoencoder:
-    """As `load`, for what makes latents. Raises ModelError when it makes codes instead."""
+    """As `load`, for what makes latents; `demo` is then `demo-latents`. Raises ModelError for a codec."""
     from audiogen_core.autoencoder import Autoencoder
 
+    if name_or_path == DEMO and not Path(name_or_path).exists():
+        name_or_path = DEMO_LATENTS
     loaded = load(name_or_path, ops)
     if not isinstance(loaded, Autoencoder):
         raise ModelError(f"{name_or_path}: a codec, which makes codes; an autoencoder with latents is needed")
@@ -73,8 +76,12 @@ def _from_name(name: str, ops: Ops) -> Codec | Autoencoder:
         from audiogen_core.codecs import frame
 
         return frame.load_demo(ops)
+    if name == DEMO_LATENTS:
+        from audiogen_core.codecs import frame_latents
+
+        return frame_latents.load_demo(ops)
     if name not in CATALOG:
-        raise UnknownModel(name, [DEMO, *CATALOG])
+        raise UnknownModel(name, [DEMO, DEMO_LATENTS, *CATALOG])
     from audiogen_core import hub
 
     spec, folder = CATALOG[name], hub.fetch(CATALOG[name])

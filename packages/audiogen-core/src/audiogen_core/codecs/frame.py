@@ -22,7 +22,7 @@ from audiogen_core.codec import Codec, CodecInfo, fingerprint
 from audiogen_core.codecs.layers import Conv, ConvTranspose, Layer, Pointwise, Residual
 from audiogen_core.errors import ModelError
 from audiogen_core.ops import Float, Ops, Signal, Weight
-from audiogen_core.stages import Convolutional, Stage
+from audiogen_core.stages import Convolutional
 from audiogen_core.weights import Weights, read
 
 FORMAT = "audiogen-frame-codec-1"
@@ -89,14 +89,24 @@ def load(path: Path, ops: Ops, name: str | None = None) -> Codec:
 
     Raises ModelError for another file and WeightsError when tensors do not fit the configuration.
     """
+    return build(*opened(path), ops, name)
+
+
+def opened(path: Path) -> tuple[FrameConfig, Weights]:
+    """The configuration and the weights in a file. Raises ModelError for another file."""
+    weights = read(path)
+    return FrameConfig.from_json(metadata(path, FORMAT)), weights
+
+
+def metadata(path: Path, kind: str) -> str:
+    """The configuration in the metadata of a safetensors file. Raises ModelError for another kind of file."""
     from safetensors import safe_open
 
-    weights = read(path)
     with safe_open(path, framework="np") as file:
-        metadata = file.metadata() or {}
-    if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: not a frame codec (no {FORMAT!r} in its metadata)")
-    return build(FrameConfig.from_json(metadata.get("config", "")), weights, ops, name)
+        found = file.metadata() or {}
+    if found.get("format") != kind:
+        raise ModelError(f"{path}: not a frame codec (no {kind!r} in its metadata)")
+    return str(found.get("config", ""))
 
 
 def build(config: FrameConfig, weights: Weights, ops: Ops, name: str | None = None) -> Codec:
@@ -111,8 +121,9 @@ def build(config: FrameConfig, weights: Weights, ops: Ops, name: str | None = No
         codebooks=config.codebooks,
         codebook_size=config.codebook_size,
     )
-    network = _Network(config, weights, ops)
-    encoder, decoder = network.encoder(), network.decoder()
+    network = Network(config, weights, ops)
+    encoder = [Convolutional(network.encoder_layers(), down=config.hop_length)]
+    decoder = [Convolutional(network.decoder_layers(), up=config.hop_length)]
     weights.finish()
     return Codec(info, ops, encoder=encoder, decoder=decoder, codebooks=codebooks)
 
@@ -191,7 +202,7 @@ class EvenWindows:
         return max(left, self.window), max(right, self.window)
 
 
-class _Network:
+class Network:
     """Builds the stages, taking each tensor once."""
 
     def __init__(self, config: FrameConfig, weights: Weights, ops: Ops) -> None:
@@ -199,7 +210,8 @@ class _Network:
         self.weights = weights
         self.ops = ops
 
-    def encoder(self) -> list[Stage]:
+    def encoder_layers(self) -> list[Layer]:
+        """Samples to latents: `hop_length` to one."""
         c = self.config
         edge = (c.window - c.hop_length) // 2
         analysis = Conv(
@@ -211,16 +223,16 @@ class _Network:
             right=edge,
             fill_last=True,
         )
-        layers: list[Layer] = [
+        return [
             analysis,
             Compress(c.bins, c.compression, c.floor, c.input_scale),
             self._linear("encoder.input", 2 * c.bins, c.width),
             *(self._block(f"encoder.blocks.{i}") for i in range(c.encoder_blocks)),
             self._linear("encoder.output", c.width, c.dimension),
         ]
-        return [Convolutional(layers, down=c.hop_length)]
 
-    def decoder(self) -> list[Stage]:
+    def decoder_layers(self) -> list[Layer]:
+        """Latents to samples."""
         c = self.config
         edge = (c.window - c.hop_length) // 2
         basis = synthesis_basis(c.window, c.hop_length) * np.float32(c.output_scale)
@@ -232,14 +244,13 @@ class _Network:
             left=edge,
             right=edge,
         )
-        layers: list[Layer] = [
+        return [
             self._linear("decoder.input", c.dimension, c.width),
             *(self._block(f"decoder.blocks.{i}") for i in range(c.decoder_blocks)),
             self._linear("decoder.output", c.width, 2 * c.bins),
             synthesis,
             EvenWindows(c.window, c.hop_length),
         ]
-        return [Convolutional(layers, up=c.hop_length)]
 
     def _block(self, name: str) -> Residual:
         c, ops, take = self.config, self.ops, self.weights.take
