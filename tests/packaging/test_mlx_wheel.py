@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import email
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support.wheels import ROOT, bare, run, uv, version, wheel
+
 FIXTURES = ROOT / "tests" / "fixtures"
-PACKAGES = ("audiogen-core", "audiogen-mlx")
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -44,61 +38,10 @@ print(json.dumps([len(ids[0]), gap, loaded, blas.describe()["source"]]))
 """
 
 
-def run(*command: object, **settings: object) -> str:
-    """What a command prints, without this environment's settings of Python and of the BLAS."""
-    hidden = ("PYTHONPATH", "AUDIOGEN_MLX_BLAS", "LD_PRELOAD")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, env=environment, **settings
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def uv() -> str:
-    found = shutil.which("uv")
-    assert found, "uv is needed to build the packages"
-    return found
-
-
-@pytest.fixture(scope="module")
-def wheels(uv, tmp_path_factory) -> dict[str, Path]:
-    out = tmp_path_factory.mktemp("dist")
-    for package in PACKAGES:
-        run(uv, "build", "--package", package, "--no-sources", "--wheel", "--out-dir", out, cwd=ROOT)
-    return {package: next(out.glob(f"{package.replace('-', '_')}-*.whl")) for package in PACKAGES}
-
-
-@pytest.fixture(scope="module")
-def python(uv, wheels, tmp_path_factory) -> Path:
-    """A new environment with the two wheels and what they need; its Python."""
-    place = tmp_path_factory.mktemp("bare") / "venv"
-    run(uv, "venv", "--python", sys.executable, place)
-    python = place / "bin" / "python"
-    run(uv, "pip", "install", "--python", python, *wheels.values())
-    return python
-
-
-def version() -> str:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-
-
-def test_what_the_wheel_says_and_holds(wheels):
-    with zipfile.ZipFile(wheels["audiogen-mlx"]) as archive:
-        names = archive.namelist()
-        described = email.message_from_bytes(
-            archive.read(next(name for name in names if name.endswith(".dist-info/METADATA")))
-        )
-    assert described["Version"] == version()
-    assert len(described.get_payload()) > 500, "the README is missing"
-    assert "audiogen_mlx/py.typed" in names
-    needs = described.get_all("Requires-Dist") or []
-    major, minor, _ = version().split(".")
-    (core,) = [need for need in needs if need.startswith("audiogen-core")]
-    assert f">={major}.{minor}" in core
-    assert f"<{major}.{int(minor) + 1}" in core
-    assert not [need for need in needs if need.startswith(("torch", "transformers"))]
+def python(tmp_path_factory) -> Path:
+    """The Python of a new environment with the wheels of core and of mlx."""
+    return bare(tmp_path_factory.mktemp("bare") / "venv", "audiogen-core", "audiogen-mlx")
 
 
 def test_it_works_without_torch(python, tmp_path):
@@ -120,12 +63,12 @@ def test_the_command_answers(python, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only mlx on Linux CPUs needs another BLAS")
-def test_the_extra_brings_the_fast_blas(uv, wheels, python, tmp_path):
+def test_the_extra_brings_the_fast_blas(python, tmp_path):
     code = "from audiogen_mlx import blas; print(blas.use().source, blas.use().hint)"
     before = run(python, "-c", code, cwd=tmp_path).strip()
     assert before.startswith(("system", "wheel"))
     if before.startswith("wheel"):
         assert 'pip install "audiogen-mlx[blas]"' in before
-    run(uv, "pip", "install", "--python", python, f"{wheels['audiogen-mlx']}[blas]")
+    run(uv(), "pip", "install", "--python", python, f"{wheel('audiogen-mlx')}[blas]")
     after = run(python, "-c", code, cwd=tmp_path).strip()
     assert after == ("extra" if before.startswith("wheel") else before)

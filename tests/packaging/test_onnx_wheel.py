@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-import zipfile
-from pathlib import Path
 
 import pytest
 
 from audiogen_core.compose import compose
 from support.exported import exported
+from support.wheels import bare, installed_bytes, metadata, run, wheel
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("audiogen-core", "audiogen-onnx")
 FORBIDDEN = ("torch", "onnx", "onnxscript", "transformers", "mlx", "scipy", "librosa", "matplotlib")
 
@@ -34,43 +30,15 @@ print(json.dumps([audiogen_onnx.__version__, list(made.samples.shape), there]))
 """
 
 
-def run(*command: object, cwd: Path = ROOT) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, env=environment, cwd=cwd
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory) -> list[Path]:
-    out = tmp_path_factory.mktemp("dist")
-    for package in PACKAGES:
-        run("uv", "build", "--package", package, "--no-sources", "--wheel", "--out-dir", out)
-    return [next(out.glob(f"{package.replace('-', '_')}-*.whl")) for package in PACKAGES]
-
-
-def test_what_the_wheel_holds(wheels):
-    with zipfile.ZipFile(wheels[1]) as archive:
-        names = archive.namelist()
-        (about,) = [name for name in names if name.endswith("METADATA")]
-        metadata = archive.read(about).decode()
-    assert "audiogen_onnx/py.typed" in names
-    assert not [name for name in names if "test" in name]
+def test_what_it_always_needs():
     always = [
-        line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra" not in line
+        need for need in metadata(wheel("audiogen-onnx")).get_all("Requires-Dist") if "extra" not in need
     ]
-    assert sorted(line.split()[1].split(">")[0].split("<")[0] for line in always) == [
-        "audiogen-core", "onnxruntime",
-    ]  # fmt: skip
-    assert len(metadata.split("\n\n", 1)[1]) > 500, "the README is missing"
+    assert sorted(need.split(">")[0].split("<")[0] for need in always) == ["audiogen-core", "onnxruntime"]
 
 
-def test_it_vamps_alone(wheels, tmp_path):
-    python = tmp_path / "venv" / "bin" / "python"
-    run("uv", "venv", "--python", sys.executable, tmp_path / "venv")
-    run("uv", "pip", "install", "--python", python, *wheels)
+def test_it_vamps_alone(tmp_path):
+    python = bare(tmp_path / "venv", *PACKAGES)
     model = shutil.copytree(exported(), tmp_path / "model")
     compose(3, seconds=0.3).audio.resample(22_050).mix(2).save(tmp_path / "in.wav")
     version, shape, there = json.loads(run(python, "-c", JOB, model, cwd=tmp_path))
@@ -83,15 +51,11 @@ def test_it_vamps_alone(wheels, tmp_path):
     assert run(command, "vamp", "in.wav", *asked, cwd=tmp_path).strip() == "out.wav"
     run(command, "replay", "out.wav", "-o", "again.wav", "--threads", 1, cwd=tmp_path)
     assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
-    site = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
-    size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
-    print(f"audiogen-onnx installed with all it needs: {size / 1e6:.1f} MB")
+    print(f"audiogen-onnx installed with all it needs: {installed_bytes(tmp_path / 'venv') / 1e6:.1f} MB")
 
 
-def test_without_the_extra_an_export_names_the_install_line(wheels, tmp_path):
-    python = tmp_path / "venv" / "bin" / "python"
-    run("uv", "venv", "--python", sys.executable, tmp_path / "venv")
-    run("uv", "pip", "install", "--python", python, *wheels)
+def test_without_the_extra_an_export_names_the_install_line(tmp_path):
+    python = bare(tmp_path / "venv", *PACKAGES)
     done = subprocess.run(
         [python.with_name("audiogen-onnx"), "export", tmp_path, "-o", tmp_path / "new"],
         capture_output=True,
