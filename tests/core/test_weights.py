@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from audiogen_core import weights
 from audiogen_core.errors import WeightsError
 from audiogen_core.formats.stored import StoredArray
-from audiogen_core.weights import Drop, FuseWeightNorm, Rename, Split, Weights
+from audiogen_core.weights import Drop, FuseWeightNorm, Int8Rows, Rename, Split, Weights
 from support.forge import safetensors
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "encodec"
@@ -414,6 +414,24 @@ def test_weight_norm_that_lacks_a_part_or_does_not_fit() -> None:
             table.apply([FuseWeightNorm()])
     with pytest.raises(WeightsError, match=r"the gain of .* has shape \(1, 3\), expected \(4, 1\)"):
         held(c__weight_g=np.ones((1, 3)), c__weight_v=np.ones((4, 3))).apply([FuseWeightNorm()])
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (3,)])
+def test_int8_rows_become_floats(shape: tuple[int, ...]) -> None:
+    rows = np.random.default_rng(0).integers(-127, 128, shape).astype(np.int8)
+    scale = np.array([0.5, 2, 0.25], np.float16)
+    others = {"norm": np.ones(2, np.float32), "norm__scale": np.ones(2, np.float32), "ids": rows}
+    table = held(a=rows, a__scale=scale, **others).apply([Int8Rows()])
+    assert sorted(table) == ["a", "ids", "norm", "norm.scale"]
+    expected = rows * scale.astype(np.float32).reshape(-1, *(1 for _ in shape[1:]))
+    np.testing.assert_array_equal(table.take("a", shape), expected)
+    assert table.dtype("ids") == "int8"
+
+
+def test_int8_rows_whose_scale_does_not_fit() -> None:
+    for scale in (np.ones(2), np.ones((3, 1))):
+        with pytest.raises(WeightsError, match=r"the scale of 'a' has shape .* expected \(3,\)"):
+            held(a=np.ones((3, 4), np.int8), a__scale=scale).apply([Int8Rows()])
 
 
 def test_weight_norm_of_a_zero_direction_is_refused_when_taken() -> None:

@@ -158,7 +158,7 @@ def test_json_names_the_file_and_how_to_make_it_again(run, tmp_path: Path) -> No
     [
         (["", *QUICK], "the prompt is empty"),
         (["a bell", "--seconds", "60"], "--long"),
-        (["a bell"], "say how long"),
+        (["a bell", "--long"], "give seconds"),
         (["a bell", "--bpm", "120"], "both bpm and bars"),
         (["a bell", "--bpm", "120", "--bars", "1", "--seconds", "3"], "leave out seconds"),
         (["a bell", "--seconds", "0.3", "--overlap", "0.1"], "add long"),

@@ -18,7 +18,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from audiogen_core.errors import WeightsError
 from audiogen_core.formats.locate import locate
-from audiogen_core.formats.rules import Drop, FuseWeightNorm, Rename, Rule, Rules, Split, apply_rules
+from audiogen_core.formats.rules import (
+    Drop,
+    FuseWeightNorm,
+    Int8Rows,
+    Rename,
+    Rule,
+    Rules,
+    Split,
+    apply_rules,
+)
 from audiogen_core.formats.safetensors_file import read_safetensors
 from audiogen_core.formats.stored import StoredArray, shorten
 from audiogen_core.formats.torch_file import read_torch
@@ -26,6 +35,7 @@ from audiogen_core.formats.torch_file import read_torch
 __all__ = [
     "Drop",
     "FuseWeightNorm",
+    "Int8Rows",
     "Rename",
     "Rule",
     "Rules",

@@ -65,8 +65,8 @@ def convert(
 
 @cli.command()
 def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
-    """The models that can be fetched by name, and their licences."""
-    from audiogen_mlx.catalog import CATALOG
+    """The models there are by name, and their licences."""
+    from audiogen_mlx.catalog import MODELS
 
     rows = [
         {
@@ -77,7 +77,7 @@ def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOpt
             "licence": spec.license,
             "note": spec.note,
         }
-        for spec in CATALOG.values()
+        for spec in MODELS
     ]
     shared.emit(rows, json=json)
 

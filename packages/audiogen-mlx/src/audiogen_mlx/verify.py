@@ -19,7 +19,7 @@ def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict
     found = find(CATALOG, name_or_path, unlisted=unlisted)
     path = found if isinstance(found, Path) else places.fetch(found)
     facts: dict[str, Any] = {"model": name_or_path, "path": str(path)}
-    if name_or_path in STABLE_AUDIO or _is_stable_audio(path):
+    if CATALOG.get(name_or_path) in STABLE_AUDIO.values() or _is_stable_audio(path):
         from audiogen_mlx.stable_audio.generate import StableAudio
 
         loaded = StableAudio.load(path, t5=places.t5, fetch=places.fetch)

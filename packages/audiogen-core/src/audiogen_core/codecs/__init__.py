@@ -32,10 +32,11 @@ def load(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec | Autoenco
     """A codec or an autoencoder, ready to encode and decode.
 
     name_or_path  a catalogue name (`demo`, `demo-latents`, `encodec-24khz`, `dac-44khz`, `lac`, ...) or a
-                  path: a transformers `EncodecModel` or `DacModel` folder (or a MusicGen folder, whose codec is
-                  taken), an original EnCodec `.th`, an audiocraft `compression_state_dict.bin` or the folder
-                  that holds it, an audiotools `.pth` (DAC, LAC), a stable-audio-tools folder or weight file
-                  beside its `model_config.json`, a diffusers `vae` folder or the folder that holds it
+                  path: a transformers `EncodecModel` or `DacModel` folder (or a MusicGen folder, whose
+                  codec is taken), an original EnCodec `.th`, an audiocraft `compression_state_dict.bin` or
+                  the folder that holds it, an audiotools `.pth` (DAC, LAC), a stable-audio-tools folder or
+                  weight file beside its `model_config.json`, a diffusers `vae` folder or the folder that
+                  holds it
     ops           "numpy", "torch", "torch:cuda", or an adapter
 
     A path wins over a name. Raises UnknownModel, DownloadError, WeightsError or ModelError.

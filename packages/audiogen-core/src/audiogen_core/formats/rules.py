@@ -106,7 +106,25 @@ class FuseWeightNorm:
         return changed
 
 
-Rule = Rename | Drop | Split | FuseWeightNorm
+@dataclass(frozen=True)
+class Int8Rows:
+    """Matrices stored as int8 rows as floats again: `X` times `X.scale`, one number for each row.
+
+    Tensors of other dtypes stay as they are.
+    """
+
+    def apply(self, table: Table) -> Table:
+        changed: Table = {}
+        for name, array in table.items():
+            whole = name.removesuffix(".scale")
+            if whole != name and whole in table and table[whole].dtype == "int8":
+                continue
+            scale = table.get(f"{name}.scale")
+            add(changed, name, array if array.dtype != "int8" or scale is None else _rows(name, array, scale))
+        return changed
+
+
+Rule = Rename | Drop | Split | FuseWeightNorm | Int8Rows
 Rules = Iterable[Rule]
 
 _WEIGHT_NORM = (
@@ -158,6 +176,17 @@ def _check_gain(name: str, gain: StoredArray, direction: StoredArray) -> None:
     expected = (*direction.shape[:1], *(1 for _ in direction.shape[1:]))
     if not direction.shape or gain.shape != expected:
         raise WeightsError(f"the gain of {shorten(name)} has shape {gain.shape}, expected {expected}")
+
+
+def _rows(name: str, rows: StoredArray, scale: StoredArray) -> StoredArray:
+    if not rows.shape or scale.shape != rows.shape[:1]:
+        raise WeightsError(f"the scale of {shorten(name)} has shape {scale.shape}, expected {rows.shape[:1]}")
+
+    def load() -> Array:
+        factor = scale.read().astype(np.float32).reshape(-1, *(1 for _ in rows.shape[1:]))
+        return np.asarray(rows.read().astype(np.float32) * factor)
+
+    return StoredArray(rows.shape, "float32", load)
 
 
 def _fused(gain: StoredArray, direction: StoredArray) -> StoredArray:

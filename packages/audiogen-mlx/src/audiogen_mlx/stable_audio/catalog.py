@@ -5,7 +5,7 @@ Revisions are commits under which the files are found in public use; the hub sta
 
 from __future__ import annotations
 
-from audiogen_core.models import FileSpec, ModelSpec
+from audiogen_core.models import FileSpec, ModelSpec, Shipped
 
 _LICENSE = "Stability AI Community License"
 _TERMS = (
@@ -14,7 +14,7 @@ _TERMS = (
 )
 _SMALL = "dc620d91535857b72ebb59b4ca45978db6d417f5"
 
-CATALOG: dict[str, ModelSpec] = {
+CATALOG: dict[str, ModelSpec | Shipped] = {
     "stable-audio-open-small": ModelSpec(
         name="stable-audio-open-small",
         family="stable-audio",

@@ -40,7 +40,9 @@ Number = float | None
 Place = Path | None
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to hear.")]
-Seconds = Annotated[Number, _option("seconds", "Length of the clip.", "-s")]
+Seconds = Annotated[
+    Number, _option("seconds", "Length of the clip; all the model makes at once when absent.", "-s")
+]
 Start = Annotated[Number, _option("seconds-start", "Where in a longer piece it begins (1.0 only).")]
 Total = Annotated[Number, _option("seconds-total", "How long that piece is; the clip's length when absent.")]
 Negative = Annotated[str | None, _option("negative-prompt", "What to stay away from; needs guidance.")]
@@ -195,7 +197,7 @@ def _make(order: Order, model: StableAudio, outputs: list[Path], *, quiet: bool,
             seconds = make(one, model, output, on_step)
         again = f"audiogen-mlx replay {shlex.quote(str(output))} -o AGAIN{output.suffix}"
         took = clock.monotonic() - began
-        cli.finished(output, seconds=seconds, took=took, seed=one.seed, replay=again, json=json)
+        cli.finished(output, seconds=seconds, took=took, seed=one.seed, replay=again, picture=True, json=json)
 
 
 def _load(

@@ -88,6 +88,17 @@ class NumberConditioner:
 
 
 @dataclass(frozen=True)
+class Published:
+    """How the authors of a model run it."""
+
+    sampler: str
+    steps: int
+    guidance_scale: float
+    sigma_min: float = 0.3
+    sigma_max: float = 500.0
+
+
+@dataclass(frozen=True)
 class Config:
     """A model.
 
@@ -100,6 +111,8 @@ class Config:
     global_ids        conditioners that make the global token, in order
     concat_ids        what is put beside the latents, in order
     defaults          conditioner id -> the id whose value it takes where it has none
+    autoencoder       name of an autoencoder of audiogen_core; "" where it is in the checkpoint
+    published         how it is run, where its own files say so
     """
 
     inpaint: bool
@@ -117,6 +130,8 @@ class Config:
     concat_ids: tuple[str, ...] = ()
     shift: DistributionShift | None = None
     defaults: tuple[tuple[str, str], ...] = ()
+    autoencoder: str = ""
+    published: Published | None = None
 
     @property
     def flow(self) -> bool:

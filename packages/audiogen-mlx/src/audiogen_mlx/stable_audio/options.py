@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
 from audiogen_core.noise import Noise, SeededNoise
-from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Config
+from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Config, Published
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Sampler
 from audiogen_mlx.stable_audio.guidance import Guidance
 
@@ -64,23 +64,15 @@ class Options(TypedDict, total=False):
     on_step: Callable[[float, float], None] | None
 
 
-@dataclass(frozen=True)
-class Published:
-    """How the authors of a model run it."""
-
-    sampler: str
-    steps: int
-    guidance_scale: float
-    sigma_min: float = 0.3
-    sigma_max: float = 500.0
-
-
 PUBLISHED = {
     "rf_denoiser": Published("pingpong", 8, 1.0),
     "rectified_flow": Published("dpmpp", 40, 4.0),
     "v": Published("dpmpp-3m-sde", 100, 7.0),
 }
-"""By objective: stable-audio-open-small, its base checkpoint, stable-audio-open-1.0 (their model cards)."""
+"""By objective: stable-audio-open-small, its base checkpoint, stable-audio-open-1.0 (their model cards).
+
+A model whose own files say how it is run is run so.
+"""
 
 FLOW_LEVEL, SIGMA_LEVEL = 0.7, 5.0  # of init_audio, where none is given: its outline stays, its detail goes
 
@@ -134,7 +126,7 @@ def resolve(config: Config, seconds: float, options: Options) -> Settings:
     if unknown:
         raise OptionError(f"unknown options: {', '.join(unknown)}")
     given = _with_prompt_audio(config, seconds, given)
-    published = PUBLISHED[config.objective]
+    published = config.published or PUBLISHED[config.objective]
     sampler = _sampler(config, given.get("sampler", published.sampler))
     method = SAMPLERS[sampler]
     level = _level(config, method, given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ _RESOLVED = tuple(name for name in _SAMPLING if not name.startswith("seconds"))
 @dataclass(frozen=True)
 class Order:
     """One clip, a loop, or a clip of several windows. None leaves a choice to the model.
+
+    seconds          of the clip; all that the model makes at once when None
 
     init, continued  files of a clip to begin from or inpaint, and of one to go on with
     inpaint          spans of seconds that are made anew
@@ -70,8 +72,8 @@ class Order:
             raise OptionError("a loop needs both bpm and bars")
         if self.bpm is not None and (self.seconds is not None or self.long):
             raise OptionError("a loop is as long as its bars; leave out seconds and long")
-        if self.bpm is None and self.seconds is None:
-            raise OptionError("say how long: seconds, or bpm and bars for a loop")
+        if self.long and self.seconds is None:
+            raise OptionError("long needs to know how long: give seconds")
         if self.overlap is not None and not self.long:
             raise OptionError("overlap is for clips of several windows; add long")
 
@@ -91,6 +93,8 @@ def make(order: Order, model: StableAudio, output: Path, on_step: OnStep | None 
     A clip beyond full scale is made quieter as a whole; one of several windows is written as it comes,
     and clipped where it must be. Raises what `StableAudio.generate` and `Audio.save` raise.
     """
+    if order.seconds is None and order.bpm is None:
+        order = replace(order, seconds=model.config.max_seconds)
     options = order.options()
     options["on_step"] = on_step
     recipe = _recipe(order, model, options)

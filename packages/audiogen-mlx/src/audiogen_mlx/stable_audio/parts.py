@@ -83,7 +83,7 @@ class Parts:
         if self.base is not None and (found.embedders is None or found.vae is None):
             whole = read_stable_audio_tools(self.base.checkpoint)
             found = Tables(found.dit, found.embedders or whole.embedders, found.vae or whole.vae)
-        if found.embedders is None or found.vae is None:
+        if found.embedders is None or (found.vae is None and not self.config.autoencoder):
             raise ModelError(
                 f"{self.files.checkpoint}: holds a transformer alone; name the whole model it was trained "
                 "from as its base (--base)"
@@ -137,6 +137,8 @@ class Parts:
 
     def _load_autoencoder(self) -> Autoencoder:
         ops = MlxOps()
+        if self.config.autoencoder:
+            return codecs.load_autoencoder(self.config.autoencoder, ops)
         if self.files.diffusers:
             found = codecs.load(self.files.folder / "vae", ops)
             if not isinstance(found, Autoencoder):

@@ -8,11 +8,12 @@ from typing import Any
 
 from audiogen_core.errors import ModelError
 from audiogen_mlx.stable_audio import config as facts
-from audiogen_mlx.stable_audio.config import Config, DitConfig, NumberConditioner, TextConditioner
+from audiogen_mlx.stable_audio.config import Config, DitConfig, NumberConditioner, Published, TextConditioner
 from audiogen_mlx.stable_audio.parse import Section
 from audiogen_mlx.stable_audio.schedules import DistributionShift
 
 MODEL_TYPES = ("diffusion_cond", "diffusion_cond_inpaint")
+AUDIOGEN = "audiogen"  # type of a pretransform that audiogen_core has by name
 
 
 def read_stable_audio_tools(path: Path) -> Config:
@@ -25,10 +26,9 @@ def read_stable_audio_tools(path: Path) -> Config:
     size = root.count("sample_size")
     root.ignore("training")
     model = root.section("model")
+    published = _published(root.section("sampling")) if "sampling" in root else None
     root.finish()
-    pretransform = model.section("pretransform")
-    pretransform.expect("type", "autoencoder")
-    hop = pretransform.section("config").count("downsampling_ratio")
+    hop, autoencoder = _pretransform(model.section("pretransform"))
     text, numbers, cond_dim, defaults = _conditioning(model.section("conditioning"))
     diffusion = model.section("diffusion")
     model.count("io_channels")
@@ -54,9 +54,27 @@ def read_stable_audio_tools(path: Path) -> Config:
         concat_ids=diffusion.names("input_concat_ids"),
         shift=_shift(diffusion),
         defaults=defaults,
+        autoencoder=autoencoder,
+        published=published,
     )
     diffusion.finish()
     return _checked(found, str(path))
+
+
+def _pretransform(section: Section) -> tuple[int, str]:
+    """Samples in a latent frame, and the name of the autoencoder where it is one of audiogen_core's."""
+    kind = section.expect("type", "autoencoder", AUDIOGEN)
+    settings = section.section("config")
+    return settings.count("downsampling_ratio"), settings.take("name", str) if kind == AUDIOGEN else ""
+
+
+def _published(section: Section) -> Published:
+    """How a model that is no upstream one is run: an addition of this package to the layout."""
+    found = Published(
+        section.take("sampler", str), section.count("steps"), section.take("guidance_scale", float)
+    )
+    section.finish()
+    return found
 
 
 def _conditioning(

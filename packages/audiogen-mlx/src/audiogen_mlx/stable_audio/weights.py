@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from audiogen_core.errors import WeightsError
-from audiogen_core.weights import Drop, Rename, Rules, Split, Weights, read
+from audiogen_core.weights import Drop, Int8Rows, Rename, Rules, Split, Weights, read
 from audiogen_mlx.stable_audio.config import DitConfig
 from audiogen_mlx.stable_audio.model import TIME_FEATURES, DiT
 
@@ -114,7 +114,7 @@ def read_stable_audio_tools(path: Path) -> Tables:
 
     Raises WeightsError when no transformer is there, or tensors belong to no part of a model.
     """
-    stored = read(path)
+    stored = read(path).apply((Int8Rows(),))
     prefix = next((one for one in _DIT_PREFIXES if any(name.startswith(one) for name in stored)), None)
     if prefix is None:
         known = ", ".join(_DIT_PREFIXES)

@@ -1,0 +1,198 @@
+"""The recipe of the demo Stable Audio: a tiny training from a corpus to a folder that the package loads."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+
+from audiogen_core import codecs
+from audiogen_core.compose import compose
+from audiogen_core.errors import OptionError
+from audiogen_mlx.stable_audio import StableAudio
+
+RECIPES = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes"
+MODULES = ("settings", "network", "data", "train", "export", "basis", "make", "captions", "words")
+TINY = {
+    "depth": 2,
+    "frames": 40,
+    "width": 64,
+    "heads": 2,
+    "layers": 1,
+    "hidden": 32,
+    "batch": 3,
+    "steps": 6,
+    "warmup": 2,
+    "checkpoint_every": 3,
+    "evaluate_every": 3,
+    "held_out": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The recipe's modules, which live outside the packages."""
+    folders = [str(RECIPES / name) for name in ("demo_stable_audio", "demo_music")]
+    before = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
+    sys.path[:0] = folders
+    loaded = {name: importlib.import_module(name) for name in MODULES}
+    yield SimpleNamespace(**loaded)
+    for folder in folders:
+        sys.path.remove(folder)
+    for name in MODULES:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    """The shipped settings, made tiny."""
+    text = (RECIPES / "demo_stable_audio" / "config.toml").read_text(encoding="utf-8")
+    for name, value in TINY.items():
+        text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {json.dumps(value)} ", text)
+        assert count >= 1, name
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def corpus(recipe, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    encode = recipe.make.encoder()
+    for split in ("train", "held"):
+        recipe.make.make(folder, split, 3, encode, seconds=9.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(recipe, config: Path, corpus: Path, tmp_path_factory) -> Path:
+    return recipe.train.train(recipe.settings.Settings.read(config), corpus, tmp_path_factory.mktemp("run"))
+
+
+def test_a_training_that_stopped_goes_on(
+    recipe, config: Path, corpus: Path, trained: Path, tmp_path: Path
+) -> None:
+    settings = recipe.settings.Settings.read(config)
+    splits = [recipe.make.Corpus.read(corpus, split) for split in ("train", "held")]
+    run = recipe.train.Run(settings, *splits)
+    for _ in range(3):
+        run.advance()
+    torch.save(run.state(), tmp_path / "checkpoint.pt")
+    again = recipe.train.train(settings, corpus, tmp_path)
+    whole, parts = (torch.load(path, weights_only=True)["mean"] for path in (trained, again))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_log_tells_losses_at_noise_levels(recipe, trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained.parent / "log.jsonl").read_text().splitlines()]
+    judged = [line for line in lines if "held" in line]
+    assert [line["step"] for line in judged] == [3, 6]
+    assert all(set(line["levels"]) == {str(level) for level in recipe.train.LEVELS} for line in judged)
+    assert 1 < judged[0]["held"] < 4  # of noise and latents of unit variance, by a network that says nothing
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_package_runs_the_same_network(
+    recipe, trained: Path, corpus: Path, tmp_path: Path, told: bool
+) -> None:
+    """Text, seconds, what is known, and the network, in torch and in mlx."""
+    state = torch.load(trained, weights_only=True)
+    draw = torch.Generator().manual_seed(0)
+    state["mean"] = {  # not only what few steps leave near zero
+        name: value + 0.05 * torch.randn(value.shape, generator=draw) if value.ndim > 1 else value
+        for name, value in state["mean"].items()
+    }
+    state["mean"]["text.encoder.embed_tokens.weight"] = state["mean"]["text.shared.weight"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    folder = recipe.export.export(tmp_path / "checkpoint.pt", tmp_path / "model", exact=True)
+    settings = recipe.export.settings_of(state["settings"])
+    windows = recipe.data.Windows(recipe.make.Corpus.read(corpus, "held"), settings, 0)
+    network = recipe.network.Network(settings, windows.words.get_vocab_size())
+    network.load_state_dict(state["mean"])
+    batch = windows.held(2)
+    known = torch.arange(settings.model.frames).expand(2, -1) < 9
+    batch = replace(batch, known=known.float(), told=torch.full((2,), float(told)))
+    x, t = torch.randn(batch.latents.shape, generator=draw), torch.tensor([0.2, 0.8])
+    with torch.no_grad():
+        conditioning = network.condition(batch.ids, batch.mask, batch.seconds, batch.told)
+        expected = network(x, t, batch.beside, conditioning).numpy()
+    model = StableAudio.load(folder)
+    captions = [facts["caption"] for facts in windows.corpus.facts[:2]]
+    seconds = dict(zip(recipe.network.NUMBERS, batch.seconds.T.tolist(), strict=True))
+    (given,) = model._parts.condition(captions, seconds)
+    run = model._parts.dit().condition(
+        given.tokens if told else None,
+        given.global_,
+        settings.model.frames,
+        concat=mx.array(batch.beside.numpy().transpose(0, 2, 1)),
+    )
+    found = np.array(model._parts.dit()(mx.array(x.numpy().transpose(0, 2, 1)), mx.array(t.numpy()), run))
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(found.transpose(0, 2, 1), expected, atol=2e-4)
+
+
+def test_the_folder_is_small_and_makes_sound(recipe, trained: Path, tmp_path: Path) -> None:
+    folder = recipe.export.export(trained, tmp_path / "model")
+    exact = recipe.export.export(trained, tmp_path / "exact", exact=True)
+    sizes = [(place / "model.safetensors").stat().st_size for place in (folder, exact)]
+    assert sizes[0] < 0.32 * sizes[1]
+    model = StableAudio.load(folder)
+    assert model.settings(1.0).steps == recipe.export.SAMPLING["steps"]
+    clip = model.generate("piano in C major", seconds=1.5, seed=0, steps=2)
+    assert clip.samples.shape == (1, 36_000)
+
+
+def test_windows_begin_with_bars_or_have_something_given(recipe, config: Path, corpus: Path) -> None:
+    settings = recipe.settings.Settings.read(config)
+    read = recipe.make.Corpus.read(corpus, "train")
+    windows = recipe.data.Windows(read, settings, 0)
+    batch = windows.batch(200)
+    free = batch.known.sum(1) == 0
+    assert 0.4 < free.float().mean() < 0.7
+    bars = [facts["frames_per_bar"] / 75 for facts in read.facts]
+    for start in batch.seconds[free][:, 0].tolist():
+        assert any(abs(start / bar - round(start / bar)) < 1e-4 for bar in bars)
+    assert (batch.seconds[:, 1] > batch.seconds[:, 0]).all()
+    assert batch.told.mean() > 0.8
+    assert (batch.ids[torch.arange(200), batch.mask.sum(1).long() - 1] == windows.end).all()
+
+
+def test_latents_are_those_of_the_autoencoder(recipe, corpus: Path) -> None:
+    project = recipe.data.Latents(96)
+    piece = compose(2_000_000_000, seconds=9.0)
+    heard = codecs.load_autoencoder("demo").encode(piece.audio).values
+    codes = recipe.make.Corpus.read(corpus, "held").codes[0]
+    told = project(codes[:, :672]).T
+    error = np.square(told - heard[:, :168]).mean() / np.square(heard).mean()
+    assert error < 0.03  # what the codebooks leave over
+
+
+def test_the_basis_is_the_shipped_kind(recipe) -> None:
+    basis, draw = recipe.basis, np.random.default_rng(0)
+    samples = (draw.standard_normal((2000, 6)) * [5, 1, 3, 0.1, 2, 0.5] + 1).astype(np.float32)
+    found = basis.fit(samples, 4)
+    np.testing.assert_allclose(found["axes"] @ found["axes"].T, np.eye(4), atol=1e-5)
+    assert [int(np.abs(axis).argmax()) for axis in found["axes"]] == [0, 2, 4, 1]
+    latents = ((samples - found["mean"]) @ found["axes"].T) * found["scale"]
+    assert abs(latents.var() - 1) < 0.02 and (np.diff(latents.std(0)) < 0).all()
+
+
+def test_settings_are_read_strictly(recipe, config: Path, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    for change, message in (("depth = 2", "depth"), ("seed = 0", "expected seed")):
+        path.write_text(config.read_text(encoding="utf-8").replace(change, "x = 1"), encoding="utf-8")
+        with pytest.raises(OptionError, match=message):
+            recipe.settings.Settings.read(path)
+    path.write_text("[[", encoding="utf-8")
+    with pytest.raises(OptionError, match="cannot be read as TOML"):
+        recipe.settings.Settings.read(path)
