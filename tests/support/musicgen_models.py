@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
+from audiogen_core.sampling import Sampling
+from audiogen_mlx.musicgen import guidance
 from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.musicgen.model import Transformer
+from audiogen_mlx.musicgen.generate import _WindowRun
+from audiogen_mlx.musicgen.model import Rows, Transformer
+from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.weights import Source
 
 SMALL = Config(
@@ -55,3 +62,36 @@ class RandomTable:
 def transformer(config: Config, **options: Any) -> Transformer:
     """A transformer of that geometry. `options` are those of `Source`."""
     return Transformer(Source(RandomTable(), config, "audiogen", **options))
+
+
+class WindowRuns:
+    """The loop of generating, of one clip with guidance, around a transformer of random weights.
+
+    text  (1, L, width), what the guided row attends to
+    """
+
+    def __init__(self, config: Config, text: mx.array, scale: float, top_k: int) -> None:
+        self.config, self.text = config, text
+        self.transformer = transformer(config)
+        self.sampling = Sampling(top_k=top_k)
+        self._parts: Any = SimpleNamespace(
+            config=config, transformer=self.transformer, files=SimpleNamespace(folder="random weights")
+        )
+        self._conditioner: Any = SimpleNamespace(
+            groups=["all", "other"], join=lambda logits: guidance.combine(logits, scale)
+        )
+
+    def blocks(self, frames: int, prompt: int = 0) -> Iterator[np.ndarray]:
+        """Codes of a clip of so many frames, of which the first are given, as they are made."""
+        rng = np.random.default_rng(0)
+        shape = (1, self.config.codebooks, prompt)
+        known = rng.integers(self.config.codebook_size, size=shape, dtype=np.int32)
+        sampler = Sampler(self.sampling, self.config.codebooks, [0], frames + max(self.config.delays))
+        with closing(
+            _WindowRun(self._parts, self._conditioner, Rows(2, text=self.text), known, frames)
+        ) as run:
+            yield from run.blocks(sampler, 0)
+
+    def run(self, frames: int) -> None:
+        for _ in self.blocks(frames):
+            pass
