@@ -123,6 +123,7 @@ def test_a_shipped_model_is_the_folder_in_its_package() -> None:
     catalog = {"toy": shipped, "tiny": spec()}
     assert find(catalog, "toy") == shipped.path
     assert (shipped.path / "demo.safetensors").is_file()
+    assert shipped.size is not None
     assert shipped.size > 1_000_000
     assert find(catalog, "someone/tiny") == spec()
     with pytest.raises(UnknownModel, match="toy"):
@@ -131,5 +132,6 @@ def test_a_shipped_model_is_the_folder_in_its_package() -> None:
 
 def test_a_shipped_model_that_is_not_there_is_named() -> None:
     missing = Shipped("toy", "family", "audiogen_core", "data/none", "Apache-2.0")
+    assert missing.size is None
     with pytest.raises(ModelError, match="'toy' is not there; install audiogen_core anew"):
         find({"toy": missing}, "toy")

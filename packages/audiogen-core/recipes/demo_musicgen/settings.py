@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,17 @@ class Settings:
             raise OptionError(f"{path}: cannot be read ({error})") from error
         except tomllib.TOMLDecodeError as error:
             raise OptionError(f"{path}: not TOML ({error})") from error
-        parts = {"model": Model, "text": Text, "data": Data, "training": Training}
-        made = {name: _part(kind, values.pop(name, {}), f"{path}: [{name}]") for name, kind in parts.items()}
-        if set(values) != {"seed"}:
-            raise OptionError(f"{path}: expected seed and {', '.join(parts)}, found {', '.join(values)}")
+        return cls.read_dict(values, str(path))
+
+    @classmethod
+    def read_dict(cls, values: Mapping[str, Any], where: str = "the settings") -> Settings:
+        """What `to_dict` made. Raises OptionError."""
+        kinds = {"model": Model, "text": Text, "data": Data, "training": Training}
+        if set(values) != {"seed", *kinds}:
+            raise OptionError(f"{where}: expected seed and {', '.join(kinds)}, found {', '.join(values)}")
+        made = {name: _part(kind, values[name], f"{where}: [{name}]") for name, kind in kinds.items()}
         if made["training"].precision not in ("bfloat16", "float32"):
-            raise OptionError(f"{path}: precision must be bfloat16 or float32")
+            raise OptionError(f"{where}: precision must be bfloat16 or float32")
         return cls(seed=values["seed"], **made)
 
     def to_dict(self) -> dict[str, Any]:

@@ -117,15 +117,19 @@ class Shipped:
     @property
     def path(self) -> Path:
         """Its folder on the disk. Raises ModelError when the package is installed without it."""
-        path = Path(str(files(self.package).joinpath(*PurePosixPath(self.folder).parts)))
+        path = self._place()
         if not path.is_dir():
             raise ModelError(f"{path}: the model {self.name!r} is not there; install {self.package} anew")
         return path
 
     @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+    def size(self) -> int | None:
+        """Bytes of all files, or None when they are not there."""
+        sizes = [path.stat().st_size for path in self._place().rglob("*") if path.is_file()]
+        return sum(sizes) if sizes else None
+
+    def _place(self) -> Path:
+        return Path(str(files(self.package).joinpath(*PurePosixPath(self.folder).parts)))
 
 
 def find(

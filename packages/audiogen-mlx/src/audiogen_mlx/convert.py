@@ -81,7 +81,13 @@ def convert(
     source = Source(
         files.table, files.config, files.layout, dtype=dtype, bits=bits, stored_bits=files.stored_bits
     )
-    codec_config, codec_weights = _codec(files)
+    named = files.named_codec if files.places.codec is None else None
+    codec: dict[str, Any] = {"codec": named}
+    codec_entries: list[Entry] = []
+    if named is None:
+        described, table = _codec(files)
+        codec = {"audio_encoder": described}
+        codec_entries = list(_plain(table, CODEC, list(table), "float32"))
     tokenizer = files.tokenizer_file
     tokenizer = tokenizer / TOKENIZER if tokenizer.is_dir() else tokenizer
     if not tokenizer.is_file():
@@ -90,7 +96,7 @@ def convert(
         *_transformer(source),
         *_text(files, dtype),
         *_style(files),
-        *_plain(codec_weights, CODEC, list(codec_weights), "float32"),
+        *codec_entries,
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
@@ -103,7 +109,8 @@ def convert(
         "format": FORMAT,
         "model": files.config.to_dict(),
         "text_encoder": files.t5_settings,
-        "audio_encoder": codec_config,
+        **codec,
+        "defaults": files.own_defaults,
         "dtype": dtype,
         "bits": source.bits,
         "group": GROUP,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FILE = "tokenizer.json"
 END = "</s>"
 PAD = "<pad>"
+UNKNOWN = "<unk>"
 
 
 class Tokenizer:
@@ -31,6 +32,7 @@ class Tokenizer:
         tokens.no_padding()
         tokens.no_truncation()
         self._tokens = tokens
+        self._unknown = tokens.token_to_id(UNKNOWN)
         self.end: int = end
         self.pad: int = pad
 
@@ -82,6 +84,12 @@ class Tokenizer:
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         return ids, mask
+
+    def unknown(self, text: str) -> list[str]:
+        """The parts of a text that no token stands for, each once, in order."""
+        made = self._tokens.encode(text, add_special_tokens=False)
+        spans = [span for id, span in zip(made.ids, made.offsets, strict=True) if id == self._unknown]
+        return list(dict.fromkeys(text[start:end] for start, end in spans))
 
     def _row(self, text: str, max_length: int | None) -> list[int]:
         row: list[int] = self._tokens.encode(text, add_special_tokens=False).ids

@@ -7,7 +7,7 @@ need the least room and have the safest format.
 
 from __future__ import annotations
 
-from audiogen_core.models import FileSpec, ModelSpec
+from audiogen_core.models import FileSpec, ModelSpec, Shipped
 
 _LICENSE = "CC-BY-NC-4.0"
 _NOTE = "The weights may not be used commercially."
@@ -134,7 +134,16 @@ _SPECS = (
     ),
 )
 
-MUSICGEN: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
+DEMO = Shipped(
+    name="demo",
+    family="musicgen",
+    package="audiogen_mlx",
+    folder="data/demo-musicgen",
+    license="Apache-2.0",
+    note="For the command musicgen. A toy that has heard composed music only; works offline at once.",
+)
+
+MUSICGEN: dict[str, ModelSpec | Shipped] = {spec.name: spec for spec in (DEMO, *_SPECS)}
 
 T5_LARGE = ModelSpec(
     name="t5-large",

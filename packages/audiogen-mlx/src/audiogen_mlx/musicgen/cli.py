@@ -42,13 +42,17 @@ Place = str | None
 
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to hear.", show_default=False)]
 Unconditional = Annotated[bool, _option("unconditional", "Anything, without a prompt.")]
-Seconds = Annotated[float, _option("seconds", "Length of the clip; what is continued counts.", "-s")]
-Guidance = Annotated[float, _option("guidance-scale", "Weight of the prompt; 1 is off.")]
+Seconds = Annotated[
+    Number, _option("seconds", "Length of the clip, with what is continued; 10 in most models.", "-s")
+]
+Guidance = Annotated[Number, _option("guidance-scale", "Weight of the prompt; 1 is off; 3 in most models.")]
 Negative = Annotated[str | None, _option("negative-prompt", "What to stay away from.")]
-Temperature = Annotated[float, _option("temperature", "Above 1: bolder; 0: always the likeliest.")]
-TopK = Annotated[int, _option("top-k", "Draw from so many tokens; 0 from all.")]
-TopP = Annotated[float, _option("top-p", "Draw from the likeliest with this share; 0 from all.")]
-MinP = Annotated[float, _option("min-p", "Draw from tokens at least this likely beside the likeliest.")]
+Temperature = Annotated[
+    Number, _option("temperature", "Above 1: bolder; 0: always the likeliest; 1 in most models.")
+]
+TopK = Annotated[int | None, _option("top-k", "Draw from so many tokens; 0 from all; 250 in most models.")]
+TopP = Annotated[Number, _option("top-p", "Draw from the likeliest with this share; 0 from all.")]
+MinP = Annotated[Number, _option("min-p", "Draw from tokens at least this likely beside the likeliest.")]
 Melody = Annotated[Path | None, _option("melody", "A clip whose melody is followed.", metavar="FILE")]
 Style = Annotated[Path | None, _option("style", "A clip whose style is followed.", metavar="FILE")]
 StyleGuidance = Annotated[float, _option("style-guidance", "Weight of the text against the style.")]
@@ -79,14 +83,14 @@ def musicgen(
     output: OutputOption,
     prompt: Prompt = None,
     model: ModelOption = DEFAULT_MODEL,
-    seconds: Seconds = 10.0,
+    seconds: Seconds = None,
     unconditional: Unconditional = False,
     negative_prompt: Negative = None,
-    guidance_scale: Guidance = 3.0,
-    temperature: Temperature = 1.0,
-    top_k: TopK = 250,
-    top_p: TopP = 0.0,
-    min_p: MinP = 0.0,
+    guidance_scale: Guidance = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
     melody: Melody = None,
     style: Style = None,
     style_guidance: StyleGuidance = 5.0,
@@ -217,7 +221,7 @@ def _make(order: Order, model: MusicGen, outputs: list[Path], *, quiet: bool, js
             seconds = make(one, model, output, on_step)
         again = f"audiogen-mlx replay {shlex.quote(str(output))} -o AGAIN{output.suffix}"
         took = clock.monotonic() - began
-        cli.finished(output, seconds=seconds, took=took, seed=one.seed, replay=again, json=json)
+        cli.finished(output, seconds=seconds, took=took, seed=one.seed, replay=again, picture=True, json=json)
 
 
 def _text(path: Path | None) -> str | None:

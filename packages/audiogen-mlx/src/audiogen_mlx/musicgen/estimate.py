@@ -38,7 +38,8 @@ def estimate(order: Order, *, fetch: Fetch, unlisted: bool) -> dict[str, Any]:
         found = todo.folder
     files = Files(found, Places(**order.places, fetch=fetch))
     config = files.config
-    settings = resolve(config, _frame_rate(files), order.options())
+    options = order.filled(files.defaults).options()
+    settings = resolve(config, _frame_rate(files), options)
     return {
         "model": order.model,
         "download_bytes": 0,
@@ -79,6 +80,10 @@ def cache_bytes(config: Config, settings: Settings, dtype: str) -> int:
 
 def _frame_rate(files: Files) -> float:
     """Of the codec, from its configuration where that is beside the model."""
+    if files.named_codec is not None:
+        from audiogen_core.codecs import load_codec
+
+        return load_codec(files.named_codec).info.frame_rate
     codec = files.settings.get("audio_encoder")
     if isinstance(codec, dict):
         from audiogen_core.codecs import encodec

@@ -20,7 +20,7 @@ from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
 from audiogen_mlx.musicgen.loading import Fetch, Parts, Places, fetch_from_hub, find_files
-from audiogen_mlx.musicgen.options import Options, Settings, resolve
+from audiogen_mlx.musicgen.options import Defaults, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
 
@@ -77,6 +77,11 @@ class MusicGen:
         """The codec of its codes; that of a stereo model has the codebooks of both sides."""
         return self._parts.codec
 
+    @property
+    def defaults(self) -> Defaults:
+        """What holds where an option is not given."""
+        return self._parts.files.defaults
+
     @cached_property
     def revision(self) -> str:
         """16 hex digits that change with the model's files."""
@@ -118,7 +123,7 @@ class MusicGen:
 
     def settings(self, **options: Unpack[Options]) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        return resolve(self.config, self.codec.info.frame_rate, options)
+        return resolve(self.config, self.codec.info.frame_rate, options, self.defaults)
 
     def decode(self, codes: Codes) -> Audio:
         """The sound of codes. Raises CodesError when another codec made them."""
@@ -220,7 +225,8 @@ class MusicGen:
     def _encode(self, clip: Audio | str | Path) -> Codes:
         info = self.codec.info
         audio = clip if isinstance(clip, Audio) else Audio.load(clip)
-        return self.codec.encode(audio.mix(info.channels).resample(info.sample_rate))
+        heard = audio.mix(info.channels).resample(info.sample_rate)
+        return self.codec.encode(heard, codebooks=self.config.codebooks)
 
 
 class _WindowRun:

@@ -20,6 +20,7 @@ from audiogen_mlx.musicgen import config as configs
 from audiogen_mlx.musicgen.config import Config
 from audiogen_mlx.musicgen.mert import Mert
 from audiogen_mlx.musicgen.model import Transformer
+from audiogen_mlx.musicgen.options import Defaults
 from audiogen_mlx.musicgen.style import StyleConditioner
 from audiogen_mlx.musicgen.weights import DTYPES, Layout, Source
 from audiogen_mlx.t5 import T5Config, T5Encoder
@@ -85,7 +86,8 @@ class Files:
     @cached_property
     def table(self) -> weights.Weights:
         """All tensors of the checkpoint, unread."""
-        return weights.read(self.checkpoint)
+        table = weights.read(self.checkpoint)
+        return table.apply([weights.Int8Rows()]) if self.layout == "audiogen" else table
 
     @cached_property
     def stored_bits(self) -> int | None:
@@ -100,6 +102,19 @@ class Files:
         if found not in DTYPES:
             raise ModelError(f"{self.folder / CONFIG}: dtype {found!r} is not known here")
         return str(found)
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """Of the options, for this model. Raises ModelError."""
+        return Defaults.from_dict(self.own_defaults)
+
+    @property
+    def own_defaults(self) -> dict[str, Any]:
+        """Those that differ from every other model's, as they are stored. Raises ModelError."""
+        found = self.settings.get("defaults", {}) if self.layout == "audiogen" else {}
+        if not isinstance(found, dict):
+            raise ModelError(f"{self.folder / CONFIG}: its defaults are no table")
+        return found
 
     @cached_property
     def config(self) -> Config:
@@ -170,7 +185,7 @@ class Files:
         if given is not None:
             return given
         if self.layout != "audiocraft":
-            return self.folder
+            return self.named_codec or self.folder
         package = self.folder / COMPRESSION
         if not package.is_file():
             raise ModelError(
@@ -179,6 +194,14 @@ class Files:
             )
         pointer = weights.read_checkpoint(package).get("pretrained")
         return package if pointer is None else self._pointed(str(pointer))
+
+    @property
+    def named_codec(self) -> str | None:
+        """The name of the codec that a converted model uses instead of one in its folder."""
+        found = self.settings.get("codec") if self.layout == "audiogen" else None
+        if not isinstance(found, str | None):
+            raise ModelError(f"{self.folder / CONFIG}: the codec {found!r} is no name")
+        return found
 
     def _pointed(self, pointer: str) -> Path:
         """The folder of the codec an audiocraft package points at."""
@@ -249,7 +272,8 @@ class Parts:
     def _check_codec(self) -> None:
         """Raises ModelError when the codec's codes are not what the transformer makes."""
         info, config = self.codec.info, self.config
-        if (info.codebooks, info.codebook_size) != (config.codebooks, config.codebook_size):
+        fits = info.codebook_size == config.codebook_size and info.codebooks >= config.codebooks
+        if not fits or (config.channels == 2 and info.codebooks != config.codebooks):
             raise ModelError(
                 f"{self.files.folder}: its codec {info.name} has {info.codebooks} codebooks of "
                 f"{info.codebook_size}, the model makes {config.codebooks} of {config.codebook_size}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen import guidance
 from audiogen_mlx.musicgen.config import Config
@@ -26,13 +26,42 @@ Clips = Clip | Sequence[Clip | None]
 OnStep = Callable[[float, float], None]
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """What holds where an option is not given. A folder that `convert` wrote may have some of its own."""
+
+    seconds: float = 10.0
+    guidance_scale: float = 3.0
+    temperature: float = 1.0
+    top_k: int = 250
+    top_p: float = 0.0
+    min_p: float = 0.0
+    stride_seconds: float | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Defaults:
+        """Raises ModelError for a default of something else, or one that is no number."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ModelError(f"the model's defaults are of another version: {', '.join(unknown)}")
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ModelError(f"the model's default of {name} is {value!r}, expected a number")
+        return cls(**values)
+
+    def sampling(self, seed: int | None = None) -> Sampling:
+        """How tokens are drawn."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, seed)
+
+
 class Options(TypedDict, total=False):
     """Options of all verbs. In a batch, clips may be lists with one (or None) per prompt.
 
-    seconds           of the whole clip, 10 unless given; what is continued counts
-    guidance_scale    weight of the prompt against no prompt, 3 unless given; 1 is off
+    seconds           of the whole clip; what is continued counts
+    guidance_scale    weight of the prompt against no prompt; 1 is off
     negative_prompt   stands in the place of no prompt
-    sampling          how tokens are drawn; item i of a batch draws with the seed + i
+    seed              of the draws; item i of a batch draws with the seed + i
+    sampling          how tokens are drawn; its seed counts where `seed` is not given
     melody            clip whose melody is followed (melody models)
     style             clip whose style is followed (style models)
     style_guidance    weight of the text against the style, 5 unless given; None: both weigh alike
@@ -46,11 +75,14 @@ class Options(TypedDict, total=False):
     compat            "upstream" treats the padding of texts in a batch as the original does; then what an
                       item becomes depends on its batch
     on_step           called with (frames done, frames in all); what it raises ends the run
+
+    Where seconds, guidance_scale, sampling or stride_seconds are not given, the model's `Defaults` hold.
     """
 
     seconds: float
     guidance_scale: float
     negative_prompt: str | None
+    seed: int | None
     sampling: Sampling
     melody: Clips | None
     style: Clips | None
@@ -89,23 +121,32 @@ class Settings:
     on_step: OnStep | None = None
 
 
-def resolve(config: Config, frame_rate: float, options: Options) -> Settings:
+def resolve(
+    config: Config, frame_rate: float, options: Options, defaults: Defaults | None = None
+) -> Settings:
     """Options with nothing left open. Raises OptionError when one is out of range or unfit for the model."""
-    given: dict[str, Any] = dict(options)
+    defaults = defaults or Defaults()
+    given: dict[str, Any] = {"guidance_scale": defaults.guidance_scale, **options}
     unknown = sorted(set(given) - set(Options.__annotations__))
     if unknown:
         raise OptionError(
             f"there is no option {', '.join(unknown)}; there are {', '.join(Options.__annotations__)}"
         )
-    frames = _frames("seconds", given.pop("seconds", 10.0), frame_rate, LONGEST)
+    frames = _frames("seconds", given.pop("seconds", defaults.seconds), frame_rate, LONGEST)
     window_seconds = given.pop("window_seconds", None)
     stride_seconds = given.pop("stride_seconds", None)
+    if stride_seconds is None and window_seconds is None:
+        stride_seconds = defaults.stride_seconds
     window = _frames("window_seconds", window_seconds or config.window_seconds, frame_rate, LONGEST)
     if stride_seconds is None:
         stride = max(1, math.floor(STRIDE_SHARE * window + 1e-6))
     else:
         stride = _frames("stride_seconds", stride_seconds, frame_rate, LONGEST)
-    settings = Settings(frames, window, stride, _seed(given.get("sampling", Sampling())), **given)
+    sampling = given.setdefault("sampling", defaults.sampling())
+    seed = given.pop("seed", None)
+    if seed is not None:
+        given["sampling"] = replace(sampling, seed=seed)
+    settings = Settings(frames, window, stride, _seed(given["sampling"]), **given)
     _check(config, settings)
     return settings
 

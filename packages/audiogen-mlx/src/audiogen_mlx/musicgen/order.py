@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.progress import OnStep
 from audiogen_core.recipe import Recipe, hash_file
 from audiogen_core.sampling import Sampling
+from audiogen_mlx.musicgen.options import Defaults
 
 if TYPE_CHECKING:
     from audiogen_mlx.musicgen.generate import MusicGen
@@ -31,7 +32,7 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 @dataclass(frozen=True)
 class Order:
-    """One clip. A prompt of None asks for music without a description; None elsewhere, for the default.
+    """One clip. A prompt of None asks for music without a description; None elsewhere for a default.
 
     melody, style, continued  files
     plain_style               text and style weigh alike
@@ -41,13 +42,13 @@ class Order:
     prompt: str | None
     model: str
     seed: int
-    seconds: float = 10.0
-    guidance_scale: float = 3.0
+    seconds: float | None = None
+    guidance_scale: float | None = None
     negative_prompt: str | None = None
-    temperature: float = 1.0
-    top_k: int = 250
-    top_p: float = 0.0
-    min_p: float = 0.0
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
     melody: str | None = None
     style: str | None = None
     style_guidance: float | None = 5.0
@@ -66,12 +67,20 @@ class Order:
 
     def options(self) -> Options:
         """Options of the verbs, with files read. Raises AudioError or OptionError."""
-        sampling = Sampling(**{name: getattr(self, name) for name in _SAMPLING}, seed=self.seed)
-        given: dict[str, Any] = {name: getattr(self, name) for name in _PASSED}
+        filled = self.filled(Defaults())
+        sampling = Sampling(**{name: getattr(filled, name) for name in _SAMPLING}, seed=self.seed)
+        given: dict[str, Any] = {name: getattr(filled, name) for name in _PASSED}
         given |= {"sampling": sampling, "prompt_audio": _clip(self.continued)}
         given |= {"melody": _clip(self.melody), "style": _clip(self.style)}
         found: Options = given  # type: ignore[assignment]
         return found
+
+    def filled(self, defaults: Defaults) -> Order:
+        """With defaults in the place of what was not asked for."""
+        missing = {name: value for name, value in asdict(defaults).items() if getattr(self, name) is None}
+        if self.window_seconds is not None:
+            missing.pop("stride_seconds", None)
+        return replace(self, **missing)
 
     @property
     def places(self) -> dict[str, str | None]:
@@ -85,6 +94,7 @@ def make(order: Order, model: MusicGen, output: Path, on_step: OnStep | None = N
     The file is written as the music is made, and appears when it is whole. What is beyond full scale is
     clipped, with a warning. `on_step` is called with (seconds done, seconds in all).
     """
+    order = order.filled(model.defaults)
     options = order.options()
     info = model.codec.info
     if on_step is not None:

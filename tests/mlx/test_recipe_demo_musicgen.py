@@ -1,0 +1,183 @@
+"""The demo MusicGen's training recipe: a tiny run from a corpus to a folder that the package plays."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+
+from audiogen_core.errors import OptionError
+from audiogen_mlx.musicgen.generate import MusicGen
+from audiogen_mlx.musicgen.loading import Files, Parts
+from audiogen_mlx.musicgen.model import Rows
+
+RECIPES = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes"
+RECIPE, MUSIC = RECIPES / "demo_musicgen", RECIPES / "demo_music"
+MODULES = ("settings", "captions", "words", "make", "data", "network", "train", "export")
+
+TINY = {
+    "width": 64,
+    "layers": 1,
+    "heads": 2,
+    "hidden": 64,
+    "window": 40,
+    "batch": 2,
+    "silent": 10,
+    "steps": 20,
+    "decay_steps": 5,
+    "warmup": 2,
+    "checkpoint_every": 20,
+    "evaluate_every": 20,
+    "held_out": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The recipe's modules, which live outside the package."""
+    for folder in (MUSIC, RECIPE):
+        sys.path.insert(0, str(folder))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+    torch.set_num_threads(before)
+    sys.path[:] = [path for path in sys.path if path not in (str(MUSIC), str(RECIPE))]
+    for name in MODULES:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def corpus(recipe, tmp_path_factory):
+    """A few seconds of made-up codes of real pieces."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for split, pieces in (("train", 4), ("held", 2)):
+        codes = lambda piece: rng.integers(0, 1024, (8, 150), np.int16)  # noqa: E731
+        recipe.make.make(folder, split, pieces, codes, seconds=2.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """The shipped settings, made tiny."""
+    text = (RECIPE / "config.toml").read_text(encoding="utf-8")
+    for name, value in TINY.items():
+        text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {json.dumps(value)} ", text)
+        assert count in (1, 2), name  # widths and layers: of the model and of the text encoder
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(recipe, config, corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return recipe.train.train(recipe.settings.Settings.read(config), corpus, out)
+
+
+def test_twenty_steps_make_a_folder_that_plays(recipe, trained, tmp_path):
+    folder = recipe.export.export(trained, tmp_path / "model")
+    model = MusicGen.load(folder)
+    audio = model.generate("slow piano in C minor", seconds=0.4, seed=1)
+    assert audio.samples.shape == (1, 30 * 320)
+    lines = [json.loads(line) for line in trained.with_name("log.jsonl").read_text().splitlines()]
+    assert len(lines[0]["unigram"]) == 4
+    assert lines[-1]["step"] == 20
+    assert all(np.isfinite([*lines[-1]["told"], *lines[-1]["untold"]]))
+
+
+def test_the_package_computes_what_was_trained(recipe, trained, tmp_path):
+    parts = Parts(Files(recipe.export.export(trained, tmp_path / "exact", exact=True)))
+    state = torch.load(trained, weights_only=True)
+    settings = recipe.settings.Settings.read_dict(state["settings"])
+    network = recipe.network.Network(settings, state["network"]["text_encoder.shared.weight"].shape[0])
+    network.load_state_dict(state["network"])
+    network.eval()
+    codes = torch.randint(0, 1024, (1, 4, 40), generator=torch.Generator().manual_seed(0))
+    ids, mask = parts.tokenizer.encode(["fast chiptune in A minor"])
+    with torch.no_grad():
+        told, untold = (
+            network(codes, torch.from_numpy(ids).long(), torch.from_numpy(mask).long(), torch.tensor([told]))
+            for told in (1.0, 0.0)
+        )
+    laid = mx.array(network.lay(codes).numpy())[:, :, :-1]
+    text = parts.transformer.project_text(parts.t5(mx.array(ids), mx.array(mask)))
+    for rows, expected in ((Rows(1, text=text), told), (Rows(1), untold)):
+        logits = np.array(parts.transformer(laid, parts.transformer.run(rows, laid.shape[2])))
+        for k in range(4):
+            np.testing.assert_allclose(logits[0, k, k : k + 40], expected[0, k], rtol=0, atol=2e-4)
+
+
+def test_eight_bits_change_little(recipe, trained, tmp_path):
+    exact, small = (
+        Parts(Files(recipe.export.export(trained, tmp_path / str(flag), exact=flag)))
+        for flag in (True, False)
+    )
+    tokens = mx.array(np.random.default_rng(0).integers(0, 1024, (1, 4, 20)))
+    first, second = (
+        np.array(parts.transformer(tokens, parts.transformer.run(Rows(1), 20))) for parts in (exact, small)
+    )
+    assert 0 < np.abs(first - second).max() < 0.05 * np.abs(first).max()
+
+
+def test_a_stopped_run_goes_on_to_the_same_result(recipe, config, corpus, tmp_path):
+    settings = recipe.settings.Settings.read(config)
+    whole = recipe.train.Run(settings, corpus)
+    for step in range(8):
+        whole.advance()
+        if step == 4:
+            whole.save(tmp_path / "c.pt")
+    again = recipe.train.Run(settings, corpus)
+    again.restore(tmp_path / "c.pt")
+    while again.step < 8:
+        again.advance()
+    expected = whole.network.state_dict()
+    for name, value in again.network.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(recipe, config, corpus, trained, tmp_path):
+    other = tmp_path / "other.toml"
+    for old, new, fits in (("clip = 1.0", "clip = 2.0", False), ("\nsteps = 20", "\nsteps = 30", True)):
+        other.write_text(config.read_text().replace(old, new), encoding="utf-8")
+        run = recipe.train.Run(recipe.settings.Settings.read(other), corpus)
+        if fits:
+            run.restore(trained)
+            assert run.step == 20
+        else:
+            with pytest.raises(OptionError, match="other settings"):
+                run.restore(trained)
+
+
+def test_only_beginnings_of_phrases_are_learned_as_beginnings(recipe, config, corpus):
+    settings = recipe.settings.Settings.read(config)
+    excerpts = recipe.data.Excerpts(recipe.make.Corpus.read(corpus, "train"), settings, 0)
+    batches = [excerpts.batch() for _ in range(20)]
+    counts = torch.cat([batch.counts for batch in batches])
+    assert counts[:, 10:].all()
+    assert 0.2 < counts[:, 0].float().mean() < 0.8
+    told = torch.cat([batch.told for batch in batches])
+    assert 0.5 < told.mean() < 1
+
+
+def test_captions_say_what_the_piece_is(recipe):
+    rng = np.random.default_rng(0)
+    piece = {"style": "piano", "key": "C minor", "tempo": "slow", "bpm": 93.75}
+    made = {recipe.captions.caption(rng, piece).lower() for _ in range(500)}
+    assert len(made) > 200
+    assert not any(word in text for text in made for word in ("fast", "major", "drum", "chiptune"))
+    assert sum("c minor" in text or "cm" in text for text in made) > 100
+
+
+def test_words_are_the_same_every_time_and_unknown_ones_have_a_token(recipe):
+    words = recipe.words.tokenizer()
+    assert words.to_str() == recipe.words.tokenizer().to_str()
+    assert words.encode("Slow PIANO, in C# minor!").tokens == ["slow", "piano", "in", "<unk>", "minor"]
