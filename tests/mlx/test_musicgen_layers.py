@@ -52,8 +52,10 @@ def test_streams_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("length", [3, 700])
-def test_attention_of_one_position(length: int, masked: bool):
+@pytest.mark.parametrize(("length", "streams"), [(3, 0), (700, 0), (2000, 0), (2000, 3)])
+def test_attention_of_one_position(length: int, streams: int, masked: bool, monkeypatch: pytest.MonkeyPatch):
+    made = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(streams)]
+    monkeypatch.setattr(on_cpu, "_streams", lambda: made)
     query, keys, values = (
         normal(2, 4, 1, 16),
         normal(2, 4, length, 16, seed=1),
@@ -61,10 +63,10 @@ def test_attention_of_one_position(length: int, masked: bool):
     )
     mask = mx.arange(length)[None, None, None] >= mx.array([0, 1])[:, None, None, None] if masked else None
     expected = mx.fast.scaled_dot_product_attention(query, keys, values, scale=0.25, mask=mask)
-    made = attend(query, keys, values, mask)
-    assert made.shape == (2, 1, 64)
+    heard = attend(query, keys, values, mask)
+    assert heard.shape == (2, 1, 64)
     np.testing.assert_allclose(
-        np.array(made), np.array(expected).transpose(0, 2, 1, 3).reshape(2, 1, 64), atol=1e-5
+        np.array(heard), np.array(expected).transpose(0, 2, 1, 3).reshape(2, 1, 64), atol=1e-5
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -41,12 +41,13 @@ def product(x: mx.array, weight: mx.array) -> mx.array:
     """x (..., in) @ weight (out, in).T."""
     outputs, inputs = weight.shape
     rows = x.size // inputs
+    flat = x.reshape(1, rows, inputs)
     fits = (size for size in _BLOCKS if rows * size * inputs <= SMALL_PRODUCT and outputs % size == 0)
     size = next(fits, 0)
     if not size:
         return x @ weight.T
     blocks = weight.reshape(-1, size, inputs).swapaxes(-1, -2)  # (blocks, in, size)
-    y = _shared(x.reshape(1, rows, inputs), blocks)  # (blocks, rows, size)
+    y = _shared(lambda cut: (flat, blocks[cut]), len(blocks), weight.size, axis=0)  # (blocks, rows, size)
     return y.transpose(1, 0, 2).reshape(*x.shape[:-1], outputs)
 
 
@@ -57,11 +58,14 @@ def attention(
 
     mask  true where a key is seen, (R, 1, 1, n); None: all are
     """
-    scores = keys @ (query * scale).swapaxes(-1, -2)  # (R, H, n, 1): the keys are read as they lie
-    scores = scores.swapaxes(-1, -2)
+    heads = keys.shape[1]
+    asked = (query * scale).swapaxes(-1, -2)
+    scores = _shared(lambda cut: (keys[:, cut], asked[:, cut]), heads, keys.size, axis=1)
+    scores = scores.swapaxes(-1, -2)  # (R, H, 1, n); the keys were read as they lie
     if mask is not None:
         scores = mx.where(mask, scores, -math.inf)
-    return _softmax(scores) @ values
+    shares = _softmax(scores)
+    return _shared(lambda cut: (shares[:, cut], values[:, cut]), heads, values.size, axis=1)
 
 
 def _softmax(scores: mx.array) -> mx.array:
@@ -76,18 +80,27 @@ def _softmax(scores: mx.array) -> mx.array:
     return mx.array(made)
 
 
-def _shared(x: mx.array, blocks: mx.array) -> mx.array:
-    """x (1, rows, in) @ blocks (n, in, size) -> (n, rows, size), by as many streams as there are threads."""
-    streams = _streams()
-    count = min(len(streams), len(blocks))
-    if count < 2 or blocks.size < WORTH_SHARING:
-        return x @ blocks
-    cuts = [len(blocks) * index // count for index in range(count + 1)]
-    parts = [
-        mx.matmul(x, blocks[start:stop], stream=stream)
+def _shared(
+    pair: Callable[[slice], tuple[mx.array, mx.array]], count: int, numbers: int, *, axis: int
+) -> mx.array:
+    """A product of stacked matrices, of which each stream makes a part.
+
+    pair     gives both sides of a part of the stack
+    count    matrices in the stack
+    numbers  that are read
+    axis     of the stack in the product
+    """
+    streams = _streams() if numbers >= WORTH_SHARING else ()
+    parts = min(len(streams), count)
+    if parts < 2:
+        one, other = pair(slice(None))
+        return one @ other
+    cuts = [count * index // parts for index in range(parts + 1)]
+    made = [
+        mx.matmul(*pair(slice(start, stop)), stream=stream)
         for stream, start, stop in zip(streams, cuts, cuts[1:], strict=False)
     ]
-    return mx.concatenate(parts)
+    return mx.concatenate(made, axis=axis)
 
 
 def _streams() -> Sequence[mx.Stream]:
