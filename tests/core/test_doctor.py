@@ -7,18 +7,12 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-import typer
 
 from audiogen_core import doctor
 from audiogen_core.doctor import Extra, Subject
 from support.commands import call
+from support.programs import PROGRAMS, command_line, program
 
-PROGRAMS = {
-    "audiogen_core": ("audiogen_core.main", "commands"),
-    "audiogen_mlx": ("audiogen_mlx.cli", "cli"),
-    "audiogen_onnx": ("audiogen_onnx.cli", "cli"),
-    "audiogen_minigpt": ("audiogen_minigpt.cli", "commands"),
-}
 SHAPE = {
     "package": str,
     "python": str,
@@ -33,38 +27,33 @@ SHAPE = {
 }
 
 
-def commands_of(package: str) -> typer.Typer:
-    module, name = PROGRAMS[package]
-    return getattr(import_module(module), name)
+def subject_of(name: str) -> Subject:
+    found: Any = import_module(f"{name.replace('-', '_')}.doctor")
+    return found.CORE if name == "audiogen-core" else found.SUBJECT
 
 
-def subject_of(package: str) -> Subject:
-    found: Any = import_module(f"{package}.doctor")
-    return found.CORE if package == "audiogen_core" else found.SUBJECT
-
-
-@pytest.mark.parametrize("package", PROGRAMS)
-def test_all_doctors_say_the_same_things(package: str) -> None:
-    result = call(commands_of(package), "doctor", "--json")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_all_doctors_say_the_same_things(name: str) -> None:
+    result = call(command_line(name), "doctor", "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    for name, kind in SHAPE.items():
-        assert isinstance(facts[name], kind), name
+    for key, kind in SHAPE.items():
+        assert isinstance(facts[key], kind), key
     assert facts["devices"]
-    assert None not in [facts["packages"][name] for name in subject_of(package).required]
+    assert None not in [facts["packages"][each] for each in subject_of(name).required]
     assert set(facts["commands"]) >= set(doctor.SIBLINGS) - {facts["package"]}
 
 
-@pytest.mark.parametrize("package", PROGRAMS)
-def test_every_command_is_named(package: str) -> None:
-    program = typer.main.get_command(commands_of(package))
-    subject = subject_of(package)
-    optional = [name for extra in subject.optional.values() for name in extra.for_commands]
-    named = {name.split()[0] for name in (*subject.commands, *optional)}
-    assert named == set(program.commands) - {"doctor"}
-    for name in optional:
-        command, *options = name.split()
-        known = {option for each in program.commands[command].params for option in each.opts}
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_command_is_named(name: str) -> None:
+    commands = program(name).commands
+    subject = subject_of(name)
+    optional = [use for extra in subject.optional.values() for use in extra.for_commands]
+    named = {use.split()[0] for use in (*subject.commands, *optional)}
+    assert named == set(commands) - {"doctor"}
+    for use in optional:
+        command, *options = use.split()
+        known = {option for each in commands[command].params for option in each.opts}
         assert {option for option in options if option.startswith("-")} <= known
 
 

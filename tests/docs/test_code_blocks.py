@@ -11,24 +11,17 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from support.code_blocks import PROGRAM, ROOT, Block, Page, commands, lines, pages, read_page
 from support.documented import give
+from support.programs import program
 
 PAGES = pages()
 LANGUAGES = {"bash", "python", "text"}
-PROGRAMS = {
-    "audiogen-core": ("audiogen_core.main", "commands"),
-    "audiogen-mlx": ("audiogen_mlx.cli", "cli"),
-    "audiogen-onnx": ("audiogen_onnx.cli", "cli"),
-    "audiogen-minigpt": ("audiogen_minigpt.cli", "commands"),
-}
 INLINE = re.compile(r"`((?:uv run (?:--package \S+ )?)?audiogen-[a-z]+ [a-z][^`]*)`")
 
 
@@ -93,8 +86,7 @@ def parse(words: list[str], where: str) -> None:
 
 def check_options(words: list[str], where: str) -> Any:
     """The command, once its name and its options are known to exist; None for the program itself."""
-    module, name = PROGRAMS[words[0]]
-    group = typer.main.get_command(getattr(import_module(module), name))
+    group = program(words[0])
     if words[1].startswith("-"):
         assert words[1] in {"--version", "--help", "-h", "--install-completion", "--show-completion"}, where
         return None

@@ -11,19 +11,13 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
-import typer
+
+from support.programs import PROGRAMS, program
 
 ROOT = Path(__file__).parents[2]
 HOOKS = ROOT / "docs" / "hooks"
-PROGRAMS = {
-    "audiogen-core": ("audiogen_core.main", "commands"),
-    "audiogen-mlx": ("audiogen_mlx.cli", "cli"),
-    "audiogen-onnx": ("audiogen_onnx.cli", "cli"),
-    "audiogen-minigpt": ("audiogen_minigpt.cli", "commands"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +47,13 @@ def text_of(page: Path) -> str:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_option_of_every_command_is_in_the_reference(site: Path, name: str) -> None:
-    module, variable = PROGRAMS[name]
-    program: Any = typer.main.get_command(getattr(import_module(module), variable))
+    commands = program(name).commands
     sections = re.split(
         r"<h2 ", (site / "reference" / "cli" / name / "index.html").read_text(encoding="utf-8")
     )
     by_name = {re.search(r'id="([\w-]+)"', section)[1]: section for section in sections[1:]}
-    assert set(by_name) == set(program.commands)
-    for command in program.commands.values():
+    assert set(by_name) == set(commands)
+    for command in commands.values():
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 for option in (*parameter.opts, *parameter.secondary_opts):
