@@ -18,7 +18,8 @@ from audiogen_core.codes import Codes
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
 from audiogen_mlx.musicgen.generate import MusicGen
-from audiogen_mlx.musicgen.model import Rows, positions
+from audiogen_mlx.musicgen.model import Rows
+from audiogen_mlx.musicgen.parts import positions
 from audiogen_mlx.musicgen.sampling import filtered
 from audiogen_mlx.musicgen.stereo import StereoCodec
 from audiogen_mlx.musicgen.windows import plan

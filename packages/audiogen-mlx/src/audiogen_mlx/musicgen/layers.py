@@ -8,6 +8,7 @@ from functools import partial
 import mlx.core as mx
 
 from audiogen_mlx.musicgen import on_cpu
+from audiogen_mlx.musicgen.parts import gelu
 from audiogen_mlx.musicgen.weights import GROUP, Matrix, Quantized, Source
 
 EPS = 1e-5
@@ -68,9 +69,5 @@ def attend(query: mx.array, keys: mx.array, values: mx.array, mask: mx.array | s
 def activation(name: str) -> Callable[[mx.array], mx.array]:
     """The function between the two linear layers of a feed-forward part."""
     if name == "gelu":
-        return _gelu if on_cpu.here() else mx.compile(_gelu, shapeless=True)
+        return gelu
     return partial(mx.maximum, 0)
-
-
-def _gelu(x: mx.array) -> mx.array:
-    return 0.5 * x * (1 + mx.erf(x * 0.7071067811865476))

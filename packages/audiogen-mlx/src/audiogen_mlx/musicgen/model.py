@@ -5,19 +5,15 @@ Pre-norm blocks without biases; sinusoidal positions; text attended to, or befor
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import mlx.core as mx
-import numpy as np
-from numpy.typing import NDArray
 
 from audiogen_mlx.musicgen.cache import Cache, LayerCache
 from audiogen_mlx.musicgen.config import Config
 from audiogen_mlx.musicgen.layers import Linear, Norm, activation, attend
+from audiogen_mlx.musicgen.parts import positions
 from audiogen_mlx.musicgen.weights import Quantized, Source
-
-LONGEST_PERIOD = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -196,11 +192,3 @@ class Cross:
         query = self.query(self.norm(asked)).reshape(attending, steps, self.heads, -1).transpose(0, 2, 1, 3)
         asked = asked + self.out(attend(query, keys, values, mask))
         return asked if attending == x.shape[0] else mx.concatenate([asked, x[attending:]])
-
-
-def positions(count: int, width: int) -> NDArray[np.float32]:
-    """The first rows of the table of positions, (count, width): cosines of all frequencies, then sines."""
-    half = width // 2
-    rates = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(LONGEST_PERIOD) / (half - 1)))
-    angles = np.arange(count, dtype=np.float32)[:, None] * rates
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
