@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,9 @@ FILE = "tokenizer.json"
 END = "</s>"
 PAD = "<pad>"
 UNKNOWN = "<unk>"
+
+NAMED = 10
+"""Of the parts that a model does not know, so many are named."""
 
 
 class Tokenizer:
@@ -90,6 +94,15 @@ class Tokenizer:
         made = self._tokens.encode(text, add_special_tokens=False)
         spans = [span for id, span in zip(made.ids, made.offsets, strict=True) if id == self._unknown]
         return list(dict.fromkeys(text[start:end] for start, end in spans))
+
+    def tell_unknown(self, text: str) -> None:
+        """Warn of parts of a text that mean nothing to the model."""
+        unknown = self.unknown(text)
+        if unknown:
+            named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
+            warnings.warn(
+                f"the model has never seen: {named}; it passes over that", UserWarning, stacklevel=2
+            )
 
     def _row(self, text: str, max_length: int | None) -> list[int]:
         row: list[int] = self._tokens.encode(text, add_special_tokens=False).ids

@@ -26,9 +26,6 @@ LONG_PROMPT = 2_000
 LONG_TOKENS = 512
 """Tokens that are read of such a prompt: the most T5 was trained on."""
 
-NAMED_WORDS = 10
-"""Of those a model does not know, so many are named."""
-
 Join = Callable[[mx.array], mx.array]
 """Logits (rows, ...) -> (items, ...)."""
 
@@ -96,7 +93,7 @@ class Conditioner:
             return mx.zeros((1, self.config.width), self._dtype)
         if prompt not in self._texts:
             ids, mask = read(self.parts, prompt)
-            _tell_unknown(self.parts, prompt)
+            self.parts.tokenizer.tell_unknown(prompt)
             vectors = self.parts.t5(mx.array(ids), mx.array(mask))
             self._texts[prompt] = self.parts.transformer.project_text(vectors)[0]
             mx.eval(self._texts[prompt])
@@ -179,14 +176,6 @@ def read(parts: Parts, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         stacklevel=2,
     )
     return ids, mask
-
-
-def _tell_unknown(parts: Parts, prompt: str) -> None:
-    """Warn of words that mean nothing to the model."""
-    unknown = parts.tokenizer.unknown(prompt)
-    if unknown:
-        named = ", ".join(unknown[:NAMED_WORDS]) + (", ..." if len(unknown) > NAMED_WORDS else "")
-        warnings.warn(f"the model has never seen: {named}; it passes over that", UserWarning, stacklevel=2)
 
 
 def _filled(vectors: mx.array, count: int, *, after: bool) -> mx.array:

@@ -32,7 +32,12 @@ class Encoder(Protocol):
 
 
 class Tokens(Protocol):
-    """A tokenizer: texts to ids and mask (B, L), cut to max_length and filled up to pad_to."""
+    """A tokenizer: texts to ids and mask (B, L), cut to max_length and filled up to pad_to.
+
+    `tell_unknown` warns of what in a text means nothing to the model.
+    """
+
+    def tell_unknown(self, text: str) -> None: ...
 
     def encode(
         self, texts: Sequence[str], *, max_length: int | None = None, pad_to: int | None = None
@@ -66,6 +71,8 @@ class TextEmbedder:
     def __call__(self, prompts: Sequence[str]) -> tuple[mx.array, NDArray[np.bool_]]:
         """Tokens (B, max_length, D), float32, zeros where there is padding; and the mask (B, max_length)."""
         length = self.facts.max_length
+        for prompt in dict.fromkeys(prompts):
+            self._tokenizer.tell_unknown(prompt)
         ids, mask = self._tokenizer.encode(list(prompts), max_length=length, pad_to=length)
         mask = np.asarray(mask, dtype=np.bool_)
         shown = mx.array(mask)
