@@ -10,6 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import cards
 import commands
 import models
 
@@ -79,7 +80,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put tables where a page asks for them: `<!-- made: models audiogen-core -->`."""
-    makers = {"models": models.table, "text-encoders": models.text_encoders}
+    makers = {"models": models.table, "text-encoders": models.text_encoders, "cards": cards.cards}
 
     def made(found: re.Match[str]) -> str:
         arguments = [found["argument"]] if found["argument"] else []

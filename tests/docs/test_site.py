@@ -78,6 +78,15 @@ def test_every_model_of_the_catalogues_has_a_row(site: Path) -> None:
     assert "made:" not in text_of(site / "reference" / "models" / "index.html")
 
 
+def test_every_card_is_in_the_site(site: Path) -> None:
+    shown = text_of(site / "reference" / "demo-models" / "index.html")
+    paths = hook("cards").paths()
+    assert paths
+    for path in paths:
+        title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").strip()
+        assert title.replace("`", "") in shown
+
+
 def test_every_page_is_linked(site: Path) -> None:
     written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     named = set(re.findall(r"([\w./-]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
@@ -90,3 +99,15 @@ def test_lines_of_names_become_lists() -> None:
     )
     assert "- `seconds`: how long\n  it lasts\n- `force`: write over" in shown
     assert "```\na  b\n```" in shown
+
+
+def test_pictures_are_there_and_small() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    pictures = [
+        page.parent / name
+        for page in pages
+        for name in re.findall(r"!\[[^\]]+\]\(([\w./-]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert ROOT / "docs" / "assets" / "first.png" in pictures
+    for picture in pictures:
+        assert picture.stat().st_size < 150_000
