@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from audiogen_core import cli as shared
 from audiogen_core.audio import Audio, probe
 from audiogen_core.errors import AudioError
 from audiogen_core.recipe import Recipe
+from audiogen_mlx import blas
 from audiogen_mlx.cli import cli
 from audiogen_mlx.musicgen.order import order_again
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
 MONO, STEREO, TUNE = (str(FIXTURES / f"musicgen-{name}") for name in ("mono", "stereo", "melody"))
+STYLE = (
+    *("-m", FIXTURES / "audiocraft-style", "--t5", FIXTURES / "t5"),
+    *("--codec", FIXTURES.parent / "encodec" / "32k"),
+)
 QUICK = ("--seconds", "0.5", "--seed", "7", "-q", "--tokenizer", str(FIXTURES / "tokenizer"))
 
 
@@ -85,9 +93,30 @@ WRONG = {
     "no melody model": (["musicgen", "x", "-m", MONO, "--melody", "CLIP"], "does not follow a melody"),
     "no style model": (["musicgen", "x", "-m", MONO, "--style", "CLIP"], "does not follow a style"),
     "missing melody": (["musicgen", "x", "-m", TUNE, "--melody", "gone.wav"], "gone.wav"),
+    "silent melody": (["musicgen", "x", "-m", TUNE, "--melody", "SILENT"], "silent"),
+    "short melody": (["musicgen", "x", "-m", TUNE, "--melody", "SHORT"], "too short"),
+    "melody that is no audio": (["musicgen", "x", "-m", TUNE, "--melody", "TEXT"], "text.wav"),
+    "missing style": (["musicgen", "x", *STYLE, "--style", "gone.wav"], "gone.wav"),
+    "silent style": (["musicgen", "x", *STYLE, "--style", "SILENT"], "silent"),
+    "short style": (["musicgen", "x", *STYLE, "--style", "SHORT"], "3 s"),
+    "style that is no audio": (["musicgen", "x", *STYLE, "--style", "TEXT"], "text.wav"),
+    "missing beginning": (["musicgen", "x", "-m", MONO, "--continue", "gone.wav"], "gone.wav"),
+    "no room to go on": (
+        ["musicgen", "x", "-m", MONO, "--continue", "CLIP", "--seconds", 0.5],
+        "more seconds",
+    ),
+    "precision": (["musicgen", "x", "-m", MONO, "--dtype", "int8"], "dtype must be one of"),
+    "bits": (["musicgen", "x", "-m", MONO, "--bits", 3], "bits must be one of"),
     "another family": (["musicgen", "x", "-m", FIXTURES / "t5"], "config.json"),
     "not a recipe": (["replay", "CLIP"], "carries no recipe"),
 }
+
+
+def useless_clips(folder: Path) -> dict[str, Path]:
+    silent = Audio(np.zeros((1, 128_000), np.float32), 32_000).save(folder / "silent.wav")
+    short = Audio(np.full((1, 1_000), 0.1, np.float32), 32_000).save(folder / "short.wav")
+    (folder / "text.wav").write_text("not audio")
+    return {"SILENT": silent, "SHORT": short, "TEXT": folder / "text.wav"}
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
@@ -95,7 +124,8 @@ def test_mistakes_take_one_sentence(
     arguments: list[object], message: str, clip: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.wav"
-    given = [clip if argument == "CLIP" else argument for argument in arguments]
+    clips = {"CLIP": clip, **useless_clips(tmp_path)}
+    given = [clips.get(str(argument), argument) for argument in arguments]
     tokenizer = ["--tokenizer", FIXTURES / "tokenizer"] if given[0] == "musicgen" else []
     result = run(*given, "-o", output, "-q", *tokenizer)
     assert result.exit_code == 1
@@ -110,6 +140,41 @@ def test_what_exists_is_kept(clip: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1 and "--force" in result.stderr
     assert clip.read_bytes() == before
     assert run("musicgen", "x", "-m", MONO, "-o", tmp_path, *QUICK).exit_code == 1
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    result = run("musicgen", "x", "-m", MONO, "-o", tmp_path / "none" / "a.wav", *QUICK)
+    assert result.exit_code == 1 and "does not exist; make it first" in result.stderr
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def stopped_by_the_user(*args: object, **options: object) -> Iterator[Callable[..., None]]:
+        def on_step(done: float, total: float) -> None:
+            assert list(tmp_path.iterdir())  # the file that is being written
+            raise KeyboardInterrupt
+
+        yield on_step
+
+    monkeypatch.setattr(shared, "progress", stopped_by_the_user)
+    result = run("musicgen", "x", "-m", MONO, "-o", tmp_path / "a.wav", *QUICK)
+    assert result.exit_code == 130 and "interrupted" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_blas_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = blas.Blas("", "wheel", hint="matrix products are slow")
+    monkeypatch.setattr(blas, "use", lambda: slow)
+    common = ("musicgen", "slow piano", "-m", MONO, "--variations", 2, *QUICK)
+    loud = [option for option in common if option != "-q"]
+    assert run(*loud, "-o", tmp_path / "a.wav").stderr.count("hint: matrix products are slow") == 1
+    assert "hint" not in run(*common, "-o", tmp_path / "b.wav").stderr
+
+
+def test_a_long_prompt_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="the model reads the first 512"):
+        result = run("musicgen", "piano " * 600, "-m", MONO, "-o", tmp_path / "a.wav", *QUICK)
+    assert result.exit_code == 0
 
 
 def test_dry_run_tells_and_makes_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from audiogen_core.cli import (
     OutputOption,
     QuietOption,
 )
+from audiogen_mlx.commands import fetching
 from audiogen_mlx.musicgen import cli as musicgen
 from audiogen_mlx.stable_audio import cli as stable_audio
 
@@ -52,7 +53,7 @@ def convert(
     from audiogen_mlx.convert import convert as write
     from audiogen_mlx.musicgen.loading import Places, find_files
 
-    fetch = musicgen.fetching(offline, quiet or json)
+    fetch = fetching(offline, quiet or json)
     files = find_files(model, Places(t5=t5, tokenizer=tokenizer, codec=codec, fetch=fetch), unlisted=unlisted)
     with shared.progress("converting", unit="bytes", quiet=quiet or json) as on_step:
         folder = write(files, output, dtype=dtype, bits=bits, force=force, on_step=on_step)
@@ -98,7 +99,7 @@ def verify(
     from audiogen_mlx.musicgen.loading import Places
     from audiogen_mlx.verify import verify as check
 
-    places = Places(t5=t5, tokenizer=tokenizer, codec=codec, fetch=musicgen.fetching(offline, quiet or json))
+    places = Places(t5=t5, tokenizer=tokenizer, codec=codec, fetch=fetching(offline, quiet or json))
     shared.emit(check(model, places, unlisted=unlisted), json=json)
 
 

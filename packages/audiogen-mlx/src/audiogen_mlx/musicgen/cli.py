@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import time as clock
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,12 +20,11 @@ from audiogen_core.cli import (
     SeedOption,
 )
 from audiogen_core.errors import ModelError
-from audiogen_mlx.outputs import numbered
+from audiogen_mlx.commands import fetching, hint_at_blas, make_each, numbered
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
     from audiogen_mlx.musicgen.generate import MusicGen
-    from audiogen_mlx.musicgen.loading import Fetch
     from audiogen_mlx.musicgen.order import Order
 
 DEFAULT_MODEL = "musicgen-small"
@@ -186,6 +183,7 @@ def load(order: Order, *, offline: bool, unlisted: bool, quiet: bool) -> MusicGe
     """The model of an order, fetched with notice and progress where it must be."""
     from audiogen_mlx.musicgen.generate import MusicGen
 
+    hint_at_blas()
     return MusicGen.load(
         order.model,
         dtype=order.dtype,
@@ -196,32 +194,18 @@ def load(order: Order, *, offline: bool, unlisted: bool, quiet: bool) -> MusicGe
     )
 
 
-def fetching(offline: bool, quiet: bool) -> Fetch:
-    """How models are fetched by a command: with a notice before, and a bar."""
-    from audiogen_core import hub
-    from audiogen_core.models import ModelSpec
-
-    def fetch(spec: ModelSpec) -> Path:
-        with cli.progress(f"fetching {spec.name}", unit="bytes", quiet=quiet) as on_step:
-            return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
-
-    return fetch
-
-
 def _make(order: Order, model: MusicGen, outputs: list[Path], *, quiet: bool, json: bool) -> None:
-    """One file after the other: each is then the same as when it is made alone."""
-    from dataclasses import replace
-
     from audiogen_mlx.musicgen.order import make
 
-    for index, output in enumerate(outputs):
-        one = replace(order, seed=order.seed + index)
-        began = clock.monotonic()
-        with cli.progress("generating", unit="s of audio", quiet=quiet or json) as on_step:
-            seconds = make(one, model, output, on_step)
-        again = f"audiogen-mlx replay {shlex.quote(str(output))} -o AGAIN{output.suffix}"
-        took = clock.monotonic() - began
-        cli.finished(output, seconds=seconds, took=took, seed=one.seed, replay=again, picture=True, json=json)
+    make_each(
+        order,
+        outputs,
+        lambda one, output, on_step: make(one, model, output, on_step),
+        label="generating",
+        unit="s of audio",
+        quiet=quiet,
+        json=json,
+    )
 
 
 def _text(path: Path | None) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import time as clock
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,9 +20,9 @@ from audiogen_core.cli import (
     SeedOption,
 )
 from audiogen_core.errors import ModelError, OptionError
+from audiogen_mlx.commands import fetching, hint_at_blas, make_each, numbered
 
 if TYPE_CHECKING:
-    from audiogen_core.models import ModelSpec
     from audiogen_core.recipe import Recipe
     from audiogen_mlx.stable_audio.generate import StableAudio
     from audiogen_mlx.stable_audio.order import Order
@@ -121,7 +119,6 @@ def stable_audio(
     debug: DebugOption = False,
 ) -> None:
     """Make sound from a prompt with Stable Audio Open."""
-    from audiogen_mlx.outputs import numbered
     from audiogen_mlx.stable_audio.order import Order
 
     outputs = [cli.require_new(path, force) for path in numbered(output, variations)]
@@ -185,31 +182,25 @@ def replay(
 
 
 def _make(order: Order, model: StableAudio, outputs: list[Path], *, quiet: bool, json: bool) -> None:
-    """One file after the other: each is then the same as when it is made alone."""
-    from dataclasses import replace
-
     from audiogen_mlx.stable_audio.order import make
 
-    for index, output in enumerate(outputs):
-        one = replace(order, seed=order.seed + index)
-        began = clock.monotonic()
-        with cli.progress("sampling", unit="steps", quiet=quiet or json) as on_step:
-            seconds = make(one, model, output, on_step)
-        again = f"audiogen-mlx replay {shlex.quote(str(output))} -o AGAIN{output.suffix}"
-        took = clock.monotonic() - began
-        cli.finished(output, seconds=seconds, took=took, seed=one.seed, replay=again, picture=True, json=json)
+    make_each(
+        order,
+        outputs,
+        lambda one, output, on_step: make(one, model, output, on_step),
+        label="sampling",
+        unit="steps",
+        quiet=quiet,
+        json=json,
+    )
 
 
 def _load(
     order: Order, *, offline: bool, unlisted: bool, low_memory: bool | None, quiet: bool
 ) -> StableAudio:
-    from audiogen_core import hub
     from audiogen_mlx.stable_audio.generate import StableAudio
 
-    def fetch(spec: ModelSpec) -> Path:
-        with cli.progress(f"fetching {spec.name}", unit="bytes", quiet=quiet) as on_step:
-            return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
-
+    hint_at_blas()
     return StableAudio.load(
         order.model,
         dtype=order.dtype,
@@ -217,7 +208,7 @@ def _load(
         base=order.base,
         low_memory=low_memory,
         unlisted=unlisted,
-        fetch=fetch,
+        fetch=fetching(offline, quiet),
     )
 
 
