@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 
+LADDER = sorted({round(1.15**step) for step in range(60)})
+"""Lengths in frames that are told apart: steps of 15 %, up to 50 s. Each costs a sorted table of the set."""
+
 Codes = NDArray[np.int16]  # (codebooks, frames)
 Hashes = NDArray[np.uint64]
 
@@ -36,18 +39,25 @@ class Memory:
         return len(self._frames)
 
     def longest(self, codes: Codes) -> int:
-        """Frames of the longest shared stretch: found by halving, for with a stretch its parts are shared."""
+        """Frames of the longest shared stretch, rounded down to one of LADDER; 0 when no frame is shared.
+
+        Found by halving, for with a stretch its parts are shared.
+        """
         frames = _frame_hashes(codes[: self.codebooks].T[None])
-        low, high = 0, min(frames.shape[1], self._frames.shape[1]) + 1
-        while high - low > 1:
-            length = (low + high) // 2
-            if np.isin(_stretches(frames, length), self._all(length)).any():
-                low = length
+        rungs = [length for length in LADDER if length <= min(frames.shape[1], self._frames.shape[1])]
+        low, high = 0, len(rungs)  # rungs below low are shared, those from high on are not
+        while low < high:
+            middle = (low + high) // 2
+            wanted, known = _stretches(frames, rungs[middle]), self._all(rungs[middle])
+            places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+            if (known[places] == wanted).any():
+                low = middle + 1
             else:
-                high = length
-        return low
+                high = middle
+        return rungs[low - 1] if low else 0
 
     def _all(self, length: int) -> Hashes:
+        """The hashes of all stretches of so many frames, sorted."""
         if length not in self._known:
             self._known[length] = np.unique(_stretches(self._frames, length))
         return self._known[length]

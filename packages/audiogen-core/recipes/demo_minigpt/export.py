@@ -1,0 +1,24 @@
+"""A trained run as the folder that comes with audiogen-minigpt: `python export.py RUN -o FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from audiogen_core.sampling import Sampling
+from audiogen_minigpt import checkpoint, light
+
+SAMPLING = Sampling(temperature=0.9, top_k=32)
+"""Chosen on held-out figures; see the model card."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Export the demo model of audiogen-minigpt.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="a folder that is not there yet")
+    options = parser.parse_args()
+    print(light.write(checkpoint.find(options.run), options.out, SAMPLING))
+
+
+if __name__ == "__main__":
+    main()

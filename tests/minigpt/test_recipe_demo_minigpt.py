@@ -1,0 +1,97 @@
+"""The recipe of the demo model: from a tiny corpus over twenty updates to a folder that generates."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from audiogen_core.sampling import Sampling
+from audiogen_minigpt import checkpoint, light
+from audiogen_minigpt.dataset import Dataset
+from audiogen_minigpt.facts import read_facts
+from audiogen_minigpt.generate import Generator
+from audiogen_minigpt.settings import Settings
+from audiogen_minigpt.train import train
+
+RECIPE = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes" / "demo_minigpt"
+TINY = Settings(
+    {"steps": 20, "batch": 2, "log_every": 5, "eval_every": 10, "save_every": 10, "eval_windows": 2},
+    {"layers": 1, "width": 16, "heads": 2, "context": 32},
+)
+
+
+def module(name: str) -> ModuleType:
+    """A script of the recipe, which lies outside the package."""
+    spec = importlib.util.spec_from_file_location(f"demo_minigpt_{name}", RECIPE / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    draws = np.random.default_rng(0)
+    for name, pieces in (("train", 5), ("held", 2)):
+        np.savez(folder / f"{name}.npz", codes=draws.integers(0, 1024, (pieces, 8, 90)).astype(np.int16))
+    return folder
+
+
+def trained(data: Path, run: Path) -> Path:
+    """A run by the recipe's settings, but tiny."""
+    given = (
+        Settings({"data": str(data), "run": str(run)}).over(TINY).over(Settings.read(RECIPE / "config.toml"))
+    )
+    train(given.config(read_facts(data)))
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("recipe")
+    module("data").write(corpus, place / "data", 4)
+    return trained(place / "data", place / "run")
+
+
+def test_the_corpus_becomes_a_folder_of_codes(corpus: Path, run: Path) -> None:
+    with np.load(corpus / "train.npz") as file:
+        codes = file["codes"]
+    data = Dataset.open(run.parent / "data", split="train")
+    assert (len(data.tracks), data.frames, data.codebooks) == (5, 450, 4)
+    np.testing.assert_array_equal(data.track(2), codes[2, :4].T)
+    assert Dataset.open(run.parent / "data", split="val").frames == 180
+
+
+def test_the_same_recipe_makes_the_same_model(run: Path, tmp_path: Path) -> None:
+    again = trained(run.parent / "data", tmp_path / "again")
+    first, second = (checkpoint.find(path) for path in (run, again))
+    assert first.step == second.step == 20
+    assert light.write(first, tmp_path / "a") and light.write(second, tmp_path / "b")
+    assert checkpoint.read(tmp_path / "a").revision == checkpoint.read(tmp_path / "b").revision
+
+
+def test_the_exported_folder_generates(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = module("export")
+    monkeypatch.setattr("sys.argv", ["export.py", str(run), "-o", str(tmp_path / "demo")])
+    exporter.main()
+    generator = Generator.load(tmp_path / "demo", device="cpu")
+    assert generator.sampling == exporter.SAMPLING
+    assert generator.generate(0.5, sampling=Sampling(seed=1)).samples.shape == (1, 12_000)
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+def test_clips_for_the_judge(run: Path, tmp_path: Path, prompted: bool) -> None:
+    clips = module("make_clips")
+    generator = Generator.load(run, device="cpu")
+    clips.make(generator, tmp_path / "clips", 2, 0.4, Sampling(), prompted)
+    rows = [json.loads(line) for line in (tmp_path / "clips" / "captions.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in rows] == ["0.wav", "1.wav"]
+    assert all((tmp_path / "clips" / row[key]).is_file() for row in rows for key in ("path", "codes"))
+    assert [row.get("start") for row in rows] == [4.0 if prompted else None] * 2
+    assert all(("style" in row) == prompted for row in rows)
