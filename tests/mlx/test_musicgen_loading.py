@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from audiogen_core.audio import Audio
 from audiogen_core.errors import AudiogenError, ModelError, OptionError, UnknownModel, WeightsError
 from audiogen_core.models import ModelSpec
 from audiogen_core.sampling import Sampling
@@ -21,6 +22,7 @@ from audiogen_mlx.convert import WEIGHTS, convert, describe_codec
 from audiogen_mlx.musicgen import MusicGen
 from audiogen_mlx.musicgen.catalog import MUSICGEN
 from audiogen_mlx.musicgen.loading import Files, Places, find_files
+from audiogen_mlx.musicgen.model import Rows
 from audiogen_mlx.verify import verify
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen"
@@ -223,6 +225,25 @@ def test_the_tokenizer_of_t5_is_fetched_only_where_it_fits(folder: Path):
 # Converting
 
 
+def clip() -> Audio:
+    wave = 0.3 * np.sin(2 * np.pi * 330 * np.arange(4 * 32_000) / 32_000)
+    return Audio(wave[None].astype(np.float32), 32_000)
+
+
+def logits(music: MusicGen) -> np.ndarray:
+    """Of given tokens, without conditioning."""
+    network = music._parts.transformer
+    shape = (1, music.config.codebooks, 9)
+    tokens = np.random.default_rng(0).integers(0, music.config.codebook_size, shape, dtype=np.int32)
+    return np.array(network(mx.array(tokens), network.run(Rows(1), 9)))
+
+
+def gap(one: MusicGen, other: MusicGen) -> float:
+    """The largest difference of their logits, in standard deviations of these."""
+    expected = logits(other)
+    return float(np.abs(logits(one) - expected).max() / expected.std())
+
+
 @pytest.mark.parametrize(
     ("name", "beside"),
     [
@@ -240,6 +261,8 @@ def test_a_converted_model_is_the_same(name: str, beside: dict[str, Path], tmp_p
     one, other = MusicGen.load(made), MusicGen.load(FOLDER / name, **places)
     assert one.config == other.config
     options: dict[str, Any] = {"seconds": 0.3, "sampling": GREEDY}
+    if one.config.clip:
+        options[one.config.clip] = clip()
     np.testing.assert_array_equal(
         one.generate(PROMPT, **options).samples, other.generate(PROMPT, **options).samples
     )
@@ -270,6 +293,23 @@ def test_half_precision_is_half_the_size_and_loads_as_stored(folder: Path, tmp_p
     assert (half / WEIGHTS).stat().st_size < 0.8 * (whole / WEIGHTS).stat().st_size
     assert MusicGen.load(half)._parts.transformer.dtype == mx.bfloat16
     assert MusicGen.load(half, dtype="float32")._parts.transformer.dtype == mx.float32
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["musicgen-mono", "musicgen-stereo", "musicgen-melody", "audiocraft-style"])
+def test_half_precision_of_every_variant(name: str, dtype: str, tmp_path: Path):
+    places: dict[str, Any] = {"tokenizer": TOKENIZER}
+    if name.startswith("audiocraft"):
+        places |= {"t5": FOLDER / "t5", "codec": CODEC}
+    made = convert(Files(FOLDER / name, Places(**places)), tmp_path / "made", dtype=dtype)
+    stored, fresh = MusicGen.load(made), MusicGen.load(FOLDER / name, dtype=dtype, **places)
+    np.testing.assert_array_equal(
+        stored.generate_codes(PROMPT, seconds=0.3, sampling=GREEDY).values,
+        fresh.generate_codes(PROMPT, seconds=0.3, sampling=GREEDY).values,
+    )
+    if not fresh.config.text_in_prefix:
+        whole = MusicGen.load(FOLDER / name, **places)
+        assert 0 < gap(stored, whole) < (0.02 if dtype == "float16" else 0.15)
 
 
 @pytest.fixture
@@ -304,6 +344,12 @@ def test_quantised_folders(bits: int, wide: Path, tmp_path: Path):
         stored.generate_codes(PROMPT, **options).values, fresh.generate_codes(PROMPT, **options).values
     )
     assert stored._parts.source.bits == bits
+    assert 0 < gap(stored, MusicGen.load(wide)) < (0.1 if bits == 8 else 1.2)
+    again = convert(Files(made), tmp_path / "again")
+    assert (again / WEIGHTS).read_bytes() == (made / WEIGHTS).read_bytes()
+    half = MusicGen.load(convert(Files(wide), tmp_path / "half", bits=bits, dtype="bfloat16"))
+    assert half._parts.transformer.dtype == mx.bfloat16
+    assert 0 < gap(half, stored) < 0.6  # scales are rounded too
     with pytest.raises(OptionError, match=f"stored in {bits} bits"):
         MusicGen.load(made, bits=12 - bits)
 

@@ -272,8 +272,9 @@ class Parts:
     def _check_codec(self) -> None:
         """Raises ModelError when the codec's codes are not what the transformer makes."""
         info, config = self.codec.info, self.config
-        fits = info.codebook_size == config.codebook_size and info.codebooks >= config.codebooks
-        if not fits or (config.channels == 2 and info.codebooks != config.codebooks):
+        more = info.codebooks - config.codebooks
+        by_name = self.files.named_codec is not None and config.channels == 1  # the first books may be enough
+        if info.codebook_size != config.codebook_size or more < 0 or (more and not by_name):
             raise ModelError(
                 f"{self.files.folder}: its codec {info.name} has {info.codebooks} codebooks of "
                 f"{info.codebook_size}, the model makes {config.codebooks} of {config.codebook_size}"
