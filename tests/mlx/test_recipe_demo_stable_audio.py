@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +151,35 @@ def test_the_folder_is_small_and_makes_sound(recipe, trained: Path, tmp_path: Pa
     assert model.settings(1.0).steps == recipe.export.SAMPLING["steps"]
     clip = model.generate("piano in C major", seconds=1.5, seed=0, steps=2)
     assert clip.samples.shape == (1, 36_000)
+
+
+def test_every_verb(recipe, trained: Path, tmp_path: Path) -> None:
+    """A window of 2.13 s: lengths, what is kept of a clip, loops, several windows."""
+    model = StableAudio.load(recipe.export.export(trained, tmp_path / "model"))
+    piece, rate = compose(2_000_000_001, seconds=1.0).audio, 24_000
+    kept, quick = rate - round(0.02 * rate), {"seed": 0, "steps": 2}
+    longer = model.generate("beat", seconds=2.0, prompt_audio=piece, **quick).samples
+    np.testing.assert_array_equal(longer[:, :kept], piece.samples[:, :kept])
+    whole = compose(2_000_000_001, seconds=2.0).audio
+    filled = model.generate("beat", seconds=2.0, init_audio=whole, inpaint=(0.5, 1.0), **quick).samples
+    np.testing.assert_array_equal(filled[:, round(1.1 * rate) :], whole.samples[:, round(1.1 * rate) :])
+    assert not np.allclose(filled[:, 12_000:rate], whole.samples[:, 12_000:rate], atol=1e-2)
+    near, far = (
+        model.generate("beat", seconds=2.0, init_audio=whole, init_noise_level=level, **quick).samples
+        for level in (0.1, 0.9)
+    )
+    assert np.square(near - whole.samples).sum() < 0.5 * np.square(far - whole.samples).sum()
+    assert model.generate_loop("beat", bpm=125, bars=1, **quick).samples.shape[1] == round(4 * 0.48 * rate)
+    assert model.generate_long("beat", seconds=4.0, **quick).samples.shape == (1, 4 * rate)
+
+
+def test_words_it_does_not_know_are_told(recipe, trained: Path, tmp_path: Path) -> None:
+    model = StableAudio.load(recipe.export.export(trained, tmp_path / "model"))
+    with pytest.warns(UserWarning, match="never seen: zither"):
+        model.generate("fast zither", seconds=0.5, seed=0, steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.generate("Fast, chiptune in C minor!", seconds=0.5, seed=0, steps=1)
 
 
 def test_windows_begin_with_bars_or_have_something_given(recipe, config: Path, corpus: Path) -> None:
