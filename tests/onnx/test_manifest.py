@@ -69,6 +69,19 @@ def test_what_was_written_is_read(folder):
         manifest.graph_path(folder, "beats")
 
 
+def test_a_codec_has_both_its_graphs_or_none(folder):
+    facts = json.loads((folder / NAME).read_text())
+    graphs = facts["graphs"]
+    del graphs["encoder"], facts["codec"]["loudness"], facts["defaults"]
+    (folder / NAME).write_text(json.dumps(facts))
+    with pytest.raises(ManifestError, match="graphs are missing: encoder"):
+        Manifest.load(folder)
+    del graphs["decoder"]
+    (folder / NAME).write_text(json.dumps(facts))
+    manifest = Manifest.load(folder)
+    assert not manifest.has_codec and manifest.codec.loudness == -24.0 and manifest.defaults == {}
+
+
 def test_files_that_changed_are_named(folder, monkeypatch):
     data = folder / "fine.onnx.data"
     data.write_text("wEights fine")
@@ -108,8 +121,10 @@ def test_links_are_refused(folder):
         (("fine", "conditioning_codebooks"), 14, "14 conditioning"),
         (("fine", "window_seconds"), -3, "window is -3"),
         (("fine", "window_seconds"), float("nan"), "window is nan"),
-        (("graphs",), {}, "graphs are missing: encoder"),
-        (("graphs",), [], "graphs are missing: encoder"),
+        (("graphs",), {}, "graphs are missing: coarse"),
+        (("codec", "loudness"), 3.0, "loudness is 3.0"),
+        (("defaults",), 7, "damaged or not a manifest"),
+        (("graphs",), [], "graphs are missing: coarse"),
         (("graphs",), 3, "damaged or not a manifest"),
         (("graphs", "fine", "graph", "file"), "../fine.onnx", "does not lie in the same folder"),
         (("graphs", "fine", "graph", "file"), 7, "damaged or not a manifest"),

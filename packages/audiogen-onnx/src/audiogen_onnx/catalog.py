@@ -7,13 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from audiogen_core.errors import DownloadError, ModelError
-from audiogen_core.models import FileSpec, ModelSpec, find
+from audiogen_core.models import FileSpec, ModelSpec, Shipped, find
 from audiogen_onnx.manifest import NAME
 
 CHECKPOINTS = ("codec.pth", "coarse.pth", "c2f.pth")
 """The files of VampNet's authors that an export is made from."""
 
-CATALOG: dict[str, ModelSpec] = {
+CATALOG: dict[str, ModelSpec | Shipped] = {
+    "demo": Shipped(
+        name="demo",
+        family="vampnet",
+        package="audiogen_onnx",
+        folder="data/demo",
+        license="Apache-2.0",
+        note="A toy that has heard composed music only (audiogen-core compose); works offline at once.",
+    ),
     "vampnet": ModelSpec(
         name="vampnet",
         family="vampnet",
@@ -27,6 +35,15 @@ CATALOG: dict[str, ModelSpec] = {
 }
 
 Notify = Callable[[str], None]
+
+
+def located(name_or_path: str | Path) -> Path:
+    """A path, or the folder of a model that comes with the package; a path that exists wins over a name.
+
+    Raises ModelError when the package is installed without the model.
+    """
+    found, path = CATALOG.get(str(name_or_path)), Path(name_or_path)
+    return found.path if isinstance(found, Shipped) and not path.exists() else path
 
 
 def exported(name_or_path: str, *, offline: bool = False, notify: Notify | None = None) -> Path:

@@ -98,12 +98,12 @@ def vamp(
         if beats is not None or bpm is not None:
             raise OptionError("give one of --track-beats, --beats and --bpm")
         found = _track(audio, model, provider, offline)
-        chosen = replace(chosen, **options.as_options(found))
+        chosen |= options.as_options(found)
     outputs = names_of(output, variations)
     for path in (*outputs, *(path for path in (save_mask, preview) if path)):
         shared.require_new(path, force)
     vampnet = _load(model, threads, provider, offline)
-    order = Order(audio, vampnet.name, chosen, shared.choose_seed(seed), mask, sample_rate)
+    order = Order(audio, vampnet.name, vampnet.options(chosen), shared.choose_seed(seed), mask, sample_rate)
     opened = order.open(vampnet)
     if save_mask is not None:
         from audiogen_onnx.vampnet.mask_file import save_mask as write_mask
@@ -171,7 +171,7 @@ def beats(
 
 @cli.command()
 def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
-    """The models that can be fetched by name."""
+    """The models there are by name: fetched when they are needed, or part of the package."""
     from audiogen_onnx.catalog import CATALOG
 
     rows = [
@@ -190,11 +190,12 @@ def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOpt
 
 
 def _load(model: str, threads: int | None, provider: list[str] | None, offline: bool) -> Vampnet:
-    from audiogen_onnx.catalog import exported
+    from audiogen_onnx.catalog import exported, located
     from audiogen_onnx.vampnet.generate import Vampnet
 
     folder = exported(model, offline=offline, notify=shared.note)
-    return Vampnet.load(folder, providers=provider or None, threads=threads)
+    named = model if located(model) == folder else folder  # recipes name what comes with the package
+    return Vampnet.load(named, providers=provider or None, threads=threads)
 
 
 def _track(audio: Path, model: str, provider: list[str] | None, offline: bool) -> Beats:

@@ -14,7 +14,6 @@ from audiogen_core.errors import OptionError
 
 if TYPE_CHECKING:
     from audiogen_onnx.vampnet.beats import Beats as BeatTimes
-    from audiogen_onnx.vampnet.options import VampOptions
 
 _PROMPTS = "What is kept of the clip"
 _SAMPLING = "How the rest is made"
@@ -173,8 +172,11 @@ def as_options(beats: BeatTimes) -> dict[str, Any]:
     }
 
 
-def gathered(asked: Mapping[str, Any]) -> VampOptions:
-    """What was asked for on the command line; other names than those of a vamp's options are left out."""
+def gathered(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a vamp that were asked for on the command line; other names are left out.
+
+    Raises OptionError when one is out of range, or two contradict each other.
+    """
     from audiogen_onnx.vampnet.options import VampOptions
 
     parsers: dict[str, Callable[[str], Any]] = {"infill": span, "roll": roll}
@@ -188,4 +190,5 @@ def gathered(asked: Mapping[str, Any]) -> VampOptions:
         chosen |= as_options(beats(asked["beats"]))
     if asked.get("downbeats_only"):
         chosen["upbeats"] = False
-    return VampOptions(**chosen)
+    VampOptions(**chosen)
+    return chosen

@@ -11,16 +11,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core import codecs
 from audiogen_core.codec import Codec, CodecInfo
 from audiogen_core.codecs.layers import PadToMultiple
 from audiogen_core.errors import ManifestError, ModelError
 from audiogen_core.ops import Float, Ops
 from audiogen_core.ops.numpy_ops import NumpyOps
 from audiogen_core.stages import Convolutional
+from audiogen_onnx.manifest import CODEC, CodecGeometry, Manifest
 from audiogen_onnx.session import Session
 
 FACTS = "audiogen_codec"
 """Key of a graph's metadata: a JSON object of CodecInfo's fields and `reach`."""
+
+
+def codec_of(
+    manifest: Manifest, folder: Path, providers: Sequence[str] | None = None, threads: int | None = None
+) -> Codec:
+    """The codec of an exported folder: its own graphs, or the codec of audiogen-core that it names.
+
+    Raises ManifestError when it is not the one that the folder describes, UnknownModel when there is none of
+    its name.
+    """
+    if manifest.has_codec:
+        graphs = (manifest.graph_path(folder, name) for name in CODEC)
+        return OnnxCodec(*(Session(path, providers, threads) for path in graphs))
+    codec, said = codecs.load_codec(manifest.codec.name), manifest.codec
+    there = geometry_of(codec.info, loudness=said.loudness)
+    if there != said:
+        raise ManifestError(f"{folder}: was made for the codec {said}, but {said.name} is {there}")
+    return codec
+
+
+def geometry_of(info: CodecInfo, **more: float) -> CodecGeometry:
+    """A codec as a manifest describes it."""
+    return CodecGeometry(
+        info.name,
+        info.sample_rate,
+        info.hop_length,
+        info.codebooks,
+        info.codebook_size,
+        info.channels,
+        **more,
+    )
 
 
 class OnnxCodec(Codec):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,16 @@ from audiogen_onnx.graph_file import check_name, check_regular
 NAME = "manifest.json"
 FORMAT = 1
 DTYPES = ("float32", "float16", "int8", "int4")
-GRAPHS = ("encoder", "decoder", "coarse", "fine", "coarse_step", "fine_step")
+NETWORKS = ("coarse", "fine", "coarse_step", "fine_step")
 """Graphs every folder has; `beats` may be added."""
+
+CODEC = ("encoder", "decoder")
+"""Graphs of the codec. A folder without them names a codec of audiogen-core, which takes their place."""
+
+GRAPHS = CODEC + NETWORKS
+
+LOUDNESS = -24.0
+"""LUFS that VampNet's codec was trained on."""
 
 ALWAYS_HASHED = 16 << 20
 """Files of up to so many bytes have their hash checked whenever a folder is loaded: graphs, small weights."""
@@ -64,7 +72,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class CodecGeometry:
-    """The codec: rate in Hz, samples per frame, codebooks and their size; `name` as in `Codes.codec`."""
+    """The codec: rate in Hz, samples per frame, codebooks and their size; `name` as in `Codes.codec`.
+
+    loudness  LUFS that sound is brought to before it is encoded: what the networks were trained on
+    """
 
     name: str
     sample_rate: int
@@ -72,6 +83,7 @@ class CodecGeometry:
     codebooks: int
     codebook_size: int
     channels: int = 1
+    loudness: float = LOUDNESS
 
     @property
     def frame_rate(self) -> float:
@@ -105,7 +117,9 @@ class Manifest:
     created_from     name -> SHA-256 of each checkpoint it was made from
     dtype            of the weights: float32, float16, int8 or int4
     codec, coarse, fine  geometry
-    graphs           name -> files: encoder, decoder, coarse, fine, coarse_step, fine_step; beats if present
+    graphs           name -> files: coarse, fine, coarse_step, fine_step; encoder and decoder, unless the
+                     codec is one of audiogen-core; beats if present
+    defaults         options of a vamp -> values that suit this model, where they are not those of all
     format           version of this description
     """
 
@@ -116,12 +130,18 @@ class Manifest:
     coarse: NetworkGeometry
     fine: NetworkGeometry
     graphs: Mapping[str, Graph]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         problem = _problem(self)
         if problem:
             raise ManifestError(f"the description of the exported folder is wrong: {problem}")
+
+    @property
+    def has_codec(self) -> bool:
+        """Whether the codec lies in the folder, as graphs."""
+        return set(CODEC) <= set(self.graphs)
 
     @cached_property
     def files(self) -> dict[str, StoredFile]:
@@ -202,7 +222,8 @@ def _read(path: Path) -> Manifest:
             check_name(stored.file, path)
     codec = CodecGeometry(**facts.pop("codec"))
     coarse, fine = NetworkGeometry(**facts.pop("coarse")), NetworkGeometry(**facts.pop("fine"))
-    return Manifest(codec=codec, coarse=coarse, fine=fine, graphs=graphs, **facts)
+    defaults = dict(facts.pop("defaults", {}))
+    return Manifest(codec=codec, coarse=coarse, fine=fine, graphs=graphs, defaults=defaults, **facts)
 
 
 def _graph(entry: dict[str, Any]) -> Graph:
@@ -213,10 +234,10 @@ def _graph(entry: dict[str, Any]) -> Graph:
 def _problem(manifest: Manifest) -> str | None:
     """The first thing that cannot be, or None."""
     codec, nets = manifest.codec, {"coarse": manifest.coarse, "fine": manifest.fine}
-    for field in ("sample_rate", "hop_length", "codebooks", "codebook_size", "channels"):
-        value = getattr(codec, field)
+    for name in ("sample_rate", "hop_length", "codebooks", "codebook_size", "channels"):
+        value = getattr(codec, name)
         if not _whole(value) or value < 1:
-            return f"the codec's {field} is {value!r}"
+            return f"the codec's {name} is {value!r}"
     for name, net in nets.items():
         if not _whole(net.codebooks) or not 1 <= net.codebooks <= codec.codebooks:
             return f"the {name} model reads {net.codebooks!r} codebooks, the codec has {codec.codebooks}"
@@ -226,10 +247,16 @@ def _problem(manifest: Manifest) -> str | None:
             return f"the {name} model's window is {net.window_seconds!r} seconds"
     if manifest.dtype not in DTYPES:
         return f"dtype {manifest.dtype!r} is none of {', '.join(DTYPES)}"
-    missing = [name for name in GRAPHS if name not in manifest.graphs]
-    if missing:
-        return f"graphs are missing: {', '.join(missing)}"
-    return _wrong_file(manifest)
+    if not isinstance(codec.loudness, int | float) or not -100 < codec.loudness <= 0:
+        return f"the codec's loudness is {codec.loudness!r}"
+    return _missing_graphs(manifest) or _wrong_file(manifest)
+
+
+def _missing_graphs(manifest: Manifest) -> str | None:
+    """A codec has both its graphs or none."""
+    needed = GRAPHS if set(CODEC) & set(manifest.graphs) else NETWORKS
+    missing = [name for name in needed if name not in manifest.graphs]
+    return f"graphs are missing: {', '.join(missing)}" if missing else None
 
 
 def _wrong_file(manifest: Manifest) -> str | None:

@@ -85,7 +85,7 @@ class Clip:
         info = model.codec.info
         levels = measure(source, info.sample_rate)
         layout = Layout.of(options, info.sample_rate, info.hop_length, info.codebooks, levels.length)
-        gain = gain_in(levels.mean, levels.peak)
+        gain = gain_in(levels.mean, levels.peak, model.loudness)
         empty = np.zeros((source.channels, layout.codebooks, layout.frames), np.int64)
         clip = cls(model, source, options, levels, layout, gain, empty)
         for channel in range(source.channels):

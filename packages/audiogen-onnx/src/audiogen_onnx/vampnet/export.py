@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import MissingDependency, ModelError, OptionError
 from audiogen_core.version import version
+from audiogen_onnx.codec import geometry_of
 from audiogen_onnx.folders import staged_folder
-from audiogen_onnx.manifest import (
-    DTYPES,
-    CodecGeometry,
-    Graph,
-    Manifest,
-    NetworkGeometry,
-    sha256,
-)
+from audiogen_onnx.manifest import DTYPES, LOUDNESS, Graph, Manifest, NetworkGeometry, sha256
 from audiogen_onnx.vampnet.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig, from_metadata
+from audiogen_onnx.vampnet.options import VampOptions
 
 if TYPE_CHECKING:
-    from audiogen_core.codec import Codec, CodecInfo
+    from audiogen_core.codec import Codec
     from audiogen_onnx.vampnet.weights import Checkpoint
 
 CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
 """The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network of your own, and the seconds of sound that it saw at a time when it was trained."""
+
+    checkpoint: Checkpoint
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,80 @@ def export(
     OptionError for an unknown dtype or a folder that is not empty, ModelError and WeightsError when a
     checkpoint is not what it should be or a graph disagrees with torch.
     """
+    _check_possible(dtype)
+    sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora, beats=beats)
+    return _staged(out_dir, dtype, lambda folder: _write(sources, folder, check))
+
+
+def export_networks(
+    coarse: Trained,
+    fine: Trained,
+    codec: Codec,
+    out_dir: str | Path,
+    *,
+    created_from: Mapping[str, str],
+    dtype: str = "float32",
+    check: bool = True,
+    loudness: float = LOUDNESS,
+    defaults: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Write a folder of networks of your own over a codec of audiogen-core. The codec is not copied: whoever
+    loads the folder has it.
+
+    codec         what both networks were trained on
+    created_from  name -> SHA-256 of what they were made from
+    loudness      LUFS of the sound they were trained on
+    defaults      options of a vamp that suit them, where they are not those of all
+
+    The other arguments and the errors are those of `export`; ModelError also when the parts do not go
+    together.
+    """
+    from audiogen_onnx.vampnet.weights import check_codec
+
+    _check_possible(dtype)
+    VampOptions.of(defaults or {})  # raises for what is none
+    vectors = codec.codebook_vectors()
+    for name, part, given in (("coarse", coarse, 0), ("fine", fine, coarse.checkpoint.config.codebooks)):
+        _check_role(part.checkpoint.config, given, name)
+        check_codec(part.checkpoint.config, vectors, name)
+
+    def write(folder: Path) -> Manifest:
+        graphs = _network_graphs(coarse.checkpoint, "coarse", folder, check)
+        manifest = Manifest(
+            package_version=version("audiogen-onnx"),
+            created_from=created_from,
+            dtype="float32",
+            codec=geometry_of(codec.info, loudness=loudness),
+            coarse=_geometry(coarse.checkpoint.config, coarse.seconds),
+            fine=_geometry(fine.checkpoint.config, fine.seconds),
+            graphs=graphs | _network_graphs(fine.checkpoint, "fine", folder, check),
+            defaults=defaults or {},
+        )
+        manifest.save(folder)
+        return manifest
+
+    return _staged(out_dir, dtype, write)
+
+
+def _staged(out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest]) -> Manifest:
+    """What `write` writes, in float32, made smaller where that is asked for; whole or not at all."""
     from audiogen_onnx.vampnet.quantize import convert
 
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    require_export()
-    sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora, beats=beats)
     with staged_folder(out_dir) as folder:
         if dtype == "float32":
-            return _write(sources, folder, check)
+            return write(folder)
         plain = folder / "float32"
         plain.mkdir()
-        _write(sources, plain, check)
+        write(plain)
         manifest = convert(plain, folder, dtype)
         shutil.rmtree(plain)
         return manifest
+
+
+def _check_possible(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    require_export()
 
 
 def require_export() -> None:
@@ -132,7 +195,7 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
         package_version=version("audiogen-onnx"),
         created_from=sources.hashes(),
         dtype="float32",
-        codec=_codec_geometry(info),
+        codec=geometry_of(info),
         coarse=_geometry(coarse_config, COARSE_SECONDS),
         fine=_geometry(fine_config, FINE_SECONDS),
         graphs=graphs,
@@ -208,9 +271,3 @@ def _check_role(config: NetworkConfig, given: int, where: str) -> None:
 
 def _geometry(config: NetworkConfig, seconds: float) -> NetworkGeometry:
     return NetworkGeometry(config.codebooks, config.conditioning_codebooks, seconds)
-
-
-def _codec_geometry(info: CodecInfo) -> CodecGeometry:
-    return CodecGeometry(
-        info.name, info.sample_rate, info.hop_length, info.codebooks, info.codebook_size, info.channels
-    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,7 +16,8 @@ from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import ManifestError, OptionError
 from audiogen_core.noise import Noise
-from audiogen_onnx.manifest import NAME, Manifest, sha256
+from audiogen_onnx.catalog import located
+from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.clip import Clip
 from audiogen_onnx.vampnet.draw import Int
@@ -45,11 +46,13 @@ class Variation:
 class Vampnet:
     """VampNet: a codec and two networks.
 
-    codec     LAC, of one channel
+    codec     of one channel: LAC, or another that the networks were trained on
     coarse    makes the first rows of codes
     fine      makes the rest, given the first
     name      where it was loaded from
     revision  hash of what was loaded, for recipes
+    loudness  LUFS that sound is brought to before it is encoded
+    defaults  options of a vamp that suit this model, for those that are not asked for
     """
 
     codec: Codec
@@ -57,6 +60,8 @@ class Vampnet:
     fine: Network
     name: str = ""
     revision: str = ""
+    loudness: float = LOUDNESS
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         info, size = self.codec.info, self.codec.info.codebook_size
@@ -81,7 +86,7 @@ class Vampnet:
         threads: int | None = None,
         verify: bool = False,
     ) -> Vampnet:
-        """An exported folder.
+        """An exported folder, or a model that comes with the package, by its name (`demo`).
 
         providers  onnxruntime's execution providers in order of preference; None: the processor
         threads    of one operator; None: all cores
@@ -89,19 +94,24 @@ class Vampnet:
 
         Raises ManifestError when the folder is none, or its files are not those it describes.
         """
-        from audiogen_onnx.codec import OnnxCodec
+        from audiogen_onnx.codec import codec_of
 
-        folder = Path(path)
+        folder = located(path)
         manifest = Manifest.load(folder, verify=verify)
 
         def session(name: str) -> Session:
             return Session(manifest.graph_path(folder, name), providers, threads)
 
         geometry = manifest.codec
-        codec = OnnxCodec(session("encoder"), session("decoder"))
+        codec = codec_of(manifest, folder, providers, threads)
         coarse = network_of("coarse", manifest.coarse, geometry, session("coarse"))
         fine = network_of("fine", manifest.fine, geometry, session("fine"))
-        return cls(codec, coarse, fine, str(path), sha256(folder / NAME)[:16])
+        revision = sha256(folder / NAME)[:16]
+        return cls(codec, coarse, fine, str(path), revision, geometry.loudness, manifest.defaults)
+
+    def options(self, asked: Mapping[str, Any]) -> VampOptions:
+        """What was asked for, with this model's defaults for the rest. Raises OptionError."""
+        return VampOptions.of({**self.defaults, **asked})
 
     # ---- codes
 
@@ -137,7 +147,7 @@ class Vampnet:
 
         Raises CodesError when codes and mask do not fit, OptionError for options out of range.
         """
-        chosen = VampOptions.of(options)
+        chosen = self.options(options)
         if isinstance(codes, Codes):
             self.codec.check(codes)
         values = check_codes(codes.values if isinstance(codes, Codes) else codes)
@@ -214,7 +224,7 @@ class Vampnet:
         if count < 1:
             raise OptionError(f"variations must be 1 or more, got {count}")
         rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
-        chosen = VampOptions.of(options)
+        chosen = self.options(options)
         clip = Clip.open(self, self._source(audio, chosen), chosen)
         results = clip.make(mask, source_of(seed, noise), count, on_step)
         return (

@@ -8,16 +8,14 @@ import numpy as np
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioMismatch, OptionError
+from audiogen_onnx.manifest import LOUDNESS
 from audiogen_onnx.vampnet.loudness import SILENCE, gain_to, loudness
 from audiogen_onnx.vampnet.resample import resample
 
-LOUDNESS = -24.0
-"""LUFS that the codec was trained on."""
 
-
-def gain_in(measured: float, peak: float) -> float:
-    """What brings a clip to -24 LUFS, or to a peak of 1 where that would be beyond."""
-    gain = gain_to(LOUDNESS, measured)
+def gain_in(measured: float, peak: float, wanted: float = LOUDNESS) -> float:
+    """What brings a clip to the loudness wanted, LUFS, or to a peak of 1 where that would be beyond."""
+    gain = gain_to(wanted, measured)
     return min(gain, 1 / peak) if peak else gain
 
 

@@ -6,8 +6,9 @@ int8     products in whole numbers: a scale for each output channel, activations
 int4     weights in blocks of 32 with a scale and a zero point each, the classifier in 8 bits as above.
          The smallest
 
-The encoder stays float32 in all of them, since codes are choices between near neighbours. The decoder's
-weights are stored as float16 in all of them: its convolutions gain nothing from whole numbers.
+The encoder stays float32 in all of them, since codes are choices between near neighbours. What is large and
+no product is stored as float16 in all of them: the decoder's convolutions gain nothing from whole numbers,
+the codec's vectors lose nothing.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError, WeightsError
+from audiogen_onnx.catalog import located
 from audiogen_onnx.folders import staged_folder
-from audiogen_onnx.manifest import DTYPES, Graph, Manifest
+from audiogen_onnx.manifest import DTYPES, NETWORKS, Graph, Manifest
 from audiogen_onnx.vampnet import step_graph
 from audiogen_onnx.vampnet.graph import GraphWriter, save
 
 BLOCK = 32
 """Weights that share a scale in int4, along the inputs."""
+
+LARGE = 1 << 16
+"""Numbers of a tensor that is stored as float16 wherever weights are made smaller."""
 
 CLASSIFIER = "classifier"
 
@@ -45,7 +50,7 @@ def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
 
     require_export()
     with staged_folder(target) as folder:
-        return convert(Path(source), folder, dtype)
+        return convert(located(source), folder, dtype)
 
 
 def convert(source: Path, target: Path, dtype: str) -> Manifest:
@@ -63,10 +68,12 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
         step = target / graphs[f"{name}_step"].graph.file
         step_graph.write(path, step)
         graphs[f"{name}_step"] = Graph.of(step, network=path)
-    decoder = target / graphs["decoder"].graph.file
-    _rewrite(source / decoder.name, decoder, half=True)
-    graphs["decoder"] = Graph.of(decoder)
-    changed = {"coarse", "fine", "coarse_step", "fine_step", "decoder"}
+    changed = set(NETWORKS)
+    if manifest.has_codec:
+        decoder = target / graphs["decoder"].graph.file
+        _rewrite(source / decoder.name, decoder, half=BLOCK)
+        graphs["decoder"] = Graph.of(decoder)
+        changed.add("decoder")
     for graph in (graph for name, graph in graphs.items() if name not in changed):
         for stored in graph.files:
             shutil.copyfile(source / stored.file, target / stored.file)
@@ -77,7 +84,7 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
 
 def quantize_network(source: Path, target: Path, dtype: str) -> None:
     """Write a smaller copy of one network's graph, and its weights beside it."""
-    _rewrite(source, target, _PRODUCTS.get(dtype), half=dtype == "float16")
+    _rewrite(source, target, _PRODUCTS.get(dtype), half=BLOCK if dtype == "float16" else LARGE)
 
 
 @dataclass(eq=False)
@@ -105,8 +112,8 @@ Product = Callable[[_Rewrite, Any], None]
 """Writes a product by a stored matrix in another form."""
 
 
-def _rewrite(source: Path, target: Path, product: Product | None = None, half: bool = False) -> None:
-    """Copy a graph with its weights: products through `product`, other tensors as float16 if `half`."""
+def _rewrite(source: Path, target: Path, product: Product | None = None, *, half: int) -> None:
+    """Copy a graph: products through `product`, other tensors of `half` numbers or more as float16."""
     import onnx
 
     model = onnx.load(source, load_external_data=False)
@@ -130,10 +137,10 @@ def _rewrite(source: Path, target: Path, product: Product | None = None, half: b
     save(model, target)
 
 
-def _keep(rewrite: _Rewrite, name: str, half: bool) -> None:
-    """Copy a tensor; `half` stores large ones as float16, made float32 again when a session is opened."""
+def _keep(rewrite: _Rewrite, name: str, half: int) -> None:
+    """Copy a tensor; of `half` numbers or more, as float16, made float32 again when a session is opened."""
     values = rewrite.values(name)
-    if not half or values.dtype != np.float32 or values.size < BLOCK:
+    if values.dtype != np.float32 or values.size < half:
         rewrite.writer.tensor(name, values)
         return
     with np.errstate(over="ignore"):

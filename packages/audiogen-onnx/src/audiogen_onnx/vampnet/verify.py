@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ManifestError, ModelError
-from audiogen_onnx.manifest import GRAPHS, Manifest
+from audiogen_onnx.catalog import located
+from audiogen_onnx.manifest import CODEC, GRAPHS, Manifest
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.compare import compare_step, random_codes
 
@@ -46,12 +47,13 @@ def verify(folder: str | Path, reference: str | Path | None = None) -> list[Veri
     Raises ManifestError when a file is not the one described, or the folders are not of one model;
     ModelError when a graph's output is not finite or a step does not draw what it should.
     """
+    folder = located(folder)
     manifest = Manifest.load(folder, verify=True)
     other = None if reference is None else Manifest.load(reference)
     if other is not None and _model(other) != _model(manifest):
         raise ManifestError(f"{reference}: is not the model of {folder}, so they cannot be compared")
     found = []
-    for name in ("encoder", "decoder", "coarse", "fine"):
+    for name in (*(CODEC if manifest.has_codec else ()), "coarse", "fine"):
         made = _output(manifest, folder, name)
         against = None if other is None or reference is None else _output(other, reference, name)
         size = sum(stored.size for stored in manifest.graphs[name].files)

@@ -66,7 +66,7 @@ def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Ch
     tensor is missing, left over, misshapen or not finite, in the file or in the lora.pth.
     """
     config = from_metadata(metadata(path), str(path))
-    _check_codec(config, vectors, str(path))
+    check_codec(config, vectors, str(path))
     found = weights.read(path).apply(NAMES)
     updates = _updates(found, config)
     if lora is not None:
@@ -172,7 +172,8 @@ def _by_codebook(values: Array, config: NetworkConfig) -> Array:
     return np.ascontiguousarray(values.reshape(shape).swapaxes(0, 1).reshape(values.shape))
 
 
-def _check_codec(config: NetworkConfig, vectors: Array, where: str) -> None:
+def check_codec(config: NetworkConfig, vectors: Array, where: str) -> None:
+    """Raise ModelError unless a codec's vectors are those a network reads; `where` names it."""
     count, size, dim = vectors.shape
     if size != config.codebook_size or dim != config.codebook_dim or count < config.codebooks:
         raise ModelError(
