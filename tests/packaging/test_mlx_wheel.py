@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support.wheels import ROOT, bare, run, uv, version, wheel
@@ -37,6 +38,20 @@ loaded = [m for m in ("torch", "transformers", "onnxruntime", "matplotlib") if m
 print(json.dumps([len(ids[0]), gap, loaded, blas.describe()["source"]]))
 """
 
+MUSIC = """
+import json, sys
+import numpy as np
+from audiogen_core.sampling import Sampling
+from audiogen_mlx import MusicGen
+
+folder, tokenizer, prompt = sys.argv[1:]
+model = MusicGen.load(folder, tokenizer=tokenizer)
+codes = model.generate_codes(prompt, seconds=17 / 50, sampling=Sampling(temperature=0)).values
+stored = np.load(folder + "/io.npz")["gen_single_codes"][0]
+loaded = [m for m in ("torch", "transformers", "onnxruntime", "matplotlib") if m in sys.modules]
+print(json.dumps([bool((codes == stored).all()), loaded]))
+"""
+
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory) -> Path:
@@ -54,6 +69,32 @@ def test_it_works_without_torch(python, tmp_path):
     assert tokens == 19
     assert gap < 1e-4
     assert loaded == []
+
+
+def test_it_makes_music_as_transformers_does(python, tmp_path):
+    folder, tokenizer = FIXTURES / "musicgen" / "musicgen-mono", FIXTURES / "musicgen" / "tokenizer"
+    entries = json.loads((tokenizer / "expected.json").read_text(encoding="utf-8"))["single"]
+    with np.load(folder / "io.npz") as stored:
+        ids = stored["input_ids_single"][0].tolist()
+    prompt = next(entry["text"] for entry in entries if entry["ids"] == ids)
+    assert json.loads(run(python, "-c", MUSIC, folder, tokenizer, prompt, cwd=tmp_path)) == [True, []]
+
+
+def test_the_command_makes_a_file_and_makes_it_again(python, tmp_path):
+    command = python.with_name("audiogen-mlx")
+    fixtures = FIXTURES / "musicgen"
+    places = ("-m", fixtures / "musicgen-mono", "--tokenizer", fixtures / "tokenizer")
+    made = run(command, "musicgen", "slow piano", *places, "-o", "a.wav", "-s", "0.3", cwd=tmp_path)
+    assert made.strip() == "a.wav"
+    run(command, "replay", "a.wav", "-o", "b.wav", cwd=tmp_path)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_neither_torch_nor_transformers_is_installed(python):
+    installed = run(uv(), "pip", "list", "--format", "json", "--python", python)
+    names = {entry["name"] for entry in json.loads(installed)}
+    assert {"audiogen-mlx", "audiogen-core", "mlx"} <= names
+    assert not names & {"torch", "transformers", "onnxruntime"}
 
 
 def test_the_command_answers(python, tmp_path):

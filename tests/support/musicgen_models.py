@@ -30,9 +30,6 @@ SMALL = Config(
     channels=1,
     text_width=768,
 )
-MEDIUM = replace(SMALL, width=1536, layers=48, heads=24, hidden=6144)
-LARGE = replace(SMALL, width=2048, layers=48, heads=32, hidden=8192)
-STEREO_SMALL = replace(SMALL, codebooks=8, delays=(0, 0, 1, 1, 2, 2, 3, 3), channels=2)
 
 TINY = replace(SMALL, width=64, layers=2, heads=2, hidden=128, codebook_size=16, text_width=32)
 """Costs nothing, and is wide enough to be quantised."""
