@@ -37,6 +37,22 @@ def test_what_it_always_needs():
     assert sorted(need.split(">")[0].split("<")[0] for need in always) == ["audiogen-core", "onnxruntime"]
 
 
+def test_the_wheel_with_its_model_is_small():
+    assert wheel("audiogen-onnx").stat().st_size < 15e6
+
+
+def test_the_model_that_comes_with_it_vamps_without_a_network(tmp_path):
+    python = bare(tmp_path / "venv", *PACKAGES)
+    core, command = python.with_name("audiogen-core"), python.with_name("audiogen-onnx")
+    run(core, "compose", "-o", "music", "--minutes", 0.07, "--piece-seconds", 4, "--seed", 1, cwd=tmp_path)
+    clip = next((tmp_path / "music").glob("*.wav"))
+    asked = ("-m", "demo", "--offline", "--seed", 1, "--threads", 1)
+    assert run(command, "vamp", clip, *asked, "-o", "out.wav", cwd=tmp_path).strip() == "out.wav"
+    run(command, "vamp", clip, *asked, "-o", "infill.wav", "--infill", "1:2", cwd=tmp_path)
+    run(command, "replay", "out.wav", "-o", "again.wav", "--threads", 1, "--offline", cwd=tmp_path)
+    assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
+
+
 def test_it_vamps_alone(tmp_path):
     python = bare(tmp_path / "venv", *PACKAGES)
     model = shutil.copytree(exported(), tmp_path / "model")
