@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 from audiogen_core.models import Shipped
 
-CATALOG = {
-    "demo": Shipped(
-        "demo",
-        "minigpt",
-        "audiogen_minigpt",
-        "data/demo",
-        "Apache-2.0",
-        "A toy: music box, piano, beat and chiptune, as a program composes them.",
-    )
-}
+_DEMO = Shipped(
+    "demo",
+    "minigpt",
+    "audiogen_minigpt",
+    "data/demo",
+    "Apache-2.0",
+    "A toy: music box, piano, beat and chiptune, as a program composes them.",
+)
+
+CATALOG = {spec.name: spec for spec in (_DEMO,) if files(spec.package).joinpath(spec.folder).is_dir()}
+"""Those whose files are there: a copy of the package without weights knows no names."""
 
 
 def locate(model: str | Path) -> Path:
-    """The folder that a name or a path stands for: what is there under that path wins.
-
-    Raises ModelError when the package is installed without the model.
-    """
+    """The folder that a name or a path stands for: what is there under that path wins."""
     path = Path(model)
     return path if path.exists() or str(model) not in CATALOG else CATALOG[str(model)].path

@@ -185,7 +185,7 @@ def find(path: str | Path, which: str = "last") -> Checkpoint:
     if not (path / FOLDER).is_dir():
         raise ModelError(
             f"{path}: neither a run nor a checkpoint; a run has a folder named {FOLDER!r}. "
-            f"Known by name: {', '.join(CATALOG)}"
+            f"Known by name: {', '.join(CATALOG) or 'none'}"
         )
     found = list(_valid(path)) if which == "best" else [entry for entry in [newest(path)] if entry]
     if not found:

@@ -30,7 +30,7 @@ def info(path: str | Path) -> dict[str, Any]:
     if (path / CONFIG).is_file() or (path / checkpoint.FOLDER).is_dir():
         return run_info(path)
     what = "nothing there" if not path.exists() else "neither codes, a run, a checkpoint nor a sound"
-    raise ModelError(f"{path}: {what}; known by name: {', '.join(CATALOG)}")
+    raise ModelError(f"{path}: {what}; known by name: {', '.join(CATALOG) or 'none'}")
 
 
 def codes_info(path: Path) -> dict[str, Any]:
