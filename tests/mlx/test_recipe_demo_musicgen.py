@@ -31,6 +31,9 @@ TINY = {
     "window": 40,
     "batch": 2,
     "silent": 10,
+    "from_step": 10,
+    "alone_until": 14,
+    "frames": 20,
     "steps": 20,
     "decay_steps": 5,
     "warmup": 2,
@@ -71,7 +74,7 @@ def config(tmp_path_factory):
     text = (RECIPE / "config.toml").read_text(encoding="utf-8")
     for name, value in TINY.items():
         text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {json.dumps(value)} ", text)
-        assert count in (1, 2), name  # widths and layers: of the model and of the text encoder
+        assert count in (1, 2), name  # widths and batches: there are two each
     path = tmp_path_factory.mktemp("config") / "config.toml"
     path.write_text(text, encoding="utf-8")
     return path

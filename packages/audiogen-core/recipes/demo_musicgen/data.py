@@ -50,9 +50,19 @@ class Excerpts:
         count = count or self.settings.data.batch
         return self._joined([self._excerpt() for _ in range(count)])
 
-    def held(self, count: int) -> Batch:
+    def openings(self) -> Batch:
+        """The first frames of pieces, where the caption matters most."""
+        wanted, rows = self.settings.openings, []
+        for index in self.draws.integers(len(self.corpus.codes), size=wanted.batch):
+            codes, facts = self.corpus.codes[index], self.corpus.facts[index]
+            told = bool(self.draws.random() < wanted.told)
+            ids = self._ids(caption(self.draws, facts))
+            rows.append((codes[: self.settings.model.codebooks, : wanted.frames], ids, told, 0))
+        return self._joined(rows)
+
+    def held(self, count: int, frames: int | None = None) -> Batch:
         """One excerpt of each of the first pieces, from their beginnings, with the captions of the corpus."""
-        window, books = self.settings.data.window, self.settings.model.codebooks
+        window, books = frames or self.settings.data.window, self.settings.model.codebooks
         made = []
         for codes, facts in zip(self.corpus.codes[:count], self.corpus.facts, strict=False):
             ids = [*self.words.encode(facts["caption"]).ids, self.end]
@@ -83,7 +93,7 @@ class Excerpts:
     def _joined(self, rows: list[tuple[Any, list[int], bool, int]]) -> Batch:
         longest = max(len(ids) for _, ids, _, _ in rows)
         ids = torch.tensor([ids + [0] * (longest - len(ids)) for _, ids, _, _ in rows])
-        window = self.settings.data.window
+        window = rows[0][0].shape[1]
         counts = torch.arange(window) >= torch.tensor([silent for *_, silent in rows])[:, None]
         return Batch(
             torch.from_numpy(np.stack([codes for codes, *_ in rows]).astype(np.int64)),

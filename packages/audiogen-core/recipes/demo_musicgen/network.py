@@ -18,7 +18,7 @@ class Network(nn.Module):
 
     def __init__(self, settings: Settings, vocabulary: int) -> None:
         super().__init__()
-        model = settings.model
+        self.settings, model = settings, settings.model
         self.text_encoder = T5EncoderModel(text_config(settings.text, vocabulary))
         self.enc_to_dec_proj = nn.Linear(settings.text.width, model.width)
         self.decoder = MusicgenForCausalLM(decoder_config(model, settings.data.window + 16))
@@ -60,6 +60,17 @@ class Network(nn.Module):
                 small = name.endswith(("out_proj.weight", "fc2.weight"))
                 nn.init.normal_(weight, std=(0.2 if small else 1.0) * weight.shape[1] ** -0.5)
 
+    @torch.no_grad()
+    def renew_text(self, seed: int) -> list[nn.Parameter]:
+        """First weights again for all that reads captions; returns these parameters."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = dict(Network(self.settings, self.text_encoder.config.vocab_size).named_parameters())
+        renewed = [(name, p) for name, p in self.named_parameters() if is_text(name)]
+        for name, parameter in renewed:
+            parameter.copy_(fresh[name])
+        return [parameter for _, parameter in renewed]
+
     def lay(self, codes: Tensor) -> Tensor:
         """Codes (B, K, W) in the delay pattern: (B, K, W + max delay + 1)."""
         batch, books, window = codes.shape
@@ -67,6 +78,11 @@ class Network(nn.Module):
         for k, late in enumerate(self.delays):
             laid[:, k, 1 + late : 1 + late + window] = codes[:, k]
         return laid
+
+
+def is_text(name: str) -> bool:
+    """Whether a parameter of `Network` reads captions."""
+    return name.startswith(("text_encoder.", "enc_to_dec_proj.")) or ".encoder_attn" in name
 
 
 def text_config(text: Text, vocabulary: int) -> T5Config:

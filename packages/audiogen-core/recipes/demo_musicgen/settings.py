@@ -42,9 +42,20 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Openings:
+    from_step: int
+    alone_until: int
+    batch: int
+    frames: int
+    weight: float
+    told: float
+
+
+@dataclass(frozen=True)
 class Training:
     steps: int
     learning_rate: float
+    text_rate: float
     decay_steps: int
     warmup: int
     momentum: float
@@ -65,6 +76,7 @@ class Settings:
     model: Model
     text: Text
     data: Data
+    openings: Openings
     training: Training
 
     @classmethod
@@ -81,7 +93,7 @@ class Settings:
     @classmethod
     def read_dict(cls, values: Mapping[str, Any], where: str = "the settings") -> Settings:
         """What `to_dict` made. Raises OptionError."""
-        kinds = {"model": Model, "text": Text, "data": Data, "training": Training}
+        kinds = {"model": Model, "text": Text, "data": Data, "openings": Openings, "training": Training}
         if set(values) != {"seed", *kinds}:
             raise OptionError(f"{where}: expected seed and {', '.join(kinds)}, found {', '.join(values)}")
         made = {name: _part(kind, values[name], f"{where}: [{name}]") for name, kind in kinds.items()}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from data import Batch, Corpus, Excerpts
-from network import Network
+from network import Network, is_text
 from settings import Settings, Training
 from torch import Tensor
 from torch.nn import functional
@@ -23,7 +23,12 @@ from torch.nn import functional
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
 
-FREE = ("steps",)  # settings of [training] that a run taken up again may have changed
+FREE = (
+    "steps",
+    "checkpoint_every",
+    "evaluate_every",
+    "held_out",
+)  # settings of [training] that a run taken up again may have changed
 
 
 class Run:
@@ -34,6 +39,7 @@ class Run:
         self.excerpts = Excerpts(Corpus.read(corpus, "train"), settings, settings.seed)
         held = Excerpts(Corpus.read(corpus, "held"), settings, settings.seed)
         self.held = held.held(settings.training.held_out)
+        self.opened = held.held(len(held.corpus.codes), settings.openings.frames)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.network = Network(settings, held.words.get_vocab_size())
@@ -41,20 +47,37 @@ class Run:
         self.step = 0
 
     def advance(self) -> float:
-        """One step; returns the loss in nats."""
-        training = self.settings.training
+        """One step; returns the loss in nats, of the openings where they are learned alone."""
+        training, openings = self.settings.training, self.settings.openings
         self.network.train()
-        batch = self.excerpts.batch()
-        loss = (self._nats(batch) * batch.counts[:, None]).sum() / (batch.counts.sum() * batch.codes.shape[1])
-        torch.autograd.backward(loss)
+        if self.step == openings.from_step:
+            self._renew_text()
+        alone = openings.from_step <= self.step < openings.alone_until
+        loss = torch.zeros(())
+        if self.step >= openings.from_step:
+            loss = openings.weight * self._nats(self.excerpts.openings()).mean()
+            torch.autograd.backward(loss)
+        if alone:
+            for name, parameter in self.network.named_parameters():
+                parameter.grad = parameter.grad if is_text(name) else None
+        else:
+            batch = self.excerpts.batch()
+            share = batch.counts[:, None] / (batch.counts.sum() * batch.codes.shape[1])
+            loss = (self._nats(batch) * share).sum()
+            torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), training.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, training)
+                group["lr"] = learning_rate(self.step, training) * group.get("share", 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return float(loss.detach())
+
+    def _renew_text(self) -> None:
+        for parameter in self.network.renew_text(self.settings.seed + 1):
+            for optimizer in self.optimizers:
+                optimizer.state.pop(parameter, None)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
@@ -68,6 +91,8 @@ class Run:
             nats = torch.stack(rows).mean(dim=0)
             facts[name] = [round(float(value), 4) for value in nats]
             facts[f"{name}, mean"] = round(float(nats.mean()), 4)
+            first = [self._nats(_rows(self.opened, i, told)).mean() for i in range(len(self.opened.codes))]
+            facts[f"{name}, openings"] = round(float(torch.stack(first).mean()), 4)
         return facts
 
     def unigram(self) -> list[float]:
@@ -118,8 +143,8 @@ def learning_rate(step: int, training: Training) -> float:
     return training.learning_rate * up * down
 
 
-def train(settings: Settings, corpus: Path, out: Path) -> Path:
-    """Train to the end; returns the last checkpoint. Progress goes to `log.jsonl`."""
+def train(settings: Settings, corpus: Path, out: Path, until: int | None = None) -> Path:
+    """Train to the end, or until a step; returns the last checkpoint. Progress goes to `log.jsonl`."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, training, begin = out / "checkpoint.pt", settings.training, time.monotonic()
     run = Run(settings, corpus)
@@ -127,9 +152,10 @@ def train(settings: Settings, corpus: Path, out: Path) -> Path:
         run.restore(checkpoint)
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         print(json.dumps({"step": run.step, "unigram": run.unigram()}), file=log, flush=True)
-        while run.step < training.steps:
+        goal = training.steps if until is None else min(until, training.steps)
+        while run.step < goal:
             facts: dict[str, Any] = {"loss": round(run.advance(), 4), "step": run.step}
-            last = run.step == training.steps
+            last = run.step == goal
             if last or run.step % training.evaluate_every == 0:
                 facts |= run.evaluate()
             if last or run.step % 20 == 0:
@@ -144,10 +170,14 @@ def _optimizers(network: Network, training: Training) -> list[torch.optim.Optimi
     """Muon (kellerjordan.github.io/posts/muon) for the matrices of the layers, AdamW for the rest."""
     named = dict(network.named_parameters())
     matrices = [name for name, p in named.items() if ".layers." in name and p.dim() == 2]
-    rest = [p for name, p in named.items() if name not in set(matrices)]
+    text = [p for name, p in named.items() if name.startswith("text_encoder.")]
+    rest = [
+        p for name, p in named.items() if name not in set(matrices) and not name.startswith("text_encoder.")
+    ]
     groups = [
         {"params": [p for p in rest if p.dim() > 1], "weight_decay": training.weight_decay},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": text, "weight_decay": 0.0, "share": training.text_rate},
     ]
     return [
         torch.optim.Muon(
@@ -175,9 +205,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("config.toml"))
     parser.add_argument("--corpus", type=Path, required=True, help="what recipes/demo_music/make.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
+    parser.add_argument("--until", type=int, help="stop at this step, to be taken up again")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(train(Settings.read(arguments.config), arguments.corpus, arguments.out))
+    print(train(Settings.read(arguments.config), arguments.corpus, arguments.out, arguments.until))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,100 @@
+"""Clips of a MusicGen for the judge: `python make_clips.py MODEL --out FOLDER [--continue]`.
+
+Every style, key and tempo of the composer is asked for once, in plain words. Continuations go on for ten
+seconds after four seconds of pieces that were never trained on, and are told what these pieces are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from audiogen_core.codes import Codes
+from audiogen_core.compose import DEFAULT_STYLES, STYLES, TEMPI, compose
+from audiogen_core.sampling import Sampling
+from audiogen_mlx.musicgen.generate import MusicGen
+
+PROMPT_PIECES = 2_000_500_000
+"""Seeds of the pieces that are gone on with."""
+
+PROMPT_SECONDS = 4.0
+AT_ONCE = 12  # clips in a batch
+
+
+def free() -> list[dict[str, Any]]:
+    """What is asked for, with its facts."""
+    kinds = [
+        (style, key, tempo) for style in DEFAULT_STYLES for key, tempo in product(STYLES[style].keys, TEMPI)
+    ]
+    return [
+        {"style": style, "key": key, "tempo": tempo, "lead": STYLES[style].lead}
+        for style, key, tempo in kinds
+    ]
+
+
+def held_out(model: MusicGen, count: int) -> tuple[list[dict[str, Any]], list[Codes]]:
+    """Facts of pieces, and the codes of their beginnings."""
+    facts, codes = [], []
+    for index in range(count):
+        piece = compose(PROMPT_PIECES + index, seconds=PROMPT_SECONDS)
+        known = {name: piece.attributes[name] for name in ("style", "tempo", "key", "lead")}
+        facts.append({**known, "start": PROMPT_SECONDS})
+        codes.append(model.codec.encode(piece.audio, codebooks=model.config.codebooks))
+    return facts, codes
+
+
+def words(facts: dict[str, Any]) -> str:
+    return f"{facts['tempo']} {facts['style']} in {facts['key']}"
+
+
+def make(model: MusicGen, out: Path, facts: list[dict[str, Any]], codes: list[Codes], **options: Any) -> None:
+    """Write clips, their codes and captions.jsonl."""
+    out.mkdir(parents=True)
+    lines, sampling = [], options.pop("sampling")
+    for start in range(0, len(facts), AT_ONCE):
+        batch = facts[start : start + AT_ONCE]
+        if codes:
+            options["prompt_codes"] = codes[start : start + AT_ONCE]
+        made = model.generate_codes_batch(
+            [words(one) for one in batch], sampling=sampling, seed=start, **options
+        )
+        for index, (known, one) in enumerate(zip(batch, made, strict=True), start):
+            one.save(out / f"{index}.safetensors")
+            model.decode(one).save(out / f"{index}.wav")
+            named = {"path": f"{index}.wav", "codes": f"{index}.safetensors", "caption": words(known)}
+            lines.append(json.dumps({**named, **known}))
+    (out / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="a folder, or demo")
+    parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
+    parser.add_argument("--continue", dest="prompted", action="store_true", help="go on with held-out pieces")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--guidance-scale", type=float)
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--top-k", type=int)
+    parser.add_argument("--top-p", type=float)
+    parser.add_argument("--min-p", type=float)
+    given = parser.parse_args()
+    model = MusicGen.load(given.model)
+    defaults = model.defaults
+    own = {name: getattr(given, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+    drawn = {
+        **defaults.sampling().to_dict(),
+        **{name: value for name, value in own.items() if value is not None},
+    }
+    scale = defaults.guidance_scale if given.guidance_scale is None else given.guidance_scale
+    facts, codes = held_out(model, 30) if given.prompted else (free(), [])
+    seconds = given.seconds + (PROMPT_SECONDS if given.prompted else 0)
+    make(model, given.out, facts, codes, seconds=seconds, guidance_scale=scale, sampling=Sampling(**drawn))
+
+
+if __name__ == "__main__":
+    main()
