@@ -120,7 +120,7 @@ def test_codecs_and_autoencoders_are_not_mixed_up():
     with pytest.raises(ModelError, match="an autoencoder, which makes latents"):
         codecs.load_codec(FIXTURES / "tiny-small")
     with pytest.raises(ModelError, match="a codec, which makes codes"):
-        codecs.load_autoencoder("demo")
+        codecs.load_autoencoder(FIXTURES.parent / "encodec" / "24k")
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
