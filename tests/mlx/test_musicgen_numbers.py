@@ -23,7 +23,7 @@ SIZES = {  # width, layers, codebooks, what stands before the music: None where 
     "style": (1536, 48, 4, 15 + 16),
 }
 PRECISIONS = ((4.0, 4), (2.0, 2), (8.5 / 8, 2), (4.5 / 8, 2))  # bytes of a weight, of a key or value
-BANDWIDTHS = (68.25, 100, 120, 400, 546, 4800)  # GB/s
+BANDWIDTHS = (68.25, 100, 120, 200, 273, 400, 546, 4800)  # GB/s
 
 
 def weights_read(name: str) -> int:
@@ -55,9 +55,9 @@ def test_bytes_of_a_step(name):
     assert [number(cell) for cell in sizes] == pytest.approx(gigabytes(name), abs=0.008)
 
 
-@pytest.mark.parametrize("name", ["small", "medium", "large", "melody", "melody-large", "style"])
+@pytest.mark.parametrize("name", SIZES)
 def test_limit_of_real_time(name):
-    cells = table(7)[name]
+    cells = table(9)[name]
     sizes = gigabytes(name)
     for cell, bandwidth in zip(cells, BANDWIDTHS, strict=True):
         made = [number(part) for part in cell.split("/")]
