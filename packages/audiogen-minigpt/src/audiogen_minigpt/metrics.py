@@ -54,7 +54,7 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     path = path / NAME if path.is_dir() else path
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):  # the folder of a run that has only just begun
         return []
     return [record for record in map(_record, lines) if record is not None]
 
