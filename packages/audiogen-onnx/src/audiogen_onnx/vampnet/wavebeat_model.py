@@ -55,6 +55,6 @@ def build(checkpoint: Checkpoint) -> WaveBeat:
     with torch.device("meta"):
         model = WaveBeat(checkpoint.config)
     state = {name: torch.from_numpy(values) for name, values in checkpoint.tensors.items()}
-    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
-    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing)
+    counters = (name for name in model.state_dict() if name.endswith("num_batches_tracked"))  # of training
+    model.load_state_dict(state | {name: torch.tensor(0) for name in counters}, assign=True)
     return model.eval()
