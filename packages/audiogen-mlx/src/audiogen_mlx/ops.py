@@ -34,7 +34,7 @@ class MlxOps:
     def __init__(self, *, on_cpu: bool | None = None) -> None:
         self.on_cpu = mx.default_device() == mx.Device(mx.cpu) if on_cpu is None else on_cpu
         # On a CPU short chunks keep what a layer makes near the cache; elsewhere launches must pay off.
-        self.chunk_seconds = 1.0 if self.on_cpu else 30.0
+        self.chunk_seconds = 2.0 if self.on_cpu else 30.0
 
     def signal(self, array: Float) -> mx.array:
         return mx.array(np.ascontiguousarray(array.transpose(0, 2, 1), dtype=np.float32))

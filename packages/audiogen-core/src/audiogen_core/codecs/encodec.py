@@ -79,7 +79,10 @@ def build(config: EncodecConfig, weights: Weights, ops: Ops, name: str | None = 
 
 
 class _Network:
-    """Builds the stages, taking each tensor once, under the name it has in transformers' layout."""
+    """Builds the stages, taking each tensor once, under the name it has in transformers' layout.
+
+    Every block is a stage of its own: so a chunk costs it only the few steps around that this block sees.
+    """
 
     def __init__(self, config: EncodecConfig, weights: Weights, ops: Ops) -> None:
         self.config = config
@@ -92,28 +95,31 @@ class _Network:
         c = self.config
         self._begin("encoder")
         width = c.filters
+        stages: list[Stage] = []
         layers = self._conv(self._next(), c.channels, width, c.kernel)
         for ratio in reversed(c.ratios):
             layers += self._residuals(width)
             layers += [self._elu(), *self._conv(self._next(), width, 2 * width, 2 * ratio, stride=ratio)]
-            width *= 2
-        recurrent = self._lstm(width)
-        tail: list[Layer] = [self._elu(), *self._conv(self._next(), width, c.dimension, c.last_kernel)]
-        return [Convolutional(layers, down=c.hop_length), *recurrent, Convolutional(tail)]
+            stages.append(Convolutional(layers, down=ratio))
+            width, layers = 2 * width, []
+        stages += self._lstm(width)
+        layers = [self._elu(), *self._conv(self._next(), width, c.dimension, c.last_kernel)]
+        return [*stages, Convolutional(layers)]
 
     def decoder(self) -> list[Stage]:
         c = self.config
         self._begin("decoder")
         width = c.filters * 2 ** len(c.ratios)
-        head = self._conv(self._next(), c.dimension, width, c.kernel)
-        recurrent = self._lstm(width)
-        layers: list[Layer] = []
+        stages: list[Stage] = [Convolutional(self._conv(self._next(), c.dimension, width, c.kernel))]
+        stages += self._lstm(width)
         for ratio in c.ratios:
-            layers += [self._elu(), *self._conv_transpose(self._next(), width, width // 2, ratio)]
+            layers = [self._elu(), *self._conv_transpose(self._next(), width, width // 2, ratio)]
             width //= 2
-            layers += self._residuals(width)
-        layers += [self._elu(), *self._conv(self._next(), width, c.channels, c.last_kernel)]
-        return [Convolutional(head), *recurrent, Convolutional(layers, up=c.hop_length)]
+            stages.append(Convolutional([*layers, *self._residuals(width)], up=ratio))
+        return [
+            *stages,
+            Convolutional([self._elu(), *self._conv(self._next(), width, c.channels, c.last_kernel)]),
+        ]
 
     def _begin(self, side: str) -> None:
         self.side = side
