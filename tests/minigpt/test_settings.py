@@ -89,6 +89,7 @@ def test_toml_and_flags(tmp_path: Path) -> None:
         ('optimizer = "sgd"', "unknown optimizer 'sgd'"),
         ('shard = true\noptimizer = "muon"', "muon needs whole matrices"),
         ("seed = -1", "seed must lie in"),
+        ("noise = 1.5", "noise must be a share"),
         ("lr = nan", "lr must be at least 0"),
     ],
 )

@@ -21,6 +21,7 @@ from audiogen_minigpt.model import GPT
 from audiogen_minigpt.settings import TrainConfig
 from audiogen_minigpt.statistics import baselines
 from audiogen_minigpt.train import TrainResult, train
+from audiogen_minigpt.trainer import noisy
 from support.tokens import write_tokens
 from support.training import MODEL, tiny, train_on_two_ranks, weights_of
 
@@ -72,8 +73,9 @@ def test_diary(tokens: Path, tmp_path: Path) -> None:
         {"model": ModelConfig(**{**MODEL.to_dict(), "preset": "gpt2", "layout": "flatten"})},
         {"dtype": "bfloat16"},
         {"micro_batch": 3},
+        {"noise": 0.3},
     ],
-    ids=["adamw", "muon", "dropout", "flatten", "bfloat16", "passes"],
+    ids=["adamw", "muon", "dropout", "flatten", "bfloat16", "passes", "noise"],
 )
 def test_resumed_run_is_bit_identical(changes: dict[str, Any], tokens: Path, tmp_path: Path) -> None:
     whole = tiny(tokens, tmp_path / "whole", eval_every=3, **changes)
@@ -86,6 +88,27 @@ def test_resumed_run_is_bit_identical(changes: dict[str, Any], tokens: Path, tmp
     assert weights_of(tmp_path / "parts") == weights_of(tmp_path / "whole")
     steps = [record["step"] for record in metrics.read(parts.run) if record["kind"] == "train"]
     assert steps == list(range(1, 9))
+
+
+def test_noise_takes_codes_of_other_frames() -> None:
+    codes = torch.arange(2 * 200 * 4).view(2, 200, 4)
+    codes[:, 0] = 5000  # BOS
+    torch.manual_seed(0)
+    shown = noisy(codes, 0.5, 5000)
+    changed = shown != codes
+    shares = changed.float().mean(dim=(1, 2))
+    assert (shares > 0.0).all() and (shares < 0.5).all() and shares[0] != shares[1]
+    assert not changed[:, 0].any() and (shown == 5000).sum() == 8
+    for row in range(2):
+        for book in range(4):
+            assert set(shown[row, 1:, book].tolist()) <= set(codes[row, 1:, book].tolist())
+    assert noisy(codes, 0.0, 5000) is codes
+
+
+def test_noise_changes_what_is_learned(tokens: Path, tmp_path: Path) -> None:
+    train(tiny(tokens, tmp_path / "clean", steps=2))
+    train(tiny(tokens, tmp_path / "noisy", steps=2, noise=0.5))
+    assert weights_of(tmp_path / "clean") != weights_of(tmp_path / "noisy")
 
 
 def test_finished_run_is_left_alone(tokens: Path, tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ class TrainConfig:
     weight_decay   on matrices and embeddings
     warmup, cooldown  shares of the run in which the rate rises, and falls to zero
     clip           greatest norm of the gradient; 0 does not clip
+    noise          greatest share of the codes shown to the model that others of the window replace, drawn
+                   anew for each, so that it learns to go on after mistakes of its own (the problem of arXiv
+                   1506.03099); the targets stay
     seed           of the weights, of the order of the windows, and of the samples
     device, dtype  "auto", or "cpu", "cuda", "mps"; "auto", "float32" or "bfloat16"
     compile        "auto" (on CUDA only), "on" or "off"
@@ -59,6 +62,7 @@ class TrainConfig:
     warmup: float = 0.03
     cooldown: float = 0.3
     clip: float = 1.0
+    noise: float = 0.0
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
@@ -95,6 +99,8 @@ class TrainConfig:
             raise OptionError(
                 f"warmup {self.warmup} and cooldown {self.cooldown} must be shares whose sum is at most 1"
             )
+        if not 0 <= self.noise <= 1:
+            raise OptionError(f"noise must be a share in [0, 1], got {self.noise}")
         if not 0 <= self.seed <= MAX_SEED:
             raise OptionError(f"seed must lie in [0, {MAX_SEED}], got {self.seed}")
         check_choice("optimizer", self.optimizer, ("adamw", "muon"))

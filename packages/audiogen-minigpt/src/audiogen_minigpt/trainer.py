@@ -123,7 +123,9 @@ class Trainer:
         self.model.train()
         torch.manual_seed(_mixed(config.seed, self.step, self.ranks.rank))
         codes = self.windows.train_batch(self.step, config.batch, config.seed, self.ranks)
-        inputs, targets, mask = (part.to(self.device) for part in self.layout.apply(codes))
+        _, targets, mask = self.layout.apply(codes)
+        inputs = self.layout.tokens(noisy(codes, config.noise, self.layout.codebook_size))[:, :-1]
+        inputs, targets, mask = (part.to(self.device) for part in (inputs, targets, mask))
         total = self.ranks.sum(mask.sum(dtype=torch.float32))
         tallies = torch.zeros(2, self.model_config.codebooks, device=self.device)
         rows = self._rows_per_pass(len(codes))
@@ -262,6 +264,19 @@ class Trainer:
     def _clear(self) -> None:
         zeros = torch.zeros(self.model_config.codebooks, device=self.device)
         self.sums = Sums(zeros, zeros.clone())
+
+
+def noisy(codes: Tensor, most: float, size: int) -> Tensor:
+    """Codes (B, T, K) in which a share of each window, up to `most`, comes from other frames of the window.
+
+    Drawn from torch's global generator. BOS frames (`size`) neither go nor come.
+    """
+    if not most:
+        return codes
+    shares = most * torch.rand(len(codes), 1, 1)
+    others = codes[:, torch.randperm(codes.shape[1])]
+    taken = (torch.rand(codes.shape) < shares) & (codes != size) & (others != size)
+    return torch.where(taken, others, codes)
 
 
 def _mixed(*numbers: int) -> int:
