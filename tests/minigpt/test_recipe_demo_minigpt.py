@@ -40,6 +40,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draws = np.random.default_rng(0)
     for name, pieces in (("train", 5), ("held", 2)):
         np.savez(folder / f"{name}.npz", codes=draws.integers(0, 1024, (pieces, 8, 90)).astype(np.int16))
+        lines = [json.dumps({"tempo": ("slow", "medium")[index % 2]}) for index in range(pieces)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
 
@@ -66,6 +68,14 @@ def test_the_corpus_becomes_a_folder_of_codes(corpus: Path, run: Path) -> None:
     assert (len(data.tracks), data.frames, data.codebooks) == (5, 450, 4)
     np.testing.assert_array_equal(data.track(2), codes[2, :4].T)
     assert Dataset.open(run.parent / "data", split="val").frames == 180
+
+
+def test_pieces_of_one_tempo(corpus: Path, tmp_path: Path) -> None:
+    assert module("data").write(corpus, tmp_path / "data", 4, "medium") == 2 * 90 + 90
+    with np.load(corpus / "train.npz") as file:
+        codes = file["codes"]
+    data = Dataset.open(tmp_path / "data", split="train")
+    np.testing.assert_array_equal(data.track(1), codes[3, :4].T)
 
 
 def test_the_same_recipe_makes_the_same_model(run: Path, tmp_path: Path) -> None:

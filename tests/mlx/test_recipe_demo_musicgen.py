@@ -31,8 +31,6 @@ TINY = {
     "window": 40,
     "batch": 2,
     "silent": 10,
-    "from_step": 10,
-    "alone_until": 14,
     "frames": 20,
     "steps": 20,
     "decay_steps": 5,
@@ -164,11 +162,50 @@ def test_only_beginnings_of_phrases_are_learned_as_beginnings(recipe, config, co
     settings = recipe.settings.Settings.read(config)
     excerpts = recipe.data.Excerpts(recipe.make.Corpus.read(corpus, "train"), settings, 0)
     batches = [excerpts.batch() for _ in range(20)]
-    counts = torch.cat([batch.counts for batch in batches])
-    assert counts[:, 10:].all()
-    assert 0.2 < counts[:, 0].float().mean() < 0.8
+    weights = torch.cat([batch.weights for batch in batches])
+    assert (weights[:, 10:] >= 1).all()
+    assert 0.2 < (weights[:, 0] > 0).float().mean() < 0.95
     told = torch.cat([batch.told for batch in batches])
     assert 0.5 < told.mean() < 1
+
+
+def test_beginnings_of_sixteenths_weigh_more(recipe):
+    near = recipe.data.on_beat(np.arange(30), frames_per_bar=160)
+    assert np.flatnonzero(near).tolist() == [0, 1, 9, 10, 11, 19, 20, 21, 29]
+
+
+def test_what_is_heard_is_spoilt_and_what_is_learned_is_not(recipe):
+    codes = np.arange(2 * 400, dtype=np.int16).reshape(2, 400)
+    mistakes = recipe.settings.Mistakes(share=1.0, codes=0.0, stretches=1, length=(50, 50), frames=3)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        late = recipe.data.spoilt(codes, mistakes, rng) - codes
+        assert abs(late).max() <= 3 and 0 <= np.count_nonzero(late[0]) <= 50
+        np.testing.assert_array_equal(late[0], late[1])
+    wrong = recipe.settings.Mistakes(share=1.0, codes=0.4, stretches=0, length=(50, 50), frames=3)
+    shares = [np.mean(recipe.data.spoilt(codes, wrong, rng) != codes) for _ in range(50)]
+    assert max(shares) < 0.45 and np.std(shares) > 0.05
+    never = recipe.settings.Mistakes(share=0.0, codes=0.4, stretches=2, length=(50, 50), frames=3)
+    assert recipe.data.spoilt(codes, never, rng) is codes
+
+
+def test_first_heads_look_back_by_beats(recipe, config):
+    text = (RECIPE / "config.toml").read_text(encoding="utf-8")
+    path = config.with_name("full.toml")
+    path.write_text(text, encoding="utf-8")
+    network = recipe.network.Network(recipe.settings.Settings.read(path), vocabulary=20)
+    decoder = network.decoder.model.decoder
+    laid = network.lay(torch.randint(0, 1024, (1, 4, 300), generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        x = sum(decoder.embed_tokens[k](laid[:, k]) for k in range(4)) + decoder.embed_positions(laid)
+        for layer, distances in zip(decoder.layers, recipe.network.LOOK_BACK, strict=False):
+            x = layer.self_attn_layer_norm(x)
+            for head, distance in enumerate(distances):
+                rows = slice(32 * head, 32 * head + 32)
+                queries = x[0] @ layer.self_attn.q_proj.weight[rows].T
+                keys = x[0] @ layer.self_attn.k_proj.weight[rows].T
+                scores = (queries[250] @ keys[:251].T) / 32**0.5
+                assert abs(int(scores.argmax()) - (250 - distance)) <= 1
 
 
 def test_captions_say_what_the_piece_is(recipe):

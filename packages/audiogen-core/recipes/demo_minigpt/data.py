@@ -1,14 +1,15 @@
 """The demo corpus as a folder of codes that `audiogen-minigpt train` reads.
 
-    python data.py CORPUS -o DATA
+    python data.py CORPUS -o DATA --tempo medium
 
-CORPUS, made by recipes/demo_music, holds train.npz and held.npz: `codes` int16 (pieces, codebooks, frames).
+CORPUS was made by recipes/demo_music.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,26 +17,30 @@ from numpy.typing import NDArray
 
 from audiogen_core import codecs
 from audiogen_core.codec import fingerprint
+from audiogen_core.compose import TEMPI
 from audiogen_minigpt.shards import Meta, Part, Track, checksum, write_report, write_shard
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
+from make import Corpus
 
 SPLITS = {"train": "train", "held": "val"}
 PIECES_PER_SHARD = 512
 
 
-def write(corpus: Path, out: Path, codebooks: int) -> int:
-    """Write the folder; returns how many frames it holds."""
+def write(corpus: Path, out: Path, codebooks: int, tempo: str | None = None) -> int:
+    """Write the folder, of pieces of one tempo or of all; returns how many frames it holds."""
     codec = codecs.load_codec("demo")
     out.mkdir(parents=True)
     Meta.of(codec.info, fingerprint(codec.codebook_vectors()), codebooks, {"source": "compose"}).save(out)
     number = total = 0
     for name, split in SPLITS.items():
-        with np.load(corpus / f"{name}.npz") as file:
-            codes = file["codes"]
+        pieces = Corpus.read(corpus, name)
+        codes = pieces.codes[[tempo in (None, facts["tempo"]) for facts in pieces.facts]]
         for start in range(0, len(codes), PIECES_PER_SHARD):
-            pieces = codes[start : start + PIECES_PER_SHARD, :codebooks]
-            parts = [_part(piece, split, f"{name}/{start + i:06d}") for i, piece in enumerate(pieces)]
+            some = codes[start : start + PIECES_PER_SHARD, :codebooks]
+            parts = [_part(piece, split, f"{name}/{start + i:06d}") for i, piece in enumerate(some)]
             write_shard(out, number, parts)
-            number, total = number + 1, total + pieces.shape[0] * pieces.shape[2]
+            number, total = number + 1, total + some.shape[0] * some.shape[2]
     write_report(out, [])
     return total
 
@@ -52,8 +57,9 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--codebooks", type=int, default=4)
+    parser.add_argument("--tempo", choices=list(TEMPI), help="pieces of this tempo alone")
     options = parser.parse_args()
-    print(write(options.corpus, options.out, options.codebooks), "frames")
+    print(write(options.corpus, options.out, options.codebooks, options.tempo), "frames")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from settings import Settings
+from numpy.typing import NDArray
+from settings import Mistakes, Settings
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
@@ -22,13 +22,25 @@ BARS_IN_PHRASE = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """codes (B, K, W); ids and mask (B, L) of captions; told (B,); counts (B, W), where the loss counts."""
+    """codes (B, K, W), and as they are heard; ids and mask (B, L) of captions; told (B,); weights (B, W)."""
 
     codes: Tensor
+    heard: Tensor
     ids: Tensor
     mask: Tensor
     told: Tensor
-    counts: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Row:
+    """One of a batch: codes (K, W), heard (K, W), ids, told, weights (W,)."""
+
+    codes: NDArray[np.int16]
+    heard: NDArray[np.int16]
+    ids: list[int]
+    told: bool
+    weights: NDArray[np.float32]
 
 
 class Excerpts:
@@ -46,43 +58,47 @@ class Excerpts:
         self.end = self.words.token_to_id("</s>")
         self.draws = np.random.Generator(np.random.PCG64([3, seed]))
 
-    def batch(self, count: int | None = None) -> Batch:
-        count = count or self.settings.data.batch
-        return self._joined([self._excerpt() for _ in range(count)])
+    def batch(self) -> Batch:
+        return _joined([self._excerpt() for _ in range(self.settings.data.batch)])
 
     def openings(self) -> Batch:
         """The first frames of pieces, where the caption matters most."""
         wanted, rows = self.settings.openings, []
         for index in self.draws.integers(len(self.corpus.codes), size=wanted.batch):
-            codes, facts = self.corpus.codes[index], self.corpus.facts[index]
+            ids = self._ids(caption(self.draws, self.corpus.facts[index]))
             told = bool(self.draws.random() < wanted.told)
-            ids = self._ids(caption(self.draws, facts))
-            rows.append((codes[: self.settings.model.codebooks, : wanted.frames], ids, told, 0))
-        return self._joined(rows)
+            rows.append(self._row(index, 0, wanted.frames, ids, told))
+        return _joined(rows)
 
     def held(self, count: int, frames: int | None = None) -> Batch:
         """One excerpt of each of the first pieces, from their beginnings, with the captions of the corpus."""
-        window, books = frames or self.settings.data.window, self.settings.model.codebooks
-        made = []
-        for codes, facts in zip(self.corpus.codes[:count], self.corpus.facts, strict=False):
+        rows = []
+        for index, facts in enumerate(self.corpus.facts[:count]):
             ids = [*self.words.encode(facts["caption"]).ids, self.end]
-            made.append((codes[:books, :window], ids, True, 0))
-        return self._joined(made)
+            rows.append(self._row(index, 0, frames or self.settings.data.window, ids, True))
+        return _joined(rows)
 
-    def _excerpt(self) -> tuple[Any, list[int], bool, int]:
+    def _excerpt(self) -> Row:
         data, draws = self.settings.data, self.draws
         index = int(draws.integers(len(self.corpus.codes)))
-        facts, codes = self.corpus.facts[index], self.corpus.codes[index]
-        latest = codes.shape[1] - data.window
+        facts = self.corpus.facts[index]
+        latest = self.corpus.codes.shape[2] - data.window
         bar, chance = facts["frames_per_bar"], draws.random()
         step = bar * BARS_IN_PHRASE if chance < data.phrase_share else bar
         if chance >= data.phrase_share + data.bar_share:
             step = 1
         start = int(draws.integers(latest // step + 1)) * step
-        silent = 0 if start % (bar * BARS_IN_PHRASE) == 0 else data.silent
         ids = self._ids(caption(draws, facts))
-        told = bool(draws.random() >= data.no_caption)
-        return codes[: self.settings.model.codebooks, start : start + data.window], ids, told, silent
+        row = self._row(index, start, data.window, ids, bool(draws.random() >= data.no_caption))
+        if start % (bar * BARS_IN_PHRASE):
+            row.weights[: data.silent] = 0
+        return replace(row, heard=spoilt(row.codes, self.settings.mistakes, draws))
+
+    def _row(self, index: int, start: int, frames: int, ids: list[int], told: bool) -> Row:
+        codes = self.corpus.codes[index, : self.settings.model.codebooks, start : start + frames]
+        near = on_beat(np.arange(start, start + frames), self.corpus.facts[index]["frames_per_bar"])
+        weights = np.where(near, self.settings.data.beat_weight, 1.0).astype(np.float32)
+        return Row(codes, codes, ids, told, weights)
 
     def _ids(self, text: str) -> list[int]:
         ids = list(self.words.encode(text).ids)
@@ -90,15 +106,33 @@ class Excerpts:
             ids.insert(int(self.draws.integers(len(ids) + 1)), self.unknown)
         return [*ids, self.end]
 
-    def _joined(self, rows: list[tuple[Any, list[int], bool, int]]) -> Batch:
-        longest = max(len(ids) for _, ids, _, _ in rows)
-        ids = torch.tensor([ids + [0] * (longest - len(ids)) for _, ids, _, _ in rows])
-        window = rows[0][0].shape[1]
-        counts = torch.arange(window) >= torch.tensor([silent for *_, silent in rows])[:, None]
-        return Batch(
-            torch.from_numpy(np.stack([codes for codes, *_ in rows]).astype(np.int64)),
-            ids,
-            (torch.arange(longest) < torch.tensor([len(row[1]) for row in rows])[:, None]).long(),
-            torch.tensor([told for _, _, told, _ in rows], dtype=torch.float32),
-            counts,
-        )
+
+def on_beat(frames: NDArray[np.int64], frames_per_bar: int) -> NDArray[np.bool_]:
+    """Whether a sixteenth begins in a frame of a piece, in the one before or in the one after."""
+    return (frames + 1) % (frames_per_bar // 16) <= 2
+
+
+def spoilt(codes: NDArray[np.int16], mistakes: Mistakes, draws: np.random.Generator) -> NDArray[np.int16]:
+    """Codes (K, W) with mistakes such as a model makes: wrong codes, and stretches out of time."""
+    if draws.random() >= mistakes.share:
+        return codes
+    books, window = codes.shape
+    places = np.arange(window)
+    for _ in range(draws.integers(mistakes.stretches, endpoint=True)):
+        start, length = draws.integers(window), draws.integers(*mistakes.length, endpoint=True)
+        places[start : start + length] += draws.integers(-mistakes.frames, mistakes.frames, endpoint=True)
+    moved = codes[:, places.clip(0, window - 1)]
+    others = codes[np.arange(books)[:, None], draws.integers(window, size=codes.shape)]
+    return np.where(draws.random(codes.shape) < draws.random() * mistakes.codes, others, moved)
+
+
+def _joined(rows: list[Row]) -> Batch:
+    longest = max(len(row.ids) for row in rows)
+    return Batch(
+        torch.from_numpy(np.stack([row.codes for row in rows]).astype(np.int64)),
+        torch.from_numpy(np.stack([row.heard for row in rows]).astype(np.int64)),
+        torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows]),
+        (torch.arange(longest) < torch.tensor([len(row.ids) for row in rows])[:, None]).long(),
+        torch.tensor([row.told for row in rows], dtype=torch.float32),
+        torch.from_numpy(np.stack([row.weights for row in rows])),
+    )

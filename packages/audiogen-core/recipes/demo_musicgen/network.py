@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from settings import Model, Settings, Text
 from torch import Tensor, nn
 from transformers import MusicgenForCausalLM, T5Config, T5EncoderModel
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
+
+from audiogen_core.compose import TEMPI
+
+SHARP = 3.4  # of first queries and keys: a column beside the one looked at gets a sixth of its attention
+LOOK_BACK = (
+    (0, 1, 2),
+    tuple(many * frames - 1 for many in (1, 4) for frames in TEMPI.values()),
+    tuple(many * frames - 1 for many in (2, 16) for frames in TEMPI.values()),
+)
+"""Columns that heads of the first layers look back by at first. What follows there is what came a sixteenth,
+an eighth, a beat or a bar before what is to be written."""
 
 
 class Network(nn.Module):
@@ -52,24 +65,44 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def _scale(self) -> None:
-        """First weights: sums of embeddings as large as the positions, layers that begin by adding little."""
+        """First weights: sums of embeddings as large as the positions, layers that begin by adding little,
+        and heads that look back by fixed distances.
+
+        The fastest sines and cosines of the positions keep their channels to themselves at first, so that
+        those heads see nothing else.
+        """
         for name, weight in self.decoder.named_parameters():
             if "embed_tokens" in name:
                 nn.init.normal_(weight, std=0.5)
+                weight[:, self._clock()] = 0.0
             elif ".layers." in name and weight.dim() == 2:
                 small = name.endswith(("out_proj.weight", "fc2.weight"))
                 nn.init.normal_(weight, std=(0.2 if small else 1.0) * weight.shape[1] ** -0.5)
+        for layer, distances in zip(self.decoder.model.decoder.layers, LOOK_BACK, strict=False):
+            for head, distance in enumerate(distances[: self.settings.model.heads]):
+                self._look_back(layer.self_attn, head, distance)
 
-    @torch.no_grad()
-    def renew_text(self, seed: int) -> list[nn.Parameter]:
-        """First weights again for all that reads captions; returns these parameters."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            fresh = dict(Network(self.settings, self.text_encoder.config.vocab_size).named_parameters())
-        renewed = [(name, p) for name, p in self.named_parameters() if is_text(name)]
-        for name, parameter in renewed:
-            parameter.copy_(fresh[name])
-        return [parameter for _, parameter in renewed]
+    def _clock(self) -> Tensor:
+        """The channels of the fastest waves of the positions: cosines, then sines, as many as a head has."""
+        width, each = self.settings.model.width, self.settings.model.width // self.settings.model.heads
+        waves = torch.arange(each // 2) * 2
+        return torch.cat([waves, width // 2 + waves])
+
+    def _look_back(self, attention: nn.Module, head: int, distance: int) -> None:
+        """Queries that match the keys of the column `distance` before: a wave each in two channels, the
+        queries' turned back by that distance.
+        """
+        width, each = self.settings.model.width, self.settings.model.width // self.settings.model.heads
+        clock = self._clock()
+        cosines, sines = clock[: each // 2], clock[each // 2 :]
+        turn = distance * torch.exp(-math.log(10_000) / (width // 2 - 1) * cosines)
+        rows = slice(head * each, (head + 1) * each)
+        queries, keys = torch.zeros(each, width), torch.zeros(each, width)
+        first, second = torch.arange(each // 2), torch.arange(each // 2, each)
+        keys[first, cosines], keys[second, sines] = SHARP, SHARP
+        queries[first, cosines], queries[first, sines] = SHARP * turn.cos(), SHARP * turn.sin()
+        queries[second, sines], queries[second, cosines] = SHARP * turn.cos(), -SHARP * turn.sin()
+        attention.q_proj.weight[rows], attention.k_proj.weight[rows] = queries, keys
 
     def lay(self, codes: Tensor) -> Tensor:
         """Codes (B, K, W) in the delay pattern: (B, K, W + max delay + 1)."""
@@ -78,11 +111,6 @@ class Network(nn.Module):
         for k, late in enumerate(self.delays):
             laid[:, k, 1 + late : 1 + late + window] = codes[:, k]
         return laid
-
-
-def is_text(name: str) -> bool:
-    """Whether a parameter of `Network` reads captions."""
-    return name.startswith(("text_encoder.", "enc_to_dec_proj.")) or ".encoder_attn" in name
 
 
 def text_config(text: Text, vocabulary: int) -> T5Config:

@@ -39,12 +39,20 @@ class Data:
     bar_share: float
     no_caption: float
     unknown_words: float
+    beat_weight: float
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    share: float
+    codes: float
+    stretches: int
+    length: tuple[int, int]
+    frames: int
 
 
 @dataclass(frozen=True)
 class Openings:
-    from_step: int
-    alone_until: int
     batch: int
     frames: int
     weight: float
@@ -76,6 +84,7 @@ class Settings:
     model: Model
     text: Text
     data: Data
+    mistakes: Mistakes
     openings: Openings
     training: Training
 
@@ -93,7 +102,14 @@ class Settings:
     @classmethod
     def read_dict(cls, values: Mapping[str, Any], where: str = "the settings") -> Settings:
         """What `to_dict` made. Raises OptionError."""
-        kinds = {"model": Model, "text": Text, "data": Data, "openings": Openings, "training": Training}
+        kinds = {
+            "model": Model,
+            "text": Text,
+            "data": Data,
+            "mistakes": Mistakes,
+            "openings": Openings,
+            "training": Training,
+        }
         if set(values) != {"seed", *kinds}:
             raise OptionError(f"{where}: expected seed and {', '.join(kinds)}, found {', '.join(values)}")
         made = {name: _part(kind, values[name], f"{where}: [{name}]") for name, kind in kinds.items()}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from data import Batch, Corpus, Excerpts
-from network import Network, is_text
+from network import Network
 from settings import Settings, Training
 from torch import Tensor
 from torch.nn import functional
@@ -47,24 +47,15 @@ class Run:
         self.step = 0
 
     def advance(self) -> float:
-        """One step; returns the loss in nats, of the openings where they are learned alone."""
+        """One step; returns the loss of the excerpts in nats."""
         training, openings = self.settings.training, self.settings.openings
         self.network.train()
-        if self.step == openings.from_step:
-            self._renew_text()
-        alone = openings.from_step <= self.step < openings.alone_until
-        loss = torch.zeros(())
-        if self.step >= openings.from_step:
-            loss = openings.weight * self._nats(self.excerpts.openings()).mean()
-            torch.autograd.backward(loss)
-        if alone:
-            for name, parameter in self.network.named_parameters():
-                parameter.grad = parameter.grad if is_text(name) else None
-        else:
-            batch = self.excerpts.batch()
-            share = batch.counts[:, None] / (batch.counts.sum() * batch.codes.shape[1])
-            loss = (self._nats(batch) * share).sum()
-            torch.autograd.backward(loss)
+        loss = openings.weight * self._nats(self.excerpts.openings()).mean()
+        torch.autograd.backward(loss)
+        batch = self.excerpts.batch()
+        share = batch.weights[:, None] / (batch.weights.sum() * batch.codes.shape[1])
+        loss = (self._nats(batch) * share).sum()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), training.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -74,24 +65,20 @@ class Run:
         self.step += 1
         return float(loss.detach())
 
-    def _renew_text(self) -> None:
-        for parameter in self.network.renew_text(self.settings.seed + 1):
-            for optimizer in self.optimizers:
-                optimizer.state.pop(parameter, None)
-
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Held-out nats by codebook: with the captions, and without any."""
+        """Held-out nats by codebook, with the captions and without; of the first also where notes begin."""
         self.network.eval()
         facts = {}
         for name, told in (("told", 1.0), ("untold", 0.0)):
-            rows = [
-                self._nats(_rows(self.held, i, told)).mean(dim=(0, 2)) for i in range(len(self.held.codes))
-            ]
-            nats = torch.stack(rows).mean(dim=0)
+            each = [_row(self.held, i, told) for i in range(len(self.held.codes))]
+            rows = torch.cat([self._nats(row) for row in each])  # (B, K, W)
+            nats = rows.mean(dim=(0, 2))
             facts[name] = [round(float(value), 4) for value in nats]
             facts[f"{name}, mean"] = round(float(nats.mean()), 4)
-            first = [self._nats(_rows(self.opened, i, told)).mean() for i in range(len(self.opened.codes))]
+            beats = self.held.weights > 1
+            facts[f"{name}, beats"] = round(float(rows[:, 0][beats].mean()), 4)
+            first = [self._nats(_row(self.opened, i, told)).mean() for i in range(len(self.opened.codes))]
             facts[f"{name}, openings"] = round(float(torch.stack(first).mean()), 4)
         return facts
 
@@ -110,7 +97,7 @@ class Run:
         """(B, K, W)"""
         enabled = self.settings.training.precision == "bfloat16"
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            logits = self.network(batch.codes, batch.ids, batch.mask, batch.told)
+            logits = self.network(batch.heard, batch.ids, batch.mask, batch.told)
         return functional.cross_entropy(logits.permute(0, 3, 1, 2), batch.codes, reduction="none")
 
     def save(self, path: Path) -> None:
@@ -190,9 +177,16 @@ def _optimizers(network: Network, training: Training) -> list[torch.optim.Optimi
     ]
 
 
-def _rows(batch: Batch, index: int, told: float) -> Batch:
+def _row(batch: Batch, index: int, told: float) -> Batch:
     row = slice(index, index + 1)
-    return Batch(batch.codes[row], batch.ids[row], batch.mask[row], torch.full((1,), told), batch.counts[row])
+    return Batch(
+        batch.codes[row],
+        batch.heard[row],
+        batch.ids[row],
+        batch.mask[row],
+        torch.full((1,), told),
+        batch.weights[row],
+    )
 
 
 def _fixed(settings: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from settings import Part
 from torch import Tensor, nn
 
+from audiogen_core.compose import TEMPI
 from audiogen_onnx.vampnet.config import NetworkConfig
 from audiogen_onnx.vampnet.model import CodebookEmbedding, VampNet
 from audiogen_onnx.vampnet.weights import Checkpoint
@@ -70,13 +71,18 @@ def fresh(part: Part, codec_vectors: NDArray[np.float32], seed: int) -> VampNet:
 
 
 def _first_bias(net: VampNet) -> Tensor:
-    """What each head favours at first, (buckets, heads): the next frame, the one before, and ever wider
-    surroundings. All layers share this table, and it would take a long time to learn from nothing.
+    """What each head favours at first, (buckets, heads): the next frame, the one before, closer and wider
+    surroundings, and whole numbers of beats in each of the composer's tempi. All layers share this table, and
+    it would take a long time to learn from nothing.
     """
     table, furthest = net.position_bias, net.config.furthest
     relative = torch.arange(-furthest, furthest + 1)
-    rows = [-(relative - 1.0).abs(), -(relative + 1.0).abs()]
-    rows += [-slope * relative.abs() for slope in (0.3, 0.05, 0.01, 0.0)]
+    away = relative.abs()
+    rows = [-(relative - 1.0).abs(), -(relative + 1.0).abs(), -0.3 * away, -0.03 * away]
+    for beat in (4 * frames for frames in sorted(TEMPI.values())):
+        off = (relative + beat // 2) % beat - beat // 2
+        rows.append(-2.0 * off.abs() - 0.005 * away)
+    rows.append(torch.zeros(len(relative)))
     wanted = torch.stack([rows[head % len(rows)] for head in range(net.config.heads)], dim=1).clamp(min=-10.0)
     bucket = table.bucket(relative)
     sums = torch.zeros_like(table.weight).index_add(0, bucket, wanted)
