@@ -44,7 +44,7 @@ print(json.dumps([samples, before, memory("VmHWM") - before]))
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory's peak from /proc")
-@pytest.mark.parametrize("ops", ["numpy", "mlx"])
+@pytest.mark.parametrize("ops", ["numpy", "torch", "mlx"])
 def test_the_whole_window_decodes_in_little_memory(ops):
     job = subprocess.run([sys.executable, "-c", JOB, ops], capture_output=True, text=True, check=True)
     samples, weights, above = json.loads(job.stdout.splitlines()[-1])

@@ -48,6 +48,7 @@ __all__ = [
     "OfflineOption",
     "OnStep",
     "OutputOption",
+    "PlayOption",
     "QuietOption",
     "SeedOption",
     "VerboseOption",
@@ -76,6 +77,7 @@ class _State:
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    play: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,19 @@ DebugOption = Annotated[
 ]
 
 
+def _play(value: bool) -> bool:
+    if value:
+        from audiogen_core import playback
+
+        playback.library()  # before any long work
+    return _remember("play")(value)
+
+
+PlayOption = Annotated[
+    bool, typer.Option("--play", callback=_play, help="Play what was made; needs audiogen-core[play].")
+]
+
+
 def _show_version(ctx: typer.Context, value: bool) -> None:
     if value:
         from audiogen_core.version import version
@@ -159,7 +174,7 @@ def app(name: str, package: str, about: str) -> typer.Typer:
 
     @commands.callback()
     def start(version: _VersionOption = False) -> None:
-        _state.quiet = _state.verbose = _state.debug = False
+        _state.quiet = _state.verbose = _state.debug = _state.play = False
 
     return commands
 
@@ -287,7 +302,8 @@ def finished(
     picture: bool = False,
     json: bool = False,
 ) -> None:
-    """The end of a command that made sound: the path on stdout, the figures on stderr; or all as JSON.
+    """The end of a command that made sound: the path on stdout, the figures on stderr; or all as JSON. With
+    --play the file is then heard.
 
     seconds  of audio made
     took     seconds of work
@@ -308,7 +324,19 @@ def finished(
             },
             json=True,
         )
-        return
+    else:
+        _tell(path, seconds, took, seed, replay, picture)
+    if _state.play:
+        from audiogen_core import playback
+
+        playback.play(path)
+
+
+def _tell(
+    path: str | Path, seconds: float, took: float, seed: int | None, replay: str | None, picture: bool
+) -> None:
+    """The picture and the figures on stderr, the path on stdout."""
+    speed, memory = seconds / max(took, 1e-9), peak_memory()
     if picture and not _state.quiet and seconds <= PICTURED:
         from audiogen_core import terminal_picture
         from audiogen_core.audio import Audio

@@ -56,6 +56,7 @@ CORE = Subject(
     {
         "torch": Extra('pip install "audiogen-core[torch]"', ("encode --ops torch", "decode --ops torch")),
         "matplotlib": Extra('pip install "audiogen-core[plot]"', ("plot -o",)),
+        "sounddevice": Extra('pip install "audiogen-core[play]"', ("decode --play",)),
     },
     ("encode", "decode", "info", "plot", "codecs", "compose"),
 )

@@ -17,6 +17,7 @@ from audiogen_core.cli import (
     JsonOption,
     OfflineOption,
     OutputOption,
+    PlayOption,
     QuietOption,
     SeedOption,
 )
@@ -86,6 +87,7 @@ def decode(
     ] = None,
     ops: OpsOption = "numpy",
     offline: OfflineOption = False,
+    play: PlayOption = False,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,

@@ -16,6 +16,7 @@ from audiogen_core.cli import (
     ForceOption,
     JsonOption,
     OutputOption,
+    PlayOption,
     QuietOption,
     SeedOption,
 )
@@ -202,7 +203,7 @@ def generate(
     best: options.Best = False,
     codec: options.MaybeCodec = None,
     device: options.Device = "auto",
-    play_it: options.Play = False,
+    play: PlayOption = False,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -210,7 +211,7 @@ def generate(
 ) -> None:
     """Make sound with a trained model."""
     from audiogen_minigpt.light import sampling_of
-    from audiogen_minigpt.make import Order, make, numbered, play
+    from audiogen_minigpt.make import Order, make, numbered
 
     outputs = [cli.require_new(path, force) for path in numbered(output, number)]
     seed = cli.choose_seed(seed)
@@ -223,8 +224,6 @@ def generate(
     for row, (path, audio) in enumerate(zip(outputs, clips, strict=True)):
         again = f"audiogen-minigpt replay {shlex.quote(str(path))} -o AGAIN{path.suffix}"
         _finished(path, audio, took / len(clips), seed + row, again, json)
-        if play_it:
-            play(audio)
 
 
 @commands.command()
@@ -235,6 +234,7 @@ def replay(
     prompt_audio: options.Prompt = None,
     codec: options.MaybeCodec = None,
     device: options.Device = "auto",
+    play: PlayOption = False,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from audiogen_core import doctor
+from audiogen_core import doctor, playback
 
 SUBJECT = doctor.Subject(
     "audiogen-minigpt",
     ("torch", "numpy", "matplotlib", "soundfile", "soxr", "safetensors", "huggingface-hub"),
     {
         "ray": doctor.Extra('pip install "audiogen-minigpt[ray]"', ("encode --engine ray",)),
-        "sounddevice": doctor.Extra("pip install sounddevice", ("generate --play",)),
+        "sounddevice": doctor.Extra(playback.INSTALL, ("generate --play", "replay --play")),
     },
     ("run", "encode", "train", "generate", "replay", "eval", "export", "info"),
 )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from audiogen_core.audio import Audio
-from audiogen_core.errors import AudioError, MissingDependency, ModelError, OptionError
+from audiogen_core.errors import AudioError, ModelError, OptionError
 from audiogen_core.recipe import Recipe, hash_file
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt import checkpoint
@@ -111,15 +110,6 @@ def order_again(
         only_new=only_new,
         codec=codec or settings.get("codec"),
     )
-
-
-def play(audio: Audio) -> None:
-    """Play a clip and wait for its end. Raises MissingDependency without sounddevice."""
-    try:
-        sounddevice = import_module("sounddevice")
-    except (ImportError, OSError) as error:
-        raise MissingDependency("sounddevice", "pip install sounddevice") from error
-    sounddevice.play(audio.samples.T, audio.sample_rate, blocking=True)
 
 
 def _checkpoint_of(recipe: Recipe, model: Path | None) -> Path:

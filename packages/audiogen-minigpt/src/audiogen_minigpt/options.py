@@ -98,7 +98,6 @@ TopP = Annotated[
 MinP = Annotated[float | None, _option("min-p", "Least probability relative to the likeliest code; 0: any.")]
 Best = Annotated[bool, _option("best", "Take the checkpoint with the lowest validation loss.")]
 Device = Annotated[str, _option("device", "auto, cpu, cuda or mps.")]
-Play = Annotated[bool, _option("play", "Play the result.")]
 MovedRun = Annotated[Place, _option("model", "Where the run is now.", "-m")]
 Windows = Annotated[int, _option("windows", "Windows to measure on, at most.", min=1)]
 Clips = Annotated[int, _option("clips", "How many tracks to continue; 0 needs no codec.", min=0)]

@@ -14,6 +14,7 @@ from audiogen_core.cli import (
     JsonOption,
     OfflineOption,
     OutputOption,
+    PlayOption,
     QuietOption,
 )
 from audiogen_mlx.commands import fetching
@@ -109,6 +110,7 @@ def replay(
     output: OutputOption,
     use: Moved = None,
     offline: OfflineOption = False,
+    play: PlayOption = False,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from audiogen_core import doctor
+from audiogen_core import doctor, playback
 from audiogen_mlx import blas
 
 SUBJECT = doctor.Subject(
     "audiogen-mlx",
     ("mlx", "tokenizers", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub"),
-    {},
+    {
+        "sounddevice": doctor.Extra(
+            playback.INSTALL, ("musicgen --play", "stable-audio --play", "replay --play")
+        )
+    },
     ("musicgen", "stable-audio", "convert", "models", "verify", "replay"),
 )
 

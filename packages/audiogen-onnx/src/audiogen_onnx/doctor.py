@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from audiogen_core import doctor
+from audiogen_core import doctor, playback
 from audiogen_onnx import catalog
 from audiogen_onnx.manifest import NAME
 
@@ -17,6 +17,7 @@ SUBJECT = doctor.Subject(
         "torch": doctor.Extra(_EXPORT, ("export", "bench --checkpoints")),
         "onnx": doctor.Extra(_EXPORT, ("quantize",)),
         "onnxscript": doctor.Extra(_EXPORT, ("export",)),
+        "sounddevice": doctor.Extra(playback.INSTALL, ("vamp --play", "replay --play")),
         "matplotlib": doctor.Extra('pip install "audiogen-onnx[plot]"', ("vamp --preview",)),
     },
     ("vamp", "replay", "beats", "models", "verify", "bench"),

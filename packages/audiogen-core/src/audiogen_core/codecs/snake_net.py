@@ -32,7 +32,7 @@ Blocks = Literal["units", "branches"]
 """What follows the transposed convolution in a decoder's block: three residual units one after another
 (DAC, Oobleck), or the mean of three branches of three each (LAC; HiFi-GAN's fusion, arXiv 2010.05646)."""
 
-PIECE = {True: 1 << 22, False: 1 << 24}
+PIECE = {True: 1 << 20, False: 1 << 24}
 """Numbers in one signal that a block works on at a time, on a CPU (near its cache) and elsewhere."""
 
 _DILATIONS = (1, 3, 9)  # of the units in a block

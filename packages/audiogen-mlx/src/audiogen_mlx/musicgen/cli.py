@@ -16,6 +16,7 @@ from audiogen_core.cli import (
     ModelOption,
     OfflineOption,
     OutputOption,
+    PlayOption,
     QuietOption,
     SeedOption,
 )
@@ -108,6 +109,7 @@ def musicgen(
     unlisted: Unlisted = False,
     dry_run: DryRunOption = False,
     offline: OfflineOption = False,
+    play: PlayOption = False,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,

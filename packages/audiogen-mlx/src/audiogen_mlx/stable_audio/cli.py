@@ -16,6 +16,7 @@ from audiogen_core.cli import (
     ModelOption,
     OfflineOption,
     OutputOption,
+    PlayOption,
     QuietOption,
     SeedOption,
 )
@@ -113,6 +114,7 @@ def stable_audio(
     unlisted: Unlisted = False,
     dry_run: DryRunOption = False,
     offline: OfflineOption = False,
+    play: PlayOption = False,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
