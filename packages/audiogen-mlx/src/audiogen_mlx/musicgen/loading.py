@@ -118,7 +118,13 @@ class Files:
 
     @cached_property
     def config(self) -> Config:
-        """The facts of the model. Raises ModelError."""
+        """The facts of the model. Raises ModelError, which names the folder."""
+        try:
+            return self._described()
+        except ModelError as error:
+            raise ModelError(f"{self.folder}: {error}") from error
+
+    def _described(self) -> Config:
         if self.layout == "audiogen":
             return Config.from_dict(self.settings.get("model") or {})
         if self.layout == "audiocraft":
