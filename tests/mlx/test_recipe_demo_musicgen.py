@@ -21,7 +21,7 @@ from audiogen_mlx.musicgen.model import Rows
 
 RECIPES = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes"
 RECIPE, MUSIC = RECIPES / "demo_musicgen", RECIPES / "demo_music"
-MODULES = ("settings", "captions", "words", "make", "data", "network", "train", "export")
+MODULES = ("tables", "settings", "captions", "words", "make", "data", "network", "train", "export")
 
 TINY = {
     "width": 64,

@@ -22,7 +22,7 @@ from audiogen_core.errors import OptionError
 from audiogen_mlx.stable_audio import StableAudio
 
 RECIPES = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes"
-MODULES = ("settings", "network", "data", "train", "export", "basis", "make", "captions", "words")
+MODULES = ("tables", "settings", "network", "data", "train", "export", "basis", "make", "captions", "words")
 TINY = {
     "depth": 2,
     "frames": 40,
@@ -219,7 +219,7 @@ def test_the_basis_is_the_shipped_kind(recipe) -> None:
 
 def test_settings_are_read_strictly(recipe, config: Path, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    for change, message in (("depth = 2", "depth"), ("seed = 0", "expected seed")):
+    for change, message in (("depth = 2", "depth"), ("seed = 0", "settings: seed")):
         path.write_text(config.read_text(encoding="utf-8").replace(change, "x = 1"), encoding="utf-8")
         with pytest.raises(OptionError, match=message):
             recipe.settings.Settings.read(path)

@@ -21,7 +21,7 @@ from audiogen_onnx.manifest import NAME, Manifest
 from audiogen_onnx.vampnet.verify import verify
 
 RECIPES = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes"
-MODULES = ("settings", "network", "data", "train", "export", "make", "captions", "words")
+MODULES = ("tables", "settings", "network", "data", "train", "export", "make", "captions", "words")
 TINY = {
     "width": 32,
     "layers": 1,

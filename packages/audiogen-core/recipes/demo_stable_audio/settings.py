@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import asdict, dataclass, fields
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from audiogen_core.errors import OptionError
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
+import tables
 
 
 @dataclass(frozen=True)
@@ -80,27 +81,7 @@ class Settings:
     @classmethod
     def read(cls, path: Path) -> Settings:
         """Raises OptionError for a file that is no TOML, or has other settings than these."""
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise OptionError(f"{path}: cannot be read as TOML ({error})") from error
-        parts = {"model": Model, "text": Text, "data": Data, "noise": Noise, "training": Training}
-        made = {name: _part(kind, values.pop(name, {}), f"{path}: [{name}]") for name, kind in parts.items()}
-        if set(values) != {"seed"}:
-            raise OptionError(f"{path}: expected seed and {', '.join(parts)}, found {', '.join(values)}")
-        if made["training"].precision not in ("bfloat16", "float32"):
-            raise OptionError(f"{path}: precision must be bfloat16 or float32")
-        return cls(seed=values["seed"], **made)
+        return tables.read(cls, path)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def _part(kind: type, values: dict[str, Any], where: str) -> Any:
-    expected = {field.name for field in fields(kind)}
-    if set(values) != expected:
-        wrong = ", ".join(sorted(expected ^ set(values)))
-        raise OptionError(f"{where}: missing or unknown settings: {wrong}")
-    return kind(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    )

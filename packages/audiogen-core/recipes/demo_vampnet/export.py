@@ -25,7 +25,7 @@ DEFAULTS = Path(__file__).with_name("defaults.json")
 def trained(path: Path) -> Trained:
     """A network of a run, from its last checkpoint."""
     state: dict[str, Any] = torch.load(path, weights_only=True)
-    settings = Settings.read_dict(state["settings"], str(path))
+    settings = Settings.read_dict(state["settings"])
     part, codec = settings.part(state["name"]), codecs.load_codec("demo")
     network = fresh(part, codec.codebook_vectors(), settings.seed)
     network.load_state_dict(state["network"])

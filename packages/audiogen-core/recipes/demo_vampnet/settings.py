@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from audiogen_core.errors import OptionError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
+import tables
 
 
 @dataclass(frozen=True)
@@ -64,24 +67,12 @@ class Settings:
     @classmethod
     def read(cls, path: Path) -> Settings:
         """Raises OptionError for a file that is no TOML, or has other settings than these."""
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise OptionError(f"{path}: cannot be read ({error})") from error
-        except tomllib.TOMLDecodeError as error:
-            raise OptionError(f"{path}: not TOML ({error})") from error
-        return cls.read_dict(values, str(path))
+        return tables.read(cls, path)
 
     @classmethod
-    def read_dict(cls, values: Mapping[str, Any], where: str = "the settings") -> Settings:
+    def read_dict(cls, values: Mapping[str, Any]) -> Settings:
         """What `to_dict` made. Raises OptionError."""
-        kinds = {"coarse": Part, "fine": Part, "masks": Masks, "training": Training}
-        if set(values) != {"seed", *kinds}:
-            raise OptionError(f"{where}: expected seed and {', '.join(kinds)}, found {', '.join(values)}")
-        made = {name: _part(kind, values[name], f"{where}: [{name}]") for name, kind in kinds.items()}
-        if made["training"].precision not in ("bfloat16", "float32"):
-            raise OptionError(f"{where}: precision must be bfloat16 or float32")
-        return cls(seed=values["seed"], **made)
+        return tables.made(cls, values)
 
     def part(self, name: str) -> Part:
         """`coarse` or `fine`."""
@@ -92,13 +83,3 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def _part(kind: type, values: dict[str, Any], where: str) -> Any:
-    expected = {field.name for field in fields(kind)}
-    if set(values) != expected:
-        wrong = ", ".join(sorted(expected ^ set(values)))
-        raise OptionError(f"{where}: missing or unknown settings: {wrong}")
-    return kind(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    )
