@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from itertools import count as numbers
 from pathlib import Path
 from typing import Any
 
 from audiogen_core.audio import Audio
-from audiogen_core.compose import compose
+from audiogen_core.compose import TEMPI, Piece, compose
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt.generate import Generator
 
@@ -22,17 +24,31 @@ PROMPT_PIECES = 2_000_500_000
 PROMPT_SECONDS = 4.0
 
 
+def prompts(tempo: str | None) -> Iterator[Piece]:
+    """Beginnings of pieces that nobody trained on, of one tempo or of all."""
+    for seed in numbers(PROMPT_PIECES):
+        piece = compose(seed, seconds=PROMPT_SECONDS)
+        if tempo in (None, piece.attributes["tempo"]):
+            yield piece
+
+
 def make(
-    generator: Generator, out: Path, count: int, seconds: float, sampling: Sampling, prompted: bool
+    generator: Generator,
+    out: Path,
+    count: int,
+    seconds: float,
+    sampling: Sampling,
+    prompted: bool,
+    tempo: str | None = None,
 ) -> None:
     """Write clips, their codes and captions.jsonl."""
     out.mkdir(parents=True)
-    lines = []
+    lines, pieces = [], prompts(tempo)
     for index in range(count):
         facts: dict[str, Any] = {}
         prompt: Audio | None = None
         if prompted:
-            piece = compose(PROMPT_PIECES + index, seconds=PROMPT_SECONDS)
+            piece = next(pieces)
             prompt = piece.audio
             known = {key: piece.attributes[key] for key in ("style", "tempo", "key", "lead")}
             facts = {**known, "start": PROMPT_SECONDS}
@@ -49,6 +65,7 @@ def main() -> None:
     parser.add_argument("model", help="a run, or demo")
     parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
     parser.add_argument("--continue", dest="prompted", action="store_true", help="go on with held-out pieces")
+    parser.add_argument("--tempo", choices=list(TEMPI), help="of the pieces that are gone on with")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--temperature", type=float, nargs="+")
@@ -61,7 +78,8 @@ def main() -> None:
         table["temperature"] = given[0] if len(given) == 1 else given
     if options.top_k is not None:
         table["top_k"] = options.top_k
-    make(generator, options.out, options.count, options.seconds, Sampling(**table), options.prompted)
+    drawn = Sampling(**table)
+    make(generator, options.out, options.count, options.seconds, drawn, options.prompted, options.tempo)
 
 
 if __name__ == "__main__":
