@@ -78,6 +78,7 @@ def test_minigpt_alone(tmp_path):
     ("package", "command"),
     [
         ("audiogen-mlx", ["musicgen", "slow piano in C minor", "-m", "demo", "--seconds", "4"]),
+        ("audiogen-mlx", ["stable-audio", "fast chiptune in A minor", "-m", "demo", "--seconds", "5"]),
         ("audiogen-onnx", ["vamp", "in.wav", "-m", "demo"]),
     ],
 )

@@ -15,6 +15,14 @@ _TERMS = (
 _SMALL = "dc620d91535857b72ebb59b4ca45978db6d417f5"
 
 CATALOG: dict[str, ModelSpec | Shipped] = {
+    "demo": Shipped(
+        name="demo",
+        family="stable-audio",
+        package="audiogen_mlx",
+        folder="data/demo-stable-audio",
+        license="Apache-2.0",
+        note="For the command stable-audio. A toy that has heard composed music only; works offline at once.",
+    ),
     "stable-audio-open-small": ModelSpec(
         name="stable-audio-open-small",
         family="stable-audio",
