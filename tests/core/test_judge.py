@@ -93,6 +93,19 @@ def test_onsets_on_and_off_a_grid(recipe):
     assert recipe.music.on_grid(notes, "medium") < 0.75
 
 
+def test_in_time_wherever_the_beat_begins(recipe):
+    note, rng = recipe.transcribe.Note, np.random.default_rng(0)
+    sixteenth = 9 / 75
+    beat = [note(60, 0.42 + sixteenth * step, 1.0) for step in range(0, 80, 2)]
+    assert recipe.music.in_time(beat) == 1
+    assert recipe.music.on_grid(beat, "fast") < 0.2
+    drifted = [note(60, each.onset + 0.06 * (each.onset > 5), 1.0) for each in beat]
+    assert 0.8 < recipe.music.in_time(drifted) < 1
+    chance = [note(60, onset, 20.0) for onset in rng.uniform(0, 10, 80)]
+    assert 0.3 < recipe.music.in_time(chance) < 0.6
+    assert np.isnan(recipe.music.in_time(beat[:3]))
+
+
 # -- distances and copies ----------------------------------------------------------------------------
 
 
@@ -171,7 +184,7 @@ def test_a_folder_is_judged(recipe, tmp_path):
     assert row["memory"] == 0
     assert judge.shuffled("b", heard)["grid"] < 1
     text = recipe.judge.table([recipe.judge.plain(row)])
-    assert text.splitlines()[2].startswith("| a | 6 | 1.00 | 1.00 | 1.00 | 1.00 |  |")
+    assert text.splitlines()[2].startswith("| a | 6 | 1.00 | 1.00 | 1.00 | 1.00 | ")
 
 
 def test_a_continuation_is_judged_from_its_start(recipe):

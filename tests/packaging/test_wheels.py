@@ -68,9 +68,9 @@ def test_minigpt_alone(tmp_path):
     run(minigpt, "run", "music", "-o", "run", "--time", "20s", cwd=tmp_path)
     run(minigpt, "generate", "run", "-o", "new.wav", "--seconds", "2", cwd=tmp_path)
     assert (tmp_path / "new.wav").stat().st_size > 90_000
-    made = (*cut_off(), minigpt, "generate", "run", "-o", "cut-off.wav", "--seconds", "2", "--seed", "1")
+    made = (*cut_off(), minigpt, "generate", "demo", "-o", "demo.wav", "--seconds", "4", "--seed", "1")
     run(*made, cwd=tmp_path, env=OFFLINE)
-    assert (tmp_path / "cut-off.wav").stat().st_size > 90_000
+    assert sound(core, tmp_path / "demo.wav") > -40
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ COLUMNS = {
     "any_key": "in some key",
     "grid": "on grid",
     "any_grid": "on some grid",
+    "in_time": "in time",
     "style": "style",
     "tempo": "tempo",
     "lead": "lead",
@@ -49,7 +50,13 @@ def prepare(judge: Judge, seconds: float, count: int, reference: int, cache: Pat
     The file holds the classifier, too. It is made where it is not there, or was made with other settings.
     """
     pieces = judge.memory.pieces if judge.memory else 0
-    settings = {"seconds": seconds, "count": count, "reference": reference, "pieces": pieces}
+    settings = {
+        "seconds": seconds,
+        "count": count,
+        "reference": reference,
+        "pieces": pieces,
+        "figures": list(COLUMNS),
+    }
     if cache and cache.exists():
         found = torch.load(cache, weights_only=True)
         if found["settings"] == settings:

@@ -85,6 +85,7 @@ class Judge:
             **self._by_caption(heard, facts),
             "any_key": _mean([music.best_key(each.notes, KEYS) for each in heard]),
             "any_grid": _mean([music.best_tempo(each.notes, each.clip.start) for each in heard]),
+            "in_time": _mean([music.in_time(each.notes, each.clip.start) for each in heard]),
             "notes": sum(len(each.notes) for each in heard) / sum(_judged(each.clip) for each in heard),
             "pitch_distance": _distance(self.pitch_distance, [each.pitches for each in heard]),
             "mel_distance": _distance(self.mel_distance, [each.spectra for each in heard]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from transcribe import Note
 
 from audiogen_core.compose import TEMPI
@@ -12,6 +13,8 @@ from audiogen_core.compose.styles import KEYS
 
 FRAME_RATE = 75.0  # Hz, of the demo codec
 TOLERANCE = 0.02  # seconds; a sixteenth is 0.12, 0.133 or 0.16
+STRETCH = 4.0  # seconds, in which a tempo and where it begins are looked for
+FEWEST = 6  # onsets of a stretch that says something
 
 
 def in_key(notes: Sequence[Note], key: str) -> float:
@@ -41,3 +44,27 @@ def best_key(notes: Sequence[Note], keys: Iterable[str]) -> float:
 def best_tempo(notes: Sequence[Note], start: float = 0.0) -> float:
     """`on_grid` at the tempo that suits best."""
     return max(on_grid(notes, tempo, start) for tempo in TEMPI)
+
+
+def in_time(notes: Sequence[Note], start: float = 0.0) -> float:
+    """The share of onsets within TOLERANCE of a sixteenth, whatever the tempo is and wherever it begins.
+
+    Both are chosen anew in every STRETCH, as suits it best; so chance alone gives more than with `on_grid`.
+    nan where no stretch has enough onsets.
+    """
+    onsets = np.array(sorted(note.onset for note in notes if note.onset >= start))
+    last = onsets[-1] if len(onsets) else start
+    begins = np.arange(start, max(start, last - STRETCH) + STRETCH / 2, STRETCH / 2)
+    parts = [onsets[(onsets >= begin) & (onsets < begin + STRETCH)] for begin in begins]
+    shares = [_best_fit(part) for part in parts if len(part) >= FEWEST]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def _best_fit(onsets: NDArray[np.float64]) -> float:
+    best = 0.0
+    for frames in TEMPI.values():
+        sixteenth = frames / FRAME_RATE
+        late = onsets[:, None] - np.arange(frames) / FRAME_RATE
+        away = np.abs(late - sixteenth * np.round(late / sixteenth))
+        best = max(best, float((away <= TOLERANCE).mean(axis=0).max()))
+    return best

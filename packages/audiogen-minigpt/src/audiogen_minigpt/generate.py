@@ -83,7 +83,7 @@ class Generator:
     ) -> Generator:
         """The model of a run or a checkpoint, with its codec.
 
-        path    the folder of a run or of one checkpoint, or a name in the catalogue
+        path    the folder of a run or of one checkpoint, or "demo", the model that comes with the package
         device  "auto" (CUDA where there is one), "cpu", "cuda", "mps"
         ops     what the codec runs on; None is torch on the same device
         codec   its name or path; None is the name the checkpoint gives

@@ -31,7 +31,7 @@ def _option(name: str, help: str, *others: str, **more: Any) -> Any:
 AudioFolder = Annotated[Path, _argument("FOLDER", "Audio files, at any depth.")]
 DataFolder = Annotated[Path, _argument("DATA", "Folder of codes.")]
 MaybeData = Annotated[Place, _argument("[DATA]", "Folder of codes; the run's own when absent.")]
-ModelFolder = Annotated[Path, _argument("RUN", "Folder of a run, or of one of its checkpoints.")]
+ModelFolder = Annotated[Path, _argument("RUN", "Folder of a run or of one of its checkpoints, or: demo.")]
 SoundFile = Annotated[Path, _argument("FILE", "Sound that `generate` made.")]
 AnyPath = Annotated[Path, _argument("PATH", "Codes, a run, a checkpoint or a sound.")]
 
