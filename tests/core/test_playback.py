@@ -21,6 +21,7 @@ class PortAudioError(Exception):
 def heard(monkeypatch):
     """What was played: (samples, rate, whether it was waited for)."""
     clips = []
+    monkeypatch.setattr(cli._state, "play", False)  # and so again afterwards
     device = SimpleNamespace(
         PortAudioError=PortAudioError,
         play=lambda samples, rate, blocking: clips.append((samples, rate, blocking)),

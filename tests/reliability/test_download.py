@@ -91,6 +91,7 @@ def offsets(count: int) -> list[int]:
 def kill_and_recover(server: LoopbackHub, home: Path, offset: int) -> None:
     server.faults.stall_at = offset
     server.stalled.clear()
+    server.released.clear()
     process = child(server, home)
     assert server.stalled.wait(60)
     process.send_signal(signal.SIGKILL)
