@@ -18,17 +18,7 @@ from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.errors import DiskFull
 from audiogen_minigpt.facts import check_data
 from audiogen_minigpt.model import GPT
-from support.training import MODEL
-
-FACTS = {
-    "codec": "demo",
-    "codec_hash": "12345678",
-    "sample_rate": 24000,
-    "frame_rate": 75.0,
-    "hop_length": 320,
-    "codebooks": 4,
-    "codebook_size": 16,
-}
+from support.training import FACTS, MODEL
 
 
 def _save(run: Path, step: int, val_loss: float | None = None, config: ModelConfig = MODEL) -> GPT:

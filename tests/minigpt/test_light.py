@@ -16,17 +16,8 @@ from audiogen_minigpt.defaults import SAMPLING
 from audiogen_minigpt.export import export
 from audiogen_minigpt.info import info
 from audiogen_minigpt.model import GPT
-from support.training import MODEL
+from support.training import FACTS, MODEL
 
-FACTS = {
-    "codec": "demo",
-    "codec_hash": "12345678",
-    "sample_rate": 24000,
-    "frame_rate": 75.0,
-    "hop_length": 320,
-    "codebooks": 4,
-    "codebook_size": 16,
-}
 OWN = Sampling(temperature=(0.5, 0.6, 0.7, 0.8), top_k=7, top_p=0.9)
 
 

@@ -17,6 +17,16 @@ from support.tokens import CODEBOOKS, SIZE
 
 PRELOAD = ["audiogen_minigpt.session", "torch._dynamo", "matplotlib.backends.backend_agg"]
 MODEL = ModelConfig(layers=2, heads=2, width=32, context=64, codebooks=CODEBOOKS, codebook_size=SIZE)
+FACTS = {
+    "codec": "demo",
+    "codec_hash": "12345678",
+    "sample_rate": 24000,
+    "frame_rate": 75.0,
+    "hop_length": 320,
+    "codebooks": CODEBOOKS,
+    "codebook_size": SIZE,
+}
+"""What a checkpoint of `MODEL` says about the codes it was trained on."""
 
 
 def tiny(tokens: Path, run: Path, **changes: Any) -> TrainConfig:

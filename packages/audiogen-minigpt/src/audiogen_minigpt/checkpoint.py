@@ -171,6 +171,20 @@ def newest(run: str | Path) -> Checkpoint | None:
     return next(_valid(run), None)
 
 
+def place(path: str | Path) -> Path:
+    """The folder of a run or of a checkpoint that a path or a name in the catalogue means.
+
+    Raises ModelError when it is neither.
+    """
+    path = locate(path)
+    if any((path / name).exists() for name in (_MANIFEST, _STATE, FOLDER)):
+        return path
+    raise ModelError(
+        f"{path}: neither a run nor a checkpoint; a run has a folder named {FOLDER!r}. "
+        f"Known by name: {', '.join(CATALOG) or 'none'}"
+    )
+
+
 def find(path: str | Path, which: str = "last") -> Checkpoint:
     """The checkpoint that a path means: a run's folder, a checkpoint's own, or a name in the catalogue.
 
@@ -179,14 +193,9 @@ def find(path: str | Path, which: str = "last") -> Checkpoint:
     Raises ModelError when there is none.
     """
     check_choice("checkpoint", which, ("last", "best"))
-    path = locate(path)
-    if (path / _MANIFEST).is_file() or (path / _STATE).is_file():
-        return read(path)
+    path = place(path)
     if not (path / FOLDER).is_dir():
-        raise ModelError(
-            f"{path}: neither a run nor a checkpoint; a run has a folder named {FOLDER!r}. "
-            f"Known by name: {', '.join(CATALOG) or 'none'}"
-        )
+        return read(path)
     found = list(_valid(path)) if which == "best" else [entry for entry in [newest(path)] if entry]
     if not found:
         raise ModelError(f"{path / FOLDER}: no valid checkpoint; train first")

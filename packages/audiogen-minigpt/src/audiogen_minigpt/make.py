@@ -58,6 +58,7 @@ def make(
 
     Raises what `Generator.load` and `Generator.generate` raise, and AudioError for a bad prompt.
     """
+    checkpoint.place(order.model)  # a wrong name is told before seconds of importing
     from audiogen_minigpt.generate import Generator
 
     prompt = None if order.prompt_audio is None else Audio.load(order.prompt_audio)
