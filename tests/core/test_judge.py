@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,26 +11,19 @@ import pytest
 from audiogen_core import Audio, codecs
 from audiogen_core.compose import compose
 from audiogen_core.errors import AudioError, ModelError
-
-RECIPE = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes" / "judge"
-MODULES = ("transcribe", "spectra", "music", "distances", "memory", "classifier", "clips", "judging", "judge")
+from support import recipes
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The recipe's modules, which live outside the package."""
-    sys.path.insert(0, str(RECIPE))
-    loaded = {name: importlib.import_module(name) for name in MODULES}
-    yield SimpleNamespace(**loaded)
-    sys.path.remove(str(RECIPE))
-    for name in MODULES:
-        del sys.modules[name]
+def recipe() -> Iterator[recipes.Modules]:
+    with recipes.recipe("judge") as modules:
+        yield modules
 
 
 class ByScore:
     """In the place of the transcriber: reads the notes off the piece a clip was composed as."""
 
-    def __init__(self, recipe: SimpleNamespace, seed: int, seconds: float) -> None:
+    def __init__(self, recipe: recipes.Modules, seed: int, seconds: float) -> None:
         self.recipe, self.seed, self.seconds = recipe, seed, seconds
         self.heard = 0
 

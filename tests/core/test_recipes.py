@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +16,9 @@ import torch
 from audiogen_core import Audio, codecs
 from audiogen_core.compose import compose
 from audiogen_core.errors import OptionError
+from support import recipes
 
-RECIPE = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes" / "demo_codec"
-MODULES = ("settings", "data", "losses", "network", "quantizer", "train", "export", "evaluate")
+RECIPE = recipes.RECIPES / "demo_codec"
 
 TINY = {
     "width": 16,
@@ -47,27 +46,17 @@ UNTIL = (9, 14, 20)
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The recipe's modules, which live outside the package."""
-    sys.path.insert(0, str(RECIPE))
-    loaded = {name: importlib.import_module(name) for name in MODULES}
-    yield SimpleNamespace(**loaded)
-    sys.path.remove(str(RECIPE))
-    for name in MODULES:
-        del sys.modules[name]
+def recipe() -> Iterator[recipes.Modules]:
+    with recipes.recipe("demo_codec") as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """The shipped settings, made tiny."""
-    text = (RECIPE / "config.toml").read_text(encoding="utf-8")
-    for name, value in TINY.items():
-        text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {json.dumps(value)} ", text)
-        assert count == 1, name
-    until = iter(UNTIL)
+    path = recipes.tiny("demo_codec", TINY, tmp_path_factory.mktemp("config"))
+    text, until = path.read_text(encoding="utf-8"), iter(UNTIL)
     text = re.sub(r"(?m)^until = [\d_]+", lambda _: f"until = {next(until)}", text)
     text = re.sub(r"(?m)^since = 18_500", "since = 14", text)
-    path = tmp_path_factory.mktemp("config") / "config.toml"
     path.write_text(text, encoding="utf-8")
     return path
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,21 +16,19 @@ from audiogen_minigpt.facts import read_facts
 from audiogen_minigpt.generate import Generator
 from audiogen_minigpt.settings import Settings
 from audiogen_minigpt.train import train
+from support import recipes
 
-RECIPE = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes" / "demo_minigpt"
+RECIPE = recipes.RECIPES / "demo_minigpt"
 TINY = Settings(
     {"steps": 20, "batch": 2, "log_every": 5, "eval_every": 10, "save_every": 10, "eval_windows": 2},
     {"layers": 1, "width": 16, "heads": 2, "context": 32},
 )
 
 
-def module(name: str) -> ModuleType:
-    """A script of the recipe, which lies outside the package."""
-    spec = importlib.util.spec_from_file_location(f"demo_minigpt_{name}", RECIPE / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+@pytest.fixture(scope="module")
+def recipe() -> Iterator[recipes.Modules]:
+    with recipes.recipe("demo_minigpt", "demo_music") as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +52,9 @@ def trained(data: Path, run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(recipe: recipes.Modules, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("recipe")
-    module("data").write(corpus, place / "data", 4)
+    recipe.data.write(corpus, place / "data", 4)
     return trained(place / "data", place / "run")
 
 
@@ -70,8 +67,8 @@ def test_the_corpus_becomes_a_folder_of_codes(corpus: Path, run: Path) -> None:
     assert Dataset.open(run.parent / "data", split="val").frames == 180
 
 
-def test_pieces_of_one_tempo(corpus: Path, tmp_path: Path) -> None:
-    assert module("data").write(corpus, tmp_path / "data", 4, "medium") == 2 * 90 + 90
+def test_pieces_of_one_tempo(recipe: recipes.Modules, corpus: Path, tmp_path: Path) -> None:
+    assert recipe.data.write(corpus, tmp_path / "data", 4, "medium") == 2 * 90 + 90
     with np.load(corpus / "train.npz") as file:
         codes = file["codes"]
     data = Dataset.open(tmp_path / "data", split="train")
@@ -86,8 +83,10 @@ def test_the_same_recipe_makes_the_same_model(run: Path, tmp_path: Path) -> None
     assert checkpoint.read(tmp_path / "a").revision == checkpoint.read(tmp_path / "b").revision
 
 
-def test_the_exported_folder_generates(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exporter = module("export")
+def test_the_exported_folder_generates(
+    recipe: recipes.Modules, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = recipe.export
     monkeypatch.setattr("sys.argv", ["export.py", str(run), "-o", str(tmp_path / "demo")])
     exporter.main()
     generator = Generator.load(tmp_path / "demo", device="cpu")
@@ -96,8 +95,8 @@ def test_the_exported_folder_generates(run: Path, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("prompted", [False, True])
-def test_clips_for_the_judge(run: Path, tmp_path: Path, prompted: bool) -> None:
-    clips = module("make_clips")
+def test_clips_for_the_judge(recipe: recipes.Modules, run: Path, tmp_path: Path, prompted: bool) -> None:
+    clips = recipe.make_clips
     generator = Generator.load(run, device="cpu")
     clips.make(generator, tmp_path / "clips", 2, 0.4, Sampling(), prompted)
     rows = [json.loads(line) for line in (tmp_path / "clips" / "captions.jsonl").read_text().splitlines()]

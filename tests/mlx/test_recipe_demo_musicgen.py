@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import re
-import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -18,10 +15,7 @@ from audiogen_core.errors import OptionError
 from audiogen_mlx.musicgen.generate import MusicGen
 from audiogen_mlx.musicgen.loading import Files, Parts
 from audiogen_mlx.musicgen.model import Rows
-
-RECIPES = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes"
-RECIPE, MUSIC = RECIPES / "demo_musicgen", RECIPES / "demo_music"
-MODULES = ("tables", "settings", "captions", "words", "make", "data", "network", "train", "export")
+from support import recipes
 
 TINY = {
     "width": 64,
@@ -42,17 +36,12 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The recipe's modules, which live outside the package."""
-    for folder in (MUSIC, RECIPE):
-        sys.path.insert(0, str(folder))
+def recipe() -> Iterator[recipes.Modules]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+    with recipes.recipe("demo_musicgen", "demo_music") as modules:
+        yield modules
     torch.set_num_threads(before)
-    sys.path[:] = [path for path in sys.path if path not in (str(MUSIC), str(RECIPE))]
-    for name in MODULES:
-        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +56,8 @@ def corpus(recipe, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    """The shipped settings, made tiny."""
-    text = (RECIPE / "config.toml").read_text(encoding="utf-8")
-    for name, value in TINY.items():
-        text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {json.dumps(value)} ", text)
-        assert count in (1, 2), name  # widths and batches: there are two each
-    path = tmp_path_factory.mktemp("config") / "config.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
+def config(tmp_path_factory) -> Path:
+    return recipes.tiny("demo_musicgen", TINY, tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +172,7 @@ def test_what_is_heard_is_spoilt_and_what_is_learned_is_not(recipe):
 
 
 def test_first_heads_look_back_by_beats(recipe, config):
-    text = (RECIPE / "config.toml").read_text(encoding="utf-8")
+    text = (recipes.RECIPES / "demo_musicgen" / "config.toml").read_text(encoding="utf-8")
     path = config.with_name("full.toml")
     path.write_text(text, encoding="utf-8")
     network = recipe.network.Network(recipe.settings.Settings.read(path), vocabulary=20)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import re
-import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -20,9 +17,8 @@ from audiogen_core import codecs
 from audiogen_core.compose import compose
 from audiogen_core.errors import OptionError
 from audiogen_mlx.stable_audio import StableAudio
+from support import recipes
 
-RECIPES = Path(__file__).parents[2] / "packages" / "audiogen-core" / "recipes"
-MODULES = ("tables", "settings", "network", "data", "train", "export", "basis", "make", "captions", "words")
 TINY = {
     "depth": 2,
     "frames": 40,
@@ -40,30 +36,14 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The recipe's modules, which live outside the packages."""
-    folders = [str(RECIPES / name) for name in ("demo_stable_audio", "demo_music")]
-    before = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
-    sys.path[:0] = folders
-    loaded = {name: importlib.import_module(name) for name in MODULES}
-    yield SimpleNamespace(**loaded)
-    for folder in folders:
-        sys.path.remove(folder)
-    for name in MODULES:
-        del sys.modules[name]
-    sys.modules.update(before)
+def recipe() -> Iterator[recipes.Modules]:
+    with recipes.recipe("demo_stable_audio", "demo_music") as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    """The shipped settings, made tiny."""
-    text = (RECIPES / "demo_stable_audio" / "config.toml").read_text(encoding="utf-8")
-    for name, value in TINY.items():
-        text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {json.dumps(value)} ", text)
-        assert count >= 1, name
-    path = tmp_path_factory.mktemp("config") / "config.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
+    return recipes.tiny("demo_stable_audio", TINY, tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Train the demo MusicGen: `python train.py --corpus CORPUS --out RUN`.
 
-A run that was stopped goes on from its last checkpoint, to the same result as without the stop. One thread is
-used: results repeat on machines with the same arithmetic.
+A run that was stopped goes on from its last checkpoint, to the same result as without the stop. Results
+repeat with the same number of threads on machines with the same arithmetic.
 """
 
 from __future__ import annotations
@@ -200,8 +200,9 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="what recipes/demo_music/make.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--until", type=int, help="stop at this step, to be taken up again")
+    parser.add_argument("--threads", type=int, default=1, help="two take two thirds of the time of one")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     print(train(Settings.read(arguments.config), arguments.corpus, arguments.out, arguments.until))
 
 
