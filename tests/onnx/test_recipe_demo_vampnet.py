@@ -120,19 +120,20 @@ def test_a_stopped_run_goes_on_to_the_same_result(recipe, config, corpus, tmp_pa
     losses = [whole.advance() for _ in range(4)]
     first = recipe.train.Run("fine", settings, corpus)
     again = [first.advance() for _ in range(2)]
-    first.save(tmp_path / "fine.pt")
+    torch.save(first.state(), tmp_path / "fine.pt")
     second = recipe.train.Run("fine", settings, corpus)
-    second.restore(tmp_path / "fine.pt")
+    second.take(torch.load(tmp_path / "fine.pt", weights_only=True))
     assert again + [second.advance() for _ in range(2)] == losses
 
 
 def test_a_checkpoint_of_other_settings_is_refused(recipe, config, corpus, run):
     settings = recipe.settings.Settings.read(config)
     other = replace(settings, fine=replace(settings.fine, layers=2))
+    state = torch.load(run / "fine.pt", weights_only=True)
     with pytest.raises(OptionError, match="other settings"):
-        recipe.train.Run("fine", other, corpus).restore(run / "fine.pt")
-    with pytest.raises(OptionError, match="other settings"):
-        recipe.train.Run("coarse", settings, corpus).restore(run / "fine.pt")
+        recipe.train.Run("fine", other, corpus).take(state)
+    with pytest.raises(OptionError, match="the fine network, not of the coarse one"):
+        recipe.train.Run("coarse", settings, corpus).take(state)
 
 
 def test_masks_are_those_a_vamp_meets(recipe, config):

@@ -7,8 +7,7 @@ repeat with the same number of threads on machines with the same arithmetic.
 from __future__ import annotations
 
 import argparse
-import json
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,28 @@ from settings import Settings, Training
 from torch import Tensor
 from torch.nn import functional
 
-from audiogen_core.errors import OptionError
-from audiogen_core.files import atomic_path
-
-FREE = (
-    "steps",
-    "checkpoint_every",
-    "evaluate_every",
-    "held_out",
-)  # settings of [training] that a run taken up again may have changed
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
+import training
 
 
-class Run:
+class Run(training.Run):
     """A training in progress: network, optimisers, data and where it stands."""
 
+    FREE = frozenset({"steps", "checkpoint_every", "evaluate_every", "held_out"})
+
     def __init__(self, settings: Settings, corpus: Path) -> None:
-        self.settings = settings
         self.excerpts = Excerpts(Corpus.read(corpus, "train"), settings, settings.seed)
         held = Excerpts(Corpus.read(corpus, "held"), settings, settings.seed)
         self.held = held.held(settings.training.held_out)
         self.opened = held.held(len(held.corpus.codes), settings.openings.frames)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.network = Network(settings, held.words.get_vocab_size())
-        self.optimizers = _optimizers(self.network, settings.training)
-        self.step = 0
+            network = Network(settings, held.words.get_vocab_size())
+        super().__init__(settings, network, _optimizers(network, settings.training))
 
-    def advance(self) -> float:
+    def advance(self) -> dict[str, float]:
         """One step; returns the loss of the excerpts in nats."""
-        training, openings = self.settings.training, self.settings.openings
+        wanted, openings = self.settings.training, self.settings.openings
         self.network.train()
         loss = openings.weight * self._nats(self.excerpts.openings()).mean()
         torch.autograd.backward(loss)
@@ -56,14 +48,11 @@ class Run:
         share = batch.weights[:, None] / (batch.weights.sum() * batch.codes.shape[1])
         loss = (self._nats(batch) * share).sum()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), training.clip)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, training) * group.get("share", 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        return float(loss.detach())
+        full = training.share_of_rate(
+            self.step, wanted.steps, warmup=wanted.warmup, decay_steps=wanted.decay_steps
+        )
+        self.update(wanted.learning_rate * full)
+        return {"loss": float(loss.detach())}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
@@ -74,12 +63,12 @@ class Run:
             each = [_row(self.held, i, told) for i in range(len(self.held.codes))]
             rows = torch.cat([self._nats(row) for row in each])  # (B, K, W)
             nats = rows.mean(dim=(0, 2))
-            facts[name] = [round(float(value), 4) for value in nats]
-            facts[f"{name}, mean"] = round(float(nats.mean()), 4)
+            facts[name] = nats.tolist()
+            facts[f"{name}, mean"] = float(nats.mean())
             beats = self.held.weights > 1
-            facts[f"{name}, beats"] = round(float(rows[:, 0][beats].mean()), 4)
+            facts[f"{name}, beats"] = float(rows[:, 0][beats].mean())
             first = [self._nats(_row(self.opened, i, told)).mean() for i in range(len(self.opened.codes))]
-            facts[f"{name}, openings"] = round(float(torch.stack(first).mean()), 4)
+            facts[f"{name}, openings"] = float(torch.stack(first).mean())
         return facts
 
     def unigram(self) -> list[float]:
@@ -100,81 +89,42 @@ class Run:
             logits = self.network(batch.heard, batch.ids, batch.mask, batch.told)
         return functional.cross_entropy(logits.permute(0, 3, 1, 2), batch.codes, reduction="none")
 
-    def save(self, path: Path) -> None:
-        state = {
-            "network": self.network.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "draws": self.excerpts.draws.bit_generator.state,
-            "step": self.step,
-            "settings": self.settings.to_dict(),
-        }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "draws": self.excerpts.draws.bit_generator.state}
 
-    def restore(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises OptionError when it is one of other settings."""
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        if _fixed(state["settings"]) != _fixed(self.settings.to_dict()):
-            raise OptionError(f"{path}: a checkpoint of other settings; choose another folder")
-        self.network.load_state_dict(state["network"])
-        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
+    def take(self, state: dict[str, Any]) -> None:
+        super().take(state)
         self.excerpts.draws.bit_generator.state = state["draws"]
-        self.step = state["step"]
-
-
-def learning_rate(step: int, training: Training) -> float:
-    """A linear warm-up, a plateau, and a linear fall over the last steps."""
-    up = min(1.0, (step + 1) / training.warmup)
-    down = min(1.0, (training.steps - step) / training.decay_steps)
-    return training.learning_rate * up * down
 
 
 def train(settings: Settings, corpus: Path, out: Path, until: int | None = None) -> Path:
     """Train to the end, or until a step; returns the last checkpoint. Progress goes to `log.jsonl`."""
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint, training, begin = out / "checkpoint.pt", settings.training, time.monotonic()
-    run = Run(settings, corpus)
-    if checkpoint.is_file():
-        run.restore(checkpoint)
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-        print(json.dumps({"step": run.step, "unigram": run.unigram()}), file=log, flush=True)
-        goal = training.steps if until is None else min(until, training.steps)
-        while run.step < goal:
-            facts: dict[str, Any] = {"loss": round(run.advance(), 4), "step": run.step}
-            last = run.step == goal
-            if last or run.step % training.evaluate_every == 0:
-                facts |= run.evaluate()
-            if last or run.step % 20 == 0:
-                facts["seconds"] = round(time.monotonic() - begin, 1)
-                print(json.dumps(facts), file=log, flush=True)
-            if last or run.step % training.checkpoint_every == 0:
-                run.save(checkpoint)
-    return checkpoint
+    run, steps = Run(settings, corpus), settings.training.steps
+    goal = steps if until is None else min(until, steps)
+    return run.go_on(goal, out / "checkpoint.pt", out / "log.jsonl", unigram=run.unigram())
 
 
-def _optimizers(network: Network, training: Training) -> list[torch.optim.Optimizer]:
-    """Muon (kellerjordan.github.io/posts/muon) for the matrices of the layers, AdamW for the rest."""
+def _optimizers(network: Network, wanted: Training) -> list[torch.optim.Optimizer]:
     named = dict(network.named_parameters())
-    matrices = [name for name, p in named.items() if ".layers." in name and p.dim() == 2]
-    text = [p for name, p in named.items() if name.startswith("text_encoder.")]
-    rest = [
-        p for name, p in named.items() if name not in set(matrices) and not name.startswith("text_encoder.")
-    ]
+    matrices = {name for name, p in named.items() if ".layers." in name and p.dim() == 2}
+    text = [name for name in named if name.startswith("text_encoder.")]
+    rest = [p for name, p in named.items() if name not in matrices.union(text)]
     groups = [
-        {"params": [p for p in rest if p.dim() > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": wanted.weight_decay},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
-        {"params": text, "weight_decay": 0.0, "share": training.text_rate},
+        {
+            "params": [named[name] for name in named if name in text],
+            "weight_decay": 0.0,
+            "share": wanted.text_rate,
+        },
     ]
-    return [
-        torch.optim.Muon(
-            [named[name] for name in matrices],
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(groups, betas=training.betas),
-    ]
+    return training.optimizers(
+        [named[name] for name in named if name in matrices],
+        groups,
+        betas=wanted.betas,
+        weight_decay=wanted.weight_decay,
+        momentum=wanted.momentum,
+    )
 
 
 def _row(batch: Batch, index: int, told: float) -> Batch:
@@ -187,11 +137,6 @@ def _row(batch: Batch, index: int, told: float) -> Batch:
         torch.full((1,), told),
         batch.weights[row],
     )
-
-
-def _fixed(settings: dict[str, Any]) -> dict[str, Any]:
-    training = {name: value for name, value in settings["training"].items() if name not in FREE}
-    return {**settings, "training": training}
 
 
 def main() -> None:

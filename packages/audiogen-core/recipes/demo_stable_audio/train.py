@@ -7,9 +7,7 @@ that was stopped goes on from its last checkpoint. One thread is used.
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +15,43 @@ import torch
 from data import Batch, Corpus, Windows
 from network import Network
 from settings import Settings
-from torch import Tensor, nn
+from torch import Tensor
 
-from audiogen_core.files import atomic_path
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
+import training
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)  # of noise, at which it is judged
 
 
-class Run:
+class Run(training.Run):
     """A training in progress: network and its running mean, optimisers, data, and where it stands."""
 
     def __init__(self, settings: Settings, corpus: Corpus, held: Corpus) -> None:
-        self.settings = settings
         torch.manual_seed(settings.seed)
         self.windows = Windows(corpus, settings, settings.seed)
-        self.network = Network(settings, self.windows.words.get_vocab_size())
-        self.mean = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.optimizers = optimizers(self.network, settings)
+        network = Network(settings, self.windows.words.get_vocab_size())
+        self.mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.draws = torch.Generator().manual_seed(settings.seed)
         self.held = Windows(held, settings, 0).held(settings.training.held_out)
-        self.step = 0
+        super().__init__(settings, network, _optimizers(network, settings))
 
     def advance(self) -> dict[str, float]:
-        """One step; returns its loss and the norm of the gradient."""
-        training = self.settings.training
-        rate = learning_rate(self.step, self.settings)
+        """One step; returns its loss, the norm of the gradient and the learning rate."""
+        wanted = self.settings.training
         batch = self.windows.batch()
         t = noise_levels(len(batch.told), self.settings, self.draws)
         loss = self.loss(batch, t, torch.randn(batch.latents.shape, generator=self.draws)).mean()
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), training.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.step += 1
-        self._average(min(training.average, self.step / (self.step + 10)))
-        return {"loss": float(loss.detach()), "norm": float(norm), "rate": rate}
+        torch.autograd.backward(loss)
+        rate = wanted.learning_rate * training.share_of_rate(
+            self.step,
+            wanted.steps,
+            warmup=wanted.warmup,
+            decay_steps=wanted.steps * (1 - wanted.decay_from),
+            least=wanted.last_rate,
+        )
+        norm = self.update(rate)
+        self._average(min(wanted.average, self.step / (self.step + 10)))
+        return {"loss": float(loss.detach()), "norm": norm, "rate": rate}
 
     def loss(self, batch: Batch, t: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the velocity, (B,); frames that are given count little."""
@@ -88,28 +84,18 @@ class Run:
             self.mean[name].lerp_(value, 1 - decay)
 
     def state(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings.to_dict(),
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "mean": self.mean,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "draws": self.draws.get_state(),
-            "windows": self.windows.draws.bit_generator.state,
-        }
+        drawn = {"draws": self.draws.get_state(), "windows": self.windows.draws.bit_generator.state}
+        return {**super().state(), "mean": self.mean, **drawn}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self.step, self.mean = state["step"], state["mean"]
-        self.network.load_state_dict(state["network"])
-        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
+    def take(self, state: dict[str, Any]) -> None:
+        super().take(state)
+        self.mean = state["mean"]
         self.draws.set_state(state["draws"])
         self.windows.draws.bit_generator.state = state["windows"]
 
 
-def optimizers(network: Network, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices of the layers, AdamW for everything else."""
-    training = settings.training
+def _optimizers(network: Network, settings: Settings) -> list[torch.optim.Optimizer]:
+    wanted = settings.training
     inner, outer, plain = [], [], []
     for name, value in network.named_parameters():
         if not value.requires_grad:
@@ -118,14 +104,11 @@ def optimizers(network: Network, settings: Settings) -> list[torch.optim.Optimiz
             inner.append(value)
         else:
             (outer if value.ndim > 1 else plain).append(value)
-    muon = torch.optim.Muon(
-        inner, lr=training.learning_rate, weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
     groups = [
-        {"params": outer, "weight_decay": training.weight_decay},
+        {"params": outer, "weight_decay": wanted.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return [muon, torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas)]
+    return training.optimizers(inner, groups, betas=wanted.betas, weight_decay=wanted.weight_decay)
 
 
 def noise_levels(count: int, settings: Settings, draws: torch.Generator) -> Tensor:
@@ -135,44 +118,10 @@ def noise_levels(count: int, settings: Settings, draws: torch.Generator) -> Tens
     return torch.sigmoid(settings.noise.location + settings.noise.scale * torch.special.ndtri(share))
 
 
-def learning_rate(step: int, settings: Settings) -> float:
-    """Warm-up, a constant stretch, and a straight fall."""
-    training = settings.training
-    rise = min(1.0, (step + 1) / training.warmup)
-    left = (training.steps - step) / (training.steps * (1 - training.decay_from))
-    return training.learning_rate * rise * max(training.last_rate, min(1.0, left))
-
-
 def train(settings: Settings, corpus: Path, folder: Path) -> Path:
-    """Train to the end; returns the path of the last checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = folder / "checkpoint.pt", folder / "log.jsonl"
+    """Train to the end; returns the path of the last checkpoint. Progress goes to `log.jsonl`."""
     run = Run(settings, Corpus.read(corpus, "train"), Corpus.read(corpus, "held"))
-    if checkpoint.is_file():
-        run.restore(torch.load(checkpoint, weights_only=True))
-    training, began, first = settings.training, time.monotonic(), run.step
-    total = math.nan
-    while run.step < training.steps:
-        terms = run.advance()
-        total = terms["loss"] if math.isnan(total) else 0.95 * total + 0.05 * terms["loss"]
-        last = run.step == training.steps
-        if run.step % 20 == 0 or last:
-            took = (time.monotonic() - began) / (run.step - first)
-            write(log, {"step": run.step, "loss": round(total, 4), **terms, "seconds_per_step": took})
-        if run.step % training.evaluate_every == 0 or last:
-            write(log, {"step": run.step, **run.evaluate()})
-        if run.step % training.checkpoint_every == 0 or last:
-            with atomic_path(checkpoint) as temporary:
-                torch.save(run.state(), temporary)
-    return checkpoint
-
-
-def write(log: Path, facts: dict[str, Any]) -> None:
-    rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in facts.items()}
-    line = json.dumps(rounded)
-    print(line, flush=True)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    return run.go_on(settings.training.steps, folder / "checkpoint.pt", folder / "log.jsonl")
 
 
 def main() -> None:
