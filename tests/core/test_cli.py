@@ -284,6 +284,19 @@ def test_outputs_are_checked_before_the_work(tmp_path, monkeypatch):
         cli.require_new(tmp_path / "b.wav")
 
 
+def test_several_files_are_numbered_alike(tmp_path):
+    assert cli.require_new_each(tmp_path / "a.wav", 1) == [tmp_path / "a.wav"]
+    assert [path.name for path in cli.require_new_each(tmp_path / "a.b.wav", 2)] == ["a.b-1.wav", "a.b-2.wav"]
+    assert [path.name for path in cli.require_new_each(tmp_path / "a.wav", 10)][::9] == [
+        "a-01.wav",
+        "a-10.wav",
+    ]
+    (tmp_path / "a-2.wav").touch()
+    with pytest.raises(OptionError, match=r"a-2\.wav: exists already"):
+        cli.require_new_each(tmp_path / "a.wav", 3)
+    assert len(cli.require_new_each(tmp_path / "a.wav", 3, force=True)) == 3
+
+
 # -- progress ----------------------------------------------------------------------------------------
 
 

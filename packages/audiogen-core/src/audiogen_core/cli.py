@@ -25,7 +25,6 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,21 @@ import typer
 from typer.core import TyperGroup
 
 from audiogen_core import present
+from audiogen_core.cli_options import (
+    DebugOption,
+    DryRunOption,
+    ForceOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    OutputOption,
+    PlayOption,
+    QuietOption,
+    SeedOption,
+    VerboseOption,
+    option,
+    state,
+)
 from audiogen_core.errors import AudiogenError, OptionError
 from audiogen_core.progress import OnStep, bar, peak_memory
 
@@ -58,9 +72,11 @@ __all__ = [
     "emit",
     "finished",
     "note",
+    "option",
     "peak_memory",
     "progress",
     "require_new",
+    "require_new_each",
     "run",
 ]
 
@@ -70,69 +86,12 @@ PICTURED = 600.0
 """Seconds of audio that a picture is shown of, at most."""
 
 
-@dataclass
-class _State:
-    """What the options of the running command said about output."""
-
-    quiet: bool = False
-    verbose: bool = False
-    debug: bool = False
-    play: bool = False
-
-
 @dataclass(frozen=True)
 class _Program:
     """The name of a command and the distribution it belongs to."""
 
     name: str
     package: str
-
-
-_state = _State()
-
-
-def _remember(name: str) -> Callable[[bool], bool]:
-    def callback(value: bool) -> bool:
-        if value:
-            setattr(_state, name, True)
-        return value
-
-    return callback
-
-
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME|PATH", help="Catalogue name, hub id or path.")
-]
-OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="Where the result goes.")]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Seed of the random numbers; drawn and shown when absent.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_remember("quiet"), help="No progress, no hints.")
-]
-VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", callback=_remember("verbose"), help="Say more about each step.")
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
-ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Write over what is there.")]
-DebugOption = Annotated[
-    bool, typer.Option("--debug", callback=_remember("debug"), help="Show the traceback of an error.")
-]
-
-
-def _play(value: bool) -> bool:
-    if value:
-        from audiogen_core import playback
-
-        playback.library()  # before any long work
-    return _remember("play")(value)
-
-
-PlayOption = Annotated[
-    bool, typer.Option("--play", callback=_play, help="Play what was made; needs audiogen-core[play].")
-]
 
 
 def _show_version(ctx: typer.Context, value: bool) -> None:
@@ -174,7 +133,7 @@ def app(name: str, package: str, about: str) -> typer.Typer:
 
     @commands.callback()
     def start(version: _VersionOption = False) -> None:
-        _state.quiet = _state.verbose = _state.debug = _state.play = False
+        state.clear()
 
     return commands
 
@@ -205,7 +164,7 @@ def _show_warning(
     file: Any = None,
     line: str | None = None,
 ) -> None:
-    if _state.debug:
+    if state.debug:
         text = warnings.formatwarning(message, category, filename, lineno, line)
     elif issubclass(category, UserWarning):
         text = f"warning: {message}\n"
@@ -216,7 +175,7 @@ def _show_warning(
 
 def _leave(error: BaseException) -> NoReturn:
     """Say what went wrong and exit."""
-    if _state.debug:
+    if state.debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr, flush=True)
@@ -242,13 +201,13 @@ def _sentence(error: BaseException) -> str:
 
 def note(text: str) -> None:
     """A line for the user on stderr, unless --quiet."""
-    if not _state.quiet:
+    if not state.quiet:
         print(text, file=sys.stderr, flush=True)
 
 
 def detail(text: str) -> None:
     """A line for the curious on stderr: only with --verbose."""
-    if _state.verbose:
+    if state.verbose:
         print(text, file=sys.stderr, flush=True)
 
 
@@ -284,12 +243,21 @@ def require_new(path: str | Path, force: bool = False) -> Path:
     return path
 
 
+def require_new_each(path: str | Path, count: int, force: bool = False) -> list[Path]:
+    """Paths for so many output files, each checked by `require_new`: the path itself for one, and name-1.wav,
+    name-2.wav and so on for more.
+    """
+    path, width = Path(path), len(str(count))
+    names = [path.with_stem(f"{path.stem}-{index + 1:0{width}}") for index in range(count)]
+    return [require_new(each, force) for each in (names if count > 1 else [path])]
+
+
 def progress(label: str, *, unit: str = "steps", quiet: bool = False) -> AbstractContextManager[OnStep]:
     """A bar on stderr with rate and time left: a context that gives `on_step(done, total)`.
 
     Nothing is shown when stderr is no terminal, or with --quiet. A total of 0 means it is not known.
     """
-    return bar(label, unit=unit, shown=not (quiet or _state.quiet) and sys.stderr.isatty())
+    return bar(label, unit=unit, shown=not (quiet or state.quiet) and sys.stderr.isatty())
 
 
 def finished(
@@ -326,7 +294,7 @@ def finished(
         )
     else:
         _tell(path, seconds, took, seed, replay, picture)
-    if _state.play:
+    if state.play:
         from audiogen_core import playback
 
         playback.play(path)
@@ -337,7 +305,7 @@ def _tell(
 ) -> None:
     """The picture and the figures on stderr, the path on stdout."""
     speed, memory = seconds / max(took, 1e-9), peak_memory()
-    if picture and not _state.quiet and seconds <= PICTURED:
+    if picture and not state.quiet and seconds <= PICTURED:
         from audiogen_core import terminal_picture
         from audiogen_core.audio import Audio
 

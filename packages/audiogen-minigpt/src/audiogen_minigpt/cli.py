@@ -211,9 +211,9 @@ def generate(
 ) -> None:
     """Make sound with a trained model."""
     from audiogen_minigpt.light import sampling_of
-    from audiogen_minigpt.make import Order, make, numbered
+    from audiogen_minigpt.make import Order, make
 
-    outputs = [cli.require_new(path, force) for path in numbered(output, number)]
+    outputs = cli.require_new_each(output, number, force)
     seed = cli.choose_seed(seed)
     sampling = options.sampling(sampling_of(model), temperature, top_k, top_p, min_p, seed)
     order = Order(model, seconds, sampling, prompt_audio, only_new, codec)

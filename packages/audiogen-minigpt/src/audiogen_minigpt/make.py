@@ -39,13 +39,6 @@ class Order:
     codec: str | None = None
 
 
-def numbered(output: Path, count: int) -> list[Path]:
-    """The files of several clips: out-1.wav, out-2.wav; out.wav when there is one."""
-    if count == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, count + 1)]
-
-
 def make(
     order: Order,
     outputs: list[Path],

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from audiogen_core.cli import option
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import LAYOUTS, SIZES
 from audiogen_minigpt.defaults import SAMPLING
@@ -24,10 +25,6 @@ def _argument(name: str, help: str) -> Any:
     return typer.Argument(metavar=name, help=help)
 
 
-def _option(name: str, help: str, *others: str, **more: Any) -> Any:
-    return typer.Option(f"--{name}", *others, help=help, **more)
-
-
 AudioFolder = Annotated[Path, _argument("FOLDER", "Audio files, at any depth.")]
 DataFolder = Annotated[Path, _argument("DATA", "Folder of codes.")]
 MaybeData = Annotated[Place, _argument("[DATA]", "Folder of codes; the run's own when absent.")]
@@ -36,50 +33,50 @@ SoundFile = Annotated[Path, _argument("FILE", "Sound that `generate` made.")]
 AnyPath = Annotated[Path, _argument("PATH", "Codes, a run, a checkpoint or a sound.")]
 
 # encode
-Codec = Annotated[str, _option("codec", "The codec.", metavar="NAME|PATH")]
-Ops = Annotated[str, _option("ops", "What the codec runs on: numpy, torch, torch:cuda.")]
-Stored = Annotated[Count, _option("codebooks", "How many codebooks to store; 8 or all when absent.", min=1)]
-Stereo = Annotated[str, _option("stereo", "mix, or split: each channel is a track.")]
-Level = Annotated[str, _option("level", "Loudness: none, peak or rms.")]
-Silence = Annotated[float, _option("silence", "Seconds after which silence is cut; 0 keeps all.")]
-Permille = Annotated[int, _option("val-permille", "How much is held out, in thousandths of the files.")]
-SplitBy = Annotated[str, _option("split-by", "What is held out as a whole: file or parent.")]
-Workers = Annotated[Count, _option("workers", "Processes; one per core when absent.", min=1)]
-Engine = Annotated[str, _option("engine", "local, or ray.")]
-Verify = Annotated[bool, _option("verify", "Check every shard to the last byte afterwards.")]
+Codec = Annotated[str, option("codec", "The codec.", metavar="NAME|PATH")]
+Ops = Annotated[str, option("ops", "What the codec runs on: numpy, torch, torch:cuda.")]
+Stored = Annotated[Count, option("codebooks", "How many codebooks to store; 8 or all when absent.", min=1)]
+Stereo = Annotated[str, option("stereo", "mix, or split: each channel is a track.")]
+Level = Annotated[str, option("level", "Loudness: none, peak or rms.")]
+Silence = Annotated[float, option("silence", "Seconds after which silence is cut; 0 keeps all.")]
+Permille = Annotated[int, option("val-permille", "How much is held out, in thousandths of the files.")]
+SplitBy = Annotated[str, option("split-by", "What is held out as a whole: file or parent.")]
+Workers = Annotated[Count, option("workers", "Processes; one per core when absent.", min=1)]
+Engine = Annotated[str, option("engine", "local, or ray.")]
+Verify = Annotated[bool, option("verify", "Check every shard to the last byte afterwards.")]
 
 # train and run
-Resume = Annotated[bool, _option("resume", "Go on with the run in the folder.")]
-Config = Annotated[Place, _option("config", "Settings as TOML; options win over them.", metavar="TOML")]
-Time = Annotated[Text, _option("time", "How long to train: 45s, 10m, 1h30m; 10m when nothing is said.")]
-Steps = Annotated[Count, _option("steps", "How many updates to train, instead of a time.", min=1)]
-Size = Annotated[Text, _option("size", f"Size of the model: {', '.join(SIZE_NAMES)}.")]
-Preset = Annotated[Text, _option("preset", "Kind of blocks, modern or gpt2; or a size.")]
-Layout = Annotated[Text, _option("layout", f"How codes become tokens: {', '.join(LAYOUTS)}.")]
-Codebooks = Annotated[Count, _option("codebooks", "How many codebooks the model has.", min=1)]
-Batch = Annotated[Count, _option("batch", "Windows in one update, over all processes.", min=1)]
-Rate = Annotated[float | None, _option("lr", "Full learning rate; when absent it follows the width.")]
-Optimizer = Annotated[Text, _option("optimizer", "adamw or muon.")]
-TrainSeed = Annotated[Count, _option("seed", "Seed of weights, order and samples; 0 when absent.", min=0)]
-Dtype = Annotated[Text, _option("dtype", "auto, float32 or bfloat16.")]
-Compile = Annotated[Text, _option("compile", "auto (on CUDA only), on or off.")]
-Shard = Annotated[bool, _option("shard", "Share weights out over torchrun's processes (FSDP2).")]
-MaybeDevice = Annotated[Text, _option("device", "auto, cpu, cuda or mps.")]
+Resume = Annotated[bool, option("resume", "Go on with the run in the folder.")]
+Config = Annotated[Place, option("config", "Settings as TOML; options win over them.", metavar="TOML")]
+Time = Annotated[Text, option("time", "How long to train: 45s, 10m, 1h30m; 10m when nothing is said.")]
+Steps = Annotated[Count, option("steps", "How many updates to train, instead of a time.", min=1)]
+Size = Annotated[Text, option("size", f"Size of the model: {', '.join(SIZE_NAMES)}.")]
+Preset = Annotated[Text, option("preset", "Kind of blocks, modern or gpt2; or a size.")]
+Layout = Annotated[Text, option("layout", f"How codes become tokens: {', '.join(LAYOUTS)}.")]
+Codebooks = Annotated[Count, option("codebooks", "How many codebooks the model has.", min=1)]
+Batch = Annotated[Count, option("batch", "Windows in one update, over all processes.", min=1)]
+Rate = Annotated[float | None, option("lr", "Full learning rate; when absent it follows the width.")]
+Optimizer = Annotated[Text, option("optimizer", "adamw or muon.")]
+TrainSeed = Annotated[Count, option("seed", "Seed of weights, order and samples; 0 when absent.", min=0)]
+Dtype = Annotated[Text, option("dtype", "auto, float32 or bfloat16.")]
+Compile = Annotated[Text, option("compile", "auto (on CUDA only), on or off.")]
+Shard = Annotated[bool, option("shard", "Share weights out over torchrun's processes (FSDP2).")]
+MaybeDevice = Annotated[Text, option("device", "auto, cpu, cuda or mps.")]
 MaybeCodec = Annotated[
     Text,
-    _option(
+    option(
         "codec", "The codec's name or path, if the data's name for it is not enough.", metavar="NAME|PATH"
     ),
 ]
 
 # generate, replay, eval, export
-Seconds = Annotated[float, _option("seconds", "How much to make.")]
-Prompt = Annotated[Place, _option("prompt-audio", "Sound to go on with.", "--prompt")]
-OnlyNew = Annotated[bool, _option("only-new", "Leave the prompt out of the result.")]
-Number = Annotated[int, _option("n", "How many clips, with seeds that count up.", "-n", min=1)]
+Seconds = Annotated[float, option("seconds", "How much to make.")]
+Prompt = Annotated[Place, option("prompt-audio", "Sound to go on with.", "--prompt")]
+OnlyNew = Annotated[bool, option("only-new", "Leave the prompt out of the result.")]
+Number = Annotated[int, option("n", "How many clips, with seeds that count up.", "-n", min=1)]
 Temperature = Annotated[
     list[float] | None,
-    _option(
+    option(
         "temperature",
         "0 is greedy; give it once, or for each codebook. When absent as the model's folder says, "
         f"else {SAMPLING.temperature}: small models like it cold.",
@@ -87,23 +84,23 @@ Temperature = Annotated[
 ]
 TopK = Annotated[
     Count,
-    _option(
+    option(
         "top-k",
         f"Draw from the k likeliest codes; 0: all. When absent as the model says, or {SAMPLING.top_k}.",
     ),
 ]
 TopP = Annotated[
-    float | None, _option("top-p", "Draw from the likeliest codes with this much probability; 0: all.")
+    float | None, option("top-p", "Draw from the likeliest codes with this much probability; 0: all.")
 ]
-MinP = Annotated[float | None, _option("min-p", "Least probability relative to the likeliest code; 0: any.")]
-Best = Annotated[bool, _option("best", "Take the checkpoint with the lowest validation loss.")]
-Device = Annotated[str, _option("device", "auto, cpu, cuda or mps.")]
-MovedRun = Annotated[Place, _option("model", "Where the run is now.", "-m")]
-Windows = Annotated[int, _option("windows", "Windows to measure on, at most.", min=1)]
-Clips = Annotated[int, _option("clips", "How many tracks to continue; 0 needs no codec.", min=0)]
-ClipSeconds = Annotated[float, _option("seconds", "Length of a track and its continuation.")]
-EvalSeed = Annotated[int, _option("seed", "Seed of the continuations.", min=0)]
-Format = Annotated[str, _option("format", "auto, hf, safetensors or light (float16, for generating alone).")]
+MinP = Annotated[float | None, option("min-p", "Least probability relative to the likeliest code; 0: any.")]
+Best = Annotated[bool, option("best", "Take the checkpoint with the lowest validation loss.")]
+Device = Annotated[str, option("device", "auto, cpu, cuda or mps.")]
+MovedRun = Annotated[Place, option("model", "Where the run is now.", "-m")]
+Windows = Annotated[int, option("windows", "Windows to measure on, at most.", min=1)]
+Clips = Annotated[int, option("clips", "How many tracks to continue; 0 needs no codec.", min=0)]
+ClipSeconds = Annotated[float, option("seconds", "Length of a track and its continuation.")]
+EvalSeed = Annotated[int, option("seed", "Seed of the continuations.", min=0)]
+Format = Annotated[str, option("format", "auto, hf, safetensors or light (float16, for generating alone).")]
 
 
 def sampling(

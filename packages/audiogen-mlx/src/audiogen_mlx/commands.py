@@ -10,18 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core import cli
+from audiogen_core.errors import ModelError
 from audiogen_mlx import blas
 
 if TYPE_CHECKING:
     from audiogen_core.models import ModelSpec
-
-
-def numbered(output: Path, count: int) -> list[Path]:
-    """The path itself, or "name-1.wav", "name-2.wav", ..."""
-    if count == 1:
-        return [output]
-    width = len(str(count))
-    return [output.with_stem(f"{output.stem}-{index + 1:0{width}}") for index in range(count)]
+    from audiogen_core.recipe import Recipe
 
 
 def fetching(offline: bool, quiet: bool) -> Callable[[ModelSpec], Path]:
@@ -33,6 +27,12 @@ def fetching(offline: bool, quiet: bool) -> Callable[[ModelSpec], Path]:
             return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
 
     return fetch
+
+
+def check_revision(recipe: Recipe, model: str, revision: str | None) -> None:
+    """Raises ModelError when a model that was loaded is not the one a file was made with."""
+    if recipe.revision and revision != recipe.revision:
+        raise ModelError(f"{model}: not the model that made this file, its files differ; name the right one")
 
 
 def hint_at_blas() -> None:

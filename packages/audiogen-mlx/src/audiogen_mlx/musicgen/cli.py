@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,9 +19,9 @@ from audiogen_core.cli import (
     PlayOption,
     QuietOption,
     SeedOption,
+    option,
 )
-from audiogen_core.errors import ModelError
-from audiogen_mlx.commands import fetching, hint_at_blas, make_each, numbered
+from audiogen_mlx.commands import check_revision, fetching, hint_at_blas, make_each
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
@@ -31,45 +31,39 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "musicgen-small"
 
 
-def _option(name: str, help: str, *others: str, **more: Any) -> Any:
-    return typer.Option(f"--{name}", *others, help=help, **more)
-
-
 Number = float | None
 Place = str | None
 
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to hear.", show_default=False)]
-Unconditional = Annotated[bool, _option("unconditional", "Anything, without a prompt.")]
+Unconditional = Annotated[bool, option("unconditional", "Anything, without a prompt.")]
 Seconds = Annotated[
-    Number, _option("seconds", "Length of the clip, with what is continued; 10 in most models.", "-s")
+    Number, option("seconds", "Length of the clip, with what is continued; 10 in most models.", "-s")
 ]
-Guidance = Annotated[Number, _option("guidance-scale", "Weight of the prompt; 1 is off; 3 in most models.")]
-Negative = Annotated[str | None, _option("negative-prompt", "What to stay away from.")]
+Guidance = Annotated[Number, option("guidance-scale", "Weight of the prompt; 1 is off; 3 in most models.")]
+Negative = Annotated[str | None, option("negative-prompt", "What to stay away from.")]
 Temperature = Annotated[
-    Number, _option("temperature", "Above 1: bolder; 0: always the likeliest; 1 in most models.")
+    Number, option("temperature", "Above 1: bolder; 0: always the likeliest; 1 in most models.")
 ]
-TopK = Annotated[int | None, _option("top-k", "Draw from so many tokens; 0 from all; 250 in most models.")]
-TopP = Annotated[Number, _option("top-p", "Draw from the likeliest with this share; 0 from all.")]
-MinP = Annotated[Number, _option("min-p", "Draw from tokens at least this likely beside the likeliest.")]
-Melody = Annotated[Path | None, _option("melody", "A clip whose melody is followed.", metavar="FILE")]
-Style = Annotated[Path | None, _option("style", "A clip whose style is followed.", metavar="FILE")]
-StyleGuidance = Annotated[float, _option("style-guidance", "Weight of the text against the style.")]
-StyleBooks = Annotated[int | None, _option("style-codebooks", "1 to 6: how closely the style binds.")]
-StyleExcerpt = Annotated[Number, _option("style-excerpt", "Seconds of the style that are heard.")]
-StyleStart = Annotated[Number, _option("style-start", "Second where they begin; else the middle.")]
-Continue = Annotated[
-    Path | None, _option("continue", "A clip to go on with; it comes first.", metavar="FILE")
-]
-Window = Annotated[Number, _option("window", "Seconds made at once; as the model was trained when absent.")]
-Stride = Annotated[Number, _option("stride", "Seconds from window to window; 0.6 windows when absent.")]
-Variations = Annotated[int, _option("variations", "How many clips, with seeds that count up.", min=1)]
-Dtype = Annotated[str | None, _option("dtype", "float32, bfloat16 or float16; as stored when absent.")]
-Bits = Annotated[int | None, _option("bits", "4 or 8: quantise while loading.")]
-T5 = Annotated[Place, _option("t5", "Folder of the text encoder.", metavar="PATH")]
-TokenizerPlace = Annotated[Place, _option("tokenizer", "Its tokenizer.json.", metavar="PATH")]
-CodecPlace = Annotated[Place, _option("codec", "The codec.", metavar="NAME|PATH")]
-Mert = Annotated[Place, _option("mert", "Folder of the MERT that hears styles.", metavar="PATH")]
-Unlisted = Annotated[bool, _option("unlisted", "Allow hub ids outside the catalogue.")]
+TopK = Annotated[int | None, option("top-k", "Draw from so many tokens; 0 from all; 250 in most models.")]
+TopP = Annotated[Number, option("top-p", "Draw from the likeliest with this share; 0 from all.")]
+MinP = Annotated[Number, option("min-p", "Draw from tokens at least this likely beside the likeliest.")]
+Melody = Annotated[Path | None, option("melody", "A clip whose melody is followed.", metavar="FILE")]
+Style = Annotated[Path | None, option("style", "A clip whose style is followed.", metavar="FILE")]
+StyleGuidance = Annotated[float, option("style-guidance", "Weight of the text against the style.")]
+StyleBooks = Annotated[int | None, option("style-codebooks", "1 to 6: how closely the style binds.")]
+StyleExcerpt = Annotated[Number, option("style-excerpt", "Seconds of the style that are heard.")]
+StyleStart = Annotated[Number, option("style-start", "Second where they begin; else the middle.")]
+Continue = Annotated[Path | None, option("continue", "A clip to go on with; it comes first.", metavar="FILE")]
+Window = Annotated[Number, option("window", "Seconds made at once; as the model was trained when absent.")]
+Stride = Annotated[Number, option("stride", "Seconds from window to window; 0.6 windows when absent.")]
+Variations = Annotated[int, option("variations", "How many clips, with seeds that count up.", min=1)]
+Dtype = Annotated[str | None, option("dtype", "float32, bfloat16 or float16; as stored when absent.")]
+Bits = Annotated[int | None, option("bits", "4 or 8: quantise while loading.")]
+T5 = Annotated[Place, option("t5", "Folder of the text encoder.", metavar="PATH")]
+TokenizerPlace = Annotated[Place, option("tokenizer", "Its tokenizer.json.", metavar="PATH")]
+CodecPlace = Annotated[Place, option("codec", "The codec.", metavar="NAME|PATH")]
+Mert = Annotated[Place, option("mert", "Folder of the MERT that hears styles.", metavar="PATH")]
+Unlisted = Annotated[bool, option("unlisted", "Allow hub ids outside the catalogue.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -118,7 +112,7 @@ def musicgen(
     """Make music from a prompt, a melody, a style or a beginning, with MusicGen."""
     from audiogen_mlx.musicgen.order import Order, check_prompt
 
-    outputs = [cli.require_new(path, force) for path in numbered(output, variations)]
+    outputs = cli.require_new_each(output, variations, force)
     clips = any(path is not None for path in (melody, style, continued))
     order = Order(
         prompt=check_prompt(prompt, unconditional=unconditional, clips=clips),
@@ -174,10 +168,7 @@ def replay(
 
     order = order_again(recipe, moved)
     loaded = load(order, offline=offline, unlisted=True, quiet=quiet or json)
-    if recipe.revision and loaded.revision != recipe.revision:
-        raise ModelError(
-            f"{order.model}: not the model that made this file, its files differ; name the right one"
-        )
+    check_revision(recipe, order.model, loaded.revision)
     _make(order, loaded, [output], quiet=quiet, json=json)
 
 

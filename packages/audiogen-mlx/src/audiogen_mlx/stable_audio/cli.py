@@ -19,9 +19,10 @@ from audiogen_core.cli import (
     PlayOption,
     QuietOption,
     SeedOption,
+    option,
 )
-from audiogen_core.errors import ModelError, OptionError
-from audiogen_mlx.commands import fetching, hint_at_blas, make_each, numbered
+from audiogen_core.errors import OptionError
+from audiogen_mlx.commands import check_revision, fetching, hint_at_blas, make_each
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
@@ -31,49 +32,45 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "stable-audio-open-small"
 
 
-def _option(name: str, help: str, *others: str, **more: Any) -> Any:
-    return typer.Option(f"--{name}", *others, help=help, **more)
-
-
 Number = float | None
 Place = Path | None
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to hear.")]
 Seconds = Annotated[
-    Number, _option("seconds", "Length of the clip; all the model makes at once when absent.", "-s")
+    Number, option("seconds", "Length of the clip; all the model makes at once when absent.", "-s")
 ]
-Start = Annotated[Number, _option("seconds-start", "Where in a longer piece it begins (1.0 only).")]
-Total = Annotated[Number, _option("seconds-total", "How long that piece is; the clip's length when absent.")]
-Negative = Annotated[str | None, _option("negative-prompt", "What to stay away from; needs guidance.")]
-Steps = Annotated[int | None, _option("steps", "Steps of the sampler; as published when absent.", min=1)]
-SamplerName = Annotated[str | None, _option("sampler", "Name of the sampler; as published when absent.")]
-Guidance = Annotated[Number, _option("guidance-scale", "Weight of the prompt; 1 is off.")]
-Rescale = Annotated[Number, _option("guidance-rescale", "Share of guidance's gain that is taken back.")]
+Start = Annotated[Number, option("seconds-start", "Where in a longer piece it begins (1.0 only).")]
+Total = Annotated[Number, option("seconds-total", "How long that piece is; the clip's length when absent.")]
+Negative = Annotated[str | None, option("negative-prompt", "What to stay away from; needs guidance.")]
+Steps = Annotated[int | None, option("steps", "Steps of the sampler; as published when absent.", min=1)]
+SamplerName = Annotated[str | None, option("sampler", "Name of the sampler; as published when absent.")]
+Guidance = Annotated[Number, option("guidance-scale", "Weight of the prompt; 1 is off.")]
+Rescale = Annotated[Number, option("guidance-rescale", "Share of guidance's gain that is taken back.")]
 Interval = Annotated[
     str | None,
-    _option("guidance-interval", "Noise levels between which guidance acts.", metavar="FROM:TO"),
+    option("guidance-interval", "Noise levels between which guidance acts.", metavar="FROM:TO"),
 ]
-SigmaMin = Annotated[Number, _option("sigma-min", "Last noise level, for samplers of the v objective.")]
-SigmaMax = Annotated[Number, _option("sigma-max", "First noise level.")]
-Init = Annotated[Place, _option("init", "A clip to begin from, or to inpaint.", metavar="FILE")]
-Level = Annotated[Number, _option("init-noise-level", "How much of that clip is lost.")]
+SigmaMin = Annotated[Number, option("sigma-min", "Last noise level, for samplers of the v objective.")]
+SigmaMax = Annotated[Number, option("sigma-max", "First noise level.")]
+Init = Annotated[Place, option("init", "A clip to begin from, or to inpaint.", metavar="FILE")]
+Level = Annotated[Number, option("init-noise-level", "How much of that clip is lost.")]
 Inpaint = Annotated[
-    list[str] | None, _option("inpaint", "Seconds to make anew; may be repeated.", metavar="START:END")
+    list[str] | None, option("inpaint", "Seconds to make anew; may be repeated.", metavar="START:END")
 ]
-Continue = Annotated[Place, _option("continue", "A clip to go on with; it comes first.", metavar="FILE")]
-Bpm = Annotated[Number, _option("bpm", "Tempo of a loop.")]
-Bars = Annotated[int | None, _option("bars", "Bars of a loop.", min=1)]
-Beats = Annotated[int, _option("beats", "Beats in a bar.", min=1)]
-Long = Annotated[bool, _option("long", "Go beyond the model's window, each window continuing the last.")]
-Overlap = Annotated[Number, _option("overlap", "Seconds a window hears of the one before.")]
-Variations = Annotated[int, _option("variations", "How many clips, with seeds that count up.", min=1)]
-Dtype = Annotated[str, _option("dtype", "float32, float16 or bfloat16.")]
-T5 = Annotated[str | None, _option("t5", "Folder of the text encoder.", metavar="PATH")]
-Base = Annotated[str | None, _option("base", "Whole model, for a transformer alone.", metavar="NAME|PATH")]
+Continue = Annotated[Place, option("continue", "A clip to go on with; it comes first.", metavar="FILE")]
+Bpm = Annotated[Number, option("bpm", "Tempo of a loop.")]
+Bars = Annotated[int | None, option("bars", "Bars of a loop.", min=1)]
+Beats = Annotated[int, option("beats", "Beats in a bar.", min=1)]
+Long = Annotated[bool, option("long", "Go beyond the model's window, each window continuing the last.")]
+Overlap = Annotated[Number, option("overlap", "Seconds a window hears of the one before.")]
+Variations = Annotated[int, option("variations", "How many clips, with seeds that count up.", min=1)]
+Dtype = Annotated[str, option("dtype", "float32, float16 or bfloat16.")]
+T5 = Annotated[str | None, option("t5", "Folder of the text encoder.", metavar="PATH")]
+Base = Annotated[str | None, option("base", "Whole model, for a transformer alone.", metavar="NAME|PATH")]
 LowMemory = Annotated[
     bool | None, typer.Option("--low-memory/--keep", help="Give parts back after use; decided when absent.")
 ]
-Unlisted = Annotated[bool, _option("unlisted", "Allow hub ids outside the catalogue.")]
+Unlisted = Annotated[bool, option("unlisted", "Allow hub ids outside the catalogue.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -123,7 +120,7 @@ def stable_audio(
     """Make sound from a prompt with Stable Audio Open."""
     from audiogen_mlx.stable_audio.order import Order
 
-    outputs = [cli.require_new(path, force) for path in numbered(output, variations)]
+    outputs = cli.require_new_each(output, variations, force)
     order = Order(
         prompt=prompt,
         model=model,
@@ -176,10 +173,7 @@ def replay(
 
     order = order_again(recipe, moved)
     loaded = _load(order, offline=offline, unlisted=True, low_memory=None, quiet=quiet or json)
-    if recipe.revision and loaded.revision != recipe.revision:
-        raise ModelError(
-            f"{order.model}: not the model that made this file, its files differ; name the right one"
-        )
+    check_revision(recipe, order.model, loaded.revision)
     _make(order, loaded, [output], quiet=quiet, json=json)
 
 
