@@ -17,8 +17,8 @@ from audiogen_core.sampling import Sampling
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
 from audiogen_mlx.musicgen.catalog import DEMO
+from audiogen_mlx.musicgen.files import Files
 from audiogen_mlx.musicgen.generate import MusicGen
-from audiogen_mlx.musicgen.loading import Files
 
 HOP = 320
 TEMPI = ("slow", "medium", "fast")

@@ -21,7 +21,7 @@ from audiogen_core.sampling import Sampling
 from audiogen_mlx.convert import WEIGHTS, convert, describe_codec
 from audiogen_mlx.musicgen import MusicGen
 from audiogen_mlx.musicgen.catalog import MUSICGEN
-from audiogen_mlx.musicgen.loading import Files, Places, find_files
+from audiogen_mlx.musicgen.files import Files, Places, find_files
 from audiogen_mlx.musicgen.model import Rows
 from audiogen_mlx.verify import verify
 

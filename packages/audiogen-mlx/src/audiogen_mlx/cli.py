@@ -52,7 +52,7 @@ def convert(
 ) -> None:
     """Write a MusicGen as a self-contained folder, smaller if wanted."""
     from audiogen_mlx.convert import convert as write
-    from audiogen_mlx.musicgen.loading import Places, find_files
+    from audiogen_mlx.musicgen.files import Places, find_files
 
     fetch = fetching(offline, quiet or json)
     files = find_files(model, Places(t5=t5, tokenizer=tokenizer, codec=codec, fetch=fetch), unlisted=unlisted)
@@ -97,7 +97,7 @@ def verify(
     debug: DebugOption = False,
 ) -> None:
     """Check a model's files: hashes where they are known, every tensor's name, shape and values."""
-    from audiogen_mlx.musicgen.loading import Places
+    from audiogen_mlx.musicgen.files import Places
     from audiogen_mlx.verify import verify as check
 
     places = Places(t5=t5, tokenizer=tokenizer, codec=codec, fetch=fetching(offline, quiet or json))

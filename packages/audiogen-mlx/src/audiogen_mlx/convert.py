@@ -25,7 +25,8 @@ from audiogen_core.weights import Weights
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import style
 from audiogen_mlx.musicgen.config import FORMAT
-from audiogen_mlx.musicgen.loading import CONFIG, STATE, TEXT, Files, read_json, read_package, text_weights
+from audiogen_mlx.musicgen.files import TEXT, Files, text_weights
+from audiogen_mlx.musicgen.settings_file import CONFIG, STATE, read_json, read_package
 from audiogen_mlx.musicgen.weights import DTYPES, GROUP, Quantized, Source, is_linear, quantized_shapes
 from audiogen_mlx.tokenizer import FILE as TOKENIZER
 

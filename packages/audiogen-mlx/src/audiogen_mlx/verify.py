@@ -7,7 +7,7 @@ from typing import Any
 
 from audiogen_core.models import find
 from audiogen_mlx.catalog import CATALOG
-from audiogen_mlx.musicgen.loading import Files, Places
+from audiogen_mlx.musicgen.files import Files, Places
 from audiogen_mlx.stable_audio.catalog import CATALOG as STABLE_AUDIO
 
 
@@ -32,7 +32,7 @@ def check(files: Files) -> dict[str, Any]:
     """Read every tensor of a MusicGen once, keeping none. Raises as loading would."""
     from audiogen_core.codecs import load_codec
     from audiogen_mlx.memory import bounded_cache
-    from audiogen_mlx.musicgen.loading import text_weights
+    from audiogen_mlx.musicgen.files import text_weights
     from audiogen_mlx.musicgen.style import StyleConditioner
     from audiogen_mlx.musicgen.weights import Source
 

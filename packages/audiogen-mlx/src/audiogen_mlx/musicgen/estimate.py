@@ -9,7 +9,7 @@ from typing import Any
 from audiogen_core.models import find
 from audiogen_mlx.musicgen.catalog import MUSICGEN
 from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.musicgen.loading import Fetch, Files, Places
+from audiogen_mlx.musicgen.files import Fetch, Files, Places
 from audiogen_mlx.musicgen.options import Settings, resolve
 from audiogen_mlx.musicgen.order import Order
 from audiogen_mlx.musicgen.weights import GROUP, is_linear, parameters

@@ -19,7 +19,8 @@ from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
-from audiogen_mlx.musicgen.loading import Fetch, Parts, Places, fetch_from_hub, find_files
+from audiogen_mlx.musicgen.files import Fetch, Places, fetch_from_hub, find_files
+from audiogen_mlx.musicgen.loading import Parts
 from audiogen_mlx.musicgen.options import Defaults, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
