@@ -29,7 +29,7 @@ from audiogen_mlx.t5 import T5Config
 CODEC = "demo"
 FRAME_RATE = 75  # of it, Hz
 
-DEFAULTS = Defaults(guidance_scale=2.0, temperature=0.65, top_k=64)
+DEFAULTS = Defaults(guidance_scale=2.0, temperature=0.5, top_k=64)
 STRIDE = 0.4  # windows, so that each hears most of the phrase before
 
 Table = dict[str, NDArray[Any]]
