@@ -133,6 +133,7 @@ def test_a_copy_in_some_codebooks_is_none(recipe):
 # -- the classifier ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_style_and_tempo(recipe):
     classifier = recipe.classifier.Classifier()
     classifier.train(codecs.load_codec("demo", ops="torch"), pieces=60, seconds=6.0, rounds=30)

@@ -46,6 +46,7 @@ def test_every_engine_and_number_of_workers_gives_the_same_bytes(folder, tmp_pat
     assert verify(tmp_path / "a") == sum(shard.frames for shard in read_shards(tmp_path / "a"))
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes_and_errors_as_they_are(folder, tmp_path, monkeypatch):
     import ray
 

@@ -98,6 +98,7 @@ def test_stopped_and_gone_on_with(music: Path, tmp_path: Path) -> None:
     assert second.done == ("train", "judge", "sample", "report") and second.step == 4
 
 
+@pytest.mark.slow
 def test_longer_training_makes_new_sounds(music: Path, tmp_path: Path) -> None:
     out = tmp_path / "run1"
     _run(music, out)

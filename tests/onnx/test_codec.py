@@ -103,6 +103,7 @@ def test_batches_of_one_graph(folders):
             np.testing.assert_allclose(alone[0], made[item], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_entries_that_point_the_same_way_are_settled_as_the_original_does(tmp_path):
     """Row 7 is row 3 doubled. Quantised again it is row 3, and so the graph decodes it."""
     rows = lac.state(lac.TINY)["quantizer.quantizers.1.codebook.weight"]
@@ -139,6 +140,7 @@ def test_only_lac_and_dac_from_torch_are_exported(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_dac_with_odd_strides_and_codebooks_of_different_widths(tmp_path):
     rates = {"encoder_rates": [2, 5], "decoder_rates": [5, 2], "latent_dim": 12}
     kwargs = lac.TINY | rates | {"codebook_dim": [4, 2, 3, 4, 1]}
