@@ -81,13 +81,18 @@ class Run(ABC):
         """Train to a step, from the checkpoint if it is there, and save that; returns its path.
 
         log  a line of JSON every LOG_EVERY steps and where the network was judged; `first` before them
+
+        Raises OptionError when the checkpoint is one of other settings.
         """
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         begin, training = time.monotonic(), self.settings.training
         if checkpoint.is_file():
-            self.take(torch.load(checkpoint, weights_only=True))
+            try:
+                self.take(torch.load(checkpoint, weights_only=True))
+            except OptionError as error:
+                raise OptionError(f"{checkpoint}: {error}") from error
         with log.open("a", encoding="utf-8") as file:
-            print(json.dumps({"step": self.step, **first}), file=file, flush=True)
+            print(json.dumps(_rounded({"step": self.step, **first})), file=file, flush=True)
             while self.step < goal:
                 facts: dict[str, Any] = {**self.advance(), "step": self.step}
                 last = self.step == goal

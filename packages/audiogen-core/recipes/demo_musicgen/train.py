@@ -79,7 +79,7 @@ class Run(training.Run):
                 self.excerpts.corpus.codes[:, k].ravel(), minlength=self.settings.model.codebook_size
             )
             share = (counts + 1) / (counts + 1).sum()
-            facts.append(round(float(-np.log(share[self.held.codes[:, k].numpy()]).mean()), 4))
+            facts.append(float(-np.log(share[self.held.codes[:, k].numpy()]).mean()))
         return facts
 
     def _nats(self, batch: Batch) -> Tensor:

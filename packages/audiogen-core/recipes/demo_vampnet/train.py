@@ -71,7 +71,7 @@ class Run(training.Run):
         for book in range(self.part.conditioning, self.part.codebooks):
             counts = np.bincount(self.excerpts.corpus.codes[:, book].ravel(), minlength=SIZE) + 1
             nats.append(float(-np.log(counts / counts.sum())[held[:, book]].mean()))
-        return round(float(np.mean(nats)), 4)
+        return float(np.mean(nats))
 
     def _masked(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (M, N) and codes (M,) at the masked places."""
