@@ -98,17 +98,25 @@ class Options(JobOptions):
     window_seconds: Annotated[
         float | None,
         option(
-            "Seconds made at once; as the model was trained when absent.", "--window", unit="s", gt=0, le=LONGEST,
+            "Seconds made at once; as the model was trained when absent.",
+            "--window",
+            unit="s",
+            gt=0,
+            le=LONGEST,
             advanced=True,
         ),
-    ] = None  # fmt: skip
+    ] = None
     stride_seconds: Annotated[
         float | None,
         option(
-            "Seconds from window to window; 0.6 windows when absent.", "--stride", unit="s", gt=0, le=LONGEST,
+            "Seconds from window to window; 0.6 windows when absent.",
+            "--stride",
+            unit="s",
+            gt=0,
+            le=LONGEST,
             advanced=True,
         ),
-    ] = None  # fmt: skip
+    ] = None
     sampling: Annotated[
         Sampling | None, hidden("How tokens are drawn, as one value; options said beside it win over it.")
     ] = None
