@@ -1,7 +1,7 @@
 """Resampling by the windowed sinc of julius, which torchaudio repeats.
 
-MusicGen's conditioning, VampNet and the beat tracker were trained with it, and another resampler gives other
-codes: it is kept for them as a fact of the model. For sound that is heard, `Audio.resample` is the better one.
+MusicGen's conditioning, VampNet and the beat tracker were trained with it, and another resampler gives
+other codes: it is kept for them as a fact of the model. For sound that is heard, `Audio.resample` is better.
 """
 
 from __future__ import annotations
