@@ -266,20 +266,24 @@ def find(name: str) -> Job:
     raise ModelError(f"the job {name!r} is installed, but does not start: {job[1]}")
 
 
-def broken() -> dict[str, str]:
-    """The packages whose jobs, or the libraries beneath them, cannot be imported, and the reason of each.
+def broken(*, imports: bool = True) -> dict[str, str]:
+    """The packages whose jobs cannot be read, or whose models cannot be imported, and the reason of each.
 
-    This imports what the models run on, which takes seconds.
+    imports  look at the models too: this imports what they run on, which takes seconds
     """
     reasons: dict[str, str] = {}
     for job in _found().values():
         if not isinstance(job, Job):
             reasons[job[0]] = job[1]
-            continue
-        try:
-            imported(job.conductor)
-        except (ImportError, OSError, AttributeError) as error:  # OSError: a library that cannot be loaded
-            reasons[job.package] = _reason(error)
+        elif imports:
+            try:
+                imported(job.conductor)
+            except (
+                ImportError,
+                OSError,
+                AttributeError,
+            ) as error:  # OSError: a library that cannot be loaded
+                reasons[job.package] = _reason(error)
     return reasons
 
 
@@ -325,13 +329,15 @@ def recipe_of(job: Job, model: Model, load: JobLoad, options: JobOptions, take: 
     from audiogen_core.version import version
 
     kept, inputs = job.stored(load, options)
+    settings = {"command": job.name, **kept, **take.settings}
+    settings.pop("seed", None)  # of a run of several clips it is that of the first; the take knows its own
     return Recipe(
         package=job.package,
         version=version(job.package),
         model=str(getattr(load, "model")),  # noqa: B009 - each job's own dataclass has it
         revision=model.revision,
         seed=take.seed,
-        settings={"command": job.name, **kept, **take.settings},
+        settings=settings,
         inputs=inputs,
     )
 
