@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
@@ -289,6 +289,8 @@ def broken(*, imports: bool = True) -> dict[str, str]:
 
 def _found() -> dict[str, Job | tuple[str, str]]:
     """By name: a job, or the package and the reason why its description cannot be imported."""
+    from importlib import metadata  # `--help` does without it
+
     family = list(FAMILY)
     points = [(point.dist.name if point.dist else "", point) for point in metadata.entry_points(group=GROUP)]
     points.sort(key=lambda each: (family.index(each[0]) if each[0] in family else len(family), each[0]))
