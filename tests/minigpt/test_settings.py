@@ -44,7 +44,7 @@ def test_a_plan_holds_for_what_was_asked(tmp_path: Path) -> None:
     write_plan(tmp_path, {"steps": 5}, Plan(5, 1, 2))
     assert read_plan(tmp_path, {"steps": 5}) == Plan(5, 1, 2)
     assert read_plan(tmp_path, {"steps": 6}) is None
-    (tmp_path / "plan.json").write_text("{")
+    (tmp_path / "schedule.json").write_text("{")
     with pytest.raises(OptionError, match="delete it to plan anew"):
         read_plan(tmp_path, {"steps": 5})
 

@@ -93,8 +93,8 @@ def encode(
 ) -> None:
     """Turn a folder of audio into a folder of codes. Goes on where it was stopped."""
     from audiogen_minigpt.encode import encode
+    from audiogen_minigpt.encode import verify as verify_data
     from audiogen_minigpt.prepare import Options
-    from audiogen_minigpt.shards import verify as verify_data
 
     prepared = Options(stereo=stereo, level=level, silence=silence, codebooks=codebooks)
     with cli.progress("encoding", unit="shards", quiet=quiet or json) as on_step:
@@ -147,8 +147,8 @@ def train(
     debug: DebugOption = False,
 ) -> None:
     """Train a model on a folder of codes; alone, or as one of the processes of torchrun."""
-    from audiogen_minigpt.facts import read_facts
     from audiogen_minigpt.settings import Settings, load_config
+    from audiogen_minigpt.shards import Meta
     from audiogen_minigpt.status import Status
     from audiogen_minigpt.train import train
 
@@ -169,7 +169,7 @@ def train(
         codec=codec,
     )
     given = Settings({"data": str(data), "run": str(output)}).over(given)
-    facts, before = read_facts(data), load_config(output) if resume else None
+    facts, before = Meta.load(data).facts, load_config(output) if resume else None
     settings = given.resumed(before, facts) if before else given.config(facts)
     if dry_run:
         cli.emit(settings.to_dict(), json=json)
@@ -210,7 +210,7 @@ def generate(
     debug: DebugOption = False,
 ) -> None:
     """Make sound with a trained model."""
-    from audiogen_minigpt.light import sampling_of
+    from audiogen_minigpt.checkpoint import sampling_of
     from audiogen_minigpt.make import Order, make
 
     outputs = cli.require_new_each(output, number, force)

@@ -11,21 +11,24 @@ from typing import Any
 from audiogen_core import codecs
 from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudioError, CodesError, OptionError
+from audiogen_core.progress import counted
 from audiogen_core.sound_reader import name_of
 from audiogen_minigpt.engines import Job, check_engine, run_jobs
 from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.lock import lock
-from audiogen_minigpt.plan import TAIL, Groups, make_plan
+from audiogen_minigpt.plan import SUFFIXES, TAIL, Groups, make_plan, read_plan, scan
 from audiogen_minigpt.prepare import Options
-from audiogen_minigpt.scan import SUFFIXES, scan
 from audiogen_minigpt.shards import (
     MAX_SIZE,
     META,
+    REMEDY,
     Meta,
     Skip,
+    checksum,
     is_committed,
     read_shards,
     repeats,
+    shard_path,
     tracks_of,
     write_report,
 )
@@ -113,14 +116,35 @@ def encode(
                 for number, group in enumerate(groups)
                 if not is_committed(data, number)
             ]
-            done = len(groups) - len(jobs)
-            if on_step:
-                on_step(done, len(groups))
+            report = counted(on_step, len(groups))
+            report(len(groups) - len(jobs))
             for _ in run_jobs(jobs, loaded, engine, workers, by_value):
-                done += 1
-                if on_step:
-                    on_step(done, len(groups))
+                report(1)
             return _finish(folder, data, meta, groups, len(jobs), passed)
+
+
+def verify(data: str | Path) -> int:
+    """Check every shard to the last byte, and that none is missing; returns the frames there are.
+
+    Raises CodesError, with the shard's name.
+    """
+    data = Path(data)
+    meta, total = Meta.load(data), 0
+    for number in range(len(read_plan(data))):
+        if not is_committed(data, number):
+            raise CodesError(f"{shard_path(data, number)}: not there yet; run encode again to make it")
+    for shard in read_shards(data):
+        codes = shard.open(meta.codebooks)
+        start = 0
+        for track in shard.tracks:
+            part = codes[start : start + track.frames]
+            if int(part.max()) >= meta.codebook_size:
+                raise CodesError(f"{shard.path}: {track.path!r} holds codes beyond the codebook; {REMEDY}")
+            if checksum(part) != track.crc32:
+                raise CodesError(f"{shard.path}: the codes of {track.path!r} have changed; {REMEDY}")
+            start += track.frames
+        total += shard.frames
+    return total
 
 
 def _source(codec: str | Path) -> str:
@@ -192,7 +216,7 @@ def _sweep(data: Path) -> None:
 
 
 def _finish(
-    folder: Path, data: Path, meta: Meta, groups: Groups, made: int, passed: list[Skip]
+    folder: Path, data: Path, meta: Meta, groups: Groups, encoded: int, passed: list[Skip]
 ) -> EncodeReport:
     shards = read_shards(data)
     skips = [*passed, *(skip for shard in shards for skip in shard.skips)]
@@ -210,7 +234,7 @@ def _finish(
         seconds=(frames["train"] + frames["val"]) / meta.frame_rate,
         val_seconds=frames["val"] / meta.frame_rate,
         tails=sum(entry.split == TAIL and not entry.duplicate for group in groups for entry in group),
-        encoded=made,
+        encoded=encoded,
         skips=tuple(skips),
     )
 

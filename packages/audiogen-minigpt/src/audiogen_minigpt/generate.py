@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.progress import counted
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
 from audiogen_core.version import version
-from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.defaults import SAMPLING
+from audiogen_minigpt.config import SAMPLING, ModelConfig
 from audiogen_minigpt.model import GPT
-from audiogen_minigpt.rollout import Rollout
-from audiogen_minigpt.sample import Sampler
+from audiogen_minigpt.sampling import continue_codes
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
@@ -69,7 +68,7 @@ class Generator:
         self.facts = dict(facts)
         self.name = name
         self.sampling = sampling
-        _check_codec(codec, config, self.facts)
+        check_codec(codec, config, self.facts)
 
     @classmethod
     def load(
@@ -92,14 +91,14 @@ class Generator:
         Raises ModelError, UnknownModel, OptionError.
         """
         from audiogen_core import codecs
-        from audiogen_minigpt import checkpoint, light
+        from audiogen_minigpt import checkpoint
         from audiogen_minigpt.device import choose_device
 
         chosen = choose_device(device)
         model, config, facts = checkpoint.load_model(path, which=which, device=str(chosen))
         adapter = ops or ("torch:cuda" if chosen.type == "cuda" else "torch")
         loaded = codecs.load_codec(codec or str(facts.get("codec")), ops=adapter)
-        return cls(model, config, loaded, facts, name=str(path), sampling=light.sampling_of(path))
+        return cls(model, config, loaded, facts, name=str(path), sampling=checkpoint.sampling_of(path))
 
     def generate(
         self,
@@ -171,7 +170,8 @@ class Generator:
         samples = self._samples(seconds)
         prompt = self._prompt(prompt_audio)
         seed = seeded(sampling or self.sampling).seed or 0
-        blocks = self._blocks(prompt, samples, sampling, [seed], chunk_seconds, _count(on_step, 1))
+        report = counted(on_step, -(-samples // self.codec.info.hop_length))
+        blocks = self._blocks(prompt, samples, sampling, [seed], chunk_seconds, report)
         opening = [prompt] if prompt.shape[1] else []
         codec = copy.copy(self.codec)
         codec.chunk_seconds = chunk_seconds
@@ -218,16 +218,16 @@ class Generator:
         seed = seeded(sampling or self.sampling).seed or 0
         seeds = list(range(seed, seed + count))
         groups = [[each] for each in seeds] if self._device.type == "cpu" else [seeds]
-        report = _count(on_step, count)
         info, known = self.codec.info, prompt.shape[1] * self.codec.info.hop_length
-        made: list[Codes] = []
+        report = counted(on_step, count * -(-samples // info.hop_length))
+        clips: list[Codes] = []
         for group in groups:
             blocks = list(self._blocks(prompt, samples, sampling, group, BLOCK_SECONDS, report))
             for row in np.concatenate(blocks, axis=2):
                 values = np.concatenate([prompt, row], axis=1)
                 length = known + samples
-                made.append(Codes(values, info.codebook_size, info.frame_rate, info.name, length))
-        return made
+                clips.append(Codes(values, info.codebook_size, info.frame_rate, info.name, length))
+        return clips
 
     def _audio(self, codes: Codes, last_seconds: float | None) -> Audio:
         audio = self.codec.decode(codes)
@@ -242,27 +242,16 @@ class Generator:
         sampling: Sampling | None,
         seeds: list[int],
         block_seconds: float,
-        report: Callable[[int, int], None],
+        report: Callable[[int], None],
     ) -> Iterator[Ints]:
         """New codes (B, K, n), block by block."""
-        info, layout = self.codec.info, self.model.layout
+        info = self.codec.info
         frames = -(-samples // info.hop_length)
-        if prompt.shape[1]:
-            opening = torch.from_numpy(prompt.T.astype(np.int64))
-        else:
-            opening = torch.full((1, layout.codebooks), layout.codebook_size)
-        sampler = Sampler(
-            sampling or self.sampling,
-            layout.codebooks,
-            layout.codebook_size,
-            seeds,
-            cycle=layout.name == "flatten",
-            device=self._device,
-        )
-        rollout = Rollout(self.model, opening.expand(len(seeds), -1, -1), frames, sampler)
-        for block in rollout.blocks(max(1, round(block_seconds * info.frame_rate))):
-            report(len(seeds) * block.shape[1], frames)
-            yield block.transpose(1, 2).to("cpu", torch.int32).numpy()
+        size = max(1, round(block_seconds * info.frame_rate))
+        options = sampling or self.sampling
+        for block in continue_codes(self.model, prompt.T.astype(np.int64), frames, seeds, options, size):
+            report(len(seeds) * block.shape[1])
+            yield block.transpose(0, 2, 1).astype(np.int32)  # (B, n, K) -> (B, K, n)
 
     @property
     def _device(self) -> torch.device:
@@ -303,20 +292,8 @@ def seeded(sampling: Sampling | None) -> Sampling:
     return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(31))
 
 
-def _count(on_step: OnStep | None, clips: int) -> OnStep:
-    """A function that adds up the frames done and tells `on_step`, out of those of all clips."""
-    done = 0
-
-    def report(new: int, frames: int) -> None:
-        nonlocal done
-        done += new
-        if on_step is not None:
-            on_step(done, clips * frames)
-
-    return report
-
-
-def _check_codec(codec: Codec, config: ModelConfig, facts: Mapping[str, Any]) -> None:
+def check_codec(codec: Codec, config: ModelConfig, facts: Mapping[str, Any]) -> None:
+    """Raise ModelError unless a model's codes, of data of these facts, are those of the codec."""
     from audiogen_core.codec import fingerprint
 
     info = codec.info

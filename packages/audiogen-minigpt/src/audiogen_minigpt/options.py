@@ -9,8 +9,7 @@ import typer
 
 from audiogen_core.cli import option
 from audiogen_core.sampling import Sampling
-from audiogen_minigpt.config import LAYOUTS, SIZES
-from audiogen_minigpt.defaults import SAMPLING
+from audiogen_minigpt.config import LAYOUTS, SAMPLING, SIZES
 from audiogen_minigpt.schedule import parse_time
 from audiogen_minigpt.settings import Settings
 

@@ -18,8 +18,7 @@ from audiogen_core.codec import Codec
 from audiogen_core.containers import UnknownFormat
 from audiogen_core.errors import AudioError, AudioMismatch, OptionError
 from audiogen_core.sound_reader import NotFinite, name_of
-from audiogen_minigpt.plan import TAIL, Entry
-from audiogen_minigpt.scan import size_of
+from audiogen_minigpt.plan import TAIL, Entry, size_of
 from audiogen_minigpt.shards import Frames, Part, Skip, Track, checksum
 
 Floats = NDArray[np.float32]

@@ -11,8 +11,9 @@ from typing import Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
-from audiogen_minigpt.config import ModelConfig, check_choice, from_mapping, read_toml
-from audiogen_minigpt.facts import differences
+from audiogen_core.settings import from_mapping, read_json, read_toml
+from audiogen_minigpt.config import ModelConfig, check_choice
+from audiogen_minigpt.errors import differences
 
 CONFIG = "config.json"
 MAX_SEED = 2**31 - 1
@@ -170,7 +171,7 @@ class Settings:
 
         Raises OptionError.
         """
-        tree = read_toml(path)
+        tree = read_toml(path, finite=False)  # what is said of `lr = nan` names the setting
         model = tree.pop("model", {})
         size = tree.pop("size", None)
         if not isinstance(model, dict) or not isinstance(size, str | None):
@@ -235,13 +236,7 @@ def save_config(config: TrainConfig) -> Path:
 def load_config(run: str | Path) -> TrainConfig | None:
     """The settings a run was started with; None when the folder holds no run. Raises OptionError."""
     path = Path(run) / CONFIG
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{path}: not readable as JSON ({error})") from error
-    return from_mapping(TrainConfig, tree, str(path))
+    return from_mapping(TrainConfig, read_json(path, OptionError), str(path)) if path.exists() else None
 
 
 def check_resumable(before: TrainConfig, now: TrainConfig) -> None:
