@@ -17,8 +17,9 @@ from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt import sampling as draw
 from audiogen_minigpt.decode import BatchDecoder, Decoder, RowDecoder
-from audiogen_minigpt.generate import Generator, seeded
+from audiogen_minigpt.generate import Generator
 from audiogen_minigpt.model import GPT
+from audiogen_minigpt.options import seeded
 from audiogen_minigpt.sampling import BLOCK, Rollout, Sampler, filtered
 from support.tiny_models import VARIANTS, some_codes, tiny_config, tiny_model
 
@@ -214,9 +215,9 @@ def test_progress_counts_frames_of_all_clips(generator: Generator) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"seconds": 0}, OptionError, "seconds must lie"),
-        ({"seconds": float("nan")}, OptionError, "seconds must lie"),
-        ({"seconds": 1e9}, OptionError, "seconds must lie"),
+        ({"seconds": 0}, OptionError, "seconds must be more than 0 and at most 3600"),
+        ({"seconds": float("nan")}, OptionError, "seconds must be more than 0 and at most 3600"),
+        ({"seconds": 1e9}, OptionError, "seconds must be more than 0 and at most 3600"),
         ({"seconds": 1, "prompt_audio": noise(0.005)}, AudioError, "less than a frame"),
         ({"seconds": 1, "sampling": Sampling(temperature=[1.0, 2.0])}, OptionError, "4 codebooks, but 2"),
     ],

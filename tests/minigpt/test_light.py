@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ import torch
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.models import Shipped
 from audiogen_core.sampling import Sampling
-from audiogen_minigpt import catalog, checkpoint, options
+from audiogen_minigpt import catalog, checkpoint
 from audiogen_minigpt.config import SAMPLING
 from audiogen_minigpt.export import export
 from audiogen_minigpt.info import info
 from audiogen_minigpt.model import GPT
+from audiogen_minigpt.options import Options, resolve
 from support.training import FACTS, MODEL
 
 OWN = Sampling(temperature=(0.5, 0.6, 0.7, 0.8), top_k=7, top_p=0.9)
@@ -49,9 +51,12 @@ def test_it_knows_how_its_codes_are_drawn(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_said_wins_over_the_models_own_way() -> None:
-    assert options.sampling(OWN, None, None, None, None, 5) == Sampling(OWN.temperature, 7, 0.9, 0.0, 5)
-    assert options.sampling(OWN, [0.3], 0, None, 0.1, 5) == Sampling(0.3, 0, 0.9, 0.1, 5)
-    assert options.sampling(OWN, [0.1, 0.2], None, 0.0, None, 5).temperature == (0.1, 0.2)
+    def sampling(**said: Any) -> Sampling:
+        return resolve(Options(seed=5, **said), OWN, 24_000, 320).sampling
+
+    assert sampling() == Sampling(OWN.temperature, 7, 0.9, 0.0, 5)
+    assert sampling(temperature=0.3, top_k=0, min_p=0.1) == Sampling(0.3, 0, 0.9, 0.1, 5)
+    assert sampling(temperature=[0.1, 0.2], top_p=0.0).temperature == (0.1, 0.2)
 
 
 def test_its_revision_follows_its_weights(run: Path, tmp_path: Path) -> None:

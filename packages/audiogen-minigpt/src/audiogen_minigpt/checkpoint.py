@@ -35,6 +35,7 @@ from audiogen_core.settings import read_json
 from audiogen_minigpt.catalog import CATALOG, locate
 from audiogen_minigpt.config import SAMPLING, ModelConfig, check_choice
 from audiogen_minigpt.errors import DiskFull, means_full
+from audiogen_minigpt.options import DRAWING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,7 +52,6 @@ _MODEL, _TRAINING, _STATE, _MANIFEST = (
 )
 _SPARE = 1 << 20  # bytes asked for beyond the tensors
 _LIGHT = ("format_version", "versions", "step", "model", "data", "val_loss")  # of state.json, in a light one
-_DRAWING = ("temperature", "top_k", "top_p", "min_p")
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Checkpoint:
     def sampling(self) -> Sampling:
         """How its codes are drawn unless somebody says otherwise: as state.json says, or `SAMPLING`."""
         said = self.state.get("sampling")
-        return SAMPLING if said is None else Sampling(**{key: said[key] for key in _DRAWING if key in said})
+        return SAMPLING if said is None else Sampling(**{key: said[key] for key in DRAWING if key in said})
 
     def training_tensors(self) -> dict[str, Tensor]:
         """The optimizer's state by name. Raises ModelError for a checkpoint without it."""
@@ -153,7 +153,7 @@ def write_light(source: Checkpoint, out: str | Path, sampling: Sampling | None =
     state: dict[str, Any] = {key: source.state[key] for key in _LIGHT if key in source.state}
     state["revision"] = f"step-{source.step:08d}-{digest.hexdigest()[:12]}"
     if sampling is not None:
-        state["sampling"] = {key: sampling.to_dict()[key] for key in _DRAWING}
+        state["sampling"] = {key: sampling.to_dict()[key] for key in DRAWING}
     try:
         with atomic_folder(out) as folder:
             _write(folder, tensors, None, state)
@@ -207,6 +207,27 @@ def place(path: str | Path) -> Path:
     raise ModelError(
         f"{path}: neither a run nor a checkpoint; a run has a folder named {FOLDER!r}. "
         f"Known by name: {', '.join(CATALOG) or 'none'}"
+    )
+
+
+def at(path: str | Path, revision: str) -> Path:
+    """The folder of the checkpoint that a recipe names, in a run or in another place.
+
+    Raises ModelError when it is not there.
+    """
+    folder = Path(path)
+    for each in (folder / FOLDER / revision, folder):
+        if each.name == revision and each.is_dir():
+            return each
+    if str(path) in CATALOG or (folder / _STATE).is_file():
+        if read(locate(path)).revision == revision:
+            return locate(path)
+        raise ModelError(
+            f"{path}: its revision is not {revision}, which made this file; "
+            "install the version that the recipe names"
+        )
+    raise ModelError(
+        f"{path}: the checkpoint {revision} is not there any more; name a place that has it with --model"
     )
 
 

@@ -16,8 +16,8 @@ from audiogen_core.sound_reader import name_of
 from audiogen_minigpt.engines import Job, check_engine, run_jobs
 from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.lock import lock
+from audiogen_minigpt.options import Preparation
 from audiogen_minigpt.plan import SUFFIXES, TAIL, Groups, make_plan, read_plan, scan
-from audiogen_minigpt.prepare import Options
 from audiogen_minigpt.shards import (
     MAX_SIZE,
     META,
@@ -70,7 +70,7 @@ def encode(
     ops: str = "numpy",
     engine: str = "local",
     workers: int | None = None,
-    options: Options | None = None,
+    options: Preparation | None = None,
     val_permille: int = 50,
     split_by: str = "file",
     on_step: OnStep | None = None,
@@ -95,7 +95,7 @@ def encode(
     CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency when Ray
     is not installed.
     """
-    by_value, options = isinstance(codec, Codec), options or Options()
+    by_value, options = isinstance(codec, Codec), options or Preparation()
     check_engine(engine, workers, by_value)
     folder, data = Path(folder).absolute(), Path(out)
     loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops)
@@ -153,7 +153,7 @@ def _source(codec: str | Path) -> str:
     return str(path.absolute()) if path.exists() else str(codec)
 
 
-def _describe(codec: Codec, options: Options, val_permille: int, split_by: str) -> Meta:
+def _describe(codec: Codec, options: Preparation, val_permille: int, split_by: str) -> Meta:
     """What will stand in meta.json. Raises OptionError for what cannot be."""
     count = options.count(codec)
     if not 1 <= count <= codec.info.codebooks:

@@ -75,13 +75,13 @@ class Plan:
         return Plan(step + steps, min(self.warmup, step), steps)
 
 
-def write_plan(run: str | Path, asked: Mapping[str, Any], plan: Plan) -> None:
-    """Store a run's plan, and what was asked for when it was made."""
+def write_plan(run: str | Path, goal: Mapping[str, Any], plan: Plan) -> None:
+    """Store a run's plan, and what was asked for when it was made (see `TrainConfig.goal`)."""
     with atomic_path(Path(run) / NAME) as temporary:
-        temporary.write_text(json.dumps({"asked": dict(asked), "plan": asdict(plan)}), encoding="utf-8")
+        temporary.write_text(json.dumps({"asked": dict(goal), "plan": asdict(plan)}), encoding="utf-8")
 
 
-def read_plan(run: str | Path, asked: Mapping[str, Any]) -> Plan | None:
+def read_plan(run: str | Path, goal: Mapping[str, Any]) -> Plan | None:
     """A run's plan; None when there is none, or when it was made for something else than is asked now."""
     path = next((Path(run) / name for name in (NAME, _OLD_NAME) if (Path(run) / name).exists()), None)
     if path is None:
@@ -90,7 +90,7 @@ def read_plan(run: str | Path, asked: Mapping[str, Any]) -> Plan | None:
         stored = read_json(path, OptionError)
     except OptionError as error:
         raise OptionError(f"{error}; delete it to plan anew") from error
-    return from_mapping(Plan, stored.get("plan", {}), str(path)) if stored.get("asked") == asked else None
+    return from_mapping(Plan, stored.get("plan", {}), str(path)) if stored.get("asked") == goal else None
 
 
 def parse_time(text: str) -> float:

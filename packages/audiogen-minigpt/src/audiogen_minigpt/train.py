@@ -157,7 +157,7 @@ def finished(config: TrainConfig) -> TrainResult | None:
 
     Raises OptionError for settings that do not fit the run or the data.
     """
-    before, plan = load_config(config.run), read_plan(config.run, config.asked)
+    before, plan = load_config(config.run), read_plan(config.run, config.goal)
     last = checkpoint.newest(config.run) if before and plan else None
     if before is None or plan is None or last is None or last.step < plan.steps:
         return None
@@ -211,7 +211,7 @@ def _planned(trainer: Trainer) -> Plan:
     With a time budget some updates are timed first; the first process's verdict holds for all.
     """
     config, up, down = trainer.config, trainer.config.warmup, trainer.config.cooldown
-    plan = read_plan(config.run, config.asked)
+    plan = read_plan(config.run, config.goal)
     if plan is None and config.steps is not None:
         plan = Plan.of(config.steps, up, down)
     elif plan is None:
@@ -220,7 +220,7 @@ def _planned(trainer: Trainer) -> Plan:
         more = Plan.in_time(max(0.0, budget - trainer.progress.elapsed), times, up, down)
         plan = Plan.of(trainer.step + trainer.ranks.agree(more.steps, trainer.device), up, down)
     if trainer.ranks.first:
-        write_plan(config.run, config.asked, plan)
+        write_plan(config.run, config.goal, plan)
     return plan
 
 
@@ -243,7 +243,7 @@ def _asked_to_stop(trainer: Trainer, stop: Stop) -> bool:
         trainer.plan = plan.cool_from(trainer.step, max(1, round(trainer.step * share)))
         trainer.note(f"slower than planned: the cool-down begins early, {trainer.plan.steps} steps in all")
         if trainer.ranks.first:
-            write_plan(config.run, config.asked, trainer.plan)
+            write_plan(config.run, config.goal, trainer.plan)
     return asked
 
 
