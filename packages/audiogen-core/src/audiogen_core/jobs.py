@@ -103,7 +103,7 @@ class Run(Written):
     """What every command has that makes sound with a model."""
 
     play: Play = False
-    variations: Annotated[int, option("How many clips, with seeds that count up.", ge=1, le=9999)] = 1
+    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=9999)] = 1
     dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 
 

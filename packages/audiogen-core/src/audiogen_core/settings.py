@@ -65,12 +65,15 @@ def parse_json(text: str, where: str, error: Error = ModelError, *, finite: bool
         raise error(f"{where}: {reason}") from reason
 
 
-def read_toml(path: str | Path, error: Error = OptionError) -> dict[str, Any]:
-    """The tables of a TOML file. Raises `error`."""
+def read_toml(path: str | Path, error: Error = OptionError, *, finite: bool = True) -> dict[str, Any]:
+    """The tables of a TOML file. Raises `error`.
+
+    finite  refuse NaN and infinity
+    """
     text = _text(Path(path), MAX_BYTES, "TOML", error)
     try:
         tree = tomllib.loads(text)
-        _check(tree, _values)
+        _check(tree, _values, finite=finite)
     except (ValueError, RecursionError) as reason:
         raise error(f"{path}: not readable as TOML ({reason})") from reason
     return tree
