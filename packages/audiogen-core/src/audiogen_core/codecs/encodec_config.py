@@ -79,7 +79,7 @@ def from_transformers(config: Mapping[str, Any]) -> EncodecConfig:
     table = Section(config, "config.json does not describe an EnCodec")
     ratios = table.many("upsampling_ratios", int)
     rate, size = table.count("sampling_rate"), table.count("codebook_size")
-    # A bandwidth, kbit/s, is codebooks * bits of an entry * frames per second; the last is that of all of them.
+    # A bandwidth, kbit/s, is codebooks * bits of an entry * frames per second; the last is that of all.
     frame_rate = math.ceil(rate / max(1, math.prod(ratios)))
     bits = max(1, math.ceil(math.log2(max(2, size))))
     bandwidths = table.many("target_bandwidths", float)
