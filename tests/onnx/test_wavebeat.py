@@ -15,10 +15,10 @@ from scipy import signal
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import ManifestError
+from audiogen_onnx.exporter.beats import export_beats
 from audiogen_onnx.vampnet import wavebeat
 from audiogen_onnx.vampnet.resample import resample
 from audiogen_onnx.vampnet.wavebeat import BeatTracker, find_peaks
-from audiogen_onnx.vampnet.wavebeat_export import export_beats
 from support.wavebeat import SMALL, Reference, save_checkpoint
 
 

@@ -193,7 +193,8 @@ def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOpt
 
 
 def _load(model: str, threads: int | None, provider: list[str] | None, offline: bool) -> Vampnet:
-    from audiogen_onnx.catalog import exported, located
+    from audiogen_onnx.catalog import located
+    from audiogen_onnx.exporter.export import exported
     from audiogen_onnx.vampnet.generate import Vampnet
 
     folder = exported(model, offline=offline, notify=shared.note)
@@ -204,7 +205,7 @@ def _load(model: str, threads: int | None, provider: list[str] | None, offline: 
 def _track(audio: Path, model: str, provider: list[str] | None, offline: bool) -> Beats:
     """The beats of a clip, by the tracker of an exported folder."""
     from audiogen_core.audio import Audio
-    from audiogen_onnx.catalog import exported
+    from audiogen_onnx.exporter.export import exported
     from audiogen_onnx.vampnet.wavebeat import BeatTracker
 
     tracker = BeatTracker.of(exported(model, offline=offline, notify=shared.note), provider or None)

@@ -28,6 +28,7 @@ def export(
     dtype: options.Dtype = "float32",
     coarse_lora: options.CoarseLora = None,
     fine_lora: options.FineLora = None,
+    beats: options.WithBeats = True,
     check: options.Check = True,
     offline: OfflineOption = False,
     json: JsonOption = False,
@@ -35,12 +36,18 @@ def export(
     debug: DebugOption = False,
 ) -> None:
     """Write a folder that onnxruntime runs, from VampNet's checkpoints. Needs the [export] extra."""
-    from audiogen_onnx.catalog import checkpoints as fetched
-    from audiogen_onnx.vampnet.export import export, require_export
+    from audiogen_onnx.exporter import export as exporting
 
-    require_export()
-    folder = fetched(checkpoints, offline=offline, notify=shared.note)
-    manifest = export(folder, output, dtype=dtype, check=check, coarse_lora=coarse_lora, fine_lora=fine_lora)
+    exporting.require_export()
+    manifest = exporting.export(
+        exporting.checkpoints(checkpoints, offline=offline, notify=shared.note),
+        output,
+        dtype=dtype,
+        check=check,
+        coarse_lora=coarse_lora,
+        fine_lora=fine_lora,
+        beats=beats,
+    )
     _written(manifest, output, json)
 
 
@@ -53,7 +60,7 @@ def quantize(
     debug: DebugOption = False,
 ) -> None:
     """Write a smaller copy of a float32 folder. Needs the [export] extra."""
-    from audiogen_onnx.vampnet.quantize import quantize
+    from audiogen_onnx.exporter.export import quantize
 
     _written(quantize(folder, output, dtype), output, json)
 
