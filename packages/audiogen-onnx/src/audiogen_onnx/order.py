@@ -13,8 +13,8 @@ from audiogen_core.recipe import Recipe, hash_file
 from audiogen_core.version import version
 from audiogen_onnx.vampnet.clip import Clip, Made
 from audiogen_onnx.vampnet.generate import Vampnet
+from audiogen_onnx.vampnet.mask import Mask
 from audiogen_onnx.vampnet.mask_file import load_mask
-from audiogen_onnx.vampnet.mask_values import Mask
 from audiogen_onnx.vampnet.options import VampOptions
 
 PACKAGE = "audiogen-onnx"

@@ -21,13 +21,12 @@ from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.clip import Clip
 from audiogen_onnx.vampnet.draw import Int
-from audiogen_onnx.vampnet.mask_values import Mask
-from audiogen_onnx.vampnet.network import Network, network_of
+from audiogen_onnx.vampnet.mask import Mask
+from audiogen_onnx.vampnet.network import Network
 from audiogen_onnx.vampnet.options import VampOptions
 from audiogen_onnx.vampnet.pair import Pair
-from audiogen_onnx.vampnet.preprocess import as_original
 from audiogen_onnx.vampnet.sampling import OnStep, check_codes, check_mask
-from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, Source
+from audiogen_onnx.vampnet.sound import ClipSource, FileSource, Source, as_original
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +103,8 @@ class Vampnet:
 
         geometry = manifest.codec
         codec = codec_of(manifest, folder, providers, threads)
-        coarse = network_of("coarse", manifest.coarse, geometry, session("coarse"))
-        fine = network_of("fine", manifest.fine, geometry, session("fine"))
+        coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
+        fine = Network.of("fine", manifest.fine, geometry, session("fine"))
         revision = sha256(folder / NAME)[:16]
         return cls(codec, coarse, fine, str(path), revision, geometry.loudness, manifest.defaults)
 
@@ -225,10 +224,15 @@ class Vampnet:
             raise OptionError(f"variations must be 1 or more, got {count}")
         rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
         chosen = self.options(options)
-        clip = Clip.open(self, self._source(audio, chosen), chosen)
+        clip = self._opened(self._source(audio, chosen), chosen)
         results = clip.make(mask, source_of(seed, noise), count, on_step)
         return (
-            Variation(_collected(clip.sound(made, rate), rate), made.seed, made.confidence, made.mask)
+            Variation(
+                Audio(np.concatenate(list(clip.sound(made, rate)), axis=1), rate),
+                made.seed,
+                made.confidence,
+                made.mask,
+            )
             for made in results
         )
 
@@ -239,16 +243,15 @@ class Vampnet:
         """
         upstream = options.compat == "upstream"
         source = self._source(Audio.load(path), options) if upstream else FileSource.open(path)
-        return Clip.open(self, source, options)
+        return self._opened(source, options)
+
+    def _opened(self, source: Source, options: VampOptions) -> Clip:
+        return Clip.open(self.codec, self.pair, self.loudness, source, options)
 
     def _source(self, audio: Audio, options: VampOptions) -> Source:
         if options.compat == "upstream":
             audio = as_original(audio, self.codec.info.sample_rate)
         return ClipSource(audio)
-
-
-def _collected(blocks: Blocks, sample_rate: int) -> Audio:
-    return Audio(np.concatenate(list(blocks), axis=1), sample_rate)
 
 
 def source_of(seed: int | None, noise: Noise | None) -> Noise | int:

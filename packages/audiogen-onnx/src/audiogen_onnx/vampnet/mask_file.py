@@ -14,7 +14,7 @@ from audiogen_core.audio import probe, stream
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.sound_reader import name_of
-from audiogen_onnx.vampnet.mask_values import Mask, checked
+from audiogen_onnx.vampnet.mask import Mask, checked
 from audiogen_onnx.vampnet.png import read_png, write_png
 
 SILENCE = -60.0

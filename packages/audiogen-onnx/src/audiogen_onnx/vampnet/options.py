@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from audiogen_core.errors import OptionError
 from audiogen_onnx.vampnet.draw import Filters
-from audiogen_onnx.vampnet.mask_values import Compat
+from audiogen_onnx.vampnet.mask import Compat
 from audiogen_onnx.vampnet.sampling import FillOptions
 
 
