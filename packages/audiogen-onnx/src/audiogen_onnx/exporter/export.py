@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
+from audiogen_core.files import atomic_folder
 from audiogen_core.models import ModelSpec, find
 from audiogen_core.version import version
 from audiogen_onnx.catalog import CATALOG, cache, located
 from audiogen_onnx.codec import geometry_of
 from audiogen_onnx.exporter.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig, from_metadata
-from audiogen_onnx.folders import staged_folder
 from audiogen_onnx.manifest import DTYPES, LOUDNESS, NAME, Graph, Manifest, NetworkGeometry, sha256
 from audiogen_onnx.vampnet.options import VampOptions
 
@@ -165,7 +165,7 @@ def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
     require_export()
     from audiogen_onnx.exporter.quantize import convert
 
-    with staged_folder(target) as folder:
+    with atomic_folder(target) as folder:
         return convert(located(source), folder, dtype)
 
 
@@ -231,7 +231,7 @@ def _staged(out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest]) 
     """What `write` writes, in float32, made smaller where that is asked for; whole or not at all."""
     from audiogen_onnx.exporter.quantize import convert
 
-    with staged_folder(out_dir) as folder:
+    with atomic_folder(out_dir) as folder:
         if dtype == "float32":
             return write(folder)
         plain = folder / "float32"
