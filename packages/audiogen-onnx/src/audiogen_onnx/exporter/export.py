@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from audiogen_onnx.exporter.model import Checkpoint
 
 Notify = Callable[[str], None]
+Fetch = Callable[[ModelSpec], Path]
 
 CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
 """The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
@@ -169,24 +170,67 @@ def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
         return convert(located(source), folder, dtype)
 
 
-def exported(name_or_path: str, *, offline: bool = False, notify: Notify | None = None) -> Path:
+def exported(
+    name_or_path: str,
+    *,
+    offline: bool = False,
+    notify: Notify | None = None,
+    fetch: Fetch | None = None,
+    unlisted: bool = False,
+) -> Path:
     """The exported folder of a model: a path, or a name of the catalogue.
 
-    A model of the catalogue is fetched and exported the first time, into the user's cache. notify is told
-    what is being done.
+    A model of the catalogue is fetched and exported the first time, into the user's cache.
+
+    notify    told what is being done
+    fetch     how checkpoints are fetched; None: from the hub, unless `offline`
+    unlisted  hub ids outside the catalogue are allowed
 
     Raises UnknownModel, DownloadError, ModelError for a folder of checkpoints that is not exported yet, and
     MissingDependency when an export is needed and the [export] extra is not installed.
     """
-    found = find(CATALOG, name_or_path)
-    if isinstance(found, ModelSpec):
-        return _from_hub(found, offline, notify)
-    if any((found / name).exists() for name in (CODEC, COARSE, FINE)) and not (found / NAME).exists():
-        raise ModelError(
-            f"{found}: holds checkpoints, which have to be exported first: "
-            f"audiogen-onnx export {found} -o FOLDER"
-        )
-    return found
+    spec = find(CATALOG, name_or_path, unlisted=unlisted)
+    if isinstance(spec, Path):
+        if any((spec / name).exists() for name in (CODEC, COARSE, FINE)) and not (spec / NAME).exists():
+            raise ModelError(
+                f"{spec}: holds checkpoints, which have to be exported first: "
+                f"audiogen-onnx export {spec} -o FOLDER"
+            )
+        return spec
+    if (kept := _kept(spec)) is not None:
+        return kept
+    require_export()
+    try:
+        folder = checkpoints(spec.name, offline=offline, notify=notify) if fetch is None else fetch(spec)
+    except DownloadError as error:
+        raise DownloadError(f"{error}; or export a folder elsewhere and name it with --model") from error
+    target = cache() / f"{_stem(spec)}-{folder.name[:12]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if notify is not None:
+        notify(f"exporting {spec.name} to {target}, once; this takes minutes and about 8 GB of memory")
+    export(folder, target)
+    return target
+
+
+def to_fetch(name_or_path: str, *, offline: bool = False, unlisted: bool = False) -> dict[str, Any] | None:
+    """What `exported` would fetch and make first, or None when the folder is there.
+
+    Raises UnknownModel, DownloadError when the checkpoints are not here and may not be asked for.
+    """
+    from audiogen_core import hub
+
+    spec = find(CATALOG, name_or_path, unlisted=unlisted)
+    if isinstance(spec, Path) or _kept(spec) is not None:
+        return None
+    plan = hub.plan(spec, offline=offline or None)
+    return {
+        "model": name_or_path,
+        "license": spec.license,
+        "page": spec.page,
+        "download_bytes": plan.bytes,
+        "download_to": str(plan.folder),
+        "export_to": str(cache()),
+    }
 
 
 def checkpoints(name_or_path: str, *, offline: bool = False, notify: Notify | None = None) -> Path:
@@ -204,21 +248,14 @@ def require_export() -> None:
             raise MissingDependency(name, 'pip install "audiogen-onnx[export]"')
 
 
-def _from_hub(spec: ModelSpec, offline: bool, notify: Notify | None) -> Path:
-    kept = sorted(cache().glob(f"{spec.name}-*/{NAME}"), key=lambda path: path.stat().st_mtime)
-    if kept:
-        return kept[-1].parent
-    require_export()
-    try:
-        folder = checkpoints(spec.name, offline=offline, notify=notify)
-    except DownloadError as error:
-        raise DownloadError(f"{error}; or export a folder elsewhere and name it with --model") from error
-    target = cache() / f"{spec.name}-{folder.name[:12]}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if notify is not None:
-        notify(f"exporting {spec.name} to {target}, once; this takes minutes and about 8 GB of memory")
-    export(folder, target)
-    return target
+def _kept(spec: ModelSpec) -> Path | None:
+    """The newest folder in the cache that was exported from a model of the hub."""
+    kept = cache().glob(f"{_stem(spec)}-*/{NAME}")
+    return max((path.parent for path in kept), key=lambda path: (path / NAME).stat().st_mtime, default=None)
+
+
+def _stem(spec: ModelSpec) -> str:
+    return spec.name.replace("/", "--")  # a hub id outside the catalogue
 
 
 def _check_possible(dtype: str) -> None:

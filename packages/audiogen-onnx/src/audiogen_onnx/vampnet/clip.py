@@ -6,7 +6,8 @@ Sound passes in blocks, so that memory does not grow with the clip; only its cod
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +64,12 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A source, measured and encoded.
+    """A source, measured, and encoded when its codes are asked for.
 
     codec, pair  what it is encoded and made anew with
-    codes  int64 (channels, K, F), places before and after the clip included
-    gain   what its samples were multiplied by before they were encoded
+    levels       its length, loudness and peak
+    layout       where the frames of the result lie
+    gain         what its samples are multiplied by before they are encoded
     """
 
     codec: Codec
@@ -77,11 +79,10 @@ class Clip:
     levels: Levels
     layout: Layout
     gain: float
-    codes: Int = field(repr=False)
 
     @classmethod
     def open(cls, codec: Codec, pair: Pair, loudness: float, source: Source, options: VampOptions) -> Clip:
-        """Measure and encode a source.
+        """Measure a source.
 
         loudness  LUFS that it is brought to before it is encoded
 
@@ -90,15 +91,18 @@ class Clip:
         info = codec.info
         levels = measure(source, info.sample_rate)
         layout = Layout.of(options, info.sample_rate, info.hop_length, info.codebooks, levels.length)
-        gain = gain_in(levels.mean, levels.peak, loudness)
-        empty = np.zeros((source.channels, layout.codebooks, layout.frames), np.int64)
-        clip = cls(codec, pair, source, options, levels, layout, gain, empty)
-        for channel in range(source.channels):
-            inside = slice(layout.before, layout.before + layout.inside)
-            empty[channel, :, inside] = clip._encode(channel)
-        return clip
+        return cls(codec, pair, source, options, levels, layout, gain_in(levels.mean, levels.peak, loudness))
 
     # ---- codes
+
+    @cached_property
+    def codes(self) -> Int:
+        """int64 (channels, K, F), places before and after the clip included."""
+        layout, channels = self.layout, self.source.channels
+        codes = np.zeros((channels, layout.codebooks, layout.frames), np.int64)
+        for channel in range(channels):
+            codes[channel, :, layout.before : layout.before + layout.inside] = self._encode(channel)
+        return codes
 
     def make(
         self, mask: ArrayLike | None, noise: Noise | int, count: int, on_step: OnStep | None

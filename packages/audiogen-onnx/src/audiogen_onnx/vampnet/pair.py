@@ -12,11 +12,11 @@ import numpy as np
 from audiogen_core.errors import OptionError
 from audiogen_core.noise import Noise, SeededNoise
 from audiogen_core.progress import counted
-from audiogen_onnx.vampnet.draw import Float, Int
+from audiogen_onnx.vampnet.draw import Filters, Float, Int
 from audiogen_onnx.vampnet.mask import seconds_to_frames
 from audiogen_onnx.vampnet.network import LongFill, Network, Window
 from audiogen_onnx.vampnet.options import VampOptions
-from audiogen_onnx.vampnet.sampling import Bools, Filled, OnStep
+from audiogen_onnx.vampnet.sampling import Bools, Filled, FillOptions, OnStep
 from audiogen_onnx.vampnet.upstream import UpstreamVamp
 
 
@@ -77,14 +77,14 @@ class Pair:
     def _job(self, options: VampOptions) -> TokenVamp:
         coarse, fine = self._asked(options)
         return TokenVamp(
-            LongFill(coarse, options.fill(), *self._context(options.context_seconds)),
-            LongFill(fine, options.fine_fill(), *self._context(options.context_seconds / 4)),
+            LongFill(coarse, coarse_fill(options), *self._context(options.context_seconds)),
+            LongFill(fine, fine_fill(options), *self._context(options.context_seconds / 4)),
             options.feedback_steps,
             options.loop,
         )
 
     def _upstream(self, options: VampOptions) -> UpstreamVamp:
-        return UpstreamVamp(*self._asked(options), options.fill(), options.feedback_steps)
+        return UpstreamVamp(*self._asked(options), coarse_fill(options), options.feedback_steps)
 
     def _asked(self, options: VampOptions) -> tuple[Network, Network]:
         """The networks, with the windows that were asked for."""
@@ -165,6 +165,29 @@ class TokenVamp:
         near = _update(near, part, wanted, noise, step)
         codes[..., rows], confidence[..., rows] = near.codes, near.confidence
         return Filled(np.roll(codes, -roll, axis=-1), np.roll(confidence, -roll, axis=-1))
+
+
+def coarse_fill(options: VampOptions) -> FillOptions:
+    """How the coarse network's codes are made."""
+    return FillOptions(
+        steps=options.steps,
+        mask_temperature=options.mask_temperature,
+        sample_cutoff=options.sample_cutoff,
+        filters=Filters(
+            temperature=options.temperature,
+            typical_mass=options.typical_mass,
+            typical_min_tokens=options.typical_min_tokens,
+            top_p=options.top_p,
+        ),
+        compat=options.compat,
+    )
+
+
+def fine_fill(options: VampOptions) -> FillOptions:
+    """How the fine network's are: with everything that was asked of the coarse one."""
+    coarse, own = coarse_fill(options), options.fine_temperature
+    filters = replace(coarse.filters, temperature=options.temperature if own is None else own)
+    return replace(coarse, steps=options.fine_steps, filters=filters)
 
 
 def _turned(mask: Bools, turn: int) -> Bools:
