@@ -411,4 +411,7 @@ def _old_role(job: Job, name: str, recipe: Recipe) -> str:
 def check_revision(recipe: Recipe, name: str, revision: str) -> None:
     """Raises ModelError when a model that was opened is not the one a file was made with."""
     if recipe.revision and revision != recipe.revision:
-        raise ModelError(f"{name}: not the model that made this file, its files differ; name the right one")
+        raise ModelError(
+            f"{name}: not the model that made this file: its revision is {revision}, the recipe names "
+            f"{recipe.revision}; name the right one"
+        )

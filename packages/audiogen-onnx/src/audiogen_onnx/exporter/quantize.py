@@ -1,4 +1,4 @@
-"""Smaller and faster copies of an exported folder. Standard operators only; needs the extra [export].
+"""Smaller and faster copies of an exported folder. Standard operators only.
 
 float16  weights stored in half the bytes; arithmetic stays float32, so speed and sound hardly change
 int8     products in whole numbers: a scale for each output channel, activations scaled as they come. The
@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import onnx
 from audiogen_core.errors import OptionError, WeightsError
-from audiogen_onnx.catalog import located
-from audiogen_onnx.folders import staged_folder
+from audiogen_onnx.exporter import step
+from audiogen_onnx.exporter.network import GraphWriter, save
 from audiogen_onnx.manifest import DTYPES, NETWORKS, Graph, Manifest
-from audiogen_onnx.vampnet import step_graph
-from audiogen_onnx.vampnet.graph import GraphWriter, save
+from onnx import TensorProto, helper, numpy_helper
 
 BLOCK = 32
 """Weights that share a scale in int4, along the inputs."""
@@ -40,21 +40,8 @@ CLASSIFIER = "classifier"
 Float = NDArray[np.float32]
 
 
-def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
-    """Write a smaller copy of a float32 folder; it appears whole or not at all.
-
-    Raises ManifestError when the source is no exported folder or damaged, OptionError when it is not float32,
-    when `dtype` is not float16, int8 or int4, or when the target is not a new or empty folder.
-    """
-    from audiogen_onnx.vampnet.export import require_export
-
-    require_export()
-    with staged_folder(target) as folder:
-        return convert(located(source), folder, dtype)
-
-
 def convert(source: Path, target: Path, dtype: str) -> Manifest:
-    """As `quantize`, into a folder that exists."""
+    """As `export.quantize`, into a folder that exists."""
     if dtype not in DTYPES[1:]:
         raise OptionError(f"dtype must be one of {', '.join(DTYPES[1:])}; got {dtype!r}")
     manifest = Manifest.load(source, verify=True)
@@ -65,9 +52,9 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
         path = target / graphs[name].graph.file
         quantize_network(source / path.name, path, dtype)
         graphs[name] = Graph.of(path)
-        step = target / graphs[f"{name}_step"].graph.file
-        step_graph.write(path, step)
-        graphs[f"{name}_step"] = Graph.of(step, network=path)
+        step_path = target / graphs[f"{name}_step"].graph.file
+        step.write(path, step_path)
+        graphs[f"{name}_step"] = Graph.of(step_path, network=path)
     changed = set(NETWORKS)
     if manifest.has_codec:
         decoder = target / graphs["decoder"].graph.file
@@ -99,8 +86,6 @@ class _Rewrite:
 
     def values(self, name: str) -> NDArray[Any]:
         """A stored tensor, read when it is needed."""
-        from onnx import numpy_helper
-
         return numpy_helper.to_array(self.tensors[name], str(self.source.parent))
 
     def is_weight(self, node: Any) -> bool:
@@ -114,8 +99,6 @@ Product = Callable[[_Rewrite, Any], None]
 
 def _rewrite(source: Path, target: Path, product: Product | None = None, *, half: int) -> None:
     """Copy a graph: products through `product`, other tensors of `half` numbers or more as float16."""
-    import onnx
-
     model = onnx.load(source, load_external_data=False)
     name = f"{target.name}.data"
     with target.with_name(name).open("wb") as data:
@@ -150,7 +133,7 @@ def _keep(rewrite: _Rewrite, name: str, half: int) -> None:
             f"{rewrite.source}: {name} holds numbers too large for float16; use int8 or float32"
         )
     stored = rewrite.writer.tensor(f"{name}.half", small)
-    rewrite.writer.node("Cast", [stored], name, to=1)
+    rewrite.writer.node("Cast", [stored], name, to=TensorProto.FLOAT)
 
 
 def _int8(rewrite: _Rewrite, node: Any) -> None:
@@ -162,12 +145,12 @@ def _int8(rewrite: _Rewrite, node: Any) -> None:
     activation = node.input[0]
     if activation not in rewrite.scaled:
         parts = [f"{activation}.{part}" for part in ("whole", "scale", "zero")]
-        writer.nodes.append(_node("DynamicQuantizeLinear", [activation], parts))
+        writer.nodes.append(helper.make_node("DynamicQuantizeLinear", [activation], parts, name=parts[0]))
         rewrite.scaled[activation] = parts
     numbers, activation_scale, zero = rewrite.scaled[activation]
     stored = writer.tensor(f"{name}.weight.int8", whole)
     summed = writer.node("MatMulInteger", [numbers, stored, zero], f"{name}.sum")
-    summed = writer.node("Cast", [summed], f"{name}.float", to=1)
+    summed = writer.node("Cast", [summed], f"{name}.float", to=TensorProto.FLOAT)
     both = writer.node(
         "Mul", [activation_scale, writer.tensor(f"{name}.weight.scale", scale)], f"{name}.scale"
     )
@@ -176,8 +159,6 @@ def _int8(rewrite: _Rewrite, node: Any) -> None:
 
 def _int4(rewrite: _Rewrite, node: Any) -> None:
     """activation * weight, the weight unpacked from blocks of 4-bit numbers (onnxruntime joins the two)."""
-    from onnx import TensorProto
-
     name, writer = node.output[0], rewrite.writer
     weight = rewrite.values(node.input[1])
     inputs, outputs = weight.shape
@@ -199,12 +180,6 @@ def _int4(rewrite: _Rewrite, node: Any) -> None:
 
 
 _PRODUCTS: dict[str, Product] = {"int8": _int8, "int4": _int4}
-
-
-def _node(kind: str, inputs: list[str], outputs: list[str]) -> Any:
-    from onnx import helper
-
-    return helper.make_node(kind, inputs, outputs, name=outputs[0])
 
 
 def _above_zero(scale: Float) -> Float:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from audiogen_core.codec import Codec
 from audiogen_core.errors import ModelError
+from audiogen_onnx.exporter.model import VampNet
 from audiogen_onnx.session import Session
-
-if TYPE_CHECKING:
-    from audiogen_core.codec import Codec
-    from audiogen_onnx.vampnet.model import VampNet
+from audiogen_onnx.vampnet.verify import STRAY_CODES, random_codes
 
 TOLERANCE = 1e-4
 """How far numbers may lie apart when the largest is 1 or less; in proportion when it is larger."""
 
 AUDIO_TOLERANCE = 1e-3
 """The same for a decoder's samples, whose many convolutions enlarge what rounding leaves: -60 dB."""
-
-STRAY_CODES = 0.01
-"""The part of an encoder's codes that may differ: entries equally near, which rounding decides."""
 
 NETWORK_CASES = ((1, 1), (2, 7), (1, 100), (1, 173))
 CODEC_CASES = ((1, 1), (2, 7), (1, 23))
@@ -31,8 +28,6 @@ CODEC_CASES = ((1, 1), (2, 7), (1, 23))
 
 def compare_network(net: VampNet, path: Path, cases: tuple[tuple[int, int], ...] = NETWORK_CASES) -> float:
     """The largest difference between a network's graph and torch. Raises ModelError when it is too large."""
-    import torch
-
     session, furthest = Session(path), 0.0
     for batch, frames in cases:
         codes = random_codes(net.config.codebooks, net.config.codebook_size, batch, frames)
@@ -61,47 +56,6 @@ def compare_codec(codec: Codec, encoder: Path, decoder: Path) -> None:
         sound = decode.run({"codes": expected.astype(np.int64)})["audio"]
         clips = np.stack([np.concatenate(list(codec.decode_blocks([item])), axis=1) for item in expected])
         _difference(sound, clips, f"{decoder.name} at {frames} frames", AUDIO_TOLERANCE)
-
-
-def compare_step(network: Path, step: Path, given: int) -> None:
-    """Raise ModelError unless a step's graph draws what numpy draws from the network's logits.
-
-    given  how many of the first codebooks the network does not make
-    """
-    from audiogen_onnx.vampnet.draw import Filters, draw
-
-    rng, frames, temperature = np.random.default_rng(0), 9, 0.8
-    whole = Session(network)
-    books, size = whole.shapes["codes"][1], whole.shapes["logits"][3]
-    codes = random_codes(books, size, 1, frames)
-    logits = whole.run({"codes": codes})["logits"]
-    places = frames * (books - given)
-    exponential = rng.exponential(size=(1, places, size)).astype(np.float32)
-    made = Session(step).run(
-        {
-            "codes": codes,
-            "exponential": exponential,
-            "uniform": np.full((1, places), 0.5, np.float32),
-            "masked_next": np.zeros((1, 1), np.int64),
-            "temperature": np.array(temperature, np.float32),
-            "mask_temperature": np.array(0, np.float32),
-        }
-    )
-    rows = logits.transpose(0, 2, 1, 3).reshape(places, -1)
-    tokens, _ = draw(rows, exponential[0], Filters(temperature=temperature))
-    drawn = tokens.reshape(frames, -1).T
-    own = codes[0, given:]
-    expected = np.concatenate([codes[0, :given], np.where(own == size, drawn, own)])
-    wrong = float((made["drawn_codes"][0] != expected).mean())
-    if wrong > STRAY_CODES or not np.array_equal(made["next_codes"], made["drawn_codes"]):
-        raise ModelError(f"{step.name}: {wrong:.1%} of its draws differ from numpy's; nothing was written")
-
-
-def random_codes(codebooks: int, size: int, batch: int, frames: int, seed: int = 0) -> NDArray[np.int64]:
-    """Codes (batch, codebooks, frames) below `size`, about half of them masked: `size` itself."""
-    rng = np.random.default_rng(seed)
-    shape = (batch, codebooks, frames)
-    return np.where(rng.random(shape) < 0.5, size, rng.integers(0, size, shape))
 
 
 def _difference(made: NDArray[Any], expected: NDArray[Any], where: str, allowed: float = TOLERANCE) -> float:

@@ -8,13 +8,15 @@ Source: Garcia et al. 2023, "VampNet: Music generation via masked acoustic token
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiogen_onnx.vampnet.config import NetworkConfig
-from audiogen_onnx.vampnet.weights import Checkpoint
+from audiogen_onnx.exporter.config import NetworkConfig
 
 
 class CodebookEmbedding(nn.Module):
@@ -100,12 +102,12 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.widen = nn.Linear(config.width, 4 * config.width, bias=False)
-        self.narrow = nn.Linear(2 * config.width, config.width, bias=False)
+        self.up = nn.Linear(config.width, 4 * config.width, bias=False)
+        self.down = nn.Linear(2 * config.width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.widen(x).chunk(2, dim=-1)
-        out: Tensor = self.narrow(value * F.gelu(gate, approximate="tanh"))
+        value, gate = self.up(x).chunk(2, dim=-1)
+        out: Tensor = self.down(value * F.gelu(gate, approximate="tanh"))
         return out
 
 
@@ -157,6 +159,14 @@ class VampNet(nn.Module):
         shape = (*x.shape[:2], self.config.predicted_codebooks, self.config.codebook_size)
         out: Tensor = self.classifier(x).view(shape).transpose(1, 2)  # (B, T, P*N) -> (B, P, T, N)
         return out
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A network ready to be built: its configuration, and every parameter of `VampNet` by name."""
+
+    config: NetworkConfig
+    tensors: dict[str, NDArray[np.float32]]
 
 
 def build(checkpoint: Checkpoint) -> VampNet:

@@ -1,4 +1,7 @@
-"""From upstream's checkpoints to a folder that onnxruntime runs. Needs the extra [export]."""
+"""From upstream's checkpoints to a folder that onnxruntime runs, and to smaller copies of it.
+
+This module can be imported without torch and onnx: what it does with them says so when they are missing.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.errors import MissingDependency, ModelError, OptionError
+from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
+from audiogen_core.files import atomic_folder
+from audiogen_core.models import ModelSpec, find
 from audiogen_core.version import version
+from audiogen_onnx.catalog import CATALOG, cache, located
 from audiogen_onnx.codec import geometry_of
-from audiogen_onnx.folders import staged_folder
-from audiogen_onnx.manifest import DTYPES, LOUDNESS, Graph, Manifest, NetworkGeometry, sha256
-from audiogen_onnx.vampnet.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig, from_metadata
+from audiogen_onnx.exporter.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig, from_metadata
+from audiogen_onnx.manifest import DTYPES, LOUDNESS, NAME, Graph, Manifest, NetworkGeometry, sha256
 from audiogen_onnx.vampnet.options import VampOptions
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
-    from audiogen_onnx.vampnet.weights import Checkpoint
+    from audiogen_onnx.exporter.model import Checkpoint
+
+Notify = Callable[[str], None]
+Fetch = Callable[[ModelSpec], Path]
 
 CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
 """The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
@@ -122,9 +130,9 @@ def export_networks(
     The other arguments and the errors are those of `export`; ModelError also when the parts do not go
     together.
     """
-    from audiogen_onnx.vampnet.weights import check_codec
-
     _check_possible(dtype)
+    from audiogen_onnx.exporter.weights import check_codec
+
     VampOptions.of(defaults or {})  # raises for what is none
     vectors = codec.codebook_vectors()
     for name, part, given in (("coarse", coarse, 0), ("fine", fine, coarse.checkpoint.config.codebooks)):
@@ -149,11 +157,118 @@ def export_networks(
     return _staged(out_dir, dtype, write)
 
 
+def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
+    """Write a smaller copy of a float32 folder; it appears whole or not at all.
+
+    Raises ManifestError when the source is no exported folder or damaged, OptionError when it is not float32,
+    when `dtype` is not float16, int8 or int4, or when the target is not a new or empty folder.
+    """
+    require_export()
+    from audiogen_onnx.exporter.quantize import convert
+
+    with atomic_folder(target) as folder:
+        return convert(located(source), folder, dtype)
+
+
+def exported(
+    name_or_path: str,
+    *,
+    offline: bool = False,
+    notify: Notify | None = None,
+    fetch: Fetch | None = None,
+    unlisted: bool = False,
+) -> Path:
+    """The exported folder of a model: a path, or a name of the catalogue.
+
+    A model of the catalogue is fetched and exported the first time, into the user's cache.
+
+    notify    told what is being done
+    fetch     how checkpoints are fetched; None: from the hub, unless `offline`
+    unlisted  hub ids outside the catalogue are allowed
+
+    Raises UnknownModel, DownloadError, ModelError for a folder of checkpoints that is not exported yet, and
+    MissingDependency when an export is needed and the [export] extra is not installed.
+    """
+    spec = find(CATALOG, name_or_path, unlisted=unlisted)
+    if isinstance(spec, Path):
+        if any((spec / name).exists() for name in (CODEC, COARSE, FINE)) and not (spec / NAME).exists():
+            raise ModelError(
+                f"{spec}: holds checkpoints, which have to be exported first: "
+                f"audiogen-onnx export {spec} -o FOLDER"
+            )
+        return spec
+    if (kept := _kept(spec)) is not None:
+        return kept
+    require_export()
+    try:
+        folder = checkpoints(spec.name, offline=offline, notify=notify) if fetch is None else fetch(spec)
+    except DownloadError as error:
+        raise DownloadError(f"{error}; or export a folder elsewhere and name it with --model") from error
+    target = cache() / f"{_stem(spec)}-{folder.name[:12]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if notify is not None:
+        notify(f"exporting {spec.name} to {target}, once; this takes minutes and about 8 GB of memory")
+    export(folder, target)
+    return target
+
+
+def to_fetch(name_or_path: str, *, offline: bool = False, unlisted: bool = False) -> dict[str, Any] | None:
+    """What `exported` would fetch and make first, or None when the folder is there.
+
+    Raises UnknownModel, DownloadError when the checkpoints are not here and may not be asked for.
+    """
+    from audiogen_core import hub
+
+    spec = find(CATALOG, name_or_path, unlisted=unlisted)
+    if isinstance(spec, Path) or _kept(spec) is not None:
+        return None
+    plan = hub.plan(spec, offline=offline or None)
+    return {
+        "model": name_or_path,
+        "license": spec.license,
+        "page": spec.page,
+        "download_bytes": plan.bytes,
+        "download_to": str(plan.folder),
+        "export_to": str(cache()),
+    }
+
+
+def checkpoints(name_or_path: str, *, offline: bool = False, notify: Notify | None = None) -> Path:
+    """The folder with a model's checkpoints: a path, or fetched by a name of the catalogue."""
+    from audiogen_core.hub import fetch
+
+    found = find(CATALOG, name_or_path)
+    return found if isinstance(found, Path) else fetch(found, offline=offline or None, notify=notify)
+
+
+def require_export() -> None:
+    """Raise MissingDependency unless what writes graphs is installed."""
+    for name in ("torch", "onnx", "onnxscript"):
+        if find_spec(name) is None:
+            raise MissingDependency(name, 'pip install "audiogen-onnx[export]"')
+
+
+def _kept(spec: ModelSpec) -> Path | None:
+    """The newest folder in the cache that was exported from a model of the hub."""
+    kept = cache().glob(f"{_stem(spec)}-*/{NAME}")
+    return max((path.parent for path in kept), key=lambda path: (path / NAME).stat().st_mtime, default=None)
+
+
+def _stem(spec: ModelSpec) -> str:
+    return spec.name.replace("/", "--")  # a hub id outside the catalogue
+
+
+def _check_possible(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    require_export()
+
+
 def _staged(out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest]) -> Manifest:
     """What `write` writes, in float32, made smaller where that is asked for; whole or not at all."""
-    from audiogen_onnx.vampnet.quantize import convert
+    from audiogen_onnx.exporter.quantize import convert
 
-    with staged_folder(out_dir) as folder:
+    with atomic_folder(out_dir) as folder:
         if dtype == "float32":
             return write(folder)
         plain = folder / "float32"
@@ -164,21 +279,8 @@ def _staged(out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest]) 
         return manifest
 
 
-def _check_possible(dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    require_export()
-
-
-def require_export() -> None:
-    """Raise MissingDependency unless what writes graphs is installed."""
-    for name in ("torch", "onnx", "onnxscript"):
-        if find_spec(name) is None:
-            raise MissingDependency(name, 'pip install "audiogen-onnx[export]"')
-
-
 def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
-    from audiogen_onnx.vampnet.weights import load, load_codec
+    from audiogen_onnx.exporter.weights import load, load_codec
 
     coarse_config, fine_config = _configs(sources)
     codec = load_codec(sources.codec)
@@ -209,7 +311,7 @@ def _configs(sources: Sources) -> tuple[NetworkConfig, NetworkConfig]:
 
     Raises ModelError when one stands in another's place, or they do not belong together.
     """
-    from audiogen_onnx.vampnet.weights import metadata
+    from audiogen_onnx.exporter.weights import metadata
 
     coarse, fine = (from_metadata(metadata(path), str(path)) for path in (sources.coarse, sources.fine))
     _check_role(coarse, 0, str(sources.coarse))
@@ -218,8 +320,8 @@ def _configs(sources: Sources) -> tuple[NetworkConfig, NetworkConfig]:
 
 
 def _codec_graphs(codec: Codec, folder: Path, check: bool) -> dict[str, Graph]:
-    from audiogen_onnx.vampnet.codec_export import export_codec
-    from audiogen_onnx.vampnet.compare import compare_codec
+    from audiogen_onnx.exporter.codec import export_codec
+    from audiogen_onnx.exporter.compare import compare_codec
 
     encoder, decoder = export_codec(codec, folder)
     if check:
@@ -228,21 +330,22 @@ def _codec_graphs(codec: Codec, folder: Path, check: bool) -> dict[str, Graph]:
 
 
 def _network_graphs(checkpoint: Checkpoint, name: str, folder: Path, check: bool) -> dict[str, Graph]:
-    from audiogen_onnx.vampnet import graph, model, step_graph
-    from audiogen_onnx.vampnet.compare import compare_network, compare_step
+    from audiogen_onnx.exporter import model, network, step
+    from audiogen_onnx.exporter.compare import compare_network
+    from audiogen_onnx.vampnet.verify import compare_step
 
     net = model.build(checkpoint)
-    path, step = folder / f"{name}.onnx", folder / f"{name}_step.onnx"
-    graph.write(checkpoint, net.distance_table().numpy(), path)
-    step_graph.write(path, step)
+    path, step_path = folder / f"{name}.onnx", folder / f"{name}_step.onnx"
+    network.write(checkpoint, net.distance_table().numpy(), path)
+    step.write(path, step_path)
     if check:
         compare_network(net, path)
-        compare_step(path, step, net.config.conditioning_codebooks)
-    return {name: Graph.of(path), f"{name}_step": Graph.of(step, network=path)}
+        compare_step(path, step_path, net.config.conditioning_codebooks)
+    return {name: Graph.of(path), f"{name}_step": Graph.of(step_path, network=path)}
 
 
 def _beats_graph(checkpoint: Path, folder: Path, check: bool) -> Graph:
-    from audiogen_onnx.vampnet.wavebeat_export import export_beats
+    from audiogen_onnx.exporter.beats import export_beats
 
     try:
         return Graph.of(export_beats(checkpoint, folder / "beats.onnx", check=check))

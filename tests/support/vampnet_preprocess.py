@@ -1,4 +1,4 @@
-"""Sound as VampNet's codec wants it, and back: rate, channels, loudness, length."""
+"""A whole clip on its way into VampNet's codec and back, in one piece: what `vampnet.clip` does in blocks."""
 
 from __future__ import annotations
 
@@ -8,33 +8,8 @@ import numpy as np
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioMismatch, OptionError
-from audiogen_onnx.manifest import LOUDNESS
-from audiogen_onnx.vampnet.loudness import SILENCE, gain_to, loudness
-from audiogen_onnx.vampnet.resample import resample
-
-
-def gain_in(measured: float, peak: float, wanted: float = LOUDNESS) -> float:
-    """What brings a clip to the loudness wanted, LUFS, or to a peak of 1 where that would be beyond."""
-    gain = gain_to(wanted, measured)
-    return min(gain, 1 / peak) if peak else gain
-
-
-def gain_out(measured: float, peak: float, wanted: float, wanted_peak: float) -> float:
-    """What brings a generated clip to the loudness and, at most, the peak of the clip it was made from.
-
-    A peak of 1 is always allowed. Where one of both clips is silent nothing is changed but a peak too high.
-    """
-    gain = 1.0 if SILENCE in (measured, wanted) else gain_to(wanted, measured)
-    return min(gain, max(1.0, wanted_peak) / peak) if peak else gain
-
-
-def as_original(audio: Audio, sample_rate: int, *, mono: bool = True) -> Audio:
-    """A clip at another rate, Hz, and mixed to one channel, as the original does it.
-
-    Raises AudioError when the clip is too short to be resampled.
-    """
-    samples = resample(audio.samples, audio.sample_rate, sample_rate)
-    return Audio(samples.mean(axis=0, keepdims=True) if mono and len(samples) > 1 else samples, sample_rate)
+from audiogen_onnx.vampnet.loudness import loudness
+from audiogen_onnx.vampnet.sound import as_original, gain_in, gain_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +72,8 @@ def restore(
         raise OptionError(f"a clip of {seconds} seconds at {rate} Hz has no samples")
     peak = prepared.audio.peak / prepared.gain
     gain = gain_out(loudness(made), made.peak, prepared.loudness, peak)
-    samples = resample(made.samples * np.float32(gain), made.sample_rate, rate)[:, :length]
+    loud = Audio(made.samples * np.float32(gain), made.sample_rate)
+    samples = as_original(loud, rate, mono=False).samples[:, :length]
     return Audio(np.pad(samples, ((0, 0), (0, length - samples.shape[1]))), rate)
 
 

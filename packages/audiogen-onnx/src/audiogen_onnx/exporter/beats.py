@@ -1,4 +1,9 @@
-"""WaveBeat's checkpoint -> the optional graph `beats.onnx`. Needs the extra [export]."""
+"""WaveBeat's checkpoint -> the optional graph `beats.onnx`: configuration, network in torch, and graph.
+
+Names of parameters are the original's (csteinmetz1/wavebeat).
+Source: Steinmetz and Reiss 2021, "WaveBeat: End-to-end beat and downbeat tracking in the time domain",
+arXiv 2110.01436.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+import onnx
 from audiogen_core import weights
-from audiogen_core.errors import MissingDependency, ModelError
+from audiogen_core.errors import ModelError
 from audiogen_core.files import atomic_path
 from audiogen_core.weights import Drop
+from audiogen_onnx.session import Session
+from onnx import TensorProto, helper, numpy_helper
 
 Array = NDArray[np.float32]
 
@@ -117,95 +127,98 @@ def _problem(settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """The configuration, and every parameter by the original's name."""
+class Block(nn.Module):
+    """A dilated convolution that keeps every `stride`-th sample, beside a plain one that does the same."""
 
-    config: WaveBeatConfig
-    tensors: dict[str, Array]
+    def __init__(self, config: WaveBeatConfig, index: int) -> None:
+        super().__init__()
+        into, out = config.widths(index)
+        dilation = config.dilation(index)
+        padding = (config.kernel_size - 1) * dilation // 2
+        self.conv1 = nn.Conv1d(into, out, config.kernel_size, config.stride, padding, dilation)
+        self.norm1 = nn.BatchNorm1d(out) if config.normalised else nn.Identity()
+        self.act1 = nn.PReLU(out)
+        self.res_conv = nn.Conv1d(into, out, 1, config.stride)
+        self.res_norm = nn.BatchNorm1d(out) if config.normalised else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C', ceil(T / stride))."""
+        y: Tensor = self.act1(self.norm1(self.conv1(x)))
+        side: Tensor = self.res_norm(self.res_conv(x))
+        return y + side
 
 
-def load(path: str | Path) -> Checkpoint:
-    """WaveBeat's checkpoint (`wavebeat.pth`, written by Lightning), read without torch.
+class WaveBeat(nn.Module):
+    """Samples -> probabilities of a beat and of a downbeat in each frame."""
+
+    def __init__(self, config: WaveBeatConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config, index) for index in range(config.blocks))
+        self.output = nn.Conv1d(config.widths(config.blocks)[0], 2, 1)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, 1, T), largest magnitude 1 -> (B, 2, ceil(T / hop_length))."""
+        x = audio
+        for block in self.blocks:
+            x = block(x)
+        return torch.sigmoid(self.output(x))
+
+
+def load(path: str | Path) -> WaveBeat:
+    """The network of WaveBeat's checkpoint (`wavebeat.pth`, written by Lightning), ready to run.
 
     Raises ModelError when it is the checkpoint of something else, WeightsError when a tensor is missing, left
     over, misshapen or not finite, or the file holds anything but data.
     """
     settings = weights.read_checkpoint(path).get("hyper_parameters")
-    found = weights.read(path)
-    if not isinstance(settings, dict) or "blocks.0.conv1.weight" not in found:
+    stored = weights.read(path)
+    if not isinstance(settings, dict) or "blocks.0.conv1.weight" not in stored:
         raise ModelError(f"{path}: not a checkpoint of WaveBeat, such as VampNet's wavebeat.pth")
     config = WaveBeatConfig.of(settings, str(path))
-    found = found.apply((Drop(r".*\.num_batches_tracked", "a count of training steps"),))
-    tensors = found.take_all(_shapes(config))
-    found.finish()
-    return Checkpoint(config, tensors)
-
-
-def _shapes(config: WaveBeatConfig) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for index in range(config.blocks):
-        into, out = config.widths(index)
-        name = f"blocks.{index}"
-        shapes[f"{name}.conv1.weight"] = (out, into, config.kernel_size)
-        shapes[f"{name}.res_conv.weight"] = (out, into, 1)
-        norms = ("weight", "bias", "running_mean", "running_var") if config.normalised else ()
-        vectors = ["conv1.bias", "res_conv.bias", "act1.weight"]
-        vectors += [f"{norm}.{part}" for norm in ("norm1", "res_norm") for part in norms]
-        shapes |= {f"{name}.{vector}": (out,) for vector in vectors}
-    last = config.widths(config.blocks)[0]
-    return shapes | {"output.weight": (2, last, 1), "output.bias": (2,)}
+    with torch.device("meta"):
+        net = WaveBeat(config)
+    state = net.state_dict()
+    counters = {name: torch.tensor(0) for name in state if name.endswith("num_batches_tracked")}
+    stored = stored.apply((Drop(r".*\.num_batches_tracked", "a count of training steps"),))
+    tensors = stored.take_all(
+        {name: tuple(values.shape) for name, values in state.items() if name not in counters}
+    )
+    stored.finish()
+    net.load_state_dict(
+        counters | {name: torch.from_numpy(values) for name, values in tensors.items()}, assign=True
+    )
+    return net.eval()
 
 
 def export_beats(checkpoint: str | Path, path: str | Path, *, check: bool = True) -> Path:
     """Write the graph of a WaveBeat checkpoint: `audio` float32 (B, 1, samples) -> `beats` (B, 2, frames).
 
-    Its outputs are the probabilities of a beat and of a downbeat; its metadata say what `wavebeat` needs to
-    know. The file appears whole or not at all. With `check` it is compared with torch first.
+    Its outputs are the probabilities of a beat and of a downbeat; its metadata say what `vampnet.wavebeat`
+    needs to know. The file appears whole or not at all. With `check` it is compared with torch first.
 
-    Raises ModelError and WeightsError as `load` does, ModelError when the graph disagrees with torch,
-    MissingDependency without the extra [export].
+    Raises ModelError and WeightsError as `load` does, ModelError when the graph disagrees with torch.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependency("onnx", 'pip install "audiogen-onnx[export]"') from error
-    found = load(checkpoint)
-    model = _graph(found)
+    net = load(checkpoint)
+    model = _graph(net)
     onnx.checker.check_model(model)
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
         if check:
-            _compare(found, temporary)
+            _compare(net, temporary)
     return Path(path)
 
 
-def folded(checkpoint: Checkpoint, name: str, norm: str) -> tuple[Array, Array]:
-    """Weight and bias of a convolution with the normalisation after it (as it is once trained) put in."""
-
-    def stored(key: str) -> NDArray[np.float64]:
-        return checkpoint.tensors[key].astype(np.float64)
-
-    weight, bias = stored(f"{name}.weight"), stored(f"{name}.bias")
-    if checkpoint.config.normalised:
-        scale = stored(f"{norm}.weight") / np.sqrt(stored(f"{norm}.running_var") + _EPSILON)
-        weight = weight * scale[:, None, None]
-        bias = (bias - stored(f"{norm}.running_mean")) * scale + stored(f"{norm}.bias")
-    return weight.astype(np.float32), bias.astype(np.float32)
-
-
-def _graph(checkpoint: Checkpoint) -> Any:
-    from onnx import TensorProto, helper, numpy_helper
-
-    config = checkpoint.config
+def _graph(net: WaveBeat) -> Any:
+    config, tensors = net.config, {name: values.numpy() for name, values in net.state_dict().items()}
     nodes: list[Any] = []
-    tensors: list[Any] = []
+    stored: list[Any] = []
 
     def node(kind: str, output: str, *inputs: str | Array, **attributes: Any) -> str:
         names = []
         for position, value in enumerate(inputs):
             if not isinstance(value, str):
-                tensors.append(numpy_helper.from_array(value, f"{output}.{position}"))
+                stored.append(numpy_helper.from_array(value, f"{output}.{position}"))
             names.append(value if isinstance(value, str) else f"{output}.{position}")
         nodes.append(helper.make_node(kind, names, [output], name=output, **attributes))
         return output
@@ -213,52 +226,58 @@ def _graph(checkpoint: Checkpoint) -> Any:
     x = "audio"
     for index in range(config.blocks):
         name, dilation, strides = f"blocks.{index}", config.dilation(index), [config.stride]
-        reach = (config.kernel_size - 1) * dilation // 2
-        heard = node(
-            "Conv", f"{name}.conv1", x, *folded(checkpoint, f"{name}.conv1", f"{name}.norm1"),
-            strides=strides, pads=[reach, reach], dilations=[dilation],
+        padding = (config.kernel_size - 1) * dilation // 2
+        y = node(
+            "Conv", f"{name}.conv1", x, *_folded(tensors, f"{name}.conv1", f"{name}.norm1"),
+            strides=strides, pads=[padding, padding], dilations=[dilation],
         )  # fmt: skip
-        heard = node("PRelu", f"{name}.act1", heard, checkpoint.tensors[f"{name}.act1.weight"][:, None])
-        passed = folded(checkpoint, f"{name}.res_conv", f"{name}.res_norm")
-        passed_on = node("Conv", f"{name}.res_conv", x, *passed, strides=strides)
-        x = node("Add", name, heard, passed_on)
-    x = node("Conv", "logits", x, checkpoint.tensors["output.weight"], checkpoint.tensors["output.bias"])
+        y = node("PRelu", f"{name}.act1", y, tensors[f"{name}.act1.weight"][:, None])
+        side = _folded(tensors, f"{name}.res_conv", f"{name}.res_norm")
+        x = node("Add", name, y, node("Conv", f"{name}.res_conv", x, *side, strides=strides))
+    x = node("Conv", "logits", x, tensors["output.weight"], tensors["output.bias"])
     node("Sigmoid", "beats", x)
     audio = helper.make_tensor_value_info("audio", TensorProto.FLOAT, ["batch", 1, "samples"])
     beats = helper.make_tensor_value_info("beats", TensorProto.FLOAT, ["batch", 2, "frames"])
-    graph = helper.make_graph(nodes, "wavebeat", [audio], [beats], tensors)
-    opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(
-        graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="audiogen-onnx"
+        helper.make_graph(nodes, "wavebeat", [audio], [beats], stored),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="audiogen-onnx",
     )
-    helper.set_model_props(model, facts(config))
-    return model
-
-
-def facts(config: WaveBeatConfig) -> dict[str, str]:
-    """What the graph's metadata say."""
-    reach = math.ceil(config.reach / config.hop_length) * config.hop_length
-    return {
+    facts = {
         "sample_rate": str(config.sample_rate),
         "frame_rate": repr(config.frame_rate),
         "hop_length": str(config.hop_length),
-        "reach": str(reach),
+        "reach": str(math.ceil(config.reach / config.hop_length) * config.hop_length),
     }
+    helper.set_model_props(model, facts)
+    return model
 
 
-def _compare(checkpoint: Checkpoint, path: Path) -> None:
-    import torch
+def _folded(tensors: Mapping[str, NDArray[Any]], name: str, norm: str) -> tuple[Array, Array]:
+    """Weight and bias of a convolution with the normalisation after it, if there is one, put in.
 
-    from audiogen_onnx.session import Session
-    from audiogen_onnx.vampnet import wavebeat_model
+    Once trained, a batch normalisation is a scale and an offset for each channel, so that a convolution can
+    take it in. In float64: the variance of a channel may be tiny.
+    """
+    weight, bias = (tensors[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+    if f"{norm}.weight" in tensors:
+        scale = tensors[f"{norm}.weight"] / np.sqrt(
+            tensors[f"{norm}.running_var"].astype(np.float64) + _EPSILON
+        )
+        weight = weight * scale[:, None, None]
+        bias = (bias - tensors[f"{norm}.running_mean"]) * scale + tensors[f"{norm}.bias"]
+    return weight.astype(np.float32), bias.astype(np.float32)
 
-    model, session, draw = wavebeat_model.build(checkpoint), Session(path), np.random.default_rng(0)
+
+def _compare(net: WaveBeat, path: Path) -> None:
+    session, rng = Session(path), np.random.default_rng(0)
     for length in LENGTHS:
-        audio = draw.uniform(-1, 1, (2, 1, length)).astype(np.float32)
+        audio = rng.uniform(-1, 1, (2, 1, length)).astype(np.float32)
         with torch.inference_mode():
-            wanted = model(torch.from_numpy(audio)).numpy()
-        made = session.run({"audio": audio})["beats"]
-        if made.shape != wanted.shape or not float(np.abs(made - wanted).max()) <= TOLERANCE:
+            expected = net(torch.from_numpy(audio)).numpy()
+        curves = session.run({"audio": audio})["beats"]
+        if curves.shape != expected.shape or not float(np.abs(curves - expected).max()) <= TOLERANCE:
             raise ModelError(
                 f"the graph of beats differs from torch at {length} samples; nothing was written"
             )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnx import parser
+
 DOMAIN = "audiogen.vampnet"
 OPSET = 23
 
@@ -158,6 +160,4 @@ NAMES = frozenset(text.split()[0] for text in (*NETWORK, SAMPLE_STEP))
 
 def parse(*texts: str) -> list[Any]:
     """The functions of some texts, as ONNX has them."""
-    from onnx import parser
-
     return [parser.parse_function(HEADER + text.strip()) for text in texts]

@@ -1,4 +1,4 @@
-"""Upstream's checkpoints -> the tensors of our network, strictly, without torch.
+"""Upstream's checkpoints -> the tensors of `model.VampNet`, strictly.
 
 The original adds its low-rank updates to the weights whenever a model is put to use, so what sounds like the
 original is W + B A / 8 for every checkpoint, the base ones included. A `lora.pth` replaces B and A.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from audiogen_core import weights
@@ -21,7 +22,8 @@ from audiogen_core.codecs import dac
 from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.ops import resolve
 from audiogen_core.weights import Drop, FuseWeightNorm, Rename, Rules, Weights
-from audiogen_onnx.vampnet.config import LORA_RANK, NetworkConfig, from_metadata
+from audiogen_onnx.exporter.config import LORA_RANK, NetworkConfig, from_metadata
+from audiogen_onnx.exporter.model import Checkpoint, VampNet
 
 Array = NDArray[np.float32]
 
@@ -39,21 +41,13 @@ NAMES: Rules = (
     Rename(r"\.attention\.w_ks\.", ".attention.key."),
     Rename(r"\.attention\.w_vs\.", ".attention.value."),
     Rename(r"\.attention\.fc\.", ".attention.output."),
-    Rename(r"\.feed_forward\.w_1\.", ".feed_forward.widen."),
-    Rename(r"\.feed_forward\.w_2\.", ".feed_forward.narrow."),
+    Rename(r"\.feed_forward\.w_1\.", ".feed_forward.up."),
+    Rename(r"\.feed_forward\.w_2\.", ".feed_forward.down."),
     Drop(r"ctrl_encoder\..*", "controls: the original never passes any when it generates"),
 )
 """Upstream's names -> ours, for a network's checkpoint and for a lora.pth."""
 
 _LORA = re.compile(r"(.*)\.lora_([AB])")
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """A network ready to be built: its configuration, and every parameter of `model.VampNet` by name."""
-
-    config: NetworkConfig
-    tensors: dict[str, Array]
 
 
 def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Checkpoint:
@@ -67,12 +61,13 @@ def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Ch
     """
     config = from_metadata(metadata(path), str(path))
     check_codec(config, vectors, str(path))
-    found = weights.read(path).apply(NAMES)
-    updates = _updates(found, config)
+    shapes = _shapes(config)
+    stored = weights.read(path).apply(NAMES)
+    updates = _updates(stored, shapes)
     if lora is not None:
-        updates |= _overlay(Path(lora), config)
-    tensors = found.take_all(_shapes(config))
-    found.finish()
+        updates |= _overlay(Path(lora), shapes)
+    tensors = stored.take_all(shapes)
+    stored.finish()
     for name, (a, b) in updates.items():
         tensors[f"{name}.weight"] = tensors[f"{name}.weight"] + b @ a / np.float32(LORA_RANK)
     masks = tensors.pop("embedding.mask")
@@ -110,60 +105,46 @@ def metadata(path: str | Path) -> Mapping[str, Any]:
 
 def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor a checkpoint must hold, but for low-rank updates."""
-    width, classes = config.width, config.predicted_codebooks * config.codebook_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "embedding.mask": (config.codebooks, config.codebook_dim),
-        "embedding.project.weight": (width, config.codebooks * config.codebook_dim, 1),
-        "embedding.project.bias": (width,),
-        "position_bias.weight": (config.buckets, config.heads),
-        "norm.weight": (width,),
-        "classifier.weight": (classes, width, 1),
-        "classifier.bias": (classes,),
+    with torch.device("meta"):  # one layer shows the shapes of all, however many a damaged file claims
+        net = VampNet(replace(config, layers=1))
+    shapes = {
+        name.replace("layers.0.", f"layers.{layer}."): tuple(values.shape)
+        for layer in range(config.layers)
+        for name, values in net.named_parameters()
     }
-    for layer in range(config.layers):
-        shapes |= {f"layers.{layer}.{name}.weight": shape for name, shape in _layer_shapes(width).items()}
+    # The codec's vectors are no part of a network's checkpoint, which adds the ones of masked places.
+    del shapes["embedding.tables"]
+    shapes["embedding.mask"] = (config.codebooks, config.codebook_dim)
+    for name in ("embedding.project.weight", "classifier.weight"):  # upstream: convolutions of one tap
+        shapes[name] = (*shapes[name], 1)
     return shapes
 
 
-def _layer_shapes(width: int) -> dict[str, tuple[int, ...]]:
-    square = (width, width)
-    return {
-        "attention_norm": (width,),
-        "attention.query": square,
-        "attention.key": square,
-        "attention.value": square,
-        "attention.output": square,
-        "feed_forward_norm": (width,),
-        "feed_forward.widen": (4 * width, width),
-        "feed_forward.narrow": (width, 2 * width),
-    }
-
-
-def _updates(found: Weights, config: NetworkConfig) -> dict[str, tuple[Array, Array]]:
+def _updates(tensors: Weights, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Array, Array]]:
     """Matrix -> (A (8, in), B (out, 8)) for each pair of low-rank factors. Raises WeightsError."""
-    layer = {name: shape for name, shape in _layer_shapes(config.width).items() if len(shape) == 2}
     updates = {}
-    for name in {match[1] for match in map(_LORA.fullmatch, found) if match}:
-        parts = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
-        if parts is None or parts[2] not in layer or int(parts[1]) >= config.layers:
+    for name in {match[1] for match in map(_LORA.fullmatch, tensors) if match}:
+        shape = shapes.get(f"{name}.weight", ())
+        if not name.startswith("layers.") or len(shape) != 2:
             raise WeightsError(
-                f"{found.source}: a low-rank update of {name}, which this network does not have"
+                f"{tensors.source}: a low-rank update of {name}, which this network does not have"
             )
-        rows, columns = layer[parts[2]]
-        a = found.take(f"{name}.lora_A", (LORA_RANK, columns))
-        updates[name] = (a, found.take(f"{name}.lora_B", (rows, LORA_RANK)))
+        rows, columns = shape
+        a = tensors.take(f"{name}.lora_A", (LORA_RANK, columns))
+        updates[name] = (a, tensors.take(f"{name}.lora_B", (rows, LORA_RANK)))
     return updates
 
 
-def _overlay(path: Path, config: NetworkConfig) -> dict[str, tuple[Array, Array]]:
-    found = weights.read(path).apply([rule for rule in NAMES if isinstance(rule, Rename)])
-    others = [name for name in found if not _LORA.fullmatch(name)]
+def _overlay(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Array, Array]]:
+    """The updates of a lora.pth, which holds nothing else."""
+    tensors = weights.read(path).apply([rule for rule in NAMES if isinstance(rule, Rename)])
+    others = [name for name in tensors if not _LORA.fullmatch(name)]
     if others:
         raise WeightsError(
             f"{path}: holds more than low-rank updates ({others[0]}); a whole fine-tune takes the place of "
             "coarse.pth or c2f.pth itself"
         )
-    return _updates(found, config)
+    return _updates(tensors, shapes)
 
 
 def _by_codebook(values: Array, config: NetworkConfig) -> Array:

@@ -1,7 +1,7 @@
 """The codec as two ONNX graphs: audio to codes, and codes to audio.
 
 Only standard operators; the batch and the time are free. Padding a clip to whole frames is left to the
-caller, so that no length is baked into a graph. Needs the extra [export].
+caller, so that no length is baked into a graph.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from audiogen_core.codec import Codec
 from audiogen_core.codecs.layers import Layer, PadToMultiple, reach, run
 from audiogen_core.codecs.rvq import ProjectedQuantizer
 from audiogen_core.errors import OptionError
 from audiogen_core.stages import Convolutional, Stage
 from audiogen_onnx.codec import FACTS
-
-if TYPE_CHECKING:
-    from audiogen_core.codec import Codec
 
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 _EXAMPLE = (2, 5)  # batch and frames of the example a graph is traced with
