@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Unpack
@@ -13,25 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
-from audiogen_core.codec import Autoencoder
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError
-from audiogen_core.noise import Noise
+from audiogen_core.progress import OnStep
 from audiogen_mlx.memory import bounded_cache
-from audiogen_mlx.stable_audio import inpaint
+from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
-from audiogen_mlx.stable_audio.config import Config
-from audiogen_mlx.stable_audio.diffusion import Predict, Task
+from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Config
+from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
 from audiogen_mlx.stable_audio.files import Fetch, fetch_from_hub, locate, locate_text
 from audiogen_mlx.stable_audio.guidance import predictor
-from audiogen_mlx.stable_audio.longer import generate_long, stream
-from audiogen_mlx.stable_audio.loops import generate_loop
 from audiogen_mlx.stable_audio.options import Options, Settings, resolve
 from audiogen_mlx.stable_audio.parts import Parts
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-
-Floats = NDArray[np.float32]
 
 
 class StableAudio:
@@ -101,11 +97,7 @@ class StableAudio:
     ) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
         self._check_window(seconds)
-        settings = self.settings(seconds, **options)
-        with bounded_cache():
-            latents = self._latents(prompts, settings)
-            autoencoder = self._parts.autoencoder()
-            return [self._finished(autoencoder.decode(one), settings) for one in latents]
+        return self._clips(prompts, self.settings(seconds, **options))
 
     def variations(
         self, prompt: str, count: int, *, seconds: float, **options: Unpack[Options]
@@ -118,23 +110,82 @@ class StableAudio:
     def generate_long(
         self, prompt: str, *, seconds: float, overlap: float | None = None, **options: Unpack[Options]
     ) -> Audio:
-        """A clip of any length: windows that each continue the last `overlap` seconds of the one before.
-
-        `prompt_audio` may begin the first. Raises OptionError.
-        """
-        return generate_long(self, prompt, seconds=seconds, overlap=overlap, **options)
+        """As `stream`, in one clip."""
+        pieces = [piece.samples for piece in self.stream(prompt, seconds=seconds, overlap=overlap, **options)]
+        return Audio(np.concatenate(pieces, axis=1), self.config.sample_rate)
 
     def stream(
         self, prompt: str, *, seconds: float, overlap: float | None = None, **options: Unpack[Options]
     ) -> Iterator[Audio]:
-        """As generate_long, in final pieces as they are made; memory does not grow with the length."""
-        return stream(self, prompt, seconds=seconds, overlap=overlap, **options)
+        """A clip of any length: windows that each continue the last `overlap` seconds of the one before.
+
+        It comes in pieces, each of them final, that joined are the clip; memory does not grow with its
+        length. A clip to continue, `prompt_audio`, may be of any length and comes first. Raises
+        OptionError, also for the other options of runs that begin from a clip.
+        """
+        config = self.config
+        for name in ("init_audio", "inpaint", "init_noise_level"):
+            if options.get(name) is not None:
+                raise OptionError(f"{name} does not go with a clip of several windows; inpaint afterwards")
+        prompt_audio, on_step = options.pop("prompt_audio", None), options.pop("on_step", None)
+        known = None if prompt_audio is None else inpaint.conformed(prompt_audio, config)
+        samples = round(seconds * config.sample_rate) if 0 < seconds < 1e6 else 0
+        if samples < 1:
+            raise OptionError(f"seconds must be above 0 (and below a million), got {seconds:g}")
+        length = 0 if known is None else known.samples.shape[1]
+        if known is not None and length >= samples:
+            raise OptionError(f"prompt_audio is {known.duration:.2f} s long; ask for more seconds than that")
+        plan = windows.plan(config, samples, overlap, length)
+        # Resolved once: all windows draw from one stream of noise.
+        settings = self.settings(min(seconds, config.max_seconds), **options)
+        if known is not None:
+            yield from _cut(known, 0, plan[0].start)
+            known = Audio(known.samples[:, plan[0].start :], config.sample_rate)
+        for index, window in enumerate(plan):
+            of_window = replace(
+                settings,
+                seconds=(window.end - window.start) / config.sample_rate,
+                conditions=windows.place(
+                    config,
+                    window,
+                    seconds,
+                    start=settings.conditions[SECONDS_START],
+                    total=options.get(SECONDS_TOTAL),
+                ),
+                init_audio=known,
+                inpaint=None if known is None else (known.duration, config.window_seconds),
+                on_step=_counting_on(on_step, index * settings.steps, len(plan) * settings.steps),
+            )
+            clip = self._clips([prompt], of_window)[0]
+            # What the next window hears is kept back: it comes out of that window, joined without a seam.
+            until = plan[index + 1].start if index + 1 < len(plan) else window.end
+            yield from _cut(clip, 0, until - window.start)
+            known = next(_cut(clip, until - window.start, clip.samples.shape[1]), None)
 
     def generate_loop(
         self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Unpack[Options]
     ) -> Audio:
-        """A loop of exactly that many bars, whose end runs on into its beginning. Raises OptionError."""
-        return generate_loop(self, prompt, bpm=bpm, bars=bars, beats_per_bar=beats_per_bar, **options)
+        """A loop of exactly round(bars * beats_per_bar * 60 / bpm * rate) samples.
+
+        It is cut from a clip that goes on after it: what follows its end is blended into its beginning.
+        The tempo is not put into the prompt.
+
+        Raises OptionError when the bars do not fit in the model's window.
+        """
+        config = self.config
+        length = loops.loop_samples(bpm, bars, beats_per_bar, config.sample_rate)
+        blend = min(round(loops.BLEND_SECONDS * config.sample_rate), length)
+        if length + blend > config.window:
+            longest = math.floor((config.window - blend) / config.sample_rate * bpm / 60 / beats_per_bar)
+            advice = f"at most {longest}" if longest else "none; choose a faster tempo or fewer beats"
+            raise OptionError(
+                f"{bars} bars at {bpm:g} bpm last {length / config.sample_rate:.2f} s, more than the model's "
+                f"{config.window_seconds:.2f} s; bars that fit: {advice}"
+            )
+        if options.get(SECONDS_TOTAL) is None:  # the music is not to end within the loop
+            options[SECONDS_TOTAL] = config.max_seconds
+        clip = self.generate(prompt, seconds=(length + blend) / config.sample_rate, **options)
+        return Audio(loops.circular(clip.samples, length), config.sample_rate)
 
     def settings(self, seconds: float, **options: Unpack[Options]) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
@@ -147,28 +198,39 @@ class StableAudio:
 
     # What a run consists of
 
+    def _clips(self, prompts: Sequence[str], settings: Settings) -> list[Audio]:
+        with bounded_cache():
+            latents = self._latents(prompts, settings)
+            autoencoder = self._parts.autoencoder()
+            return [self._with_kept_sound(autoencoder.decode(one), settings) for one in latents]
+
     def _latents(self, prompts: Sequence[str], settings: Settings) -> list[Latents]:
-        _check_prompts(prompts)
+        if isinstance(prompts, str) or not prompts:
+            raise OptionError("give a list of one prompt or more")
+        for prompt in prompts:
+            if not isinstance(prompt, str) or not prompt.strip():
+                raise OptionError(f"the prompt is empty: say what to hear, got {prompt!r}")
         config, count = self.config, len(prompts)
-        shape = (count, config.dit.io_channels, config.frames)
+        shape = (count, config.dit.io_channels, config.frames)  # (B, C, T): a run is always a whole window
         noise = mx.array(settings.noise.normal(shape))
         known, mask = self._known(settings, count)
-        given, negative = self._conditioning(prompts, settings)
+        conditioning, negative = self._conditioning(prompts, settings)
+        beside = inpaint.beside(config, known if mask is not None else None, mask)
         predict = predictor(
             self._parts.dit(),
-            given,
+            conditioning,
             settings.guidance,
             config.frames,
             flow=config.flow,
             negative=negative,
-            concat=self._beside(known, mask, count),
+            concat=beside if beside is None else mx.broadcast_to(beside, (count, *beside.shape[1:])),
         )
         start = known if settings.level is not None else None
         if known is not None and mask is not None and not config.inpaint:
             predict = inpaint.keeping(predict, known, mask, flow=config.flow)
             start = known if start is not None else known * mx.array(~mask)[None, None]
         final = self._sample(predict, noise, start, settings)
-        del predict
+        del predict  # it holds the network, which may go before the autoencoder comes
         self._parts.drop_dit()
         info = self._parts.autoencoder().info
         length = min(round(settings.seconds * config.sample_rate), config.window)
@@ -177,20 +239,20 @@ class StableAudio:
     def _sample(
         self, predict: Predict, noise: mx.array, start: mx.array | None, settings: Settings
     ) -> mx.array:
-        shape = noise.shape
         task = Task(
             predict,
             noise,
-            lambda: mx.array(settings.noise.normal(shape)),
+            lambda: mx.array(settings.noise.normal(noise.shape)),
             settings.steps,
             sigma_max=settings.sigma_max,
             sigma_min=settings.sigma_min,
             rho=settings.rho,
             init=start,
+            # Upstream's inpainting models are sampled on unshifted times, whatever their configuration says.
             shift=None if self.config.inpaint else self.config.shift,
         )
         latents = noise
-        for step in settings.method.run(task):
+        for step in SAMPLERS[settings.sampler].run(task):
             latents = step.after
             mx.eval(latents)
             if settings.on_step is not None:
@@ -209,8 +271,8 @@ class StableAudio:
         if settings.negative_prompt is not None:
             texts += [settings.negative_prompt] * len(prompts)
         seconds = {name: [value] * len(prompts) for name, value in settings.conditions.items()}
-        given, *negative = self._parts.condition(texts, seconds)
-        return given, negative[0] if negative else None
+        conditioning, *negative = self._parts.condition(texts, seconds)
+        return conditioning, negative[0] if negative else None
 
     def _known(self, settings: Settings, count: int) -> tuple[mx.array | None, NDArray[np.bool_] | None]:
         """The latents of init_audio, (B, C, T), and which frames are made anew; None without a clip."""
@@ -220,14 +282,15 @@ class StableAudio:
         if settings.inpaint is not None:
             samples = inpaint.sample_mask(settings.inpaint, self.config)
             mask = inpaint.latent_mask(samples, self.config.frames)
-        clip = self._fitted(settings.init_audio)
-        found = _encoded(self._parts.autoencoder(), clip, settings.noise, count)
+        clip, autoencoder = self._fitted(settings.init_audio), self._parts.autoencoder()
+        if count == 1:
+            latents = autoencoder.encode(clip, settings.noise).values[None]
+        else:  # drawn anew for each item, though encoded only once
+            mean = autoencoder.encode(clip).values
+            deviation = autoencoder.encode(clip, _Ones()).values - mean
+            latents = mean + deviation * settings.noise.normal((count, *mean.shape))
         self._parts.drop_autoencoder()
-        return mx.array(found), mask
-
-    def _beside(self, known: mx.array | None, mask: NDArray[np.bool_] | None, count: int) -> mx.array | None:
-        found = inpaint.beside(self.config, known if mask is not None else None, mask)
-        return found if found is None else mx.broadcast_to(found, (count, *found.shape[1:]))
+        return mx.array(latents), mask
 
     def _fitted(self, clip: Audio) -> Audio:
         """A clip at the model's rate and channels, cut or filled with silence to its window."""
@@ -241,7 +304,7 @@ class StableAudio:
         filled = np.pad(samples, ((0, 0), (0, config.window - samples.shape[1])))
         return Audio(filled, config.sample_rate)
 
-    def _finished(self, clip: Audio, settings: Settings) -> Audio:
+    def _with_kept_sound(self, clip: Audio, settings: Settings) -> Audio:
         """What was to be kept is put back sample by sample, so it never went through the autoencoder."""
         if settings.inpaint is None or settings.init_audio is None:
             return clip
@@ -262,28 +325,21 @@ class StableAudio:
             )
 
 
-def _check_prompts(prompts: Sequence[str]) -> None:
-    if isinstance(prompts, str) or not prompts:
-        raise OptionError("give a list of one prompt or more")
-    for prompt in prompts:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise OptionError(f"the prompt is empty: say what to hear, got {prompt!r}")
+def _cut(clip: Audio, start: int, end: int) -> Iterator[Audio]:
+    """Samples [start, end) of a clip, or nothing where there are none."""
+    if start < end:
+        yield Audio(clip.samples[:, start:end], clip.sample_rate)
 
 
-def _encoded(autoencoder: Autoencoder, clip: Audio, noise: Noise, count: int) -> Floats:
-    """Latents of a clip, drawn anew for each of `count` items: (count, C, T)."""
-    if count == 1:
-        return autoencoder.encode(clip, noise).values[None]
-    mean = autoencoder.encode(clip).values
-    deviation = autoencoder.encode(clip, _Ones()).values - mean
-    drawn: Floats = mean + deviation * noise.normal((count, *mean.shape))
-    return drawn
+def _counting_on(on_step: OnStep | None, before: int, total: int) -> OnStep | None:
+    """Steps of one window as steps of the whole clip."""
+    return None if on_step is None else lambda done, _: on_step(before + done, total)
 
 
 class _Ones:
     """A noise that is 1 everywhere: it shows the deviation of each latent."""
 
-    def normal(self, shape: Sequence[int]) -> Floats:
+    def normal(self, shape: Sequence[int]) -> NDArray[np.float32]:
         return np.ones(tuple(shape), np.float32)
 
     uniform = exponential = normal
