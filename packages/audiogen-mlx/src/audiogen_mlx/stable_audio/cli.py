@@ -213,9 +213,8 @@ def _plan(order: Order, offline: bool, unlisted: bool) -> dict[str, Any]:
     from audiogen_core import hub
     from audiogen_core.models import find
     from audiogen_mlx.stable_audio.catalog import CATALOG
-    from audiogen_mlx.stable_audio.files import locate, locate_text
+    from audiogen_mlx.stable_audio.load import locate, locate_text, weight_bytes
     from audiogen_mlx.stable_audio.options import resolve
-    from audiogen_mlx.stable_audio.parts import weight_bytes
 
     found = find(CATALOG, order.model, unlisted=unlisted)
     if not isinstance(found, Path):

@@ -22,10 +22,9 @@ from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Config
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
-from audiogen_mlx.stable_audio.files import Fetch, fetch_from_hub, locate, locate_text
 from audiogen_mlx.stable_audio.guidance import predictor
+from audiogen_mlx.stable_audio.load import Fetch, Parts, fetch_from_hub, locate, locate_text
 from audiogen_mlx.stable_audio.options import Options, Settings, resolve
-from audiogen_mlx.stable_audio.parts import Parts
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -231,7 +230,7 @@ class StableAudio:
             start = known if start is not None else known * mx.array(~mask)[None, None]
         final = self._sample(predict, noise, start, settings)
         del predict  # it holds the network, which may go before the autoencoder comes
-        self._parts.drop_dit()
+        self._parts.drop("dit")
         info = self._parts.autoencoder().info
         length = min(round(settings.seconds * config.sample_rate), config.window)
         return [Latents(values, info.frame_rate, info.name, length=length) for values in np.array(final)]
@@ -248,7 +247,7 @@ class StableAudio:
             sigma_min=settings.sigma_min,
             rho=settings.rho,
             init=start,
-            # Upstream's inpainting models are sampled on unshifted times, whatever their configuration says.
+            # Upstream samples inpainting models on unshifted times, whatever their configuration says.
             shift=None if self.config.inpaint else self.config.shift,
         )
         latents = noise
@@ -289,7 +288,7 @@ class StableAudio:
             mean = autoencoder.encode(clip).values
             deviation = autoencoder.encode(clip, _Ones()).values - mean
             latents = mean + deviation * settings.noise.normal((count, *mean.shape))
-        self._parts.drop_autoencoder()
+        self._parts.drop("autoencoder")
         return mx.array(latents), mask
 
     def _fitted(self, clip: Audio) -> Audio:
