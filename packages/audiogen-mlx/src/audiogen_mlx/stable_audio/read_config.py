@@ -1,4 +1,4 @@
-"""From the files of a model to its `Config`: `model_config.json` of stable-audio-tools, or a diffusers folder.
+"""From the files of a model to its `Config`: `model_config.json` of stable-audio-tools, or folders of diffusers.
 
 Defaults are those of stable-audio-tools (models/dit.py, models/transformer.py, models/conditioners.py) and of
 diffusers' StableAudio classes.
@@ -34,9 +34,7 @@ def read_stable_audio_tools(path: Path) -> Config:
     published = None
     if "sampling" in root:  # an addition of this package to the layout, for models that are no upstream ones
         run = root.section("sampling")
-        published = Published(
-            run.take("sampler", str), run.count("steps"), run.take("guidance_scale", float)
-        )
+        published = Published(run.take("sampler", str), run.count("steps"), run.take("guidance_scale", float))
         run.finish()
     root.finish()
     pretransform = model.section("pretransform")
