@@ -1,4 +1,4 @@
-"""From the files of a model to its `Config`: `model_config.json` of stable-audio-tools, or folders of diffusers.
+"""From the files of a model to its `Config`: those of stable-audio-tools, or a folder of diffusers.
 
 Defaults are those of stable-audio-tools (models/dit.py, models/transformer.py, models/conditioners.py) and of
 diffusers' StableAudio classes.
