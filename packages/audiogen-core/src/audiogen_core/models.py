@@ -57,6 +57,7 @@ class ModelSpec:
     files     the files to fetch; empty means the weights and settings that the hub lists
     license   shown before the first download
     note      one sentence about the licence or the model, or ""
+    understands  options of a job that only some models take, of those this one does
     """
 
     name: str
@@ -66,6 +67,7 @@ class ModelSpec:
     files: tuple[FileSpec, ...]
     license: str
     note: str = ""
+    understands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _REPO.fullmatch(self.repo) or ".." in self.repo:
@@ -94,7 +96,7 @@ class ModelSpec:
 class Shipped:
     """A model that lies in the folder of a package: nothing is fetched.
 
-    name, family, license, note  as of a `ModelSpec`
+    name, family, license, note, understands  as of a `ModelSpec`
     package  the import name of the package
     folder   where in it, with forward slashes
     """
@@ -105,6 +107,7 @@ class Shipped:
     folder: str
     license: str
     note: str = ""
+    understands: tuple[str, ...] = ()
 
     @property
     def repo(self) -> str:
