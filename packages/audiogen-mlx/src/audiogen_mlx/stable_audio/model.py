@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 from mlx.nn.layers.activations import silu
-from mlx.nn.layers.base import Module
 from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import LayerNorm
 
+from audiogen_mlx.nn import Module
 from audiogen_mlx.stable_audio import pointwise
 from audiogen_mlx.stable_audio.config import DitConfig
 
@@ -64,14 +64,7 @@ class Run:
         )
 
 
-class Part(Module):
-    """A module of mlx; the one place where its untyped constructor is called."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-
-class Mlp(Part):
+class Mlp(Module):
     """Linear, SiLU, linear."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, *, bias: bool = False) -> None:
@@ -83,7 +76,7 @@ class Mlp(Part):
         return self.second(silu(self.first(x)))
 
 
-class QkNorm(Part):
+class QkNorm(Module):
     """What is done to the queries or keys of each head before attention: "none", "ln" or "l2"."""
 
     def __init__(self, kind: str, head_dim: int) -> None:
@@ -103,7 +96,7 @@ class QkNorm(Part):
         return x
 
 
-class SelfAttention(Part):
+class SelfAttention(Module):
     """Attention among positions, with rotary positions."""
 
     def __init__(self, config: DitConfig) -> None:
@@ -121,15 +114,15 @@ class SelfAttention(Part):
         return self.out(attend(query, key, value, None))
 
 
-class CrossAttention(Part):
+class CrossAttention(Module):
     """Attention to tokens, whose keys and values are given. Fewer key heads than query heads are shared."""
 
     def __init__(self, config: DitConfig) -> None:
         super().__init__()
         width = config.embed_dim
         self.heads, self.context_heads = config.heads, config.context_heads
-        self.query = Linear(width, width, bias=False)
-        self.key_value = Linear(config.context_dim, 2 * config.context_dim, bias=False)
+        self.q = Linear(width, width, bias=False)
+        self.kv = Linear(config.context_dim, 2 * config.context_dim, bias=False)
         self.out = Linear(width, width, bias=False)
         self.q_norm = QkNorm(config.qk_norm, config.head_dim)
         self.k_norm = QkNorm(config.qk_norm, config.head_dim)
@@ -137,16 +130,16 @@ class CrossAttention(Part):
     def keys_values(self, context: mx.array) -> tuple[mx.array, mx.array]:
         """(B, S, K) -> keys and values (B, context_heads, S, D)."""
         key, value = (
-            split_heads(part, self.context_heads) for part in mx.split(self.key_value(context), 2, axis=-1)
+            split_heads(part, self.context_heads) for part in mx.split(self.kv(context), 2, axis=-1)
         )
         return self.k_norm(key), value
 
     def __call__(self, x: mx.array, key: mx.array, value: mx.array, bias: mx.array | None) -> mx.array:
-        query = self.q_norm(split_heads(self.query(x), self.heads))
+        query = self.q_norm(split_heads(self.q(x), self.heads))
         return self.out(attend(query, key, value, bias))
 
 
-class FeedForward(Part):
+class FeedForward(Module):
     """Two parallel projections, the second a gate through SiLU; and one back."""
 
     def __init__(self, config: DitConfig) -> None:
@@ -159,7 +152,7 @@ class FeedForward(Part):
         return self.out(pointwise.silu_gated(value, gate))
 
 
-class Block(Part):
+class Block(Module):
     """Attention among positions, attention to tokens, feed-forward; each added to what came in."""
 
     def __init__(self, config: DitConfig, index: int) -> None:
@@ -205,7 +198,7 @@ class Block(Part):
         return x * self[name] if name in self else x
 
 
-class DiT(Part):
+class DiT(Module):
     """The network. Latents are (B, C, T) outside and channels last within; weights have one dtype."""
 
     def __init__(self, config: DitConfig) -> None:
