@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,17 +15,19 @@ from numpy.typing import NDArray
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.jobs import Take
+from audiogen_core.noise import SeededNoise
 from audiogen_core.progress import OnStep
 from audiogen_mlx.memory import bounded_cache
+from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
-from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Config
+from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
 from audiogen_mlx.stable_audio.guidance import predictor
-from audiogen_mlx.stable_audio.load import Fetch, Parts, fetch_from_hub, locate, locate_text
-from audiogen_mlx.stable_audio.options import Options, Settings, resolve
-
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+from audiogen_mlx.stable_audio.load import Parts, fetch_from_hub, locate, locate_text
+from audiogen_mlx.stable_audio.options import Load, Options
+from audiogen_mlx.stable_audio.settings import Settings, resolve
 
 
 class StableAudio:
@@ -43,152 +44,95 @@ class StableAudio:
         return self._parts.files.fingerprint()
 
     @classmethod
-    def load(
-        cls,
-        name_or_path: str | Path,
-        *,
-        dtype: str = "float32",
-        t5: str | Path | None = None,
-        base: str | Path | None = None,
-        low_memory: bool | None = None,
-        unlisted: bool = False,
-        fetch: Fetch = fetch_from_hub,
-    ) -> StableAudio:
-        """A model from the catalogue, a hub id or a path.
+    def load(cls, name_or_path: str | Path, **load: Any) -> StableAudio:
+        """A model from the catalogue, a hub id or a path: a folder of stable-audio-tools or of diffusers, a
+        checkpoint or a `..._config.json` in the former.
 
-        name_or_path  a folder of stable-audio-tools or of diffusers, a checkpoint or a `..._config.json`
-                      in the former, or a name
-        dtype         "float32", "float16" or "bfloat16", of the network and T5
-        t5            the folder of its text encoder, where that is not beside the model
-        base          the whole model, where the checkpoint holds a transformer alone
-        low_memory    give each part back as soon as its work is done; None decides by the machine
-        unlisted      allow hub ids that are not in the catalogue
-        fetch         how models of the catalogue are fetched
-
-        Raises UnknownModel, DownloadError, ModelError or WeightsError.
+        Keywords are the fields of `Load`. Raises UnknownModel, DownloadError, ModelError, WeightsError or
+        OptionError.
         """
-        if dtype not in DTYPES:
-            raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        files = locate(name_or_path, unlisted=unlisted, fetch=fetch)
+        opening = Load.of({**load, "model": name_or_path})
+        fetch = opening.fetch or fetch_from_hub
+        files = locate(name_or_path, unlisted=opening.unlisted, fetch=fetch)
         config = files.read_config()
-        text = locate_text(files, config, t5, fetch=fetch)
-        whole = None if base is None else locate(base, unlisted=unlisted, fetch=fetch)
-        parts = Parts(files, text, config, dtype=DTYPES[dtype], base=whole, frugal=low_memory)
+        text = locate_text(files, config, opening.t5, fetch=fetch)
+        base = None if opening.base is None else locate(opening.base, unlisted=opening.unlisted, fetch=fetch)
+        dtype = DTYPES[opening.dtype]
+        parts = Parts(files, text, config, dtype=dtype, base=base, frugal=opening.low_memory)
         parts.load()
         return cls(config, parts, str(name_or_path))
 
-    def generate(self, prompt: str, *, seconds: float, **options: Unpack[Options]) -> Audio:
-        """A clip of exactly round(seconds * rate) samples. Options are those of `Options`.
+    def generate(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
+        """A clip of exactly round(seconds * rate) samples. Keywords are the fields of `Options`.
 
         Raises OptionError for options that are out of range or contradict each other, AudioError for a
         clip that cannot be used.
         """
         return self.generate_batch([prompt], seconds=seconds, **options)[0]
 
-    def generate_latents(self, prompt: str, *, seconds: float, **options: Unpack[Options]) -> Latents:
+    def generate_latents(self, prompt: str, *, seconds: float, **options: Any) -> Latents:
         """The latents of a clip: the model's whole window. `seconds` may be as long as the model can say."""
-        settings = self.settings(seconds, **options)
+        settings = resolve(self.config, _of_one_window([prompt], {**options, "seconds": seconds}))
         with bounded_cache():
             return self._latents([prompt], settings)[0]
 
-    def generate_batch(
-        self, prompts: Sequence[str], *, seconds: float, **options: Unpack[Options]
-    ) -> list[Audio]:
+    def generate_batch(self, prompts: Sequence[str], *, seconds: float, **options: Any) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
-        self._check_window(seconds)
-        return self._clips(prompts, self.settings(seconds, **options))
+        asked = _of_one_window(prompts, {**options, "seconds": seconds})
+        self._check_window(asked)
+        return self._clips(prompts, resolve(self.config, asked))
 
-    def variations(
-        self, prompt: str, count: int, *, seconds: float, **options: Unpack[Options]
-    ) -> list[Audio]:
+    def variations(self, prompt: str, count: int, *, seconds: float, **options: Any) -> list[Audio]:
         """Several clips of one prompt, with the seeds seed, seed + 1, ..."""
         if count < 1:
             raise OptionError(f"the number of variations must be 1 or more, got {count}")
         return self.generate_batch([prompt] * count, seconds=seconds, **options)
 
-    def generate_long(
-        self, prompt: str, *, seconds: float, overlap: float | None = None, **options: Unpack[Options]
-    ) -> Audio:
+    def generate_long(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
         """As `stream`, in one clip."""
-        pieces = [piece.samples for piece in self.stream(prompt, seconds=seconds, overlap=overlap, **options)]
+        pieces = [piece.samples for piece in self.stream(prompt, seconds=seconds, **options)]
         return Audio(np.concatenate(pieces, axis=1), self.config.sample_rate)
 
-    def stream(
-        self, prompt: str, *, seconds: float, overlap: float | None = None, **options: Unpack[Options]
-    ) -> Iterator[Audio]:
+    def stream(self, prompt: str, *, seconds: float, **options: Any) -> Iterator[Audio]:
         """A clip of any length: windows that each continue the last `overlap` seconds of the one before.
 
         It comes in pieces, each of them final, that joined are the clip; memory does not grow with its
         length. A clip to continue, `prompt_audio`, may be of any length and comes first. Raises
         OptionError, also for the other options of runs that begin from a clip.
         """
-        config = self.config
-        for name in ("init_audio", "inpaint", "init_noise_level"):
-            if options.get(name) is not None:
-                raise OptionError(f"{name} does not go with a clip of several windows; inpaint afterwards")
-        prompt_audio, on_step = options.pop("prompt_audio", None), options.pop("on_step", None)
-        known = None if prompt_audio is None else inpaint.conformed(prompt_audio, config)
-        samples = round(seconds * config.sample_rate) if 0 < seconds < 1e6 else 0
-        if samples < 1:
-            raise OptionError(f"seconds must be above 0 (and below a million), got {seconds:g}")
-        length = 0 if known is None else known.samples.shape[1]
-        if known is not None and length >= samples:
-            raise OptionError(f"prompt_audio is {known.duration:.2f} s long; ask for more seconds than that")
-        plan = windows.plan(config, samples, overlap, length)
-        # Resolved once: all windows draw from one stream of noise.
-        settings = self.settings(min(seconds, config.max_seconds), **options)
-        if known is not None:
-            yield from _cut(known, 0, plan[0].start)
-            known = Audio(known.samples[:, plan[0].start :], config.sample_rate)
-        for index, window in enumerate(plan):
-            of_window = replace(
-                settings,
-                seconds=(window.end - window.start) / config.sample_rate,
-                conditions=windows.place(
-                    config,
-                    window,
-                    seconds,
-                    start=settings.conditions[SECONDS_START],
-                    total=options.get(SECONDS_TOTAL),
-                ),
-                init_audio=known,
-                inpaint=None if known is None else (known.duration, config.window_seconds),
-                on_step=_counting_on(on_step, index * settings.steps, len(plan) * settings.steps),
-            )
-            clip = self._clips([prompt], of_window)[0]
-            # What the next window hears is kept back: it comes out of that window, joined without a seam.
-            until = plan[index + 1].start if index + 1 < len(plan) else window.end
-            yield from _cut(clip, 0, until - window.start)
-            known = next(_cut(clip, until - window.start, clip.samples.shape[1]), None)
+        asked = Options.of({**options, "prompt": prompt, "seconds": seconds, "long": True})
+        return self._windows(prompt, resolve(self.config, asked))
 
     def generate_loop(
-        self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Unpack[Options]
+        self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Any
     ) -> Audio:
         """A loop of exactly round(bars * beats_per_bar * 60 / bpm * rate) samples.
 
         It is cut from a clip that goes on after it: what follows its end is blended into its beginning.
-        The tempo is not put into the prompt.
-
-        Raises OptionError when the bars do not fit in the model's window.
+        The tempo is not put into the prompt. Raises OptionError when the bars do not fit in the window.
         """
-        config = self.config
-        length = loops.loop_samples(bpm, bars, beats_per_bar, config.sample_rate)
-        blend = min(round(loops.BLEND_SECONDS * config.sample_rate), length)
-        if length + blend > config.window:
-            longest = math.floor((config.window - blend) / config.sample_rate * bpm / 60 / beats_per_bar)
-            advice = f"at most {longest}" if longest else "none; choose a faster tempo or fewer beats"
-            raise OptionError(
-                f"{bars} bars at {bpm:g} bpm last {length / config.sample_rate:.2f} s, more than the model's "
-                f"{config.window_seconds:.2f} s; bars that fit: {advice}"
-            )
-        if options.get(SECONDS_TOTAL) is None:  # the music is not to end within the loop
-            options[SECONDS_TOTAL] = config.max_seconds
-        clip = self.generate(prompt, seconds=(length + blend) / config.sample_rate, **options)
-        return Audio(loops.circular(clip.samples, length), config.sample_rate)
+        loop = {"bpm": bpm, "bars": bars, "beats_per_bar": beats_per_bar}
+        asked = Options.of({**options, "prompt": prompt, **loop})
+        return self._clips([prompt], resolve(self.config, asked))[0]
 
-    def settings(self, seconds: float, **options: Unpack[Options]) -> Settings:
+    def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
+        """So many clips, as a command writes them: one after the other, with seeds that count up.
+
+        `on_step` is called with (steps done, steps in all). Raises OptionError, AudioError.
+        """
+        self._check_window(options)
+        settings = resolve(self.config, options)
+        for index in range(count):
+            one = settings
+            if settings.seed is not None:
+                seed = settings.seed + index
+                one = replace(settings, seed=seed, noise=SeededNoise(seed))
+            pieces = self._pieces(options.prompt, one)
+            yield Take(pieces, self.config.sample_rate, self.config.channels, settings.asked, one.seed)
+
+    def settings(self, seconds: float, **options: Any) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        return resolve(self.config, float(seconds), options)
+        return resolve(self.config, Options.of({"prompt": "any", **options, "seconds": seconds}))
 
     def decode(self, latents: Latents) -> Audio:
         """The sound of latents. Raises CodesError when they were made by another autoencoder."""
@@ -197,18 +141,48 @@ class StableAudio:
 
     # What a run consists of
 
+    def _pieces(self, prompt: str, settings: Settings) -> Iterator[Audio]:
+        """A clip as it is written: one of several windows as it comes, a loud single one made quieter."""
+        if settings.long:
+            yield from self._windows(prompt, settings)
+            return
+        (clip,) = self._clips([prompt], settings)
+        yield clip if clip.peak <= 1 else Audio(clip.samples / clip.peak, clip.sample_rate)
+
+    def _windows(self, prompt: str, settings: Settings) -> Iterator[Audio]:
+        """The pieces of a clip of several windows. They draw from one stream of noise."""
+        config, seconds = self.config, settings.seconds
+        known = None if settings.prompt_audio is None else inpaint.conformed(settings.prompt_audio, config)
+        samples, length = round(seconds * config.sample_rate), 0 if known is None else known.samples.shape[1]
+        plan = windows.plan(config, samples, settings.overlap, length)
+        if known is not None:
+            yield from _cut(known, 0, plan[0].start)
+            known = Audio(known.samples[:, plan[0].start :], config.sample_rate)
+        for index, window in enumerate(plan):
+            of_window = replace(
+                settings,
+                seconds=(window.end - window.start) / config.sample_rate,
+                conditions=windows.place(config, window, seconds, settings.conditions),
+                init_audio=known,
+                inpaint=None if known is None else ((known.duration, config.window_seconds),),
+                on_step=_counting_on(settings.on_step, index * settings.steps, len(plan) * settings.steps),
+            )
+            (clip,) = self._clips([prompt], of_window)
+            # What the next window hears is kept back: it comes out of that window, joined without a seam.
+            until = plan[index + 1].start if index + 1 < len(plan) else window.end
+            yield from _cut(clip, 0, until - window.start)
+            known = next(_cut(clip, until - window.start, clip.samples.shape[1]), None)
+
     def _clips(self, prompts: Sequence[str], settings: Settings) -> list[Audio]:
         with bounded_cache():
             latents = self._latents(prompts, settings)
             autoencoder = self._parts.autoencoder()
-            return [self._with_kept_sound(autoencoder.decode(one), settings) for one in latents]
+            clips = [self._with_kept_sound(autoencoder.decode(one), settings) for one in latents]
+        if settings.loop is None:
+            return clips
+        return [Audio(loops.circular(clip.samples, settings.loop), clip.sample_rate) for clip in clips]
 
     def _latents(self, prompts: Sequence[str], settings: Settings) -> list[Latents]:
-        if isinstance(prompts, str) or not prompts:
-            raise OptionError("give a list of one prompt or more")
-        for prompt in prompts:
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise OptionError(f"the prompt is empty: say what to hear, got {prompt!r}")
         config, count = self.config, len(prompts)
         shape = (count, config.dit.io_channels, config.frames)  # (B, C, T): a run is always a whole window
         noise = mx.array(settings.noise.normal(shape))
@@ -312,16 +286,23 @@ class StableAudio:
         seam = round(inpaint.SEAM_SECONDS * self.config.sample_rate)
         return Audio(inpaint.splice(clip.samples, kept, mask, seam), clip.sample_rate)
 
-    def _check_window(self, seconds: float) -> None:
-        config = self.config
-        samples = seconds * config.sample_rate
-        if not 0.5 < samples < math.inf:
-            raise OptionError(f"seconds must be above 0 and make a sample or more, got {seconds:g}")
-        if round(samples) > config.window:
+    def _check_window(self, asked: Options) -> None:
+        config, seconds = self.config, asked.seconds
+        if seconds is not None and not asked.long and round(seconds * config.sample_rate) > config.window:
             raise OptionError(
                 f"this model makes {config.window_seconds:.2f} s at most, {seconds:g} s were asked for; "
                 "for more, generate_long (--long) continues window after window"
             )
+
+
+def _of_one_window(prompts: Sequence[str], options: dict[str, Any]) -> Options:
+    """What all clips of a batch have in common; each prompt is checked. Raises OptionError."""
+    if isinstance(prompts, str) or not prompts:
+        raise OptionError("give a list of one prompt or more")
+    asked = [Options.of({**options, "prompt": prompt}) for prompt in prompts]
+    if asked[0].long:
+        raise OptionError("clips of several windows are made by generate_long and stream")
+    return asked[0]
 
 
 def _cut(clip: Audio, start: int, end: int) -> Iterator[Audio]:

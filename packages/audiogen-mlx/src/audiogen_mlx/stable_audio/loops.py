@@ -8,20 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError
+from audiogen_mlx.stable_audio.config import Config
 
 BLEND_SECONDS = 0.05
 """How much of what follows a loop is blended into its beginning; short, so the first beat stays sharp."""
 
 
 def loop_samples(bpm: float, bars: int, beats_per_bar: int, sample_rate: int) -> int:
-    """How many samples that many bars last, rounded once. Raises OptionError."""
-    if not 20 <= bpm <= 400:
-        raise OptionError(f"bpm must lie in [20, 400], got {bpm:g}")
-    if not (isinstance(bars, int) and 1 <= bars <= 1000):
-        raise OptionError(f"bars must be a whole number of 1 or more, got {bars!r}")
-    if not (isinstance(beats_per_bar, int) and 1 <= beats_per_bar <= 32):
-        raise OptionError(f"beats per bar must be a whole number from 1 to 32, got {beats_per_bar!r}")
+    """How many samples that many bars last, rounded once."""
     return round(bars * beats_per_bar * 60 / bpm * sample_rate)
+
+
+def plan(config: Config, bpm: float, bars: int, beats_per_bar: int) -> tuple[int, int]:
+    """Samples of a loop, and of the clip that it is cut from, which goes on after it.
+
+    Raises OptionError when the bars do not fit in the model's window.
+    """
+    length = loop_samples(bpm, bars, beats_per_bar, config.sample_rate)
+    blend = min(round(BLEND_SECONDS * config.sample_rate), length)
+    if length + blend > config.window:
+        longest = math.floor((config.window - blend) / config.sample_rate * bpm / 60 / beats_per_bar)
+        advice = f"at most {longest}" if longest else "none; choose a faster tempo or fewer beats"
+        raise OptionError(
+            f"{bars} bars at {bpm:g} bpm last {length / config.sample_rate:.2f} s, more than the model's "
+            f"{config.window_seconds:.2f} s; bars that fit: {advice}"
+        )
+    return length, length + blend
 
 
 def circular(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:

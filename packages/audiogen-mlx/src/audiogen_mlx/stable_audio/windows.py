@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audiogen_core.errors import OptionError
@@ -45,21 +46,19 @@ def plan(config: Config, samples: int, overlap: float | None, known: int = 0) ->
     return windows
 
 
-def place(
-    config: Config, window: Window, seconds: float, *, start: float = 0.0, total: float | None = None
-) -> dict[str, float]:
+def place(config: Config, window: Window, seconds: float, asked: Mapping[str, float]) -> dict[str, float]:
     """Where a window lies in the piece, as far as the model's numbers go: its `seconds_start` and `_total`.
 
     seconds  of the whole clip
-    start    where in the piece the clip begins
-    total    how long the piece is; the clip's length when None
+    asked    of these numbers what was asked for: where in the piece the clip begins, how long the piece is
 
     A model that knows no place hears that every window but the last is full of sound.
     """
     limits = {number.id: number.maximum for number in config.numbers}
+    total = asked.get(SECONDS_TOTAL)
     if SECONDS_START not in limits:
         return {SECONDS_START: 0.0, SECONDS_TOTAL: total or (window.end - window.start) / config.sample_rate}
-    start, total = start + window.start / config.sample_rate, total or seconds
+    start, total = asked.get(SECONDS_START, 0.0) + window.start / config.sample_rate, total or seconds
     return {
         SECONDS_START: min(start, limits[SECONDS_START]),
         SECONDS_TOTAL: min(total, limits.get(SECONDS_TOTAL, total)),
