@@ -98,17 +98,25 @@ class Options(JobOptions):
     window_seconds: Annotated[
         float | None,
         option(
-            "Seconds made at once; as the model was trained when absent.", "--window", unit="s", gt=0, le=LONGEST,
+            "Seconds made at once; as the model was trained when absent.",
+            "--window",
+            unit="s",
+            gt=0,
+            le=LONGEST,
             advanced=True,
         ),
-    ] = None  # fmt: skip
+    ] = None
     stride_seconds: Annotated[
         float | None,
         option(
-            "Seconds from window to window; 0.6 windows when absent.", "--stride", unit="s", gt=0, le=LONGEST,
+            "Seconds from window to window; 0.6 windows when absent.",
+            "--stride",
+            unit="s",
+            gt=0,
+            le=LONGEST,
             advanced=True,
         ),
-    ] = None  # fmt: skip
+    ] = None
     sampling: Annotated[
         Sampling | None, hidden("How tokens are drawn, as one value; options said beside it win over it.")
     ] = None
@@ -242,13 +250,11 @@ def resolve(
         stride = _frames("stride_seconds", options.stride_seconds, frame_rate)
     seed = options.sampling.seed
     same = {each.name for each in fields(Settings)} & {each.name for each in fields(Options)}
-    asked = options.asked()
-    asked.pop("seed", None)  # a recipe has a field of its own for it
     settings = Settings(
         frames,
         window,
         stride,
-        asked=asked,
+        asked=options.asked(),
         **{name: getattr(options, name) for name in same - {"seed"}},
         seed=secrets.randbits(32) if seed is None else seed,
     )
