@@ -31,7 +31,7 @@ from audiogen_mlx.stable_audio.files import Files, TextFiles, weight_files
 from audiogen_mlx.stable_audio.model import DiT
 from audiogen_mlx.stable_audio.parse import read_json
 from audiogen_mlx.stable_audio.weights import Tables, load_dit, read_diffusers, read_stable_audio_tools
-from audiogen_mlx.t5 import T5Config, T5Encoder
+from audiogen_mlx.t5 import T5Config, load_t5
 from audiogen_mlx.tokenizer import Tokenizer
 
 _SHARE = 0.6  # of a machine's memory that weights may take before parts are given back
@@ -107,7 +107,7 @@ class Parts:
             described, projection, _ = self._embedders
             tokenizer = Tokenizer.load(self.text_files.tokenizer)
             tensors = weights.read(self.text_files.encoder)
-            encoder = T5Encoder(described, tensors, dtype=self.dtype)
+            encoder = load_t5(described, tensors, dtype=self.dtype)
             self._text = TextEmbedder(self.config.text, tokenizer, encoder, projection)
         return self._text
 
