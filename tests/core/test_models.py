@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from audiogen_core.codecs.catalog import CATALOG
 from audiogen_core.errors import ModelError, UnknownModel
-from audiogen_core.models import FileSpec, ModelSpec, Shipped, find
+from audiogen_core.models import FileSpec, ModelSpec, Shipped, find, read_catalog
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -135,3 +136,54 @@ def test_a_shipped_model_that_is_not_there_is_named() -> None:
     assert missing.size is None
     with pytest.raises(ModelError, match="'toy' is not there; install audiogen_core anew"):
         find({"toy": missing}, "toy")
+
+
+def package(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (folder / "catalogued").mkdir()
+    (folder / "catalogued" / "__init__.py").touch()
+    (folder / "catalogued" / "models.toml").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "catalogued", raising=False)
+
+
+def test_a_catalogue_is_read_from_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"""
+        [tiny]
+        family = "encodec"
+        repo = "someone/tiny"
+        revision = "{COMMIT}"
+        license = "MIT"
+        files = ["config.json", {{ name = "model.bin", size = 3, sha256 = "{"a" * 64}" }}]
+
+        [demo]
+        family = "encodec"
+        folder = "data/demo"
+        license = "Apache-2.0"
+        note = "A toy."
+    """
+    package(tmp_path, monkeypatch, text)
+    assert read_catalog("catalogued") == {
+        "tiny": spec(files=(FileSpec("config.json"), FileSpec("model.bin", 3, "a" * 64))),
+        "demo": Shipped("demo", "encodec", "catalogued", "data/demo", "Apache-2.0", "A toy."),
+    }
+    assert list(read_catalog("catalogued")) == ["tiny", "demo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tiny = 3", "tiny: expected a table"),
+        ("[tiny]\nfamly = 'x'\n", "tiny: unknown setting 'famly'; did you mean family"),
+        ("[tiny]\nfamily = 'x'\n", "tiny: settings are missing: repo, revision, license"),
+        ("[demo]\nfolder = 'x'\n", "demo: settings are missing: family, license"),
+        ("[tiny]\nfiles = [{ nam = 'x' }]\n", r"tiny: files\[0\]: unknown setting 'nam'"),
+        ("[tiny]\nfiles = 'abc'\n", "tiny: files must be"),
+        ("[tiny", "not readable as TOML"),
+    ],
+)
+def test_a_catalogue_is_read_strictly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    package(tmp_path, monkeypatch, text)
+    with pytest.raises(ModelError, match=rf"models\.toml: .*{words}"):
+        read_catalog("catalogued")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from audiogen_core import cli, cli_options
+from audiogen_core import cli
 from audiogen_core.audio import Audio
 
 
@@ -21,7 +21,7 @@ class PortAudioError(Exception):
 def heard(monkeypatch):
     """What was played: (samples, rate, whether it was waited for)."""
     clips = []
-    monkeypatch.setattr(cli_options.state, "play", False)  # and so again afterwards
+    monkeypatch.setattr(cli.state, "play", False)  # and so again afterwards
     device = SimpleNamespace(
         PortAudioError=PortAudioError,
         play=lambda samples, rate, blocking: clips.append((samples, rate, blocking)),

@@ -10,6 +10,7 @@ import pytest
 
 from audiogen_core.errors import OptionError
 from audiogen_mlx.musicgen import guidance
+from audiogen_mlx.musicgen.options import Options
 
 RNG = np.random.default_rng(5)
 ASKED, STYLE, OTHER = (RNG.standard_normal((2, 4, 8)).astype(np.float32) for _ in range(3))
@@ -50,9 +51,9 @@ def test_groups_of_rows():
 @pytest.mark.parametrize("scale", [-0.1, 100.1, math.nan, math.inf])
 def test_scale_out_of_range(scale):
     with pytest.raises(OptionError, match="guidance_scale must be from 0 to 100"):
-        guidance.check("guidance_scale", scale)
+        Options("x", guidance_scale=scale)
 
 
 @pytest.mark.parametrize("scale", [0, 1, 3.5, 100])
 def test_scale_in_range(scale):
-    assert guidance.check("guidance_scale", scale) == scale
+    assert Options("x", guidance_scale=scale).guidance_scale == scale

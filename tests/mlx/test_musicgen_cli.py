@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 from audiogen_core import cli as shared
 from audiogen_core.audio import Audio, probe
 from audiogen_core.errors import AudioError
+from audiogen_core.jobs import again
 from audiogen_core.recipe import Recipe
 from audiogen_mlx import blas
 from audiogen_mlx.cli import cli
-from audiogen_mlx.musicgen.order import order_again
+from audiogen_mlx.jobs import MUSICGEN
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
 MONO, STEREO, TUNE = (str(FIXTURES / f"musicgen-{name}") for name in ("mono", "stereo", "melody"))
@@ -190,7 +191,7 @@ def test_another_input_is_no_replay(clip: Path, tmp_path: Path) -> None:
     recipe = Recipe.read(output)
     Audio(np.zeros((1, 32000), np.float32), 32000).save(clip)
     with pytest.raises(AudioError, match="another"):
-        order_again(recipe)
+        again(MUSICGEN, recipe)
 
 
 def test_models_and_doctor() -> None:

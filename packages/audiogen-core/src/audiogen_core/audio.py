@@ -134,8 +134,8 @@ class Audio:
         """The same clip at another sample rate, Hz. Raises AudioError when nothing would be left."""
         if check_rate(rate) == self.sample_rate:
             return self
-        blocks = list(_resampled([self.samples.T], self.sample_rate, rate, self.channels))
-        samples = np.ascontiguousarray(np.concatenate(blocks).T)
+        blocks = list(resampled([self.samples], self.sample_rate, rate, self.channels))
+        samples = np.concatenate(blocks, axis=1)
         if samples.shape[1] == 0:
             raise AudioError(
                 f"too short to resample: {self.samples.shape[1]} samples at {self.sample_rate} Hz"
@@ -200,6 +200,39 @@ def stream(
         yield from _convert(reader, sample_rate, channels, block_seconds, max_seconds, None)
 
 
+def resampled(blocks: Iterable[Floats], old: int, new: int, channels: int) -> Iterator[Floats]:
+    """Blocks (channels, n) at another rate; however they are cut, the result is that of the whole."""
+    if old == new:
+        yield from blocks
+        return
+    import soxr
+
+    def turned(frames: NDArray[Any]) -> Floats:
+        return np.ascontiguousarray(np.asarray(frames, np.float32).reshape(-1, channels).T)
+
+    resampler = soxr.ResampleStream(old, new, channels, dtype="float32", quality=QUALITY)
+    for block in blocks:
+        yield turned(resampler.resample_chunk(np.ascontiguousarray(block.T)))
+    yield turned(resampler.resample_chunk(np.empty((0, channels), np.float32), last=True))
+
+
+def pieces(blocks: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+    """Blocks (channels, n) cut anew: all of `size` samples but the last, which may be shorter."""
+    held: list[NDArray[Any]] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += block.shape[1]
+        if count >= size:
+            joined = np.concatenate(held, axis=1)
+            whole = count // size * size
+            for start in range(0, whole, size):
+                yield joined[:, start : start + size]
+            held, count = [joined[:, whole:]], count - whole
+    if count:
+        yield np.concatenate(held, axis=1)
+
+
 def check_rate(rate: int) -> int:
     """The rate as an int, or AudioError when it is none that is accepted."""
     if not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:
@@ -232,7 +265,8 @@ def _convert(
     if target < info.channels:
         blocks = (_mixed(block, target, name) for block in blocks)
     if rate != info.sample_rate:
-        blocks = _resampled(blocks, info.sample_rate, rate, min(info.channels, target))
+        turned = (block.T for block in blocks)
+        blocks = (block.T for block in resampled(turned, info.sample_rate, rate, min(info.channels, target)))
     total = 0
     for block in blocks:
         total += block.shape[0] * target * 4
@@ -262,20 +296,6 @@ def _check_seconds(reader: Reader, count: int, limit: float) -> None:
             f"{name_of(reader.path)}: {seconds:.1f} s of sound or more, {limit:g} s are allowed; "
             "cut it, or raise max_seconds"
         )
-
-
-def _resampled(blocks: Iterable[Floats], old: int, new: int, channels: int) -> Iterator[Floats]:
-    """Blocks (n, channels) at another rate; however they are cut, the result is that of the whole."""
-    import soxr
-
-    resampler = soxr.ResampleStream(old, new, channels, dtype="float32", quality=QUALITY)
-    for block in blocks:
-        yield _frames(resampler.resample_chunk(np.ascontiguousarray(block)), channels)
-    yield _frames(resampler.resample_chunk(np.empty((0, channels), np.float32), last=True), channels)
-
-
-def _frames(block: NDArray[Any], channels: int) -> Floats:
-    return np.asarray(block, np.float32).reshape(-1, channels)
 
 
 def _check_mix(old: int, new: int, name: str) -> None:

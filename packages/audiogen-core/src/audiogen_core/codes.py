@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.errors import CodesError
+from audiogen_core.errors import CodesError, WeightsError
 from audiogen_core.files import atomic_path
+from audiogen_core.formats.safetensors_file import read_safetensors, write_safetensors
+from audiogen_core.formats.stored import StoredArray
+from audiogen_core.settings import parse_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +69,11 @@ class Codes:
 
     def save(self, path: str | Path) -> Path:
         """Write as safetensors, atomically. Returns the path."""
-        arrays: dict[str, NDArray[Any]] = {"codes": self.values}
+        # The scales come first, as the library's own writer puts float32 before int32.
+        arrays: dict[str, NDArray[Any]] = {}
         if self.scales is not None:
             arrays["scales"] = np.asarray(self.scales, np.float32)
+        arrays["codes"] = self.values
         facts = {
             "codebook_size": self.codebook_size,
             "frame_rate": self.frame_rate,
@@ -133,41 +138,24 @@ class Latents:
 
 
 def _save(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, object]) -> Path:
-    from safetensors.numpy import save
-
-    payload = save(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-        metadata={"audiogen": kind, "facts": json.dumps(facts)},
-    )
+    tensors = {name: StoredArray.of(array) for name, array in arrays.items()}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(_stable(payload))
+        write_safetensors(temporary, tensors, {"audiogen": kind, "facts": json.dumps(facts)})
     return path
 
 
-def _stable(payload: bytes) -> bytes:
-    """The file with its header's keys in order: safetensors writes metadata in an order drawn by chance."""
-    start = 8 + int.from_bytes(payload[:8], "little")
-    header = json.loads(payload[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + payload[start:]
-
-
 def _load(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
+    if not path.exists():
+        raise CodesError(f"{path}: no such file")
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CodesError(f"{path}: no such file") from error
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        stored, metadata = read_safetensors(path)
+        arrays = {name: array.read() for name, array in stored.items()}
+    except WeightsError as error:
         raise CodesError(f"{path}: not a file of {kind} ({error})") from error
     if metadata.get("audiogen") != kind:
         raise CodesError(f"{path}: a safetensors file, but not one of audiogen {kind}")
-    try:
-        return arrays, json.loads(metadata["facts"])
-    except (KeyError, ValueError) as error:
-        raise CodesError(f"{path}: the description of the {kind} is damaged ({error})") from error
+    damaged = f"{path}: the description of the {kind} is damaged"
+    facts = parse_json(metadata.get("facts", ""), damaged, CodesError)
+    if not isinstance(facts, dict):
+        raise CodesError(f"{damaged}: a {type(facts).__name__}")
+    return arrays, facts

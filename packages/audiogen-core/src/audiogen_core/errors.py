@@ -34,8 +34,7 @@ class UnknownModel(ModelError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = get_close_matches(name, names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known names: {', '.join(names)}"
+        hint = nearest(name, names, "known names")
         super().__init__(f"unknown model {name!r}: no such folder or file, and not in the catalogue; {hint}")
 
 
@@ -60,3 +59,10 @@ class MissingDependency(AudiogenError, ImportError):
 
     def __init__(self, what: str, install: str) -> None:
         super().__init__(f"{what} is not installed; install it with: {install}")
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str = "known") -> str:
+    """What a name that is not known may have meant: "did you mean a or b?", or all that are known."""
+    names = list(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(close)}?" if close else f"{otherwise}: {', '.join(names)}"

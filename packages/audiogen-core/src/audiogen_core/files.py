@@ -1,12 +1,15 @@
-"""Writing files so that a reader sees the old one or the whole new one, never a part."""
+"""Writing files and folders so that a reader sees the old one or the whole new one, never a part."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from audiogen_core.errors import OptionError
 
 
 @contextmanager
@@ -29,6 +32,58 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         raise
 
 
+TEMPORARY = ".tmp-"
+"""How the name of a folder that is being written, or taken away, begins: what a killed process leaves."""
+
+
+@contextmanager
+def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """An empty folder beside `target`; on leaving, all in it is fsynced and it takes the target's name.
+
+    replace  a folder that is there gives way; otherwise OptionError, as `require_new_folder` raises it
+
+    When the body raises, the new folder is removed and the target stays as it was.
+    """
+    target = Path(target).absolute()  # so that "." has a name
+    if not replace:
+        require_new_folder(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            sync(path)
+        sync(temporary)
+        if target.is_dir() and replace:
+            _swap(temporary, target)
+        else:
+            if target.is_dir():
+                target.rmdir()  # an error when somebody has filled it in the meantime
+            temporary.replace(target)
+        sync(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def require_new_folder(target: str | Path) -> None:
+    """Raise OptionError unless a folder may be written there: nothing is, or an empty folder."""
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OptionError(
+            f"{target}: exists and is not an empty folder; nothing that exists already is written over: "
+            "choose another name, or remove it"
+        )
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, which is gone under its name at once, however long that takes."""
+    grave = _grave(folder)
+    folder.replace(grave)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
     if os.name == "nt" and path.is_dir():
@@ -38,3 +93,19 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Rename a folder to the name of another one, which goes; no system does that in one step."""
+    grave = _grave(target)
+    target.replace(grave)
+    try:
+        new.replace(target)
+    except BaseException:
+        grave.replace(target)
+        raise
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+def _grave(folder: Path) -> Path:
+    return folder.with_name(f"{TEMPORARY}old-{secrets.token_hex(4)}")

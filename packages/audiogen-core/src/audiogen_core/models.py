@@ -1,6 +1,7 @@
 """What can be fetched, `ModelSpec`, what comes with a package, `Shipped`, and finding one by name.
 
-A catalogue is a plain dictionary of name -> ModelSpec or Shipped, written where the models are known.
+A catalogue is a plain dictionary of name -> ModelSpec or Shipped, kept as data in each package: see
+`read_catalog`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from audiogen_core.errors import ModelError, UnknownModel
+from audiogen_core.settings import from_mapping, read_toml
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -55,6 +57,7 @@ class ModelSpec:
     files     the files to fetch; empty means the weights and settings that the hub lists
     license   shown before the first download
     note      one sentence about the licence or the model, or ""
+    understands  options of a job that only some models take, of those this one does
     """
 
     name: str
@@ -64,6 +67,7 @@ class ModelSpec:
     files: tuple[FileSpec, ...]
     license: str
     note: str = ""
+    understands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _REPO.fullmatch(self.repo) or ".." in self.repo:
@@ -92,7 +96,7 @@ class ModelSpec:
 class Shipped:
     """A model that lies in the folder of a package: nothing is fetched.
 
-    name, family, license, note  as of a `ModelSpec`
+    name, family, license, note, understands  as of a `ModelSpec`
     package  the import name of the package
     folder   where in it, with forward slashes
     """
@@ -103,6 +107,7 @@ class Shipped:
     folder: str
     license: str
     note: str = ""
+    understands: tuple[str, ...] = ()
 
     @property
     def repo(self) -> str:
@@ -130,6 +135,40 @@ class Shipped:
 
     def _place(self) -> Path:
         return Path(str(files(self.package).joinpath(*PurePosixPath(self.folder).parts)))
+
+
+def read_catalog(package: str, file: str = "models.toml") -> dict[str, ModelSpec | Shipped]:
+    """The catalogue in a TOML file of a package: one table per model, by the name commands have for it.
+
+        [musicgen-small]        # the fields of a ModelSpec; a file is a name, or the fields of a FileSpec
+        family = "musicgen"
+        repo = "facebook/musicgen-small"
+        revision = "4c8334b02c6ec4e8664a91979669a501ec497792"
+        files = ["config.json", { name = "model.safetensors", sha256 = "..." }]
+        license = "CC-BY-NC-4.0"
+
+        [demo]                  # a `folder` makes it a Shipped one, of the same package
+        family = "musicgen"
+        folder = "data/demo"
+        license = "Apache-2.0"
+
+    Raises ModelError, naming the file and the table, for anything else.
+    """
+    path = Path(str(files(package).joinpath(*PurePosixPath(file).parts)))
+    catalog: dict[str, ModelSpec | Shipped] = {}
+    for name, table in read_toml(path, ModelError).items():
+        where = f"{path}: {name}"
+        if not isinstance(table, dict):
+            raise ModelError(f"{where}: expected a table")
+        if "folder" in table:
+            shipped = {"name": name, "package": package, **table}
+            catalog[name] = from_mapping(Shipped, shipped, where, ModelError)
+        else:
+            spec = {"name": name, "files": [], **table}
+            if isinstance(spec["files"], list):
+                spec["files"] = [{"name": each} if isinstance(each, str) else each for each in spec["files"]]
+            catalog[name] = from_mapping(ModelSpec, spec, where, ModelError)
+    return catalog
 
 
 def find(

@@ -36,6 +36,19 @@ def bar(label: str, *, unit: str, shown: bool = True) -> Iterator[OnStep]:
         yield on_step
 
 
+def counted(on_step: OnStep | None, total: float) -> Callable[[float], None]:
+    """A function to be called with each amount that is newly done: it adds up and tells `on_step`."""
+    done: float = 0
+
+    def add(amount: float) -> None:
+        nonlocal done
+        done += amount
+        if on_step is not None:
+            on_step(done, total)
+
+    return add
+
+
 def peak_memory() -> int | None:
     """The most memory this process has held, in bytes; None where the system does not say."""
     with suppress(OSError, ValueError, IndexError):  # Linux; its rusage counts the parent before exec, too

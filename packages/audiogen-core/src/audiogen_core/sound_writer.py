@@ -228,12 +228,20 @@ def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int32]:
     return values.astype(np.int32) << (32 - bits)
 
 
+def check_suffix(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The format that a file's suffix names, and how its samples may be stored. Raises AudioError."""
+    suffix = name_of(path.suffix.lower())
+    if suffix not in WRITABLE:
+        raise AudioError(
+            f"{name_of(path)}: cannot write {suffix or 'without a suffix'}; known: {', '.join(WRITABLE)}"
+        )
+    return WRITABLE[suffix]
+
+
 def _choose(path: Path, sample_rate: int, channels: int, subtype: str | None) -> tuple[str, str]:
     """The format and subtype to write, or AudioError."""
     name, suffix = name_of(path), name_of(path.suffix.lower())
-    if suffix not in WRITABLE:
-        raise AudioError(f"{name}: cannot write {suffix or 'without a suffix'}; known: {', '.join(WRITABLE)}")
-    kind, subtypes = WRITABLE[suffix]
+    kind, subtypes = check_suffix(path)
     chosen = subtypes[0] if subtype is None else subtype.upper()
     if chosen not in subtypes:
         raise AudioError(f"{name}: {suffix} is not stored as {subtype}; known: {', '.join(subtypes)}")

@@ -69,6 +69,11 @@ class Blas:
 _used: Blas | None = None
 
 
+def advice() -> str:
+    """What the user may do for faster matrix products, in one sentence, or ""."""
+    return use().hint
+
+
 def use() -> Blas:
     """Load the fast BLAS, once per process, and say which it is. Never raises: mlx works without."""
     global _used

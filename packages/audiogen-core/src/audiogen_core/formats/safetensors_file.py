@@ -1,4 +1,5 @@
-"""The safetensors format, read with every claim of the header checked before any data is touched.
+"""The safetensors format: read with every claim of the header checked before any data is touched, and
+written tensor by tensor.
 
 Layout (huggingface/safetensors, "Format"): 8 bytes little-endian header length, a JSON header of
 name -> {dtype, shape, data_offsets [begin, end)}, then the data, without gaps or overlaps.
@@ -6,8 +7,10 @@ name -> {dtype, shape, data_offsets [begin, end)}, then the data, without gaps o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from audiogen_core.errors import WeightsError
@@ -18,6 +21,7 @@ from audiogen_core.formats.stored import (
     StoredArray,
     checked_shape,
     decode,
+    encode,
     shorten,
 )
 
@@ -52,6 +56,47 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, StoredArray], dict[str
         spans.append((begin, end, name))
     _check_layout(file, spans, file.size - start)
     return tensors, metadata
+
+
+def write_safetensors(
+    path: str | Path,
+    tensors: Mapping[str, StoredArray],
+    metadata: Mapping[str, str] | None = None,
+    on_step: Callable[[float, float], None] | None = None,
+) -> str:
+    """Write tensors in their order, each read when its turn comes. Returns the sha256 of the file.
+
+    on_step  called with (bytes written, bytes in all)
+
+    Equal tensors and metadata make equal bytes, which the library's own writer does not promise: it draws the
+    order of metadata by chance. A full disk is an OSError. Raises WeightsError when a tensor that is read has
+    another shape than was said. Give it a path of `files.atomic_path`, or one in an `atomic_folder`.
+    """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    total = 0
+    for name, tensor in tensors.items():
+        end = total + math.prod(tensor.shape) * ITEM_SIZES[tensor.dtype]
+        offsets = [total, end]
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        total = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8, so that it can be mapped
+    head = len(text).to_bytes(8, "little") + text
+    digest, done = hashlib.sha256(head), 0
+    with Path(path).open("wb") as file:
+        file.write(head)
+        for name, tensor in tensors.items():
+            values = tensor.read()
+            if values.shape != tensor.shape:
+                raise WeightsError(f"{shorten(name)} has shape {values.shape}, expected {tensor.shape}")
+            data = encode(values, tensor.dtype).reshape(-1).view("u1").data
+            file.write(data)
+            digest.update(data)
+            done += len(data)
+            if on_step is not None:
+                on_step(done, total)
+    return digest.hexdigest()
 
 
 def _header(file: FileBytes) -> tuple[dict[str, object], int]:

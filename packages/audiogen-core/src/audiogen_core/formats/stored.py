@@ -41,6 +41,11 @@ class StoredArray:
     dtype: str
     load: Callable[[], Array]
 
+    @classmethod
+    def of(cls, array: Array) -> StoredArray:
+        """An array in memory, to be written as it is."""
+        return cls(array.shape, array.dtype.name, lambda: array)
+
     def read(self) -> Array:
         """The values, in memory of their own. Raises WeightsError when the file fails."""
         return self.load()
@@ -104,6 +109,19 @@ def decode(values: Array, dtype: str) -> Array:
     if dtype == "bool":
         return np.not_equal(values, 0).astype(np.bool_)
     return values
+
+
+def encode(values: Array, dtype: str) -> Array:
+    """Numbers as they are stored, the inverse of `decode`; little-endian and without gaps.
+
+    Raises WeightsError when float32 values to be stored as bfloat16 are not bfloat16 numbers.
+    """
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        if (bits & 0xFFFF).any():
+            raise WeightsError("these numbers are no bfloat16: round them first")
+        return (bits >> np.uint32(16)).astype("<u2")
+    return np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<"))
 
 
 def checked_shape(shape: object, what: str, *, product: bool = True) -> tuple[int, ...]:

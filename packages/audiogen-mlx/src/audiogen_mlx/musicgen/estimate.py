@@ -9,51 +9,48 @@ from typing import Any
 from audiogen_core.models import find
 from audiogen_mlx.musicgen.catalog import MUSICGEN
 from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.musicgen.files import Fetch, Files, Places
-from audiogen_mlx.musicgen.options import Settings, resolve
-from audiogen_mlx.musicgen.order import Order
+from audiogen_mlx.musicgen.files import Files, Places, fetch_from_hub
+from audiogen_mlx.musicgen.options import Load, Options, Settings, resolve
 from audiogen_mlx.musicgen.weights import GROUP, is_linear, parameters
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-def estimate(order: Order, *, fetch: Fetch, unlisted: bool) -> dict[str, Any]:
+def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     """The settings as they would be carried out, what would be fetched, and the memory it would take.
 
-    For a model that is yet to be fetched, only what is known of it before.
+    For a model that is yet to be fetched, only what is known of it before. Raises DownloadError when it is
+    not here and may not be asked for.
     """
     from audiogen_core import hub
 
-    found = find(MUSICGEN, order.model, unlisted=unlisted)
+    found = find(MUSICGEN, load.model, unlisted=load.unlisted)
     if not isinstance(found, Path):
-        todo = hub.plan(found)
+        todo = hub.plan(found, offline=offline or None)
         if todo.wanted:
             return {
-                "model": order.model,
+                "model": load.model,
                 "license": found.license,
                 "page": found.page,
                 "download_bytes": todo.bytes,
                 "download_to": str(todo.folder),
             }
         found = todo.folder
-    files = Files(found, Places(**order.places, fetch=fetch))
+    places = Places(load.t5, load.tokenizer, load.codec, load.mert, load.fetch or fetch_from_hub)
+    files = Files(found, places)
     config = files.config
-    options = order.filled(files.defaults).options()
-    settings = resolve(config, _frame_rate(files), options)
+    settings = resolve(config, _frame_rate(files), options, files.defaults)
+    dtype = load.dtype or files.stored_dtype
     return {
-        "model": order.model,
+        "model": load.model,
         "download_bytes": 0,
-        "weight_bytes": weight_bytes(
-            config, order.dtype or files.stored_dtype, order.bits or files.stored_bits
-        ),
-        "cache_bytes": cache_bytes(config, settings, order.dtype or files.stored_dtype),
-        "seconds": settings.frames / _frame_rate(files),
+        "weight_bytes": weight_bytes(config, dtype, load.bits or files.stored_bits),
+        "cache_bytes": cache_bytes(config, settings, dtype),
         "frames": settings.frames,
         "window_frames": settings.window,
         "stride_frames": settings.stride,
-        "guidance_scale": settings.guidance_scale,
-        "prompt": order.prompt,
-        **settings.sampling.to_dict(),
+        **settings.asked,
+        "seconds": settings.frames / _frame_rate(files),
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,17 +17,19 @@ from audiogen_core import patterns
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
+from audiogen_core.jobs import Take
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
-from audiogen_mlx.musicgen.files import Fetch, Places, fetch_from_hub, find_files
+from audiogen_mlx.musicgen.files import Places, fetch_from_hub, find_files
 from audiogen_mlx.musicgen.loading import Parts
-from audiogen_mlx.musicgen.options import Defaults, Options, Settings, resolve
+from audiogen_mlx.musicgen.options import Defaults, Load, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
+    from audiogen_core.progress import OnStep
 
 Tokens = NDArray[np.int32]
 
@@ -43,35 +46,18 @@ class MusicGen:
         self._parts = parts
 
     @classmethod
-    def load(
-        cls,
-        name_or_path: str | Path,
-        *,
-        dtype: str | None = None,
-        bits: int | None = None,
-        t5: str | Path | None = None,
-        tokenizer: str | Path | None = None,
-        codec: str | Path | None = None,
-        mert: str | Path | None = None,
-        unlisted: bool = False,
-        fetch: Fetch = fetch_from_hub,
-    ) -> MusicGen:
+    def load(cls, name_or_path: str | Path, **load: Any) -> MusicGen:
         """A model from the catalogue, a hub id, or a folder of transformers, audiocraft or `convert`.
 
-        dtype      "float32", "float16" or "bfloat16", of the transformer and the text encoder; None is
-                   float32, or what a converted model is stored in
-        bits       4 or 8 quantises the transformer's linear layers
-        t5         the folder of the text encoder, where the checkpoint has none (audiocraft's)
-        tokenizer  its tokenizer.json, where that is in neither folder
-        codec      the codec, where the checkpoint points at one that is not to be fetched
-        mert       the folder of the MERT that hears styles, where it is not to be fetched
-        unlisted   allow hub ids that are not in the catalogue
-        fetch      how models of the catalogue are fetched
-
-        Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
+        Keywords are the fields of `Load`. Raises UnknownModel, DownloadError, ModelError, WeightsError or
+        OptionError.
         """
-        files = find_files(name_or_path, Places(t5, tokenizer, codec, mert, fetch), unlisted=unlisted)
-        return cls(Parts(files, dtype=dtype, bits=bits), str(name_or_path))
+        opening = Load.of({**load, "model": name_or_path})
+        places = Places(
+            opening.t5, opening.tokenizer, opening.codec, opening.mert, opening.fetch or fetch_from_hub
+        )
+        files = find_files(name_or_path, places, unlisted=opening.unlisted)
+        return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path))
 
     @property
     def codec(self) -> Codec:
@@ -88,43 +74,55 @@ class MusicGen:
         """16 hex digits that change with the model's files."""
         return self._parts.files.fingerprint()
 
-    def generate(self, prompt: str | None, **options: Unpack[Options]) -> Audio:
+    def generate(self, prompt: str | None, **options: Any) -> Audio:
         """A clip of floor(seconds * frame rate) frames. `prompt` None: music without a description.
 
-        Raises OptionError for options out of range or that do not fit the model, AudioError for clips that
-        cannot be used. See `Options`.
+        Keywords are the fields of `Options`. Raises OptionError for options out of range or that do not fit
+        the model, AudioError for clips that cannot be used.
         """
         return self.generate_batch([prompt], **options)[0]
 
-    def generate_codes(self, prompt: str | None, **options: Unpack[Options]) -> Codes:
+    def generate_codes(self, prompt: str | None, **options: Any) -> Codes:
         """As `generate`, but the codes."""
         return self.generate_codes_batch([prompt], **options)[0]
 
-    def generate_batch(self, prompts: Sequence[str | None], **options: Unpack[Options]) -> list[Audio]:
+    def generate_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
         codes = self.generate_codes_batch(prompts, **options)
         with bounded_cache():
             return [self.codec.decode(one) for one in codes]
 
-    def generate_codes_batch(self, prompts: Sequence[str | None], **options: Unpack[Options]) -> list[Codes]:
+    def generate_codes_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Codes]:
         """As `generate_batch`, but the codes."""
         with bounded_cache():
             values = np.concatenate(list(self._frames(prompts, self.settings(**options))), axis=2)
         info = self.codec.info
         return [Codes(one, info.codebook_size, info.frame_rate, info.name) for one in values]
 
-    def stream(self, prompt: str | None, **options: Unpack[Options]) -> Iterator[Audio]:
+    def stream(self, prompt: str | None, **options: Any) -> Iterator[Audio]:
         """As `generate`, in pieces as they are made. Put together they are the whole, sample by sample.
 
         Memory does not grow with the length. Close the iterator to end early.
         """
-        settings = self.settings(**options)
-        frames = self._frames([prompt], settings)
-        return self._streamed(frames)
+        return self._streamed(self._frames([prompt], self.settings(**options)))
 
-    def settings(self, **options: Unpack[Options]) -> Settings:
+    def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
+        """So many clips, as a command writes them: streamed one after the other, with seeds that count up.
+
+        `on_step` is called with (seconds done, seconds in all). Raises OptionError, AudioError.
+        """
+        info = self.codec.info
+        for index in range(count):
+            settings = resolve(self.config, info.frame_rate, options, self.defaults)
+            seed = settings.seed + index
+            told = replace(settings, seed=seed, on_step=_in_seconds(settings.on_step, info.frame_rate))
+            pieces = self._streamed(self._frames([options.prompt], told))
+            yield Take(pieces, info.sample_rate, info.channels, settings.asked, seed)
+
+    def settings(self, **options: Any) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        return resolve(self.config, self.codec.info.frame_rate, options, self.defaults)
+        asked = Options.of({"unconditional": "prompt" not in options, **options})
+        return resolve(self.config, self.codec.info.frame_rate, asked, self.defaults)
 
     def decode(self, codes: Codes) -> Audio:
         """The sound of codes. Raises CodesError when another codec made them."""
@@ -304,6 +302,11 @@ def _each(value: Any, count: int, name: str) -> list[Any]:
             f"there are {len(value)} {name} for {count} prompts; give one for each, or a single one"
         )
     return list(value)
+
+
+def _in_seconds(on_step: OnStep | None, frame_rate: float) -> OnStep | None:
+    """Steps told in frames, told on in seconds."""
+    return None if on_step is None else lambda done, total: on_step(done / frame_rate, total / frame_rate)
 
 
 def _once(function: Any) -> Any:

@@ -6,14 +6,7 @@ text) all items with the style alone, then all items with nothing, or with the n
 
 from __future__ import annotations
 
-import math
-
 import mlx.core as mx
-
-from audiogen_core.errors import OptionError
-
-HIGHEST = 100.0
-"""The highest scale that is accepted; useful ones lie between 1 and 10."""
 
 
 def plain(asked: mx.array, other: mx.array, scale: float) -> mx.array:
@@ -46,10 +39,3 @@ def combine(logits: mx.array, scale: float, style_scale: float | None = None) ->
         return plain(asked, other, scale)
     asked, style, other = mx.split(logits, 3, axis=0)
     return dual(asked, style, other, scale, style_scale)
-
-
-def check(name: str, scale: float) -> float:
-    """A guidance scale as it came, or OptionError when it is not from 0 to 100."""
-    if not (math.isfinite(scale) and 0 <= scale <= HIGHEST):
-        raise OptionError(f"{name} must be from 0 to {HIGHEST:g} (1 is off, 3 is usual), got {scale}")
-    return float(scale)

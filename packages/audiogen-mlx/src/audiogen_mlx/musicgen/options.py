@@ -1,29 +1,185 @@
-"""The options of generating, as they are given and as they are carried out."""
+"""What MusicGen can be asked: `Options` as they are asked, `Load` to open it, `Settings` as they are done."""
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from audiogen_core.audio import Audio
-from audiogen_core.codes import Codes
 from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.jobs import JobLoad, JobOptions
+from audiogen_core.options import Clips, argument, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
-from audiogen_mlx.musicgen import guidance
-from audiogen_mlx.musicgen.config import Config
 from audiogen_mlx.musicgen.windows import STRIDE_SHARE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from audiogen_core.codes import Codes
+    from audiogen_core.progress import OnStep
+    from audiogen_mlx.musicgen.config import Config
 
 LONGEST = 3600.0
 """Seconds of the longest clip that is made."""
 
+HIGHEST = 100.0
+"""The highest guidance scale that is accepted; useful ones lie between 1 and 10."""
+
 Compat = Literal["audiogen", "upstream"]
-Clip = Audio | str | Path
-Clips = Clip | Sequence[Clip | None]
-OnStep = Callable[[float, float], None]
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+
+
+@dataclass(frozen=True)
+class Options(JobOptions):
+    """One clip, or several in a batch; clips that go in may then be lists with one (or None) for each prompt.
+
+    None leaves a choice to the model's `Defaults`. Raises OptionError.
+    """
+
+    prompt: Annotated[str | None, argument("What to hear.", metavar="PROMPT")] = None
+    unconditional: Annotated[bool, option("Anything, without a prompt.", advanced=True)] = False
+    seconds: Annotated[
+        float | None,
+        option(
+            "Length of the clip, with what is continued; 10 in most models.",
+            "-s",
+            unit="s",
+            gt=0,
+            le=LONGEST,
+        ),
+    ] = None
+    negative_prompt: Annotated[str | None, option("What to stay away from.")] = None
+    guidance_scale: Annotated[
+        float | None, option("Weight of the prompt; 1 is off; 3 in most models.", ge=0, le=HIGHEST)
+    ] = None
+    temperature: Annotated[
+        float | tuple[float, ...] | None,
+        option(
+            "Above 1: bolder; 0: always the likeliest; 1 in most models. Once, or for each codebook.",
+            ge=0,
+            advanced=True,
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None, option("Draw from so many tokens; 0 from all; 250 in most models.", ge=0, advanced=True)
+    ] = None
+    top_p: Annotated[
+        float | None,
+        option("Draw from the likeliest with this share; 0 from all.", ge=0, le=1, advanced=True),
+    ] = None
+    min_p: Annotated[
+        float | None,
+        option("Draw from tokens at least this likely beside the likeliest.", ge=0, le=1, advanced=True),
+    ] = None
+    melody: Annotated[Clips | None, audio("A clip whose melody is followed.", some=True, many=True)] = None
+    style: Annotated[Clips | None, audio("A clip whose style is followed.", some=True, many=True)] = None
+    style_guidance: Annotated[
+        float | None,
+        option("Weight of the text against the style.", ge=0, le=HIGHEST, some=True, advanced=True),
+    ] = 5.0
+    style_codebooks: Annotated[
+        int | None, option("1 to 6: how closely the style binds.", ge=1, some=True, advanced=True)
+    ] = None
+    style_excerpt: Annotated[
+        float | None, option("Seconds of the style that are heard.", unit="s", gt=0, some=True, advanced=True)
+    ] = None
+    style_start: Annotated[
+        float | None,
+        option("Second where they begin; else the middle.", unit="s", ge=0, some=True, advanced=True),
+    ] = None
+    prompt_audio: Annotated[
+        Clips | None, audio("A clip to go on with; it comes first.", "--continue", many=True)
+    ] = None
+    window_seconds: Annotated[
+        float | None,
+        option(
+            "Seconds made at once; as the model was trained when absent.",
+            "--window",
+            unit="s",
+            gt=0,
+            le=LONGEST,
+            advanced=True,
+        ),
+    ] = None
+    stride_seconds: Annotated[
+        float | None,
+        option(
+            "Seconds from window to window; 0.6 windows when absent.",
+            "--stride",
+            unit="s",
+            gt=0,
+            le=LONGEST,
+            advanced=True,
+        ),
+    ] = None
+    sampling: Annotated[
+        Sampling | None, hidden("How tokens are drawn, as one value; options said beside it win over it.")
+    ] = None
+    prompt_codes: Annotated[
+        Any,
+        hidden("Codes of this model's codec, or one for each prompt: continued in place of prompt_audio."),
+    ] = None
+    compat: Annotated[
+        Compat,
+        hidden(
+            "'upstream' treats the padding of a batch's texts as the original; items then feel their batch."
+        ),
+    ] = "audiogen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompt is not None and self.unconditional:
+            raise OptionError("give a prompt or --unconditional, not both")
+        if self.prompt is not None and not self.prompt.strip():
+            raise OptionError("the prompt is empty: say what to hear, or use --unconditional for anything")
+        clips = (self.melody, self.style, self.prompt_audio, self.prompt_codes)
+        if self.prompt is None and not self.unconditional and all(clip is None for clip in clips):
+            raise OptionError("say what to hear, or use --unconditional for anything")
+        if self.negative_prompt is not None and not self.negative_prompt.strip():
+            raise OptionError("the negative prompt is empty: say what to stay away from, or leave it out")
+        if self.prompt_audio is not None and self.prompt_codes is not None:
+            raise OptionError("give prompt_audio or prompt_codes, not both")
+        if self.compat not in ("audiogen", "upstream"):
+            raise OptionError(f"compat must be 'audiogen' or 'upstream', got {self.compat!r}")
+
+    @classmethod
+    def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
+        """Recipes keep no prompt where none was wanted."""
+        return cls.of({"unconditional": settings.get("prompt") is None, **settings})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located(JobLoad):
+    """Which MusicGen, and where parts of it are that lie outside its folder."""
+
+    model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = (
+        "musicgen-small"
+    )
+    t5: Annotated[str | None, place("Folder of the text encoder.", advanced=True)] = None
+    tokenizer: Annotated[str | None, place("Its tokenizer.json.", advanced=True)] = None
+    codec: Annotated[str | None, place("The codec.", metavar="NAME|PATH", advanced=True)] = None
+    mert: Annotated[str | None, place("Folder of the MERT that hears styles.", advanced=True)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load(Located):
+    """How a MusicGen is opened."""
+
+    dtype: Annotated[
+        str | None,
+        option(
+            "float32, bfloat16 or float16; as stored when absent.",
+            choices=DTYPES,
+            metavar="TYPE",
+            advanced=True,
+        ),
+    ] = None
+    bits: Annotated[int | None, option("4 or 8: quantise while loading.", advanced=True)] = None
 
 
 @dataclass(frozen=True)
@@ -54,53 +210,12 @@ class Defaults:
         return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, seed)
 
 
-class Options(TypedDict, total=False):
-    """Options of all verbs. In a batch, clips may be lists with one (or None) per prompt.
-
-    seconds           of the whole clip; what is continued counts
-    guidance_scale    weight of the prompt against no prompt; 1 is off
-    negative_prompt   stands in the place of no prompt
-    seed              of the draws; item i of a batch draws with the seed + i
-    sampling          how tokens are drawn; its seed counts where `seed` is not given
-    melody            clip whose melody is followed (melody models)
-    style             clip whose style is followed (style models)
-    style_guidance    weight of the text against the style, 5 unless given; None: both weigh alike
-    style_codebooks   of the style's quantiser, 1 to 6, 3 unless given: the fewer, the looser the hold
-    style_excerpt     seconds of the style that are heard, 3 unless given
-    style_start       where they begin; None is the middle
-    prompt_audio      clip that is continued; it is the beginning of the result
-    prompt_codes      the same, as codes of this model's codec
-    window_seconds    made at once; None is what the model was trained on, 30 s in most
-    stride_seconds    from window to window of longer clips; None is 0.6 windows
-    compat            "upstream" treats the padding of texts in a batch as the original does; then what an
-                      item becomes depends on its batch
-    on_step           called with (frames done, frames in all); what it raises ends the run
-
-    Where seconds, guidance_scale, sampling or stride_seconds are not given, the model's `Defaults` hold.
-    """
-
-    seconds: float
-    guidance_scale: float
-    negative_prompt: str | None
-    seed: int | None
-    sampling: Sampling
-    melody: Clips | None
-    style: Clips | None
-    style_guidance: float | None
-    style_codebooks: int | None
-    style_excerpt: float | None
-    style_start: float | None
-    prompt_audio: Clips | None
-    prompt_codes: Codes | Sequence[Codes] | None
-    window_seconds: float | None
-    stride_seconds: float | None
-    compat: Compat
-    on_step: OnStep | None
-
-
 @dataclass(frozen=True)
 class Settings:
-    """`Options` checked, with nothing left open. Lengths in frames; see `Options` for the rest."""
+    """`Options` with nothing left open. Lengths in frames; see `Options` for the rest.
+
+    asked  the options with the model's defaults put in, as recipes keep them
+    """
 
     frames: int
     window: int
@@ -119,67 +234,65 @@ class Settings:
     prompt_codes: Codes | Sequence[Codes] | None = None
     compat: Compat = "audiogen"
     on_step: OnStep | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resolve(
     config: Config, frame_rate: float, options: Options, defaults: Defaults | None = None
 ) -> Settings:
-    """Options with nothing left open. Raises OptionError when one is out of range or unfit for the model."""
-    defaults = defaults or Defaults()
-    given: dict[str, Any] = {"guidance_scale": defaults.guidance_scale, **options}
-    unknown = sorted(set(given) - set(Options.__annotations__))
-    if unknown:
-        raise OptionError(
-            f"there is no option {', '.join(unknown)}; there are {', '.join(Options.__annotations__)}"
-        )
-    frames = _frames("seconds", given.pop("seconds", defaults.seconds), frame_rate, LONGEST)
-    window_seconds = given.pop("window_seconds", None)
-    stride_seconds = given.pop("stride_seconds", None)
-    if stride_seconds is None and window_seconds is None:
-        stride_seconds = defaults.stride_seconds
-    window = _frames("window_seconds", window_seconds or config.window_seconds, frame_rate, LONGEST)
-    if stride_seconds is None:
-        stride = max(1, math.floor(STRIDE_SHARE * window + 1e-6))
-    else:
-        stride = _frames("stride_seconds", stride_seconds, frame_rate, LONGEST)
-    sampling = given.setdefault("sampling", defaults.sampling())
-    seed = given.pop("seed", None)
-    if seed is not None:
-        given["sampling"] = replace(sampling, seed=seed)
-    settings = Settings(frames, window, stride, _seed(given["sampling"]), **given)
+    """Options with nothing left open. Raises OptionError when one does not fit the model."""
+    options = _filled(options, defaults or Defaults())
+    assert options.seconds is not None and options.guidance_scale is not None and options.sampling is not None
+    frames = _frames("seconds", options.seconds, frame_rate)
+    window = _frames("window_seconds", options.window_seconds or config.window_seconds, frame_rate)
+    stride = max(1, math.floor(STRIDE_SHARE * window + 1e-6))
+    if options.stride_seconds is not None:
+        stride = _frames("stride_seconds", options.stride_seconds, frame_rate)
+    seed = options.sampling.seed
+    same = {each.name for each in fields(Settings)} & {each.name for each in fields(Options)}
+    asked = options.asked()
+    asked.pop("seed", None)  # a recipe has a field of its own for it
+    settings = Settings(
+        frames,
+        window,
+        stride,
+        asked=asked,
+        **{name: getattr(options, name) for name in same - {"seed"}},
+        seed=secrets.randbits(32) if seed is None else seed,
+    )
     _check(config, settings)
     return settings
 
 
+def _filled(options: Options, defaults: Defaults) -> Options:
+    """With the model's defaults in the place of what was not asked for, and one `Sampling` of all draws."""
+    missing = {name: value for name, value in asdict(defaults).items() if name not in _SAMPLING}
+    if options.window_seconds is not None:
+        del missing["stride_seconds"]  # it belongs to the model's own windows
+    missing = {name: value for name, value in missing.items() if getattr(options, name) is None}
+    base = options.sampling or defaults.sampling()
+    said = {
+        name: getattr(options, name) for name in (*_SAMPLING, "seed") if getattr(options, name) is not None
+    }
+    sampling = replace(base, **said)
+    drawn = {name: getattr(sampling, name) for name in (*_SAMPLING, "seed")}
+    return replace(options, **missing, **drawn, sampling=sampling)
+
+
 def _check(config: Config, settings: Settings) -> None:
-    guidance.check("guidance_scale", settings.guidance_scale)
-    if settings.style_guidance is not None:
-        guidance.check("style_guidance", settings.style_guidance)
-    if settings.compat not in ("audiogen", "upstream"):
-        raise OptionError(f"compat must be 'audiogen' or 'upstream', got {settings.compat!r}")
     settings.sampling.temperatures_for(config.codebooks)
     for name, kind in (("melody", "a melody"), ("style", "a style")):
         if getattr(settings, name) is not None and config.clip != name:
             raise OptionError(f"this model does not follow {kind}; take one whose name says {name}")
-    if settings.prompt_audio is not None and settings.prompt_codes is not None:
-        raise OptionError("give prompt_audio or prompt_codes, not both")
     if settings.frames > settings.window and settings.window < 2:
         raise OptionError("windows must have 2 frames or more to be continued")
-    if settings.negative_prompt is not None and not settings.negative_prompt.strip():
-        raise OptionError("the negative prompt is empty: say what to stay away from, or leave it out")
     if settings.negative_prompt is not None and settings.guidance_scale == 1:
         raise OptionError("a negative prompt needs guidance: give a guidance_scale other than 1")
 
 
-def _frames(name: str, seconds: float, frame_rate: float, longest: float) -> int:
+def _frames(name: str, seconds: float, frame_rate: float) -> int:
     """Whole frames in so many seconds, as the original counts them: the begun one does not count."""
-    if not (isinstance(seconds, int | float) and math.isfinite(seconds) and 0 < seconds <= longest):
-        raise OptionError(f"{name} must be more than 0 and at most {longest:g}, got {seconds}")
     frames = math.floor(seconds * frame_rate + 1e-6)
     if frames < 1:
         raise OptionError(f"{name} must be at least one frame, {1 / frame_rate:g} s, got {seconds}")
     return frames
-
-
-def _seed(sampling: Sampling) -> int:
-    return secrets.randbits(32) if sampling.seed is None else sampling.seed

@@ -1,0 +1,406 @@
+"""Jobs: what the installed models can be asked to do, described once.
+
+A `Job` names the options of a model and how it is opened. The command, Python, the JSON schema, recipes and
+`replay` are all read from it. Each package describes its jobs in a module of its own and names them under the
+entry-point group `audiogen.jobs`; core finds them there and imports no backend by name.
+
+```
+job = jobs.find("musicgen")
+model = job.open(model="demo")
+for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
+    ...
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
+
+from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
+from audiogen_core.options import Described, Field, described, hidden, option, schema
+
+if TYPE_CHECKING:
+    from audiogen_core.audio import Audio
+    from audiogen_core.models import ModelSpec, Shipped
+    from audiogen_core.recipe import Recipe
+
+GROUP = "audiogen.jobs"
+"""The entry points under which packages name their jobs."""
+
+FAMILY = {
+    "audiogen-mlx": "pip install audiogen-mlx",
+    "audiogen-onnx": "pip install audiogen-onnx",
+    "audiogen-minigpt": "pip install audiogen-minigpt",
+}
+"""The packages of the family that have jobs, in the order they are listed, and what installs them."""
+
+_UNNAMED = {"audiogen-onnx": "vamp", "audiogen-minigpt": "generate"}
+"""Packages whose recipes of 0.1.0 do not name the job: each had one alone."""
+
+Fetch = Callable[["ModelSpec"], Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions(Described):
+    """What every job that makes sound can be asked, beside its own options."""
+
+    seed: Annotated[
+        int | None, option("Seed of the random numbers; drawn and shown when absent.", ge=0, lt=2**63)
+    ] = None
+    on_step: Annotated[
+        Any, hidden("Called with (done, total) as the work goes on; what it raises ends it.")
+    ] = None
+
+    @classmethod
+    def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
+        """The options that a recipe stored. Raises OptionError."""
+        return cls.of(settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobLoad(Described):
+    """What opening the model of a job takes, beside its own options.
+
+    Each job adds `model`; and `revision`, hidden, where a place holds several models and recipes name one.
+    """
+
+    unlisted: Annotated[bool, option("Allow hub ids outside the catalogue.", local=True, advanced=True)] = (
+        False
+    )
+    fetch: Annotated[
+        Any, hidden("How models of the catalogue are fetched: a function of a ModelSpec that gives a folder.")
+    ] = None
+
+
+Play = Annotated[bool, option("Play what was made; needs audiogen-core[play].")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown(Described):
+    """What every command has: how its result and its progress are shown."""
+
+    json: Annotated[bool, option("Print the result as JSON.")] = False
+    quiet: Annotated[bool, option("No progress, no hints.", "-q")] = False
+    verbose: Annotated[bool, option("Say more about each step.", "-v")] = False
+    debug: Annotated[bool, option("Show the traceback of an error.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written(Shown):
+    """What every command has that writes something."""
+
+    output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
+    offline: Annotated[bool, option("Never use the network.")] = False
+    force: Annotated[bool, option("Write over what is there.", "-f")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Written):
+    """What every command has that makes sound with a model."""
+
+    play: Play = False
+    variations: Annotated[int, option("How many clips, with seeds that count up.", ge=1, le=9999)] = 1
+    dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
+
+
+@dataclass(frozen=True)
+class Take:
+    """One clip as a model makes it.
+
+    pieces      the clip, piece after piece, made as they are taken
+    settings    what it is made with, nothing left open: names of the job's options, as JSON has them
+    seed        that gives this clip again, or None where nothing was drawn
+    confidence  mean log probability of what was drawn, where the model knows it
+    """
+
+    pieces: Iterator[Audio]
+    sample_rate: int
+    channels: int
+    settings: Mapping[str, Any]
+    seed: int | None = None
+    confidence: float | None = None
+
+
+class Model(Protocol):
+    """What a job opens. `revision` changes with the model's files."""
+
+    @property
+    def revision(self) -> str: ...
+
+    def takes(self, options: Any, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
+        """So many clips, with seeds that count up. `folder` is for temporary files."""
+        ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that a job can open: what the catalogue says, whether its files are here, what it understands.
+
+    options  names of the job's options that it understands
+    size     bytes, or None
+    """
+
+    name: str
+    license: str
+    size: int | None
+    here: bool
+    note: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing a model can be asked to do.
+
+    name, title, summary  "musicgen", "MusicGen", and one sentence
+    package      the distribution it belongs to
+    load         options of opening the model, `model` among them
+    options      options of what is made
+    conductor    "module:Class" with `load(name_or_path, **load)`, imported when a model is opened
+    catalog      "module:NAME", the models there are by name
+    estimate     "module:function" of (load, options, offline=...), what `--dry-run` shows
+    advice       "module:function" that gives a sentence worth knowing before long work, or ""
+    label, unit  of the progress bar
+    together     all clips of a run are made before the first is written
+    renamed      options of recipes of 0.1.0 that are called something else now
+    """
+
+    name: str
+    title: str
+    summary: str
+    package: str
+    load: type[JobLoad]
+    options: type[JobOptions]
+    conductor: str
+    catalog: str
+    estimate: str
+    advice: str = ""
+    label: str = "generating"
+    unit: str = "s of audio"
+    together: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def open(self, **load: Any) -> Any:
+        """The model, ready to work. Keywords are those of `load`.
+
+        Raises OptionError, UnknownModel, DownloadError, ModelError or WeightsError.
+        """
+        return self.open_with(self.load.of(load))
+
+    def open_with(self, load: JobLoad) -> Any:
+        """The model that these options name."""
+        values = {each.name: getattr(load, each.name) for each in described(type(load))}
+        return imported(self.conductor).load(values.pop("model"), **values)
+
+    def schema(self) -> dict[str, Any]:
+        """What it can be asked, as JSON Schema 2020-12: the options of the clip and of opening the model."""
+        tree = schema(self.options, self.load)
+        return {"$schema": tree.pop("$schema"), "title": self.title, "description": self.summary, **tree}
+
+    def models(self) -> list[Entry]:
+        """The models of its catalogue. Nothing is fetched."""
+        catalog: Mapping[str, ModelSpec | Shipped] = imported(self.catalog)
+        common = [each for each in described(self.options) if each.option.role != "hidden"]
+        return [
+            Entry(
+                name,
+                spec.license,
+                spec.size,
+                _here(spec),
+                spec.note,
+                tuple(each.name for each in common if not each.option.some or each.name in spec.understands),
+            )
+            for name, spec in catalog.items()
+        ]
+
+    def stored(self, load: JobLoad, options: JobOptions) -> tuple[dict[str, Any], dict[str, str]]:
+        """What a recipe keeps of how the model was opened, and the sha256 of each file that went in."""
+        from audiogen_core.recipe import hash_file
+
+        local = {each.name for each in described(type(load)) if each.option.local or each.name == "model"}
+        kept = {name: value for name, value in load.asked().items() if name not in local}
+        clips = {each.name: getattr(options, each.name) for each in self.inputs}
+        return kept, {name: hash_file(path) for name, path in clips.items() if isinstance(path, str | Path)}
+
+    @property
+    def inputs(self) -> tuple[Field, ...]:
+        """The options that are clips or files which go in."""
+        return tuple(each for each in described(self.options) if each.option.role in ("audio", "file"))
+
+    @property
+    def roles(self) -> tuple[Field, ...]:
+        """What can lie somewhere else when a file is made again: the model, its parts, and what goes in."""
+        places = [
+            each for each in described(self.load) if each.name == "model" or each.option.role == "place"
+        ]
+        return (*places, *self.inputs)
+
+
+def imported(reference: str) -> Any:
+    """What "module:name" stands for."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
+
+
+def installed() -> list[Job]:
+    """The jobs of all installed packages: those of the family first, in its order."""
+    return [job for job in _found().values() if isinstance(job, Job)]
+
+
+def find(name: str) -> Job:
+    """The job of that name.
+
+    Raises OptionError with the names there are, ModelError with the reason when it does not start.
+    """
+    jobs = _found()
+    if name not in jobs:
+        names = ", ".join(job.name for job in installed()) or "none is installed"
+        raise OptionError(f"there is no job {name!r}; there are: {names}")
+    job = jobs[name]
+    if isinstance(job, Job):
+        return job
+    raise ModelError(f"the job {name!r} is installed, but does not start: {job[1]}")
+
+
+def broken() -> dict[str, str]:
+    """The packages whose jobs, or the libraries beneath them, cannot be imported, and the reason of each.
+
+    This imports what the models run on, which takes seconds.
+    """
+    reasons: dict[str, str] = {}
+    for job in _found().values():
+        if not isinstance(job, Job):
+            reasons[job[0]] = job[1]
+            continue
+        try:
+            imported(job.conductor)
+        except (ImportError, OSError, AttributeError) as error:  # OSError: a library that cannot be loaded
+            reasons[job.package] = _reason(error)
+    return reasons
+
+
+def _found() -> dict[str, Job | tuple[str, str]]:
+    """By name: a job, or the package and the reason why its description cannot be imported."""
+    family = list(FAMILY)
+    points = [(point.dist.name if point.dist else "", point) for point in metadata.entry_points(group=GROUP)]
+    points.sort(key=lambda each: (family.index(each[0]) if each[0] in family else len(family), each[0]))
+    jobs: dict[str, Job | tuple[str, str]] = {}
+    for package, point in points:
+        try:
+            job = point.load()
+        except (ImportError, OSError, AttributeError) as error:
+            jobs[point.name] = (package, _reason(error))
+        else:
+            if isinstance(job, Job):
+                jobs[point.name] = job
+    return jobs
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _here(spec: ModelSpec | Shipped) -> bool:
+    from audiogen_core import hub
+    from audiogen_core.models import Shipped
+
+    if isinstance(spec, Shipped):
+        return spec.size is not None
+    try:
+        return not hub.plan(spec, offline=True).wanted
+    except AudiogenError:
+        return False
+
+
+# Recipes: what made a file, and the way back
+
+
+def recipe_of(job: Job, model: Model, load: JobLoad, options: JobOptions, take: Take) -> Recipe:
+    """What makes a take again. Raises AudioError when a file that went in cannot be read."""
+    from audiogen_core.recipe import Recipe
+    from audiogen_core.version import version
+
+    kept, inputs = job.stored(load, options)
+    return Recipe(
+        package=job.package,
+        version=version(job.package),
+        model=str(getattr(load, "model")),  # noqa: B009 - each job's own dataclass has it
+        revision=model.revision,
+        seed=take.seed,
+        settings={"command": job.name, **kept, **take.settings},
+        inputs=inputs,
+    )
+
+
+def job_of(recipe: Recipe, jobs: Mapping[str, Job] | None = None) -> Job:
+    """The job that made a recipe's file, of those given or of all installed. Raises AudioError."""
+    name = recipe.settings.get("command", _UNNAMED.get(recipe.package))
+    known = {job.name: job for job in installed()} if jobs is None else jobs
+    job = known.get(name) if isinstance(name, str) else None
+    if job is None or job.package != recipe.package:
+        here = " or ".join(sorted({f"{each.package} {each.name}" for each in known.values()}))
+        what = f"{recipe.package} {name}" if isinstance(name, str) else recipe.package
+        raise AudioError(f"made by {what}, which can make it again; this is {here or 'audiogen-core'}")
+    return job
+
+
+def again(
+    job: Job, recipe: Recipe, moved: Mapping[str, Any] | None = None, **load: Any
+) -> tuple[JobLoad, JobOptions]:
+    """How a file was made: the options its recipe stands for.
+
+    moved  where the model, its parts or the files that went in are now, by role
+    load   options of opening the model that belong to this machine, not to the recipe
+
+    Raises OptionError when something is said to have moved that cannot, AudioError when the recipe is of
+    another job, damaged, or a file is not the one that went in.
+    """
+    from audiogen_core.recipe import hash_file
+
+    if recipe.package != job.package or job_of(recipe, {job.name: job}) is not job or recipe.seed is None:
+        raise AudioError(f"the recipe is not one of {job.package} {job.name}")
+    moved = {job.renamed.get(name, name): place for name, place in (moved or {}).items()}
+    roles = [each.name for each in job.roles]
+    if unknown := [name for name in moved if name not in roles]:
+        raise OptionError(f"nothing called {', '.join(unknown)} can have moved; what can: {', '.join(roles)}")
+    stored = dict(recipe.settings)
+    stored.pop("command", None)
+    nested = stored.pop("options", {})  # where 0.1.0's vamp kept them
+    stored |= nested if isinstance(nested, dict) else {"options": nested}
+    values = {job.renamed.get(name, name): value for name, value in stored.items()}
+    values |= {"model": recipe.model, "seed": recipe.seed, **moved}
+    # what belongs to Python or to this machine (an unlisted model, say) is not for a file to decide
+    opening = {
+        each.name for each in described(job.load) if not (each.option.role == "hidden" or each.option.local)
+    }
+    making = {each.name for each in described(job.options) if each.option.role != "hidden"}
+    if unknown := sorted(set(values) - opening - making):
+        raise AudioError(f"the recipe has settings of another version: {', '.join(unknown)}")
+    if any(each.name == "revision" for each in described(job.load)):
+        load = {**load, "revision": recipe.revision}
+    try:
+        opened = job.load.of({**{name: values[name] for name in values if name in opening}, **load})
+        options = job.options.of_recipe({name: values[name] for name in values if name in making})
+    except OptionError as error:
+        raise AudioError(f"the recipe is damaged ({error})") from error
+    for each in job.inputs:
+        path = getattr(options, each.name)
+        if path is not None and hash_file(path) != recipe.inputs.get(_old_role(job, each.name, recipe)):
+            raise AudioError(f"{path}: not the file that went in as {each.name}; its hash is another")
+    return opened, options
+
+
+def _old_role(job: Job, name: str, recipe: Recipe) -> str:
+    """What the recipe calls an input that is called `name` now."""
+    old = [was for was, now in job.renamed.items() if now == name and was in recipe.inputs]
+    return old[0] if old else name
+
+
+def check_revision(recipe: Recipe, name: str, revision: str) -> None:
+    """Raises ModelError when a model that was opened is not the one a file was made with."""
+    if recipe.revision and revision != recipe.revision:
+        raise ModelError(f"{name}: not the model that made this file, its files differ; name the right one")
