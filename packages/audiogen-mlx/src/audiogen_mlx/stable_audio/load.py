@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import mlx.core as mx
 
@@ -37,8 +37,10 @@ from audiogen_mlx.stable_audio.conditioning import (
 )
 from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.model import DiT
+from audiogen_mlx.stable_audio.options import Load, Options
+from audiogen_mlx.stable_audio.settings import resolve
 from audiogen_mlx.stable_audio.weights import Tables
-from audiogen_mlx.t5 import T5Config, T5Encoder
+from audiogen_mlx.t5 import T5Config, load_t5
 from audiogen_mlx.tokenizer import Tokenizer
 
 _CONFIG = "model_config.json"
@@ -251,7 +253,7 @@ class Parts:
         if self._text is None:
             t5, projection, _ = self._embedders
             tokenizer = Tokenizer.load(self.text_files.tokenizer)
-            encoder = T5Encoder(t5, read(self.text_files.encoder), dtype=self.dtype)
+            encoder = load_t5(t5, read(self.text_files.encoder), dtype=self.dtype)
             self._text = TextEmbedder(self.config.text, tokenizer, encoder, projection)
         return self._text
 
@@ -308,3 +310,41 @@ def _machine_memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):
         return float("inf")
+
+
+def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
+    """What a run would take: its settings, what is yet to be fetched, bytes of weights. Nothing is fetched.
+
+    For a model that is not here, only what is known of it before. Raises DownloadError when files are missing
+    and the hub may not be asked for them.
+    """
+    from audiogen_core import hub
+
+    missing: list[hub.Plan] = []
+
+    def planned(spec: ModelSpec) -> Path:
+        plan = hub.plan(spec, offline=offline or None)
+        if plan.wanted:
+            missing.append(plan)
+        return plan.folder
+
+    model = find(CATALOG, load.model, unlisted=load.unlisted)
+    if isinstance(model, ModelSpec):
+        planned(model)
+    facts: dict[str, Any] = {}
+    if not missing:
+        files = locate(load.model, unlisted=load.unlisted, fetch=planned)
+        config = files.read_config()
+        text = locate_text(files, config, load.t5, fetch=planned)
+        settings = resolve(config, options)
+        to_come = [file for plan in missing for file in plan.wanted if file.name.endswith(_SUFFIXES)]
+        facts = {
+            "weight_bytes": weight_bytes(files, text) + sum(file.size or 0 for file in to_come),
+            "window_seconds": config.window_seconds,
+            **settings.asked,
+            "seconds": settings.seconds,
+            **settings.conditions,
+        }
+    for plan in missing:
+        facts |= {"license": plan.spec.license, "page": plan.spec.page, "download_to": str(plan.folder)}
+    return {"model": load.model, "download_bytes": sum(plan.bytes for plan in missing), **facts}
