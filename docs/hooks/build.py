@@ -19,7 +19,7 @@ _PAGE = re.compile(r"reference/(?P<kind>cli|api)/(?P<name>audiogen-[a-z]+)\.md")
 
 API = {
     "audiogen-core": [
-        "audio", "codes", "codec", "autoencoder", "codecs", "recipe", "sampling", "noise", "patterns",
+        "audio", "codes", "codec", "codecs", "recipe", "sampling", "noise", "patterns",
         "weights", "compose", "models", "hub", "plot", "terminal_picture", "errors",
     ],
     "audiogen-mlx": [
