@@ -103,7 +103,7 @@ class Run(Written):
     """What every command has that makes sound with a model."""
 
     play: Play = False
-    variations: Annotated[int, option("How many clips, with seeds that count up.", ge=1, le=9999)] = 1
+    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=9999)] = 1
     dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 
 
@@ -411,4 +411,7 @@ def _old_role(job: Job, name: str, recipe: Recipe) -> str:
 def check_revision(recipe: Recipe, name: str, revision: str) -> None:
     """Raises ModelError when a model that was opened is not the one a file was made with."""
     if recipe.revision and revision != recipe.revision:
-        raise ModelError(f"{name}: not the model that made this file, its files differ; name the right one")
+        raise ModelError(
+            f"{name}: not the model that made this file: its revision is {revision}, the recipe names "
+            f"{recipe.revision}; name the right one"
+        )
