@@ -8,19 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 
-from audiogen_minigpt.cli import commands as minigpt
-from audiogen_mlx.cli import cli as mlx
-from audiogen_onnx.cli import cli as onnx
 from support.commands import call
+from support.programs import command_line
 from support.stored import FIXTURES, Stored, digest, recorded_here, samples, stored
-
-PROGRAMS: dict[str, typer.Typer] = {
-    "audiogen-mlx": mlx,
-    "audiogen-onnx": onnx,
-    "audiogen-minigpt": minigpt,
-}
 
 
 def moved(file: Stored) -> list[str]:
@@ -45,7 +36,7 @@ def one_thread() -> Iterator[None]:
 def test_a_stored_file_is_made_again(file: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where none of the recipe's paths is
     again = tmp_path / "again.flac"
-    done = call(PROGRAMS[file.program], "replay", file.path, "-o", again, "-q", *moved(file))
+    done = call(command_line(file.program), "replay", file.path, "-o", again, "-q", *moved(file))
     assert done.exit_code == 0, done.stderr
     before, after = samples(file.path), samples(again)
     assert before.shape == after.shape

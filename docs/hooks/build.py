@@ -20,7 +20,7 @@ _PAGE = re.compile(r"reference/(?P<kind>cli|api)/(?P<name>audiogen-[a-z]+)\.md")
 API = {
     "audiogen-core": [
         "audio", "codes", "codec", "codecs", "recipe", "sampling", "noise", "patterns",
-        "weights", "compose", "models", "hub", "plot", "terminal_picture", "errors",
+        "weights", "compose", "jobs", "options", "models", "hub", "plot", "terminal_picture", "errors",
     ],
     "audiogen-mlx": [
         "musicgen.generate", "musicgen.options", "musicgen.melody", "musicgen.style", "stable_audio.generate",

@@ -34,6 +34,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hook(name: str) -> ModuleType:
     """A file of docs/hooks as a module."""
+    if str(HOOKS) not in sys.path:  # they import one another
+        sys.path.append(str(HOOKS))
     spec = importlib.util.spec_from_file_location(f"hooks_{name}", HOOKS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
