@@ -7,8 +7,8 @@ import pytest
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, ModelError
+from audiogen_mlx.musicgen.config import ChromaConfig
 from audiogen_mlx.musicgen.melody import (
-    ChromaConfig,
     chroma,
     null_chroma,
     prepare,

@@ -16,7 +16,7 @@ from audiogen_mlx import jobs
 from audiogen_mlx.musicgen.options import DTYPES, Located
 
 if TYPE_CHECKING:
-    from audiogen_mlx.musicgen.files import Places
+    from audiogen_mlx.musicgen.load import Places
 
 cli = shared.app("audiogen-mlx", "audiogen-mlx", "MusicGen and Stable Audio Open in MLX.")
 job_commands.add_job(cli, jobs.MUSICGEN)
@@ -45,7 +45,7 @@ class Checked(Located):
 def convert(asked: Converted, written: Written) -> None:
     """Write a MusicGen as a self-contained folder, smaller if wanted."""
     from audiogen_mlx.convert import convert as write
-    from audiogen_mlx.musicgen.files import find_files
+    from audiogen_mlx.musicgen.load import find_files
 
     silent = written.quiet or written.json
     files = find_files(asked.model, _places(asked, written.offline, silent), unlisted=asked.unlisted)
@@ -70,7 +70,7 @@ def verify(asked: Checked, shown: Shown) -> None:
 
 
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
-    from audiogen_mlx.musicgen.files import Places
+    from audiogen_mlx.musicgen.load import Places
 
     fetch = job_commands.fetching(offline, silent)
     return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
