@@ -59,8 +59,8 @@ def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
 
 def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
     """Write the mask of the first variation, or draw it over the codes of the first channel."""
-    clip, given = vampnet.prepared(options)
-    mask, info = clip.mask(given, options.seed or 0), vampnet.codec.info
+    clip, own = vampnet.prepared(options)
+    mask, info = clip.mask(own, options.seed or 0), vampnet.codec.info
     if files.save_mask is not None:
         from audiogen_onnx.vampnet.mask_file import save_mask
 
@@ -106,15 +106,15 @@ def beats(asked: Tracked) -> None:
     if asked.output is not None:
         shared.require_new(asked.output, asked.force)
     folder = exported(asked.model, offline=asked.offline, notify=shared.note)
-    found = BeatTracker.of(folder, asked.provider or None).track(Audio.load(asked.audio))
+    tracked = BeatTracker.of(folder, asked.provider or None).track(Audio.load(asked.audio))
     if asked.output is not None:
         with atomic_path(asked.output) as temporary:
-            temporary.write_text(found.text(), encoding="utf-8")
+            temporary.write_text(tracked.text(), encoding="utf-8")
     if asked.json:
-        times = {"beats": found.times.tolist(), "downbeat_times": found.times[found.downbeats].tolist()}
+        times = {"beats": tracked.times.tolist(), "downbeat_times": tracked.times[tracked.downbeats].tolist()}
         shared.emit(times, json=True)
     elif asked.output is None:
-        print(found.text(), end="")
+        print(tracked.text(), end="")
     else:
         print(asked.output)
 

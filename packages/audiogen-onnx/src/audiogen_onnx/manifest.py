@@ -249,14 +249,10 @@ def _problem(manifest: Manifest) -> str | None:
         return f"dtype {manifest.dtype!r} is none of {', '.join(DTYPES)}"
     if not isinstance(codec.loudness, int | float) or not -100 < codec.loudness <= 0:
         return f"the codec's loudness is {codec.loudness!r}"
-    return _missing_graphs(manifest) or _wrong_file(manifest)
-
-
-def _missing_graphs(manifest: Manifest) -> str | None:
-    """A codec has both its graphs or none."""
-    needed = GRAPHS if set(CODEC) & set(manifest.graphs) else NETWORKS
-    missing = [name for name in needed if name not in manifest.graphs]
-    return f"graphs are missing: {', '.join(missing)}" if missing else None
+    needed = GRAPHS if set(CODEC) & set(manifest.graphs) else NETWORKS  # a codec has both its graphs or none
+    if missing := [name for name in needed if name not in manifest.graphs]:
+        return f"graphs are missing: {', '.join(missing)}"
+    return _wrong_file(manifest)
 
 
 def _wrong_file(manifest: Manifest) -> str | None:
