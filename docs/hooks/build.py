@@ -27,12 +27,12 @@ API = {
         "stable_audio.options", "convert", "verify", "ops", "blas", "catalog",
     ],
     "audiogen-onnx": [
-        "vampnet.generate", "vampnet.options", "vampnet.export", "vampnet.quantize", "vampnet.verify",
-        "vampnet.mask", "vampnet.beats", "vampnet.sampling", "codec", "session", "manifest", "catalog",
+        "vampnet.generate", "vampnet.options", "exporter.export", "vampnet.verify", "vampnet.mask",
+        "vampnet.beats", "vampnet.sampling", "codec", "session", "manifest", "catalog",
     ],
     "audiogen-minigpt": [
-        "encode", "settings", "config", "train", "run", "generate", "evaluate", "export", "dataset", "shards",
-        "info", "errors",
+        "encode", "settings", "config", "train", "run", "generate", "options", "evaluate", "export",
+        "dataset", "shards", "info", "errors",
     ],
 }  # fmt: skip
 """The modules that are the public face of each package, in reading order."""
