@@ -19,8 +19,8 @@ _PAGE = re.compile(r"reference/(?P<kind>cli|api)/(?P<name>audiogen-[a-z]+)\.md")
 
 API = {
     "audiogen-core": [
-        "audio", "codes", "codec", "autoencoder", "codecs", "recipe", "sampling", "noise", "patterns",
-        "weights", "compose", "jobs", "options", "models", "hub", "plot", "terminal_picture", "errors",
+        "audio", "codes", "codec", "codecs", "recipe", "sampling", "noise", "patterns", "weights", "compose",
+        "jobs", "options", "models", "hub", "plot", "terminal_picture", "errors",
     ],
     "audiogen-mlx": [
         "musicgen.generate", "musicgen.options", "musicgen.melody", "musicgen.style", "stable_audio.generate",

@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +81,14 @@ def test_variations_are_files_of_their_own_and_replay(place):
     again = call(cli.cli, "replay", "out-2.wav", "-o", "again.wav")
     assert again.exit_code == 0
     assert (place / "again.wav").read_bytes() == (place / "out-2.wav").read_bytes()
+
+
+def test_numbers_of_variations_are_of_one_width(place):
+    done = call(
+        cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 8, "--variations", 10, "--dry-run", "--json"
+    )
+    names = json.loads(done.stdout)["output"]
+    assert names == [f"out-{number:02}.wav" for number in range(1, 11)]
 
 
 def test_a_mask_is_saved_as_it_is_used(place):
@@ -196,6 +205,42 @@ def test_nothing_is_written_over_unless_asked(place):
     assert refused.exit_code == 1 and "--force" in refused.stderr
     assert (place / "out.wav").read_bytes() == b"old"
     assert call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 1, "-f", *FAST).exit_code == 0
+
+
+def test_a_dry_run_says_what_would_be_fetched_and_fetches_nothing(tmp_path, monkeypatch):
+    compose(3, seconds=0.2).audio.save(tmp_path / "in.wav")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUDIOGEN_ONNX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(jobs.Opener, "load", lambda *_, **__: pytest.fail("opened in vain"))
+    asked = ("vamp", "in.wav", "-o", "out.wav", "--dry-run")
+    offline = call(cli.cli, *asked, "--offline")
+    assert offline.exit_code == 1 and offline.stderr.count("error: ") == 1
+    todo = SimpleNamespace(bytes=7, folder=tmp_path / "hub", wanted=("codec.pth",))
+    monkeypatch.setattr("audiogen_core.hub.plan", lambda spec, offline: todo)
+    plan = json.loads(call(cli.cli, *asked, "--json").stdout)
+    assert plan["model"] == "vampnet" and plan["license"] == "CC-BY-NC-SA-4.0" and plan["download_bytes"] == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav"]
+
+
+def test_the_job_says_what_it_can_be_asked():
+    schema = jobs.VAMP.schema()
+    assert schema["required"] == ["audio"]
+    assert schema["properties"]["audio"]["contentMediaType"] == "audio/*"
+    assert {field.name for field in fields(VampOptions)} <= set(schema["properties"])
+    steps = schema["properties"]["steps"]
+    assert steps["minimum"] == 1 and steps["description"].endswith("[12]")
+    assert [entry.name for entry in jobs.VAMP.models()] == ["demo", "vampnet"]
+
+
+def test_a_job_that_was_opened_makes_takes(place):
+    model = jobs.VAMP.open(model="demo")
+    asked = jobs.VAMP.options.of({"audio": "in.wav", "steps": 2, "fine_steps": 1, "seed": 3})
+    takes = list(model.takes(asked, 2))
+    assert sorted(take.seed for take in takes) == [3, 4]
+    assert takes[0].confidence >= takes[1].confidence
+    assert takes[0].settings["options"] == {"steps": 2, "fine_steps": 1}
+    assert sum(piece.samples.shape[1] for piece in takes[0].pieces) == 2 * 32_000
 
 
 def test_models():

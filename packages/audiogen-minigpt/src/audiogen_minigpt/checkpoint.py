@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiogen_core import weights
-from audiogen_core.errors import AudiogenError, ModelError, WeightsError
+from audiogen_core.errors import AudiogenError, ModelError, OptionError, WeightsError
 from audiogen_core.files import TEMPORARY, atomic_folder, remove_folder
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
@@ -299,7 +299,7 @@ def sampling_of(model: str | Path) -> Sampling:
     folder = locate(model)
     try:
         return Checkpoint(folder, read_json(folder / _STATE, finite=False)).sampling
-    except ModelError:  # whoever loads the model says what is wrong
+    except (ModelError, OptionError, TypeError):  # whoever loads the model says what is wrong
         return SAMPLING
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import codecs
+from audiogen_core import codecs, plot
 from audiogen_core.audio import Audio, ClippingWarning
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
@@ -22,7 +22,7 @@ from audiogen_minigpt.config import SAMPLING
 from audiogen_minigpt.dataset import Dataset, Windows
 from audiogen_minigpt.generate import Generator, check_codec
 from audiogen_minigpt.model import GPT
-from audiogen_minigpt.pictures import draw_comparison, draw_spectrogram
+from audiogen_minigpt.pictures import draw
 from audiogen_minigpt.sampling import continue_codes
 from audiogen_minigpt.settings import TrainConfig
 
@@ -111,7 +111,7 @@ def write_continuations(
             {
                 "original": save(original, folder / f"original-{number}.wav"),
                 "sound": save(sound, folder / f"continuation-{number}.wav"),
-                "picture": draw_comparison(clips, folder / f"continuation-{number}.png"),
+                "picture": draw(plot.compare, clips, folder / f"continuation-{number}.png"),
             }
         )
     return files
@@ -134,7 +134,7 @@ def write_clips(
         audio = generator.generate(seconds, sampling=sampling)
         path = folder / f"sample-{row + 1}.wav"
         save(audio, path, generator.recipe(seconds, sampling))
-        draw_spectrogram(audio, path.with_suffix(".png"))
+        draw(plot.spectrogram, audio, path.with_suffix(".png"))
         paths.append(path)
         if on_step:
             on_step(row + 1, count)
@@ -173,7 +173,7 @@ class Samples:
         try:
             self.folder.mkdir(exist_ok=True)
             save(audio, path)
-            draw_spectrogram(audio, path.with_suffix(".png"))
+            draw(plot.spectrogram, audio, path.with_suffix(".png"))
         except OSError as error:
             log.warning("%s: this sample could not be written (%s)", path, error.strerror)
             return None

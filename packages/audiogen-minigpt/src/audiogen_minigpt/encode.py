@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ def encode(
     with _writing(data):
         data.mkdir(parents=True, exist_ok=True)
         with lock(data):
-            _sweep(data)
+            for leftover in data.glob(".*.tmp.*"):  # of a killed run
+                leftover.unlink(missing_ok=True)
             meta.save(data)
             groups = make_plan(folder, data, files, val_permille=val_permille, split_by=split_by)
             source = "" if isinstance(codec, Codec) else _source(codec)
@@ -206,13 +207,6 @@ def _writing(data: Path) -> Iterator[None]:
             ) from error
         where, what = name_of(error.filename or data), error.strerror or str(error)
         raise CodesError(f"{where}: {what}; choose an output that can be written") from error
-
-
-def _sweep(data: Path) -> None:
-    """Remove what a killed run was writing."""
-    for path in data.glob(".*.tmp.*"):
-        with suppress(FileNotFoundError):
-            path.unlink()
 
 
 def _finish(

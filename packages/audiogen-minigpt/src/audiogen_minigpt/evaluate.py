@@ -129,7 +129,8 @@ def evaluate(
         bigram_bits=known.bigram_bits,
         **heard,
     )
-    _write(home, evaluation)
+    with atomic_path(home / NAME) as temporary:
+        temporary.write_text(json.dumps(evaluation.to_dict(), indent=2), encoding="utf-8")
     return evaluation
 
 
@@ -223,8 +224,3 @@ def _data_of(run: Path, data: str | Path | None) -> Path:
     if config is None:
         raise OptionError(f"{run}: no settings of a run in it; name the folder of codes to judge by")
     return Path(config.data)
-
-
-def _write(run: Path, evaluation: Evaluation) -> None:
-    with atomic_path(run / NAME) as temporary:
-        temporary.write_text(json.dumps(evaluation.to_dict(), indent=2), encoding="utf-8")

@@ -110,7 +110,11 @@ def make_plan(folder: Path, data: Path, files: list[str], *, val_permille: int, 
     known = [entry for group in groups for entry in group]
     paths = {entry.path for entry in known}
     new = [
-        Entry(path, _split(path, val_permille, split_by), size_of(folder / path))
+        Entry(
+            path,
+            "val" if _hash(path, split_by) % 1000 < val_permille else "train",
+            size_of(folder / path),
+        )
         for path in files
         if path not in paths
     ]
@@ -119,7 +123,9 @@ def make_plan(folder: Path, data: Path, files: list[str], *, val_permille: int, 
         if not known and val_permille:
             new = _hold_something_out(folder, new, split_by)
         groups = groups + list(_grouped(new))
-        _store(data, groups)
+        table = [[asdict(entry) for entry in group] for group in groups]
+        with atomic_path(data / PLAN) as temporary:
+            temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     return groups
 
 
@@ -171,10 +177,6 @@ def _name(path: Path, folder: Path) -> str:
 def _hash(path: str, split_by: str) -> int:
     key = str(PurePosixPath(path).parent) if split_by == "parent" else path
     return int.from_bytes(hashlib.blake2b(os.fsencode(key), digest_size=8).digest(), "big")
-
-
-def _split(path: str, val_permille: int, split_by: str) -> str:
-    return "val" if _hash(path, split_by) % 1000 < val_permille else "train"
 
 
 def _without_duplicates(folder: Path, known: list[Entry], new: list[Entry]) -> list[Entry]:
@@ -232,9 +234,3 @@ def _grouped(entries: list[Entry]) -> Iterator[list[Entry]]:
         size += length
     if group:
         yield group
-
-
-def _store(data: Path, groups: Groups) -> None:
-    table = [[asdict(entry) for entry in group] for group in groups]
-    with atomic_path(data / PLAN) as temporary:
-        temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -188,8 +188,8 @@ def write_shard(data: Path, number: int, parts: list[Part]) -> None:
 
 def read_shards(data: str | Path) -> list[Shard]:
     """All committed shards, in order. Raises CodesError when an index is damaged."""
-    found = Path(data).glob("shard-*.jsonl")
-    return [read_shard(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))]
+    indexes = Path(data).glob("shard-*.jsonl")  # by number: from 100,000 on the names are longer
+    return [read_shard(path) for path in sorted(indexes, key=lambda path: (len(path.name), path.name))]
 
 
 def read_shard(index: Path) -> Shard:
@@ -244,12 +244,12 @@ def tracks_of(shards: list[Shard]) -> Iterator[tuple[Shard, int, Track]]:
 def repeats(shards: list[Shard]) -> list[tuple[Track, Track]]:
     """Each track whose sound, as it was encoded, is that of an earlier file or channel; with that one."""
     firsts: dict[str, Track] = {}
-    found = []
+    repeated = []
     for track in (track for shard in shards for track in shard.tracks):
         first = firsts.setdefault(track.sha1, track)
         if track.sha1 and (first.path, first.channel) != (track.path, track.channel):
-            found.append((track, first))
-    return found
+            repeated.append((track, first))
+    return repeated
 
 
 def check_data(where: str, facts: Mapping[str, Any], data_where: str, data: Mapping[str, Any]) -> None:

@@ -107,6 +107,7 @@ def train(
     dtype = choose_dtype(config.dtype, device)
     cuda = [device] if device.type == "cuda" else []
     with _held(config, resume, ranks), joined(ranks, device), stopping() as stop, torch.random.fork_rng(cuda):
+        # Set up: the data, the model and its optimizer where the last checkpoint left them, the plan.
         config, model = _resolved(config, ranks)
         frames = Layout.from_config(model).window(model.context)
         windows = Windows(config.data, model.codebooks, frames, rank=ranks.rank, world=ranks.world)
@@ -119,12 +120,14 @@ def train(
         if ranks.first:
             save_config(config)
         if trainer.metrics:
-            trainer.metrics.truncate(trainer.step)
+            trainer.metrics.truncate(trainer.step)  # of what a killed run had done since its last checkpoint
         trainer.plan = _planned(trainer)
         judge_every = config.eval_every or _interval(config, trainer.plan)
         save_every = config.save_every or judge_every
         began_at = trainer.step
         trainer.clock = time.perf_counter()  # the steps that were timed for the plan are no part of the run
+
+        # Train: update, record, judge, save, until the plan is done or a signal comes.
         while trainer.step < trainer.plan.steps and not _asked_to_stop(trainer, stop):
             trainer.advance()
             step, done = trainer.step, trainer.step >= trainer.plan.steps

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from audiogen_core import codecs
 from audiogen_core.codec import Codec, CodecInfo
-from audiogen_core.codecs.layers import PadToMultiple
 from audiogen_core.errors import ManifestError, ModelError
+from audiogen_core.layers import Convolutional, PadToMultiple
 from audiogen_core.ops import Float, Ops
 from audiogen_core.ops.numpy_ops import NumpyOps
-from audiogen_core.stages import Convolutional
 from audiogen_onnx.manifest import CODEC, CodecGeometry, Manifest
 from audiogen_onnx.session import Session
 

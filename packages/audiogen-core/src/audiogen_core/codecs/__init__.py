@@ -11,8 +11,7 @@ from audiogen_core.ops import Ops, resolve
 from audiogen_core.settings import parse_yaml, read_json, resolved
 
 if TYPE_CHECKING:
-    from audiogen_core.autoencoder import Autoencoder
-    from audiogen_core.codec import Codec
+    from audiogen_core.codec import Autoencoder, Codec
 
 DEMO = "demo"
 DEMO_LATENTS = "demo-latents"
@@ -59,7 +58,7 @@ def load_codec(name_or_path: str | Path, ops: str | Ops = "numpy") -> Codec:
 
 def load_autoencoder(name_or_path: str | Path, ops: str | Ops = "numpy") -> Autoencoder:
     """As `load`, for what makes latents; `demo` is then `demo-latents`. Raises ModelError for a codec."""
-    from audiogen_core.autoencoder import Autoencoder
+    from audiogen_core.codec import Autoencoder
 
     if name_or_path == DEMO and not Path(name_or_path).exists():
         name_or_path = DEMO_LATENTS

@@ -16,9 +16,9 @@ import numpy as np
 
 from audiogen_core.codec import Codec, CodecInfo, fingerprint
 from audiogen_core.codecs import snake_net
-from audiogen_core.codecs.rvq import ProjectedCodebook, ProjectedQuantizer
 from audiogen_core.codecs.snake_net import SnakeNet
 from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.layers import ProjectedCodebook, ProjectedQuantizer
 from audiogen_core.ops import Float, Ops
 from audiogen_core.settings import Section
 from audiogen_core.weights import Rules, Weights, read, read_checkpoint

@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 
 from audiogen_core.codec import Codec, CodecInfo, fingerprint
-from audiogen_core.codecs.layers import Conv, ConvTranspose, Layer, Pointwise, Residual
 from audiogen_core.errors import ModelError
 from audiogen_core.formats.safetensors_file import read_safetensors
+from audiogen_core.layers import Conv, Convolutional, ConvTranspose, Layer, Pointwise, Residual
 from audiogen_core.ops import Float, Ops, Signal, Weight
 from audiogen_core.settings import from_mapping, parse_json
-from audiogen_core.stages import Convolutional
 from audiogen_core.weights import Weights, read
 
 FORMAT = "audiogen-frame-codec-1"

@@ -14,15 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from audiogen_core.autoencoder import Autoencoder, AutoencoderInfo
-from audiogen_core.codec import fingerprint
+from audiogen_core.codec import Autoencoder, AutoencoderInfo, fingerprint
 from audiogen_core.codecs import frame
-from audiogen_core.codecs.layers import Conv, ConvTranspose, Layer, Pointwise
-from audiogen_core.codecs.rvq import ResidualQuantizer
 from audiogen_core.errors import ModelError
+from audiogen_core.layers import (
+    Conv,
+    Convolutional,
+    ConvTranspose,
+    Layer,
+    PadToMultiple,
+    Pointwise,
+    ResidualQuantizer,
+)
 from audiogen_core.ops import Ops, Signal
 from audiogen_core.settings import from_mapping, parse_json
-from audiogen_core.stages import Convolutional
 from audiogen_core.weights import Weights, read
 
 FORMAT = "audiogen-frame-latents-1"
@@ -121,19 +126,9 @@ def build(
     return Autoencoder(
         info,
         ops,
-        encoder=[Convolutional([Filled(hop), *encoder, project], down=hop)],
+        encoder=[Convolutional([PadToMultiple(hop), *encoder, project], down=hop)],
         decoder=[Convolutional([*back, *decoder], up=hop)],
     )
-
-
-@dataclass(frozen=True)
-class Filled(Pointwise):
-    """Silence at the end, so that the last stack is whole."""
-
-    multiple: int
-
-    def __call__(self, ops: Ops, x: Signal) -> Signal:
-        return ops.pad(x, 0, -ops.length(x) % self.multiple)
 
 
 @dataclass(frozen=True, eq=False)

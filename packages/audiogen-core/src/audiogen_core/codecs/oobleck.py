@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from audiogen_core.autoencoder import Autoencoder, AutoencoderInfo
-from audiogen_core.codec import fingerprint
+from audiogen_core.codec import Autoencoder, AutoencoderInfo, fingerprint
 from audiogen_core.codecs import snake_net
 from audiogen_core.codecs.snake_net import SnakeNet
 from audiogen_core.errors import ModelError, WeightsError

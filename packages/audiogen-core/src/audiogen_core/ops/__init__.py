@@ -1,4 +1,4 @@
-"""The verbs in which every codec is written once (`protocol`), and the adapters that carry them out."""
+"""The verbs in which every codec is written once (`Ops`), and the adapters that carry them out."""
 
 from __future__ import annotations
 

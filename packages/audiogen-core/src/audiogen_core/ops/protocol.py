@@ -1,4 +1,4 @@
-"""The verbs in which every codec is written once: what a framework must offer to run them.
+"""The verbs in which every codec is written once: the protocol that an adapter of a framework follows.
 
 Codec code speaks of *time* and *channels* and never of axis numbers. A signal is opaque to it: the
 torch and numpy adapters hold (B, C, T), an mlx adapter holds (B, T, C). Signals support `+`, `-` and

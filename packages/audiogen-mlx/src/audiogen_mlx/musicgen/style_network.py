@@ -10,8 +10,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from audiogen_core.codecs.rvq import ResidualQuantizer
 from audiogen_core.errors import ModelError
+from audiogen_core.layers import ResidualQuantizer
 from audiogen_core.weights import Weights
 from audiogen_mlx.musicgen.melody import conditioner_settings
 from audiogen_mlx.musicgen.parts import LayerNorm, Linear, attend, gelu, positions

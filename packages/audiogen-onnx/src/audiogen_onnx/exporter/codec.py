@@ -17,10 +17,8 @@ import numpy as np
 import torch
 
 from audiogen_core.codec import Codec
-from audiogen_core.codecs.layers import Layer, PadToMultiple, reach, run
-from audiogen_core.codecs.rvq import ProjectedQuantizer
 from audiogen_core.errors import OptionError
-from audiogen_core.stages import Convolutional, Stage
+from audiogen_core.layers import Convolutional, Layer, PadToMultiple, ProjectedQuantizer, Stage, reach, run
 from audiogen_onnx.codec import FACTS
 
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
