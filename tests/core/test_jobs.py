@@ -13,7 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from audiogen_core import cli, job_commands, jobs
+from audiogen_core import cli, commands, jobs
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, ModelError, OptionError
 from audiogen_core.jobs import Job, JobLoad, JobOptions, Take
@@ -107,8 +107,8 @@ def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     app = cli.app("audiogen-core", "audiogen-core", "A thing.")
-    job_commands.add_job(app, HUM)
-    job_commands.add_replay(app, HUM)
+    commands.add_job(app, HUM)
+    commands.add_replay(app, HUM)
     return lambda *arguments: call(app, *arguments)
 
 
