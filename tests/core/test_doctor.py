@@ -49,7 +49,7 @@ def test_every_command_is_named(name: str) -> None:
     commands = program(name).commands
     subject = subject_of(name)
     optional = [use for extra in subject.optional.values() for use in extra.for_commands]
-    named = {use.split()[0] for use in (*subject.commands, *optional)}
+    named = {use.split()[0] for use in (*doctor.names(subject), *optional)}
     assert named == set(commands) - {"doctor"}
     for use in optional:
         command, *options = use.split()

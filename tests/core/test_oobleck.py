@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from audiogen_core import Audio, Latents, SeededNoise, codecs
 from audiogen_core.codecs import oobleck
-from audiogen_core.codecs.layers import reach
 from audiogen_core.errors import AudioMismatch, CodesError, ModelError, WeightsError
+from audiogen_core.layers import Convolutional, reach
 from audiogen_core.main import commands
-from audiogen_core.stages import Convolutional
 from support.commands import call
 from support.pieces import cut_small
 

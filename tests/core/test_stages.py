@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiogen_core.codecs.layers import Conv, ConvTranspose, Elu, Layer, Residual
+from audiogen_core.layers import (
+    Conv,
+    Convolutional,
+    ConvTranspose,
+    Elu,
+    Layer,
+    Recurrent,
+    Residual,
+    stream,
+    whole,
+)
 from audiogen_core.ops import LstmLayer, resolve
-from audiogen_core.stages import Convolutional, Recurrent, stream, whole
 
 OPS = resolve("numpy")
 

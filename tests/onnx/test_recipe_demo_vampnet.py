@@ -157,7 +157,7 @@ def test_networks_that_do_not_belong_together_are_refused(recipe, run, tmp_path)
     asked = {"created_from": {}, "check": False}
     with pytest.raises(ModelError, match="is given 4 codebooks"):
         recipe.export.export_networks(fine, fine, codec, tmp_path / "a", **asked)
-    with pytest.raises(OptionError, match="no option 'warmth'"):
+    with pytest.raises(OptionError, match="no option warmth"):
         recipe.export.export_networks(coarse, fine, codec, tmp_path / "a", defaults={"warmth": 1}, **asked)
     assert not (tmp_path / "a").exists()
 

@@ -11,9 +11,9 @@ import torch
 
 from audiogen_core import codecs
 from audiogen_core.codec import Codec
+from audiogen_core.layers import whole
 from audiogen_core.ops import resolve
 from audiogen_core.ops.torch_ops import TorchOps
-from audiogen_core.stages import whole
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vampnet"
 SIZES = ["small", "big"]

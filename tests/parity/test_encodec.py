@@ -113,7 +113,7 @@ def test_agrees_from_an_audiocraft_package_without_causal_convolutions(ops, tmp_
 @pytest.mark.parametrize("folder", ["24k", "32k"])
 def test_latents_of_seven_samples(ops, folder):
     """A clip shorter than the padding takes the original's detour through zeros."""
-    from audiogen_core.stages import whole
+    from audiogen_core.layers import whole
 
     stored = np.load(FIXTURES / folder / "io.npz")
     codec = codecs.load(FIXTURES / folder, ops)

@@ -69,7 +69,7 @@ def test_stored_codes_scales_and_audio(codec, stored, bandwidth):
 
 
 def test_stored_latents_of_a_chunk_as_it_is(codec, stored):
-    from audiogen_core.stages import whole
+    from audiogen_core.layers import whole
 
     chunk = codec.ops.signal(stored["input_values"][..., :LENGTH])
     made = codec.ops.numpy(whole(codec.ops, codec._encoder, chunk))

@@ -11,9 +11,9 @@ import torch
 from safetensors.numpy import load_file
 
 from audiogen_core import Audio, RecordedNoise, codecs
-from audiogen_core.autoencoder import Autoencoder
+from audiogen_core.codec import Autoencoder
+from audiogen_core.layers import Convolutional, whole
 from audiogen_core.ops import resolve
-from audiogen_core.stages import Convolutional, whole
 from support.pieces import cut_small
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stable-audio"
@@ -82,7 +82,7 @@ def test_agrees_from_torch_files_of_an_autoencoder_alone(tmp_path, prefix):
 
 def test_the_decoder_layer_by_layer(ops):
     """Mean, deviation, largest value and shape after each layer of the original's decoder."""
-    from audiogen_core.codecs.layers import run
+    from audiogen_core.layers import run
 
     stored = np.load(FIXTURES / "small_vae.npz")
     stages = codecs.load_autoencoder(FIXTURES / "tiny-small", ops)._decoder

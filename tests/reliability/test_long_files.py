@@ -13,8 +13,8 @@ from audiogen_core import Audio
 from audiogen_core.audio import AudioWriter
 from audiogen_core.codecs import encodec
 from audiogen_core.compose import compose
+from audiogen_core.layers import whole
 from audiogen_core.ops import resolve
-from audiogen_core.stages import whole
 from support.figures import tell
 from support.random_weights import RandomWeights
 

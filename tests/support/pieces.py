@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from audiogen_core.autoencoder import Autoencoder
-from audiogen_core.codec import Codec
-from audiogen_core.stages import Convolutional, Rechunk
+from audiogen_core.codec import Autoencoder, Codec
+from audiogen_core.layers import Convolutional, Rechunk
 
 
 def cut_small(made: Codec | Autoencoder, frames: float) -> None:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiogen_core import codecs, patterns, weights
     from audiogen_core.audio import Audio
-    from audiogen_core.autoencoder import Autoencoder, AutoencoderInfo
-    from audiogen_core.codec import Codec, CodecInfo
+    from audiogen_core.codec import Autoencoder, AutoencoderInfo, Codec, CodecInfo
     from audiogen_core.codes import Codes, Latents
     from audiogen_core.errors import AudiogenError
     from audiogen_core.noise import Noise, RecordedNoise, SeededNoise
@@ -47,8 +46,8 @@ __all__ = [
 _HOMES = {
     "Audio": "audio",
     "AudiogenError": "errors",
-    "Autoencoder": "autoencoder",
-    "AutoencoderInfo": "autoencoder",
+    "Autoencoder": "codec",
+    "AutoencoderInfo": "codec",
     "Codec": "codec",
     "CodecInfo": "codec",
     "Codes": "codes",

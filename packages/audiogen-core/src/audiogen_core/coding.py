@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from audiogen_core.audio import AudioWriter, probe, stream
-from audiogen_core.autoencoder import Autoencoder
-from audiogen_core.codec import Codec
+from audiogen_core.codec import Autoencoder, Codec, Info
 from audiogen_core.codes import Codes, Latents
 from audiogen_core.errors import CodesError, OptionError
+from audiogen_core.progress import OnStep
 from audiogen_core.recipe import Recipe
 from audiogen_core.sound_reader import FileInfo, Floats
-
-OnStep = Callable[[float, float], None]
-
-_BLOCK_SECONDS = 10.0
 
 
 def load_coded(path: str | Path) -> Codes | Latents:
@@ -57,15 +50,12 @@ def encode_file(
     OptionError for an impossible number of codebooks.
     """
     info = codec.info
+    if isinstance(codec, Autoencoder) and codebooks is not None:
+        raise OptionError(f"{info.name} makes latents and has no codebooks to choose from")
     header = probe(path)
-    count = _Count(info.sample_rate, header.frames / header.sample_rate, on_step)
-    blocks = stream(path, sample_rate=info.sample_rate, channels=info.channels, block_seconds=_BLOCK_SECONDS)
-    if isinstance(codec, Autoencoder):
-        if codebooks is not None:
-            raise OptionError(f"{info.name} makes latents and has no codebooks to choose from")
-        latents = np.concatenate(list(codec.encode_blocks(count.through(blocks))), axis=1)
-        return Latents(latents, info.frame_rate, info.name, length=count.samples)
-    return codec.encode_clip(count.through(blocks), codebooks)
+    blocks = stream(path, sample_rate=info.sample_rate, channels=info.channels, block_seconds=10.0)
+    told = _telling(blocks, info, header.frames / header.sample_rate, on_step)
+    return codec.encode_clip(told) if isinstance(codec, Autoencoder) else codec.encode_clip(told, codebooks)
 
 
 def decode_file(
@@ -83,43 +73,35 @@ def decode_file(
     Raises CodesError when the codes or latents are not this codec's, AudioError when the file cannot be
     written.
     """
-    blocks = _decoded(coded, codec)
     info = codec.info
+    match coded, codec:
+        case Codes(), Codec():
+            blocks = codec.decode_clip(coded)
+        case Latents(), Autoencoder():
+            blocks = codec.decode_clip(coded)
+        case _:
+            kind, other = ("codes", "latents") if isinstance(coded, Codes) else ("latents", "codes")
+            raise CodesError(f"these are {kind}, but {info.name} makes {other}; name what made them")
     longest = int(coded.values.shape[1]) * info.hop_length
     length = longest if coded.length is None else min(coded.length, longest)
     if length == 0:
         raise CodesError("the codes stand for no samples: there is nothing to decode")
-    count = _Count(info.sample_rate, length / info.sample_rate, on_step)
     with AudioWriter(path, info.sample_rate, info.channels, recipe=recipe) as writer:
-        for block in count.through(blocks):
+        for block in _telling(blocks, info, length / info.sample_rate, on_step):
             writer.write(block[:, : length - writer.samples])
         return writer.samples / info.sample_rate
 
 
-def _decoded(coded: Codes | Latents, codec: Codec | Autoencoder) -> Iterator[Floats]:
-    """The sound in blocks, after the check that it may be decoded."""
-    if isinstance(coded, Codes) and isinstance(codec, Codec):
-        return codec.decode_clip(coded)
-    if isinstance(coded, Latents) and isinstance(codec, Autoencoder):
-        codec.check(coded)
-        return codec.decode_blocks([coded.values])
-    kind, made = ("codes", "latents") if isinstance(coded, Codes) else ("latents", "codes")
-    raise CodesError(f"these are {kind}, but {codec.info.name} makes {made}; name what made them")
-
-
-class _Count:
-    """Counts the samples that pass, and tells of them."""
-
-    def __init__(self, rate: int, seconds: float, on_step: OnStep | None) -> None:
-        self.samples = 0
-        self._rate, self._seconds, self._on_step = rate, seconds, on_step
-
-    def through(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[Floats]:
-        for block in blocks:
-            yield block
-            self.samples += block.shape[1]
-            if self._on_step is not None:
-                self._on_step(self.samples / self._rate, self._seconds)
+def _telling(
+    blocks: Iterable[Floats], info: Info, seconds: float, on_step: OnStep | None
+) -> Iterator[Floats]:
+    """The blocks, each told to `on_step` when the next one is asked for."""
+    done = 0
+    for block in blocks:
+        yield block
+        done += block.shape[1]
+        if on_step is not None:
+            on_step(done / info.sample_rate, seconds)
 
 
 def _channels(count: int) -> str:

@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from audiogen_core.autoencoder import AutoencoderInfo
-from audiogen_core.codec import CodecInfo
+from audiogen_core.codec import AutoencoderInfo, CodecInfo, Info
 from audiogen_core.errors import DownloadError, ModelError, UnknownModel
 
 FACTS = {
@@ -70,11 +69,7 @@ def catalogue() -> list[dict[str, Any]]:
 def codec_facts(info: CodecInfo) -> dict[str, Any]:
     """A CodecInfo as a mapping, with what follows from it."""
     return {
-        "name": info.name,
-        "sample_rate": info.sample_rate,
-        "channels": info.channels,
-        "hop_length": info.hop_length,
-        "frame_rate": info.frame_rate,
+        **_facts(info),
         "codebooks": info.codebooks,
         "codebook_size": info.codebook_size,
         "bits_per_second": bits_per_second(info.codebooks, info.codebook_size, info.frame_rate),
@@ -83,13 +78,16 @@ def codec_facts(info: CodecInfo) -> dict[str, Any]:
 
 def autoencoder_facts(info: AutoencoderInfo) -> dict[str, Any]:
     """An AutoencoderInfo as a mapping, with what follows from it."""
+    return {**_facts(info), "latent_channels": info.latent_channels}
+
+
+def _facts(info: Info) -> dict[str, Any]:
     return {
         "name": info.name,
         "sample_rate": info.sample_rate,
         "channels": info.channels,
         "hop_length": info.hop_length,
         "frame_rate": info.frame_rate,
-        "latent_channels": info.latent_channels,
     }
 
 

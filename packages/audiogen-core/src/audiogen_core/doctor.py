@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from audiogen_core import jobs
+
 SIBLINGS = {
     "audiogen-core": "encode, decode, info, plot, codecs, compose",
     "audiogen-mlx": "musicgen, stable-audio, convert",
@@ -41,7 +43,7 @@ class Subject:
     package   the distribution
     required  distributions that it cannot do without
     optional  those that some commands need
-    commands  all its commands, in the order shown
+    commands  its commands beside those of its jobs, in the order shown
     """
 
     package: str
@@ -103,7 +105,7 @@ def commands(subject: Subject) -> Iterator[tuple[str, str]]:
     """Each command of a package and of its siblings, with "ready" or what is missing and how to get it."""
     missing = [name for name in subject.required if installed(name) is None]
     ready = f"needs {', '.join(missing)}: pip install {subject.package}" if missing else "ready"
-    for name in subject.commands:
+    for name in names(subject):
         yield f"{subject.package} {name}", ready
     lines: dict[str, str] = {}
     for distribution, extra in subject.optional.items():
@@ -116,6 +118,11 @@ def commands(subject: Subject) -> Iterator[tuple[str, str]]:
             absent = installed(sibling) is None
             advice = f"not installed ({some}): pip install {sibling}"
             yield sibling, advice if absent else f"ready ({some}); see {sibling} doctor"
+
+
+def names(subject: Subject) -> list[str]:
+    """The commands of a package: its jobs, as they describe themselves, and the others."""
+    return [*(job.name for job in jobs.installed() if job.package == subject.package), *subject.commands]
 
 
 def installed(name: str) -> str | None:
@@ -174,6 +181,8 @@ def problems(subject: Subject = CORE) -> Iterator[str]:
     for name in subject.required:
         if installed(name) is None:
             yield f"{name} is not installed; install {subject.package} again"
+    for package, reason in jobs.broken(imports=False).items():
+        yield f"{package} is installed, but its jobs cannot be read: {reason}"
     place = _existing(Path(constants.HF_HUB_CACHE))
     if not os.access(place, os.W_OK):
         yield f"{place} cannot be written to, so no model can be fetched; set HF_HOME to another folder"

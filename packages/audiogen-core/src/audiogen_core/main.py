@@ -24,8 +24,7 @@ from audiogen_core.cli import (
 from audiogen_core.errors import OptionError
 
 if TYPE_CHECKING:
-    from audiogen_core.autoencoder import Autoencoder
-    from audiogen_core.codec import Codec
+    from audiogen_core.codec import Autoencoder, Codec
 
 commands = cli.app(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."

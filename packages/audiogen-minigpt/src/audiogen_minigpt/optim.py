@@ -99,8 +99,9 @@ class Optimizer:
                     continue
                 if set(entries) != wanted:
                     raise WeightsError(f"the optimizer state of {name} is that of another optimizer")
-                part.state[parameter] = {key: _restored(parameter, value) for key, value in entries.items()}
-
-
-def _restored(parameter: Tensor, value: Tensor) -> Tensor:
-    return value.to(parameter.device) if value.ndim == 0 else like(parameter, value).clone()
+                part.state[
+                    parameter
+                ] = {  # AdamW's count of steps is a number, whatever the parameter's spread
+                    key: value.to(parameter.device) if value.ndim == 0 else like(parameter, value).clone()
+                    for key, value in entries.items()
+                }

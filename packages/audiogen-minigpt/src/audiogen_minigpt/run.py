@@ -45,17 +45,6 @@ class RunReport:
     signal: int | None
 
 
-@dataclass(frozen=True)
-class _Listener:
-    """Who is told about progress."""
-
-    on_stage: Callable[[str], OnStep | None] | None
-    on_record: Callable[[dict[str, Any]], None] | None
-
-    def begin(self, stage: str) -> OnStep | None:
-        return self.on_stage(stage) if self.on_stage else None
-
-
 def run(
     folder: str | Path,
     out: str | Path,
@@ -83,26 +72,27 @@ def run(
     out = Path(out)
     if out.resolve() == Path(folder).resolve():
         raise OptionError(f"{out}: holds the audio, and the sounds made would join it; name another run")
-    listener = _Listener(on_stage, on_record)
-    wanted = settings or Settings()
+    from audiogen_minigpt.encode import encode
+
+    begin = on_stage or (lambda stage: None)
+    settings = settings or Settings()
     if time is not None:
-        wanted = Settings({"seconds": parse_time(time) if isinstance(time, str) else float(time)}).over(
-            wanted
-        )
-    done = []
-    source = codec or _codec_before(out)
-    if _encode(Path(folder), out / DATA, source, workers, listener):
+        seconds = parse_time(time) if isinstance(time, str) else float(time)
+        settings = Settings({"seconds": seconds}).over(settings)
+    before, done = load_config(out), []
+    source = codec or (before.codec if before else None) or "demo"
+    if encode(folder, out / DATA, codec=source, workers=workers, on_step=begin("encode")).encoded:
         done.append("encode")
-    result = _train(out, wanted, source, listener)
+    result = _train(out, settings, source, begin("train"), on_record)
     if result.ran:
         done.append("train")
     if result.signal is not None:
         return RunReport(out, None, result.step, tuple(done), result.signal)
     evaluation = read_evaluation(out)
     if evaluation is None or evaluation.step != result.step:
-        evaluation = evaluate(out, out / DATA, codec=source, on_step=listener.begin("judge"))
+        evaluation = evaluate(out, out / DATA, codec=source, on_step=begin("judge"))
         done.append("judge")
-    if _sample(out, result.step, source, listener):
+    if _sample(out, result.step, source, lambda: begin("sample")):
         done.append("sample")
     page = out / REPORT
     if done or not page.is_file():
@@ -111,49 +101,46 @@ def run(
     return RunReport(out, page, result.step, tuple(done), None)
 
 
-def _codec_before(out: Path) -> str:
-    """The codec a run was begun with, or the demo codec."""
-    config = load_config(out)
-    return (config.codec if config else None) or "demo"
-
-
-def _encode(folder: Path, data: Path, codec: str, workers: int | None, listener: _Listener) -> bool:
-    """Encode what is not encoded yet; returns whether there was anything."""
-    from audiogen_minigpt.encode import encode
-
-    on_step = listener.begin("encode")
-    return encode(folder, data, codec=codec, workers=workers, on_step=on_step).encoded > 0
-
-
-def _train(out: Path, settings: Settings, codec: str, listener: _Listener) -> TrainResult:
-    from audiogen_minigpt.facts import read_facts
+def _train(
+    out: Path,
+    settings: Settings,
+    codec: str,
+    on_step: OnStep | None,
+    on_record: Callable[[dict[str, Any]], None] | None,
+) -> TrainResult:
+    """Train on the codes of the run, or go on with it."""
+    from audiogen_minigpt.shards import Meta
     from audiogen_minigpt.train import train
 
-    facts, before = read_facts(out / DATA), load_config(out)
+    facts, before = Meta.load(out / DATA).facts, load_config(out)
     settings = Settings({"data": str(out / DATA), "run": str(out), "codec": codec}).over(settings)
     config = settings.resumed(before, facts) if before else settings.config(facts)
-    on_step = listener.begin("train")
-    return train(config, resume=True, on_step=on_step, on_record=listener.on_record)
+    return train(config, resume=True, on_step=on_step, on_record=on_record)
 
 
 def _sample(
-    out: Path, step: int, codec: str, listener: _Listener, count: int = 3, seconds: float = 10.0
+    out: Path,
+    step: int,
+    codec: str,
+    begin: Callable[[], OnStep | None],
+    count: int = 3,
+    seconds: float = 10.0,
 ) -> bool:
     """Make clips from nothing, unless they are there already; returns whether they had to be made."""
     stamp = out / SAMPLES / "made.json"
-    made = {"step": step, "count": count, "seconds": seconds}
+    wanted = {"step": step, "count": count, "seconds": seconds}
     try:
-        if json.loads(stamp.read_text(encoding="utf-8")) == made:
+        if json.loads(stamp.read_text(encoding="utf-8")) == wanted:
             return False
     except (OSError, ValueError):
         pass
     from audiogen_minigpt.clips import write_clips
     from audiogen_minigpt.generate import Generator
 
-    on_step = listener.begin("sample")
+    on_step = begin()
     write_clips(Generator.load(out, codec=codec), stamp.parent, count=count, seconds=seconds, on_step=on_step)
     with atomic_path(stamp) as temporary:
-        temporary.write_text(json.dumps(made), encoding="utf-8")
+        temporary.write_text(json.dumps(wanted), encoding="utf-8")
     return True
 
 

@@ -58,12 +58,12 @@ class Session:
         arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}
         errors = _errors()
         try:
-            made = self._session.run(list(self.outputs), arrays)
+            results = self._session.run(list(self.outputs), arrays)
         except errors.InvalidArgument as error:
             raise OptionError(f"{self.path.name} cannot take these inputs: {_first_line(error)}") from error
         except (errors.Fail, errors.RuntimeException, errors.EPFail, errors.NotImplemented) as error:
             raise ModelError(f"{self.path.name} failed while running: {_first_line(error)}") from error
-        return dict(zip(self.outputs, made, strict=True))
+        return dict(zip(self.outputs, results, strict=True))
 
 
 def _providers(wanted: Sequence[str] | None) -> list[str]:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from audiogen_core.codec import Codec, CodecInfo, SampleCount
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudioError, CodesError
+from audiogen_core.layers import Stage, whole
 from audiogen_core.ops import Float, Ops
-from audiogen_core.stages import Stage, whole
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ One convolutional network either side of two LSTM layers; what differs between t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,19 @@ from audiogen_core.codecs.encodec_config import (
     from_shapes,
     from_transformers,
 )
-from audiogen_core.codecs.layers import Conv, ConvTranspose, Elu, GroupNorm, Layer, Pointwise, Residual, run
+from audiogen_core.layers import (
+    Conv,
+    Convolutional,
+    ConvTranspose,
+    Elu,
+    GroupNorm,
+    Layer,
+    Pointwise,
+    Recurrent,
+    Residual,
+    Stage,
+)
 from audiogen_core.ops import LstmLayer, Ops, Signal
-from audiogen_core.stages import Convolutional, Recurrent, Stage
 from audiogen_core.weights import Drop, FuseWeightNorm, Rename, Rules, Weights
 
 __all__ = [
@@ -189,7 +199,7 @@ class _Network:
                 Elu(),
                 *self._conv(f"{name}.block.3", hidden, width, 1),
             ]
-            shortcut = _Row(self._conv(f"{name}.shortcut", width, width, 1)) if c.shortcut else None
+            shortcut = self._conv(f"{name}.shortcut", width, width, 1) if c.shortcut else ()
             layers.append(Residual(branch, shortcut))
         return layers
 
@@ -208,16 +218,6 @@ class _Network:
             for i in range(self.config.lstm_layers)
         ]
         return [Recurrent(self.ops.lstm(layers))]
-
-
-@dataclass(frozen=True)
-class _Row(Pointwise):
-    """Layers one after another as one layer; none of them looks at more than one step."""
-
-    layers: Sequence[Layer]
-
-    def __call__(self, ops: Ops, x: Signal) -> Signal:
-        return run(ops, self.layers, x)
 
 
 @dataclass(frozen=True)

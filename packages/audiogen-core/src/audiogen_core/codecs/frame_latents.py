@@ -8,20 +8,26 @@ its decoder.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
-from audiogen_core.autoencoder import Autoencoder, AutoencoderInfo
-from audiogen_core.codec import fingerprint
+from audiogen_core.codec import Autoencoder, AutoencoderInfo, fingerprint
 from audiogen_core.codecs import frame
-from audiogen_core.codecs.layers import Conv, ConvTranspose, Layer, Pointwise
-from audiogen_core.codecs.rvq import ResidualQuantizer
 from audiogen_core.errors import ModelError
+from audiogen_core.layers import (
+    Conv,
+    Convolutional,
+    ConvTranspose,
+    Layer,
+    PadToMultiple,
+    Pointwise,
+    ResidualQuantizer,
+)
 from audiogen_core.ops import Ops, Signal
-from audiogen_core.stages import Convolutional
+from audiogen_core.settings import from_mapping, parse_json
 from audiogen_core.weights import Weights, read
 
 FORMAT = "audiogen-frame-latents-1"
@@ -45,18 +51,12 @@ class LatentsConfig:
 
     @classmethod
     def from_json(cls, text: str) -> LatentsConfig:
-        """Raises ModelError unless the text holds these fields."""
-        try:
-            values = json.loads(text)
-            if set(values) != {field.name for field in fields(cls)}:
-                raise ValueError(f"fields {sorted(values)}")
-            if not all(type(value) is int and 0 <= value < 1 << 16 for value in values.values()):
-                raise ValueError(f"values {values}")
-            config = cls(**values)
-            if not config.frames or not config.channels:
-                raise ValueError("no frames or no channels")
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"the configuration of the latents is damaged: {error}") from error
+        """Raises ModelError unless the text holds exactly these fields."""
+        where = "the configuration of the latents is damaged"
+        config = from_mapping(cls, parse_json(text, where), where, ModelError, complete=True)
+        for name, value in asdict(config).items():
+            if not (0 if name == "codebooks" else 1) <= value < 1 << 16:
+                raise ModelError(f"{where}: {name} is {value}")
         return config
 
     def to_json(self) -> str:
@@ -126,19 +126,9 @@ def build(
     return Autoencoder(
         info,
         ops,
-        encoder=[Convolutional([Filled(hop), *encoder, project], down=hop)],
+        encoder=[Convolutional([PadToMultiple(hop), *encoder, project], down=hop)],
         decoder=[Convolutional([*back, *decoder], up=hop)],
     )
-
-
-@dataclass(frozen=True)
-class Filled(Pointwise):
-    """Silence at the end, so that the last stack is whole."""
-
-    multiple: int
-
-    def __call__(self, ops: Ops, x: Signal) -> Signal:
-        return ops.pad(x, 0, -ops.length(x) % self.multiple)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,19 +13,21 @@ from typing import Literal
 
 import numpy as np
 
-from audiogen_core.codecs.layers import (
+from audiogen_core.layers import (
     Append,
     Conv,
+    Convolutional,
     ConvTranspose,
     Layer,
     Mean,
     PadToMultiple,
+    Rechunk,
     Residual,
     Snake,
+    Stage,
     Tanh,
 )
 from audiogen_core.ops import Ops, Weight
-from audiogen_core.stages import Convolutional, Rechunk, Stage
 from audiogen_core.weights import FuseWeightNorm, Rename, Rule, Rules, Weights
 
 Blocks = Literal["units", "branches"]

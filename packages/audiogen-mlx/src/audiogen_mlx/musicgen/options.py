@@ -250,13 +250,11 @@ def resolve(
         stride = _frames("stride_seconds", options.stride_seconds, frame_rate)
     seed = options.sampling.seed
     same = {each.name for each in fields(Settings)} & {each.name for each in fields(Options)}
-    asked = options.asked()
-    asked.pop("seed", None)  # a recipe has a field of its own for it
     settings = Settings(
         frames,
         window,
         stride,
-        asked=asked,
+        asked=options.asked(),
         **{name: getattr(options, name) for name in same - {"seed"}},
         seed=secrets.randbits(32) if seed is None else seed,
     )

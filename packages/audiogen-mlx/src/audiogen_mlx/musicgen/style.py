@@ -19,8 +19,8 @@ import numpy as np
 from mlx.nn.layers.normalization import LayerNorm
 
 from audiogen_core.audio import Audio
-from audiogen_core.codecs.rvq import ResidualQuantizer
 from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.layers import ResidualQuantizer
 from audiogen_core.sinc import Samples, resample
 from audiogen_core.weights import Weights
 from audiogen_mlx.musicgen.config import STYLE, StyleConfig

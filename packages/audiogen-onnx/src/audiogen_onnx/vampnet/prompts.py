@@ -13,7 +13,7 @@ from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.noise import Noise
 from audiogen_onnx.vampnet import mask as masks
 from audiogen_onnx.vampnet.beats import Beats, beat_mask
-from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
+from audiogen_onnx.vampnet.mask import Mask, seconds_to_frames
 from audiogen_onnx.vampnet.options import VampOptions
 from audiogen_onnx.vampnet.sound import Span
 
@@ -112,14 +112,14 @@ def spans(options: VampOptions, layout: Layout, fade: float) -> list[Span]:
         return []
     begin = options.outpaint_left
     end = begin + layout.length / layout.sample_rate
-    found: list[Span] = []
+    made: list[Span] = []
     if options.outpaint_left:
-        found.append((-np.inf, begin + fade))
+        made.append((-np.inf, begin + fade))
     if options.outpaint_right:
-        found.append((end - fade, np.inf))
+        made.append((end - fade, np.inf))
     if options.infill is not None:
-        found.append((begin + options.infill[0], begin + options.infill[1]))
-    return found
+        made.append((begin + options.infill[0], begin + options.infill[1]))
+    return made
 
 
 def _region(options: VampOptions, layout: Layout, given: ArrayLike | None) -> Mask | None:

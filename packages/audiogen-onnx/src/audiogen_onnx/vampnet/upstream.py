@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from audiogen_core.noise import Noise, SeededNoise
+from audiogen_core.progress import counted
 from audiogen_onnx.vampnet.draw import Filters, Int
 from audiogen_onnx.vampnet.network import Network
 from audiogen_onnx.vampnet.sampling import Bools, FillOptions, OnStep, fill_scored
-from audiogen_onnx.vampnet.windows import counted
 
 FINE = FillOptions(steps=2, filters=Filters(), compat="upstream")
 """What the original's fine model is run with, whatever was asked for."""
@@ -45,15 +45,19 @@ class UpstreamVamp:
 
         noise  one source for everything, or a seed, from which every coarse chunk starts anew
         """
-        step = counted(on_step, self.steps(codes.shape[-1]))
+        add = counted(on_step, self.steps(codes.shape[-1]))
+
+        def step(*_: float) -> None:  # each chunk counts its own steps; here they are steps of the whole
+            add(1)
+
         renew: Callable[[], Noise] = (lambda: SeededNoise(noise)) if isinstance(noise, int) else lambda: noise
         source, masked = renew(), codes
         for _ in range(self.feedback_steps):
             parts, seen = [], []
             for rows in _chunks(codes.shape[-1], self.coarse.window):
                 source = renew()
-                made, shown = self._coarse(codes[..., rows], mask[..., rows], source, step)
-                parts.append(made)
+                new, shown = self._coarse(codes[..., rows], mask[..., rows], source, step)
+                parts.append(new)
                 seen.append(shown)
             codes, masked = np.concatenate(parts, axis=-1), np.concatenate(seen, axis=-1)
         return self._fine(codes, mask, source, step), self._shown(masked, mask)
@@ -63,8 +67,8 @@ class UpstreamVamp:
         chosen = mask[:, :rows].copy()
         if not chosen.all():
             chosen[..., [0, -1]] = False
-        made = codes.copy()
-        made[:, :rows] = fill_scored(
+        new = codes.copy()
+        new[:, :rows] = fill_scored(
             codes[:, :rows],
             chosen,
             self.coarse.logits,
@@ -75,7 +79,7 @@ class UpstreamVamp:
         ).codes
         shown = codes.copy()
         shown[:, :rows][chosen] = size
-        return made, shown
+        return new, shown
 
     def _fine(self, codes: Int, mask: Bools, noise: Noise, step: OnStep) -> Int:
         frames, window, rows = codes.shape[-1], self.fine.window, self.fine.codebooks
@@ -83,7 +87,7 @@ class UpstreamVamp:
         codes = np.pad(codes, missing)
         mask = np.pad(mask, missing, constant_values=True)
         mask[:, : self.fine.conditioning_codebooks] = False
-        made = [
+        parts = [
             fill_scored(
                 codes[..., part],
                 mask[..., part],
@@ -96,7 +100,7 @@ class UpstreamVamp:
             ).codes
             for part in _chunks(codes.shape[-1], window)
         ]
-        return np.concatenate(made, axis=-1)[..., :frames]
+        return np.concatenate(parts, axis=-1)[..., :frames]
 
     def _shown(self, masked: Int, mask: Bools) -> Int:
         """What was masked for the coarse model, and for the fine one in the rows that it makes."""

@@ -1,0 +1,302 @@
+"""Jobs: found, described, run by their command, and made again from what their recipes keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import jsonschema
+import numpy as np
+import pytest
+
+from audiogen_core import cli, job_commands, jobs
+from audiogen_core.audio import Audio
+from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.jobs import Job, JobLoad, JobOptions, Take
+from audiogen_core.models import ModelSpec, Shipped
+from audiogen_core.options import Clip, argument, audio, option, place
+from audiogen_core.recipe import Recipe
+from support.commands import call
+
+RATE = 8_000
+
+
+@dataclass(frozen=True)
+class Options(JobOptions):
+    prompt: Annotated[str, argument("What to hear.")]
+    seconds: Annotated[float, option("Its length.", "-s", unit="s", gt=0, le=10)] = 1.0
+    loud: Annotated[float | None, option("How loud.", ge=0, le=1, some=True)] = None
+    start: Annotated[Clip | None, audio("A clip to begin with.", "--continue")] = None
+
+
+@dataclass(frozen=True)
+class Load(JobLoad):
+    model: Annotated[str, place("Name or path.", "-m")] = "small"
+    codec: Annotated[str | None, place("The codec.")] = None
+    threads: Annotated[int | None, option("How many.", ge=1, local=True)] = None
+
+
+class Hum:
+    """Noise of the seed, after the clip it begins with."""
+
+    opened: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, name: str) -> None:
+        self.revision = f"revision of {name}"
+
+    @classmethod
+    def load(cls, name: str, **load: Any) -> Hum:
+        cls.opened.append({"model": name, **load})
+        return cls(name)
+
+    def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
+        for seed in range(options.seed or 0, (options.seed or 0) + count):
+            noise = np.random.default_rng(seed).normal(0, 0.1, (1, round(options.seconds * RATE)))
+            pieces = [Audio(noise.astype(np.float32), RATE)]
+            if options.start is not None:
+                pieces.insert(0, Audio.load(options.start, sample_rate=RATE, channels=1))
+            yield Take(
+                self._told(pieces, options), RATE, 1, options.asked() | {"seconds": options.seconds}, seed
+            )
+
+    def _told(self, pieces: list[Audio], options: Options) -> Iterator[Audio]:
+        for index, piece in enumerate(pieces):
+            options.on_step(index, len(pieces))
+            yield piece
+
+
+CATALOG = {
+    "small": Shipped("small", "hum", "audiogen_core", "data/absent", "Apache-2.0"),
+    "large": ModelSpec("large", "hum", "someone/large", "a" * 40, (), "MIT", "Large.", understands=("loud",)),
+}
+
+
+def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
+    return {"model": load.model, "seconds": options.seconds, "offline": offline}
+
+
+HERE = "core_test_jobs"
+HUM = Job(
+    name="hum",
+    title="Hum",
+    summary="Hum a little.",
+    package="audiogen-core",
+    load=Load,
+    options=Options,
+    conductor=f"{HERE}:Hum",
+    catalog=f"{HERE}:CATALOG",
+    estimate=f"{HERE}:estimate",
+    renamed={"length": "seconds", "continued": "start"},
+)
+
+
+@pytest.fixture(autouse=True)
+def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This module under a name that a job can be given."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, HERE, sys.modules[__name__])
+    Hum.opened.clear()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    app = cli.app("audiogen-core", "audiogen-core", "A thing.")
+    job_commands.add_job(app, HUM)
+    job_commands.add_replay(app, HUM)
+    return lambda *arguments: call(app, *arguments)
+
+
+def test_the_jobs_of_all_packages_are_found_in_order():
+    names = [job.name for job in jobs.installed()]
+    assert names[:4] == ["musicgen", "stable-audio", "vamp", "generate"]
+    assert jobs.broken() == {}
+    for job in jobs.installed():
+        assert jobs.find(job.name) is job
+        told = job.schema()
+        jsonschema.Draft202012Validator.check_schema(told)
+        assert {"seed", "model"} <= set(told["properties"])
+        assert all(entry["description"] for entry in told["properties"].values())
+        demo = next(entry for entry in job.models() if entry.name == "demo")
+        assert demo.here and demo.license == "Apache-2.0"
+    with pytest.raises(OptionError, match="there is no job 'dance'; there are: musicgen, stable-audio"):
+        jobs.find("dance")
+
+
+def test_every_job_can_be_imported_and_says_what_it_makes():
+    for job in jobs.installed():
+        for reference in (job.conductor, job.catalog, job.estimate, *([job.advice] if job.advice else [])):
+            assert jobs.imported(reference) is not None
+        assert callable(jobs.imported(job.conductor).load)
+
+
+def test_models_say_what_they_understand():
+    assert [entry.name for entry in HUM.models()] == ["small", "large"]
+    small, large = HUM.models()
+    assert small.options == ("prompt", "seconds", "start", "seed") and not small.here
+    assert large.options == ("prompt", "seconds", "loud", "start", "seed") and not large.here
+
+
+def test_a_package_that_does_not_start_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch):
+    class Point:
+        name, dist = "hum", None
+
+        def load(self) -> Job:
+            raise ImportError("libmusic.so.1: cannot open\nshared object file")
+
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [Point()])
+    assert jobs.installed() == []
+    assert jobs.broken() == {"": "libmusic.so.1: cannot open shared object file"}
+    with pytest.raises(ModelError, match="does not start: libmusic"):
+        jobs.find("hum")
+
+
+def test_a_model_that_does_not_start_is_told_too(monkeypatch: pytest.MonkeyPatch):
+    class Point:
+        name, dist = "hum", None
+
+        def load(self) -> Job:
+            return replace(HUM, conductor="audiogen_core_of_nowhere:Hum")
+
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [Point()])
+    assert jobs.broken(imports=False) == {}
+    assert "audiogen_core_of_nowhere" in jobs.broken()["audiogen-core"]
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_a_command_makes_a_file_and_makes_it_again(run, tmp_path):
+    Audio(np.full((1, 800), 0.25, np.float32), RATE).save("in.wav")
+    made = run(
+        "hum", "a song", "-o", "a.wav", "--seed", 3, "--continue", "in.wav", "--codec", "c", "--threads", 2
+    )
+    assert made.exit_code == 0, made.stderr
+    assert made.stdout == "a.wav\n" and "again: audiogen-core replay a.wav -o AGAIN.wav" in made.stderr
+    recipe = Recipe.read("a.wav")
+    assert (recipe.model, recipe.revision, recipe.seed) == ("small", "revision of small", 3)
+    assert recipe.settings == {
+        "command": "hum", "prompt": "a song", "seconds": 1.0, "start": "in.wav", "codec": "c",
+    }  # fmt: skip
+    assert set(recipe.inputs) == {"start"}
+    again = run("replay", "a.wav", "-o", "b.wav", "-q", "--threads", 4)
+    assert again.exit_code == 0, again.stderr
+    assert Path("b.wav").read_bytes() == Path("a.wav").read_bytes()
+    assert [(one["codec"], one["threads"]) for one in Hum.opened] == [("c", 2), ("c", 4)]
+
+
+@pytest.mark.parametrize("how", [("--use", "start=moved.wav"), ("--continue", "moved.wav")])
+def test_what_was_moved_is_named(run, how):
+    Audio(np.full((1, 800), 0.25, np.float32), RATE).save("in.wav")
+    assert run("hum", "x", "-o", "a.wav", "--seed", 3, "--continue", "in.wav").exit_code == 0
+    Path("in.wav").rename("moved.wav")
+    gone = run("replay", "a.wav", "-o", "b.wav")
+    assert gone.exit_code == 1 and "in.wav" in gone.stderr
+    assert run("replay", "a.wav", "-o", "b.wav", *how).exit_code == 0
+
+
+def test_variations_count_their_seeds_up(run):
+    made = run("hum", "x", "-o", "a.wav", "--seed", 3, "--variations", 12, "-q")
+    assert made.stdout.split() == [f"a-{number:02}.wav" for number in range(1, 13)]
+    assert run("hum", "x", "-o", "single.wav", "--seed", 14, "-q").exit_code == 0
+    assert Path("single.wav").read_bytes() == Path("a-12.wav").read_bytes()
+
+
+def test_a_dry_run_opens_nothing(run):
+    told = run("hum", "x", "-o", "a.wav", "--dry-run", "--offline", "--json")
+    assert json.loads(told.stdout) == {"model": "small", "seconds": 1.0, "offline": True}
+    assert not Hum.opened and not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["hum", "x", "-o", "a.xyz"], "cannot write .xyz"),
+        (["hum", "x", "-o", "none/a.wav"], "does not exist; make it first"),
+        (["hum", "x", "-o", "a.wav", "--seconds", 11], "seconds must be more than 0 and at most 10"),
+        (["hum", "x", "-o", "a.wav", "--variations", 0], "variations must be a whole number"),
+        (["hum", "x", "-o", "a.wav", "--seed", -1], "seed must be a whole number of 0 or more"),
+        (["hum", "x", "-o", "a.wav", "--continue", "gone.wav"], "gone.wav"),
+        (["hum", "x", "-o", "a.wav", "--continue", "text.wav"], "text.wav"),
+        (["replay", "plain.wav", "-o", "a.wav"], "carries no recipe"),
+        (["replay", "plain.wav", "-o", "a.xyz"], "cannot write .xyz"),
+    ],
+)
+def test_mistakes_are_told_before_a_model_is_opened(run, arguments, says):
+    Path("text.wav").write_text("not audio")
+    Audio(np.zeros((1, 800), np.float32), RATE).save("plain.wav")
+    done = run(*arguments)
+    assert done.exit_code == 1 and not Hum.opened
+    assert done.stderr.startswith("error: ") and says in done.stderr and done.stderr.count("\n") == 1
+    assert not Path("a.wav").exists() and not Path("a.xyz").exists()
+
+
+def test_a_drawn_seed_is_shown(run):
+    made = run("hum", "x", "-o", "a.wav")
+    assert f"seed: {Recipe.read('a.wav').seed}\n" in made.stderr
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+
+
+def recipe(**settings: Any) -> Recipe:
+    named = {"command": "hum", "prompt": "x", **settings}
+    return Recipe("audiogen-core", "0.1", "small", "r", 1, named)
+
+
+def test_old_names_are_known():
+    load, options = jobs.again(HUM, recipe(length=2.0, codec="c"), threads=2)
+    assert (load.codec, load.threads, options.seconds, options.seed) == ("c", 2, 2.0, 1)
+    with pytest.raises(AudioError, match=r"gone\.wav"):
+        jobs.again(HUM, recipe(continued="gone.wav"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"colour": 3}, "settings of another version: colour"),
+        ({"seconds": -1}, "the recipe is damaged"),
+        ({"prompt": None}, "the recipe is damaged"),
+        ({"command": "dance"}, "made by audiogen-core dance"),
+        ({"command": 3}, "made by audiogen-core"),
+        ({"unlisted": True}, "another version: unlisted"),  # a file cannot allow itself what a user must
+        ({"fetch": "x"}, "another version: fetch"),
+        ({"on_step": "x"}, "another version: on_step"),
+        ({"threads": 99}, "another version: threads"),
+        ({"options": 5}, "another version: options"),
+    ],
+)
+def test_recipes_that_cannot_be_followed(changed, says):
+    with pytest.raises(AudioError, match=says):
+        jobs.again(HUM, recipe(**changed))
+
+
+def test_only_what_has_a_place_can_have_moved():
+    with pytest.raises(
+        OptionError, match="nothing called melody can have moved; what can: model, codec, start"
+    ):
+        jobs.again(HUM, recipe(), {"melody": "a.wav"})
+
+
+def test_another_file_or_model_is_no_replay(tmp_path):
+    clip = Audio(np.zeros((1, 800), np.float32), RATE).save(tmp_path / "a.wav")
+    with pytest.raises(AudioError, match="not the file that went in as start; its hash is another"):
+        jobs.again(HUM, recipe(start=str(clip)))
+    with pytest.raises(ModelError, match="not the model that made this file"):
+        jobs.check_revision(recipe(), "small", "another")
+
+
+def test_of_other_packages_files_the_package_is_named():
+    other = replace(recipe(), package="audiogen-other")
+    with pytest.raises(
+        AudioError, match=r"made by audiogen-other hum, which can make it again; this is audiogen-core hum"
+    ):
+        jobs.job_of(other, {"hum": HUM})
+    unnamed = replace(other, package="audiogen-onnx", settings={})
+    with pytest.raises(AudioError, match="made by audiogen-onnx vamp"):
+        jobs.job_of(unnamed, {"hum": HUM})

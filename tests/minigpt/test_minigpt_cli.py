@@ -1,0 +1,124 @@
+"""The commands: what is told reaches training; a run of 0.1.0 is gone on with; files are made again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiogen_core import jobs
+from audiogen_core.options import described
+from audiogen_core.recipe import Recipe
+from audiogen_minigpt.cli import commands
+from audiogen_minigpt.options import Options
+from audiogen_minigpt.settings import TrainConfig, load_config
+from audiogen_minigpt.train import train
+from support.commands import call
+from support.programs import program
+from support.tokens import write_tokens
+from support.training import tiny
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("data") / "tokens")
+
+
+def dry_run(*arguments: object) -> dict[str, Any]:
+    """The settings that `train` would train with."""
+    done = call(commands, "train", *arguments, "--dry-run", "--json")
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_setting_of_training_is_an_option(tokens: Path) -> None:
+    parameters = {each.name: each for each in program("audiogen-minigpt").commands["train"].params}
+    shown = [field for field in described(TrainConfig) if field.option.role != "hidden"]
+    assert {field.name for field in shown} <= set(parameters)
+    assert all(parameters[field.name].default is None for field in shown)  # or a TOML file could say nothing
+    assert "8 when absent" in parameters["batch"].help
+
+
+def test_options_win_over_toml_and_toml_over_defaults(tokens: Path, tmp_path: Path) -> None:
+    toml = tmp_path / "train.toml"
+    toml.write_text("batch = 2\nsteps = 50\nnoise = 0.1\n[model]\nlayers = 2\n", encoding="utf-8")
+    settings = dry_run(tokens, "-o", tmp_path / "run", "--config", toml, "--time", "1m30s", "--noise", "0.2")
+    assert (settings["batch"], settings["noise"], settings["seconds"], settings["steps"]) == (
+        2,
+        0.2,
+        90,
+        None,
+    )
+    assert (settings["model"]["layers"], settings["model"]["width"], settings["keep"]) == (2, 256, 3)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_shape_of_the_model(tokens: Path, tmp_path: Path) -> None:
+    there = (tokens, "-o", tmp_path / "run")
+    assert dry_run(*there, "--preset", "seed")["model"]["preset"] == "gpt2"
+    model = dry_run(*there, "--size", "small", "--layout", "flatten", "--codebooks", 2)["model"]
+    assert (model["width"], model["layout"], model["codebooks"]) == (512, "flatten", 2)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--batch", "0", "batch must be a whole number of 1 or more, got 0"),
+        ("--optimizer", "sgd", "optimizer must be one of adamw, muon, got 'sgd'"),
+        ("--time", "soon", "'soon' is no duration"),
+        ("--size", "huge", "unknown size 'huge'"),
+        ("--layout", "delayed", "did you mean delay"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    option: str, value: str, message: str, tokens: Path, tmp_path: Path
+) -> None:
+    done = call(commands, "train", tokens, "-o", tmp_path / "run", option, value)
+    assert done.exit_code == 1 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_run_of_the_first_release_is_gone_on_with(tokens: Path, tmp_path: Path) -> None:
+    """Its plan was stored under another name."""
+    config = tiny(tokens, tmp_path / "run", steps=None, seconds=1.0)
+    first = train(config)
+    (tmp_path / "run" / "schedule.json").rename(tmp_path / "run" / "plan.json")
+    done = call(commands, "train", tokens, "-o", tmp_path / "run", "--resume", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == first.steps  # nothing was timed anew
+    assert load_config(tmp_path / "run") == config
+
+
+def test_a_recipe_holds_all_that_a_clip_follows_from(tmp_path: Path) -> None:
+    output = tmp_path / "a.wav"
+    done = call(commands, "generate", "demo", "-o", output, "--seconds", "0.2", "--top-k", 5, "-n", 2, "-q")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "a-1.wav"), str(tmp_path / "a-2.wav")]
+    job, recipe = jobs.find("generate"), Recipe.read(tmp_path / "a-2.wav")
+    assert {field.name for field in described(Options)} & set(recipe.settings) == {
+        "seconds", "only_new", "temperature", "top_k", "top_p", "min_p"
+    }  # fmt: skip
+    load, options = jobs.again(job, recipe)
+    assert (load.revision, options.seed, options.seconds, options.top_k) == (
+        recipe.revision,
+        recipe.seed,
+        0.2,
+        5,
+    )
+    again = call(commands, "replay", tmp_path / "a-2.wav", "-o", tmp_path / "again.wav", "-q")
+    assert again.exit_code == 0, again.stderr
+    assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "a-2.wav").read_bytes()
+    gone = call(
+        commands, "replay", tmp_path / "a-2.wav", "-o", tmp_path / "b.wav", "--use", f"model={tmp_path}"
+    )
+    assert gone.exit_code == 1 and "is not there any more" in gone.stderr
+
+
+def test_a_dry_run_makes_nothing(tmp_path: Path) -> None:
+    done = call(
+        commands, "generate", "demo", "-o", tmp_path / "a.wav", "--seconds", "2", "--dry-run", "--json"
+    )
+    told = json.loads(done.stdout)
+    assert (told["model"], told["frames"], told["download_bytes"], told["top_k"]) == ("demo", 150, 0, 32)
+    assert list(tmp_path.iterdir()) == []
