@@ -86,7 +86,7 @@ def _open(path: Path, providers: list[str], threads: int | None) -> Any:
         raise OptionError(f"threads must be 1 or more, got {threads}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only: its warnings speak of what cannot be helped here
     errors = _errors()
     refusals = (
         errors.Fail,
