@@ -26,12 +26,16 @@ from typer.core import TyperGroup
 
 from audiogen_core import present
 from audiogen_core.errors import AudiogenError, OptionError
+from audiogen_core.files import require_plain
 from audiogen_core.progress import OnStep, bar, peak_memory
 
 INTERRUPTED = 130
 TERMINATED = 143
 PICTURED = 600.0
 """Seconds of audio that a picture is shown of, at most."""
+
+_LINES = "\n\t"
+"""Control characters that notes of our own have."""
 
 
 @dataclass
@@ -132,7 +136,7 @@ def _show_warning(
     if state.debug:
         text = warnings.formatwarning(message, category, filename, lineno, line)
     elif issubclass(category, UserWarning):
-        text = f"warning: {message}\n"
+        text = f"warning: {present.printable(str(message), keep=_LINES)}\n"
     else:
         return
     sys.stderr.write(text)
@@ -149,7 +153,7 @@ def _leave(error: BaseException) -> NoReturn:
         with suppress(OSError):  # nobody reads any more: let the last flush go nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    print(f"error: {_sentence(error)}", file=sys.stderr, flush=True)
+    print(f"error: {present.printable(_sentence(error))}", file=sys.stderr, flush=True)
     raise SystemExit(getattr(error, "exit_code", 1)) from None
 
 
@@ -167,13 +171,13 @@ def _sentence(error: BaseException) -> str:
 def note(text: str) -> None:
     """A line for the user on stderr, unless --quiet."""
     if not state.quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(present.printable(text, keep=_LINES), file=sys.stderr, flush=True)
 
 
 def detail(text: str) -> None:
     """A line for the curious on stderr: only with --verbose."""
     if state.verbose:
-        print(text, file=sys.stderr, flush=True)
+        print(present.printable(text, keep=_LINES), file=sys.stderr, flush=True)
 
 
 def choose_seed(seed: int | None) -> int:
@@ -193,10 +197,11 @@ def emit(result: present.Result, *, json: bool = False) -> None:
 def require_new(path: str | Path, force: bool = False) -> Path:
     """The path of an output file, checked before any long work.
 
-    Raises OptionError when it is a folder, exists already (unless `force`), or its folder is missing or
-    cannot be written to.
+    Raises OptionError when it is a folder, a link, a device or a pipe, exists already (unless `force`), or
+    its folder is missing or cannot be written to.
     """
     path = Path(path)
+    require_plain(path)
     if path.is_dir():
         raise OptionError(f"{path}: a folder; name a file to write")
     if path.exists() and not force:
@@ -222,7 +227,7 @@ def progress(label: str, *, unit: str = "steps", quiet: bool = False) -> Abstrac
 
     Nothing is shown when stderr is no terminal, or with --quiet. A total of 0 means it is not known.
     """
-    return bar(label, unit=unit, shown=not (quiet or state.quiet) and sys.stderr.isatty())
+    return bar(present.printable(label), unit=unit, shown=not (quiet or state.quiet) and sys.stderr.isatty())
 
 
 def finished(
