@@ -155,6 +155,8 @@ class StableAudio:
         config, seconds = self.config, settings.seconds
         known = None if settings.prompt_audio is None else inpaint.conformed(settings.prompt_audio, config)
         samples, length = round(seconds * config.sample_rate), 0 if known is None else known.samples.shape[1]
+        if known is not None and length >= samples:  # resampled, it may be a sample longer than it was
+            raise OptionError(f"prompt_audio is {known.duration:.2f} s long; ask for more seconds than that")
         plan = windows.plan(config, samples, settings.overlap, length)
         if known is not None:
             yield from _cut(known, 0, plan[0].start)

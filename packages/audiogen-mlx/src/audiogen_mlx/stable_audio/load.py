@@ -136,23 +136,22 @@ class TextFiles:
 
 
 def locate_text(
-    files: Files, config: Config, given: str | Path | None, *, fetch: Fetch = fetch_from_hub
+    files: Files, config: Config, t5: str | Path | None, *, fetch: Fetch = fetch_from_hub
 ) -> TextFiles:
-    """The text encoder: what was given, what lies beside the model, or what its configuration names.
+    """The text encoder: `t5`, or what lies beside the model, or what its configuration names.
 
     Raises ModelError, saying where it was looked for.
     """
-    wanted = config.text.t5
-    if given is None and files.diffusers:
+    if t5 is None and files.diffusers:
         return TextFiles(files.folder / "text_encoder", files.folder / "tokenizer")
-    if given is None:
-        for place in (files.folder / wanted, files.folder / "t5", files.folder / "text_encoder"):
+    if t5 is None:
+        for place in (files.folder / config.text.t5, files.folder / "t5", files.folder / "text_encoder"):
             if (place / "config.json").is_file():
                 return _in_one(place)
-    name = str(wanted if given is None else given)
+    elif Path(t5).expanduser().exists():
+        return _in_one(Path(t5).expanduser())
+    name = str(t5 or config.text.t5)
     spec = TEXT_ENCODERS.get(name.removeprefix("google-t5/"))
-    if given is not None and Path(given).expanduser().exists():
-        return _in_one(Path(given).expanduser())
     if spec is None:
         raise ModelError(
             f"{files.folder}: the model's text encoder {name!r} is not there, nor in the catalogue; "
