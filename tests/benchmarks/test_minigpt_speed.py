@@ -14,8 +14,7 @@ from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.device import autocast
 from audiogen_minigpt.model import GPT
-from audiogen_minigpt.rollout import Rollout
-from audiogen_minigpt.sample import Sampler
+from audiogen_minigpt.sampling import Rollout, Sampler
 from support.bench import race, report
 from support.figures import compare
 

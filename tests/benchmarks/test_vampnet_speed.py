@@ -16,10 +16,11 @@ import torch
 
 from audiogen_onnx import Vampnet, export
 from audiogen_onnx.bench import measure, torch_vampnet
+from audiogen_onnx.exporter import model, network, weights
+from audiogen_onnx.exporter.export import quantize
+from audiogen_onnx.exporter.quantize import quantize_network
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet import graph, model, weights
-from audiogen_onnx.vampnet.compare import random_codes
-from audiogen_onnx.vampnet.quantize import quantize, quantize_network
+from audiogen_onnx.vampnet.verify import random_codes
 from support.bench import race, report
 from support.figures import compare
 from support.vampnet_eager import spelled_out
@@ -51,7 +52,7 @@ def test_one_step(tmp_path, name, count):
     net = model.build(checkpoint)
     path = tmp_path / "float32" / "net.onnx"
     path.parent.mkdir()
-    graph.write(checkpoint, net.distance_table().numpy(), path)
+    network.write(checkpoint, net.distance_table().numpy(), path)
     sessions = {"onnxruntime float32": Session(path, threads=count)}
     for dtype in ("int8", "int4"):
         smaller = tmp_path / dtype / "net.onnx"

@@ -132,7 +132,7 @@ def test_every_job_can_be_imported_and_says_what_it_makes():
     for job in jobs.installed():
         for reference in (job.conductor, job.catalog, job.estimate, *([job.advice] if job.advice else [])):
             assert jobs.imported(reference) is not None
-        assert hasattr(jobs.imported(job.conductor), "takes")
+        assert callable(jobs.imported(job.conductor).load)
 
 
 def test_models_say_what_they_understand():

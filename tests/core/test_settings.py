@@ -176,7 +176,7 @@ def test_a_section_is_read_key_by_key(tmp_path: Path) -> None:
     assert below.take("on", bool) is True
     below.finish()
     assert section.names("tags") == ("a",) and section.names("none") == ()
-    assert section.counts("sizes") == (1, 2) and section.counts("none", (4,)) == (4,)
+    assert section.many("sizes", float) == (1.0, 2.0) and section.many("none", int, (4,)) == (4,)
     assert "left" in section
     with pytest.raises(ModelError, match=r"settings\.json: unknown settings: left"):
         section.finish()
@@ -187,22 +187,34 @@ def test_a_section_is_read_key_by_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("read", "words"),
     [
-        (lambda s: s.take("none", int), "here: none is missing"),
+        (lambda s: s.take("none", int), "here: 'none' is missing"),
         (lambda s: s.take("name", int), "here: name must be int, found 'x'"),
         (lambda s: s.take("on", int), "here: on must be int, found True"),
         (lambda s: s.take("rate", int), r"here: rate must be int, found 1\.5"),
         (lambda s: s.count("zero"), "here: zero must be 1 or more, found 0"),
         (lambda s: s.count("huge"), "here: huge must be at most"),
-        (lambda s: s.counts("mixed"), "here: mixed must be whole numbers of 1 or more"),
+        (lambda s: s.count("rate2", most=3), "here: rate2 must be at most 3, found 4"),
+        (lambda s: s.many("mixed", int), r"here: mixed\[1\] must be int, found '2'"),
+        (lambda s: s.many("name", str), "here: name must be a list, found 'x'"),
+        (lambda s: s.many("null", int, (1,)), "here: 'null' is missing"),
         (lambda s: s.names("name"), "here: name must be a list of names"),
         (lambda s: s.section("name"), "here: name: expected a JSON object, found str"),
-        (lambda s: s.section("none"), "here: none is missing"),
+        (lambda s: s.section("none"), "here: 'none' is missing"),
         (lambda s: s.expect("name", "y", "z"), "name 'x' is not supported here, only 'y' or 'z'"),
         (lambda s: s.expect("on", 1), "on True is not supported"),
     ],
 )
 def test_what_a_section_refuses(read: Any, words: str) -> None:
-    values = {"name": "x", "on": True, "rate": 1.5, "zero": 0, "huge": 1 << 40, "mixed": [1, "2"]}
+    values = {
+        "name": "x",
+        "on": True,
+        "rate": 1.5,
+        "zero": 0,
+        "huge": 1 << 40,
+        "mixed": [1, "2"],
+        "null": None,
+        "rate2": 4,
+    }
     with pytest.raises(ModelError, match=words):
         read(Section(values, "here"))
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from audiogen_core.errors import AudiogenError, ModelError, OptionError, WeightsError
-from audiogen_minigpt import checkpoint, tensor_file
+from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.errors import DiskFull
-from audiogen_minigpt.facts import check_data
 from audiogen_minigpt.model import GPT
+from audiogen_minigpt.shards import check_data
 from support.training import FACTS, MODEL
 
 
@@ -139,7 +139,7 @@ def test_another_models_weights_are_refused(tmp_path: Path) -> None:
     model = _save(tmp_path, 1)
     other = GPT(ModelConfig(layers=3, heads=2, width=32, context=64, codebooks=4, codebook_size=16))
     with pytest.raises(WeightsError, match=r"missing: h\.2\.attn"):
-        tensor_file.load_into(other, dict(model.named_parameters()), tmp_path)
+        checkpoint.load_into(other, dict(model.named_parameters()), tmp_path)
 
 
 def test_too_little_room_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_disk_that_fills_up_while_writing(tmp_path: Path, monkeypatch: pytest.Mo
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(tensor_file.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskFull, match="no room for this checkpoint"):
         _save(tmp_path, 2)
     assert [folder.name for folder in (tmp_path / "ckpt").iterdir()] == ["step-00000001"]
@@ -193,7 +193,7 @@ def test_tensor_files_are_ordinary_safetensors(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     tensors = {"a": torch.randn(3, 5), "b": torch.arange(4), "c": torch.tensor(2.5), "d": torch.zeros(0, 3)}
-    tensor_file.write_tensors(tmp_path / "x.safetensors", tensors)
-    loaded = load_file(tmp_path / "x.safetensors")
+    checkpoint.save(tmp_path, 1, tensors, {}, {"model": {}, "data": {}})
+    loaded = load_file(tmp_path / "ckpt" / "step-00000001" / "model.safetensors")
     for name, tensor in tensors.items():
         assert torch.equal(loaded[name], tensor)

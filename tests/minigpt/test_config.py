@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from audiogen_core.errors import OptionError
-from audiogen_minigpt.config import SIZES, ModelConfig, from_mapping, read_toml
+from audiogen_core.settings import from_mapping, read_toml
+from audiogen_minigpt.config import SIZES, ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)

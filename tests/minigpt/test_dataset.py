@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiogen_core.errors import CodesError, OptionError
-from audiogen_minigpt import statistics
+from audiogen_minigpt import measures
 from audiogen_minigpt.dataset import Dataset
+from audiogen_minigpt.measures import baselines
 from audiogen_minigpt.shards import Meta, Track, checksum, write_shard
-from audiogen_minigpt.statistics import baselines
 
 SIZE, BOOKS = 50, 3
 
@@ -164,7 +164,7 @@ def test_baselines_of_noise_and_of_a_pattern(tmp_path):
 def test_baselines_do_not_depend_on_how_much_is_counted_at_a_time(data, monkeypatch, piece):
     make_data(data, [50, 1, 33], split="val", seed=1)
     whole = baselines(data)
-    monkeypatch.setattr(statistics, "_PIECE", piece)
+    monkeypatch.setattr(measures, "_PIECE", piece)
     pieces = baselines(data)
     assert pieces.unigram == pytest.approx(whole.unigram)
     assert pieces.bigram == pytest.approx(whole.bigram)

@@ -17,10 +17,10 @@ from audiogen_core import Audio, codecs
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
 from audiogen_minigpt import engines, plan
 from audiogen_minigpt.dataset import Dataset
-from audiogen_minigpt.encode import NoUsableAudio, encode
+from audiogen_minigpt.encode import NoUsableAudio, encode, verify
 from audiogen_minigpt.errors import DiskFull
-from audiogen_minigpt.prepare import Options
-from audiogen_minigpt.shards import read_report, read_shards, verify
+from audiogen_minigpt.options import Preparation as Options
+from audiogen_minigpt.shards import read_report, read_shards
 from support.kills import contents
 from support.noise_files import CODEC, noise, noise_files, shard_files
 

@@ -16,11 +16,9 @@ from audiogen_core.codec import fingerprint
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_minigpt import checkpoint, metrics
 from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.distance import embed, kernel_distance
 from audiogen_minigpt.evaluate import evaluate, read_evaluation
-from audiogen_minigpt.repetition import entropies, longest_quotes
+from audiogen_minigpt.measures import baselines, embed, entropies, kernel_distance, longest_quotes
 from audiogen_minigpt.shards import Meta, Track, checksum, write_shard
-from audiogen_minigpt.statistics import baselines
 from audiogen_minigpt.train import train
 from support.tokens import write_tokens
 from support.training import MODEL, tiny

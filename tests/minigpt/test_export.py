@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -113,12 +114,10 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import safetensors.torch
-
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    monkeypatch.setattr(import_module("audiogen_minigpt.export"), "write_safetensors", full)
     config = tiny_config("gpt2", "first")
     with pytest.raises(ModelError, match="No space left"):
         export_model(tiny_model(config), config, FACTS, tmp_path / "out")

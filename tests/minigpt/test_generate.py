@@ -15,12 +15,12 @@ from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudioError, ModelError, OptionError
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
-from audiogen_minigpt import rollout
+from audiogen_minigpt import sampling as draw
 from audiogen_minigpt.decode import BatchDecoder, Decoder, RowDecoder
-from audiogen_minigpt.generate import Generator, seeded
+from audiogen_minigpt.generate import Generator
 from audiogen_minigpt.model import GPT
-from audiogen_minigpt.rollout import Rollout
-from audiogen_minigpt.sample import BLOCK, Sampler, filtered
+from audiogen_minigpt.options import seeded
+from audiogen_minigpt.sampling import BLOCK, Rollout, Sampler, filtered
 from support.tiny_models import VARIANTS, some_codes, tiny_config, tiny_model
 
 CODEC = Path(__file__).parents[1] / "fixtures" / "encodec" / "24k"
@@ -76,7 +76,7 @@ def test_the_cache_changes_nothing(
     model = tiny_model(config)
     start = some_codes(config, opening, rows=1)
     cached = roll(model, start, 50, sampling)  # twice the context: the cache is filled anew on the way
-    monkeypatch.setattr(rollout, "decoder_for", lambda model, *_: Uncached(model))
+    monkeypatch.setattr(draw, "decoder_for", lambda model, *_: Uncached(model))
     assert torch.equal(cached, roll(model, start, 50, sampling))
     assert cached.shape == (1, 50, config.codebooks)
     assert 0 <= int(cached.min()) <= int(cached.max()) < config.codebook_size
@@ -139,7 +139,7 @@ def test_a_row_is_drawn_alike_in_any_batch(generator: Generator) -> None:
 def test_rows_do_not_mix_in_a_batch_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config()
     model = tiny_model(config)
-    monkeypatch.setattr(rollout, "decoder_for", BatchDecoder)
+    monkeypatch.setattr(draw, "decoder_for", BatchDecoder)
     opening = some_codes(config, 4, rows=3)
     together = roll(model, opening, 40, DRAWN)
     for row in range(3):
@@ -215,9 +215,9 @@ def test_progress_counts_frames_of_all_clips(generator: Generator) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"seconds": 0}, OptionError, "seconds must lie"),
-        ({"seconds": float("nan")}, OptionError, "seconds must lie"),
-        ({"seconds": 1e9}, OptionError, "seconds must lie"),
+        ({"seconds": 0}, OptionError, "seconds must be more than 0 and at most 3600"),
+        ({"seconds": float("nan")}, OptionError, "seconds must be more than 0 and at most 3600"),
+        ({"seconds": 1e9}, OptionError, "seconds must be more than 0 and at most 3600"),
         ({"seconds": 1, "prompt_audio": noise(0.005)}, AudioError, "less than a frame"),
         ({"seconds": 1, "sampling": Sampling(temperature=[1.0, 2.0])}, OptionError, "4 codebooks, but 2"),
     ],
@@ -324,7 +324,7 @@ def test_temperatures_of_their_own() -> None:
 
 def test_threads_are_given_back() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), rollout.limited_threads(1):
+    with pytest.raises(ZeroDivisionError), draw.limited_threads(1):
         assert torch.get_num_threads() == 1
         _ = 1 // 0
     assert torch.get_num_threads() == before

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from audiogen_minigpt import attention, head_loss, modern
+from audiogen_minigpt import kernels
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.model import GPT
 from support.tiny_models import VARIANTS, some_codes, tiny_config, tiny_model
@@ -30,7 +30,7 @@ def plain_sums(model: GPT, inputs: torch.Tensor, targets: torch.Tensor, mask: to
 def test_the_sliced_loss_is_the_plain_one(
     preset: str, layout: str, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_loss, "SLICE", 200)
+    monkeypatch.setattr(kernels, "SLICE", 200)
     config = tiny_config(preset, layout)
     model = tiny_model(config)
     batch = model.layout.apply(some_codes(config, model.layout.window(config.context)))
@@ -118,7 +118,7 @@ def test_blocked_attention_agrees_with_float32(steps: int, rows: tuple[int, int]
     expected = F.scaled_dot_product_attention(*exact, is_causal=True)
     expected.backward(upstream)
     short = [x.bfloat16().requires_grad_() for x in (q, k, v)]
-    found = attention.causal_attention(*short)
+    found = kernels.causal_attention(*short)
     assert "_Blocked" in type(found.grad_fn.next_functions[0][0]).__name__  # type: ignore[union-attr]
     found.backward(upstream.bfloat16())
     assert distance(found, expected) < 0.01
@@ -127,9 +127,9 @@ def test_blocked_attention_agrees_with_float32(steps: int, rows: tuple[int, int]
 
 
 def test_attention_beyond_the_limit_uses_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "KEPT_LIMIT", 1000)
+    monkeypatch.setattr(kernels, "KEPT_LIMIT", 1000)
     q = torch.randn(1, 1, 256, 8, dtype=torch.bfloat16, requires_grad=True)
-    out = attention.causal_attention(q, q, q)
+    out = kernels.causal_attention(q, q, q)
     assert "Flash" in type(out.grad_fn).__name__
 
 
@@ -140,10 +140,10 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_the_modern_functions_have_the_right_gradients() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
-    rope = modern.rope_table(5, 8).double()
-    assert torch.autograd.gradcheck(modern.rms_norm, x)
-    assert torch.autograd.gradcheck(lambda value: modern.rotate(value, rope), x)
-    assert torch.autograd.gradcheck(modern.squared_relu, x)
+    rope = kernels.rope_table(5, 8).double()
+    assert torch.autograd.gradcheck(kernels.rms_norm, x)
+    assert torch.autograd.gradcheck(lambda value: kernels.rotate(value, rope), x)
+    assert torch.autograd.gradcheck(kernels.squared_relu, x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -152,8 +152,8 @@ def test_the_modern_functions_agree_with_their_formulas(
 ) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 5, 8).to(dtype)
-    rope = modern.rope_table(5, 8)
-    calls = (modern.rms_norm, lambda value: modern.rotate(value, rope), modern.squared_relu)
+    rope = kernels.rope_table(5, 8)
+    calls = (kernels.rms_norm, lambda value: kernels.rotate(value, rope), kernels.squared_relu)
     found = [call(x) for call in calls]
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     for mine, call in zip(found, calls, strict=True):
@@ -162,9 +162,9 @@ def test_the_modern_functions_agree_with_their_formulas(
 
 def test_rotation_depends_on_distance_alone() -> None:
     torch.manual_seed(0)
-    rope = modern.rope_table(20, 8)
+    rope = kernels.rope_table(20, 8)
     q, k = torch.randn(8), torch.randn(8)
-    turned_q, turned_k = (modern.rotate(x.expand(20, 8), rope) for x in (q, k))
+    turned_q, turned_k = (kernels.rotate(x.expand(20, 8), rope) for x in (q, k))
     products = turned_q @ turned_k.T
     torch.testing.assert_close(products.diagonal(3), products[0, 3].expand(17), rtol=1e-4, atol=1e-4)
 

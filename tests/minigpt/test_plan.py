@@ -10,8 +10,7 @@ import pytest
 
 from audiogen_core.errors import AudioError, CodesError
 from audiogen_minigpt import plan
-from audiogen_minigpt.plan import Entry, make_plan, read_plan
-from audiogen_minigpt.scan import scan
+from audiogen_minigpt.plan import Entry, make_plan, read_plan, scan
 from support.noise_files import noise, noise_files
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names, links and pipes of POSIX")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from audiogen_core.sampling import Sampling
-from audiogen_minigpt import checkpoint, light
+from audiogen_minigpt import checkpoint
 from audiogen_minigpt.dataset import Dataset
-from audiogen_minigpt.facts import read_facts
 from audiogen_minigpt.generate import Generator
 from audiogen_minigpt.settings import Settings
+from audiogen_minigpt.shards import Meta
 from audiogen_minigpt.train import train
 from support import recipes
 
@@ -47,7 +47,7 @@ def trained(data: Path, run: Path) -> Path:
     given = (
         Settings({"data": str(data), "run": str(run)}).over(TINY).over(Settings.read(RECIPE / "config.toml"))
     )
-    train(given.config(read_facts(data)))
+    train(given.config(Meta.load(data).facts))
     return run
 
 
@@ -79,7 +79,7 @@ def test_the_same_recipe_makes_the_same_model(run: Path, tmp_path: Path) -> None
     again = trained(run.parent / "data", tmp_path / "again")
     first, second = (checkpoint.find(path) for path in (run, again))
     assert first.step == second.step == 20
-    assert light.write(first, tmp_path / "a") and light.write(second, tmp_path / "b")
+    assert checkpoint.write_light(first, tmp_path / "a") and checkpoint.write_light(second, tmp_path / "b")
     assert checkpoint.read(tmp_path / "a").revision == checkpoint.read(tmp_path / "b").revision
 
 

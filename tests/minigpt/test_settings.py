@@ -44,7 +44,7 @@ def test_a_plan_holds_for_what_was_asked(tmp_path: Path) -> None:
     write_plan(tmp_path, {"steps": 5}, Plan(5, 1, 2))
     assert read_plan(tmp_path, {"steps": 5}) == Plan(5, 1, 2)
     assert read_plan(tmp_path, {"steps": 6}) is None
-    (tmp_path / "plan.json").write_text("{")
+    (tmp_path / "schedule.json").write_text("{")
     with pytest.raises(OptionError, match="delete it to plan anew"):
         read_plan(tmp_path, {"steps": 5})
 
@@ -83,14 +83,14 @@ def test_toml_and_flags(tmp_path: Path) -> None:
         ("stpes = 5", "unknown setting 'stpes'; did you mean steps"),
         ('lr = "high"', "lr must be float, got 'high'"),
         ("model = 3", "model must be a table"),
-        ("batch = 0", "batch must be at least 1"),
+        ("batch = 0", "batch must be a whole number of 1 or more"),
         ("steps = 5\nseconds = 3.0", "not both"),
         ("warmup = 0.9", "whose sum is at most 1"),
-        ('optimizer = "sgd"', "unknown optimizer 'sgd'"),
+        ('optimizer = "sgd"', "optimizer must be one of adamw, muon, got 'sgd'"),
         ('shard = true\noptimizer = "muon"', "muon needs whole matrices"),
-        ("seed = -1", "seed must lie in"),
-        ("noise = 1.5", "noise must be a share"),
-        ("lr = nan", "lr must be at least 0"),
+        ("seed = -1", "seed must be a whole number from 0 to"),
+        ("noise = 1.5", "noise must be from 0 to 1"),
+        ("lr = nan", "lr must be 0 or more"),
     ],
 )
 def test_bad_toml(text: str, message: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from audiogen_core import codecs
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_minigpt.dataset import Dataset
-from audiogen_minigpt.encode import encode
+from audiogen_minigpt.encode import encode, verify
 from audiogen_minigpt.shards import (
     Meta,
     Skip,
@@ -20,7 +20,6 @@ from audiogen_minigpt.shards import (
     read_report,
     read_shards,
     repeats,
-    verify,
     write_report,
     write_shard,
 )

@@ -17,11 +17,11 @@ from audiogen_minigpt import checkpoint, metrics
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.errors import DiskFull, Diverged
 from audiogen_minigpt.lock import lock
+from audiogen_minigpt.measures import baselines
 from audiogen_minigpt.model import GPT
 from audiogen_minigpt.settings import TrainConfig
-from audiogen_minigpt.statistics import baselines
 from audiogen_minigpt.train import TrainResult, train
-from audiogen_minigpt.trainer import noisy
+from audiogen_minigpt.trainer import Trainer, noisy
 from support.tokens import write_tokens
 from support.training import MODEL, tiny, train_on_two_ranks, weights_of
 
@@ -160,7 +160,7 @@ def test_the_callers_random_numbers_are_untouched(tokens: Path, tmp_path: Path) 
 def test_time_budget_becomes_a_plan_that_stays(tokens: Path, tmp_path: Path) -> None:
     config = tiny(tokens, tmp_path / "run", steps=None, seconds=1.5)
     first = _interrupted(config, 3)
-    plan = json.loads((tmp_path / "run" / "plan.json").read_text())["plan"]
+    plan = json.loads((tmp_path / "run" / "schedule.json").read_text())["plan"]
     assert first.steps == plan["steps"] > 3
     second = train(config, resume=True)
     assert second.finished and second.steps <= plan["steps"]
@@ -170,19 +170,17 @@ def test_time_budget_becomes_a_plan_that_stays(tokens: Path, tmp_path: Path) -> 
 
 
 def test_slow_machine_cools_down_early(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audiogen_minigpt.session import Session
+    ticks = Trainer.tick
 
-    ticks = Session._tick
-
-    def slow(self: Session) -> None:
+    def slow(self: Trainer) -> None:
         ticks(self)
-        self.trainer.progress.elapsed += 100.0
+        self.progress.elapsed += 100.0
 
     config = tiny(tokens, tmp_path / "run", steps=None, seconds=1000.0)
     monkeypatch.setattr(
         "audiogen_minigpt.trainer.Trainer.time_steps", lambda self, seconds: [1000 * 0.92 / 100]
     )
-    monkeypatch.setattr(Session, "_tick", slow)
+    monkeypatch.setattr(Trainer, "tick", slow)
     result = train(config)
     assert 8 < result.steps < 20 and result.finished
     assert any("cool-down begins early" in r.get("message", "") for r in metrics.read(tmp_path / "run"))

@@ -41,7 +41,7 @@ def describe(**variables: str) -> dict:
     return json.loads(python(DESCRIBE, **variables))
 
 
-def extra() -> Path:
+def package() -> Path:
     import scipy_openblas32
 
     return next((Path(scipy_openblas32.__file__).parent / "lib").glob("libscipy_openblas*.so"))
@@ -49,14 +49,14 @@ def extra() -> Path:
 
 def test_a_fast_blas_is_used_without_being_asked_for():
     facts = describe()
-    assert facts["source"] in ("environment", "system", "extra")
+    assert facts["source"] in ("environment", "system", "package")
     assert facts["threads"] == blas.cores()
     assert facts["hint"] == ""
 
 
 def test_the_users_library_is_used_whatever_its_names_look_like():
-    facts = describe(AUDIOGEN_MLX_BLAS=str(extra()))
-    assert (facts["library"], facts["source"]) == (str(extra()), "user")
+    facts = describe(AUDIOGEN_MLX_BLAS=str(package()))
+    assert (facts["library"], facts["source"]) == (str(package()), "user")
 
 
 def test_off_leaves_mlx_as_it_is_and_gives_no_hint():
@@ -85,7 +85,7 @@ def test_libraries_of_the_environment_come_first_and_a_broken_one_is_passed_over
     broken.write_bytes(b"no library")
     facts = json.loads(python(f"import sys; sys.prefix = {str(tmp_path)!r}; {DESCRIBE}"))
     assert facts["notes"][0].startswith(f"{broken} is not used: ")
-    assert facts["source"] in ("system", "extra")
+    assert facts["source"] in ("system", "package")
 
 
 def test_a_library_that_is_no_blas_is_refused():
@@ -105,7 +105,7 @@ def test_a_wrong_product_is_told_from_a_right_one(wrong):
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
 def test_threads_are_those_the_user_set(name):
-    assert describe(AUDIOGEN_MLX_BLAS=str(extra()), **{name: "1"})["threads"] == 1
+    assert describe(AUDIOGEN_MLX_BLAS=str(package()), **{name: "1"})["threads"] == 1
 
 
 def test_mlx_imported_first_is_said_to_be_the_trouble():
@@ -129,9 +129,9 @@ for m, k, n in ((1, 64, 96), (2, 1024, 256), (130, 70, 33)):
     made += [a @ b, a @ swapped.T, mx.contiguous(a.T).T @ b, mx.conv1d(a[None], swapped[:, None])]
 np.savez(sys.argv[1], *[np.array(x) for x in made])
 """
-    for setting in ("off", str(extra())):
+    for setting in ("off", str(package())):
         python(code, tmp_path / f"{len(setting)}.npz", AUDIOGEN_MLX_BLAS=setting)
-    slow, fast = (np.load(tmp_path / f"{len(s)}.npz") for s in ("off", str(extra())))
+    slow, fast = (np.load(tmp_path / f"{len(s)}.npz") for s in ("off", str(package())))
     assert set(slow.files) == set(fast.files)
     for name in slow.files:
         np.testing.assert_allclose(fast[name], slow[name], rtol=0, atol=1e-4)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from audiogen_core import cli as shared
+from audiogen_core import job_commands
 from audiogen_core.audio import Audio, probe
-from audiogen_core.errors import AudioError
+from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.jobs import again
+from audiogen_core.options import option
 from audiogen_core.recipe import Recipe
 from audiogen_mlx import blas
 from audiogen_mlx.cli import cli
 from audiogen_mlx.jobs import MUSICGEN
+from audiogen_mlx.musicgen.options import Options
+from support.commands import call
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
 MONO, STEREO, TUNE = (str(FIXTURES / f"musicgen-{name}") for name in ("mono", "stereo", "melody"))
@@ -192,6 +198,30 @@ def test_another_input_is_no_replay(clip: Path, tmp_path: Path) -> None:
     Audio(np.zeros((1, 32000), np.float32), 32000).save(clip)
     with pytest.raises(AudioError, match="another"):
         again(MUSICGEN, recipe)
+
+
+def test_one_more_option_is_one_line(tmp_path: Path) -> None:
+    """A field of the dataclass is all it takes: command, Python, schema, recipe and replay read it there."""
+
+    @dataclass(frozen=True)
+    class More(Options):
+        throw_away: Annotated[int, option("To be thrown away.", ge=0)] = 1
+
+    job = replace(MUSICGEN, options=More)
+    app = shared.app("audiogen-mlx", "audiogen-mlx", "As the program, with one more option.")
+    job_commands.add_job(app, job)
+    job_commands.add_replay(app, job)
+    assert "--throw-away NUMBER" in call(app, "musicgen", "--help").stdout
+    assert job.schema()["properties"]["throw_away"]["minimum"] == 0
+    with pytest.raises(OptionError, match="throw_away must be a whole number of 0 or more"):
+        More.of({"prompt": "x", "throw_away": -1})
+    output, again_ = tmp_path / "a.wav", tmp_path / "b.wav"
+    made = call(app, "musicgen", "x", "-m", MONO, "-o", output, *QUICK, "--throw-away", 5)
+    assert made.exit_code == 0, made.stderr
+    assert Recipe.read(output).settings["throw_away"] == 5
+    assert again(job, Recipe.read(output))[1].throw_away == 5
+    assert call(app, "replay", output, "-o", again_, "-q").exit_code == 0
+    assert again_.read_bytes() == output.read_bytes()
 
 
 def test_models_and_doctor() -> None:

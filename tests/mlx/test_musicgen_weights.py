@@ -25,7 +25,9 @@ from audiogen_mlx.musicgen.weights import (
     parameters,
     quantized_shapes,
 )
-from audiogen_mlx.t5 import T5Config
+from audiogen_mlx.nn import stored_shapes
+from audiogen_mlx.t5 import T5Config, T5Encoder
+from audiogen_mlx.t5 import pieces as pieces_of_t5
 from support.musicgen_models import SMALL, TINY, RandomTable
 from support.published import expanded, published
 
@@ -93,7 +95,8 @@ def test_text_encoder_and_codec_of_the_published_models():
     text = {
         name.removeprefix("text_encoder."): shape for name, shape in shared.items() if name.startswith("text")
     }
-    shapes = T5Config.from_dict(published()["text_encoder"]).shapes()
+    encoder = T5Config.from_dict(published()["text_encoder"])
+    shapes = stored_shapes(T5Encoder(encoder), pieces_of_t5(encoder))
     assert {**shapes, "encoder.embed_tokens.weight": shapes["shared.weight"]} == text
     codec = {
         name.removeprefix("audio_encoder."): shape

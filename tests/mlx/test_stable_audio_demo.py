@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from audiogen_core.audio import Audio, probe
-from audiogen_core.cli import app
 from audiogen_core.compose import compose
-from audiogen_mlx.stable_audio import StableAudio, cli
+from audiogen_mlx.cli import cli
+from audiogen_mlx.stable_audio import StableAudio
 
 HOP = 320  # of the demo codec: all onsets of composed music are multiples of it
 RATE = 24_000
@@ -82,11 +82,9 @@ def test_loops_and_clips_longer_than_the_window(model: StableAudio) -> None:
 
 def test_the_command(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    commands = app("audiogen-mlx", "audiogen-mlx", "Test.")
-    cli.register(commands)
     output = tmp_path / "x.wav"
     arguments = ["stable-audio", "fast chiptune", "-m", "demo", "-o", str(output), "--steps", "2", "--json"]
-    result = CliRunner().invoke(commands, arguments)
+    result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["path"] == str(output)
     assert probe(output).frames == round(10.24 * RATE)

@@ -153,6 +153,13 @@ def test_a_clip_of_another_rate_and_one_channel_is_converted() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["init_audio", "prompt_audio"])
+def test_a_clip_may_be_a_file(tmp_path: Path, name: str) -> None:
+    clip = sound(0.2)
+    path = clip.save(tmp_path / "clip.wav", subtype="FLOAT")
+    assert np.array_equal(generate(SMALL, **{name: path}).samples, generate(SMALL, **{name: clip}).samples)
+
+
 @pytest.mark.parametrize("sampler", ["pingpong", "euler", "rk4", "dpmpp"])
 def test_inpainting_keeps_the_rest_with_every_flow_sampler(sampler: str) -> None:
     check_kept(SMALL, sampler)
@@ -280,24 +287,24 @@ def test_a_loop_runs_on_from_its_end_to_its_beginning() -> None:
     ("options", "message"),
     [
         ({"seconds": 0.5}, "makes 0.46 s at most"),
-        ({"seconds": 0.0}, "seconds must be above 0"),
-        ({"seconds": float("nan")}, "seconds must be above 0"),
+        ({"seconds": 0.0}, "seconds must be more than 0"),
+        ({"seconds": float("nan")}, "seconds must be more than 0"),
         ({"seconds": 1e-9}, "a sample or more"),
         ({"seconds": 600.0}, "makes 0.46 s at most"),
-        ({"seconds": float("inf")}, "seconds must be above 0"),
+        ({"seconds": float("inf")}, "seconds must be more than 0"),
         ({"steps": 0}, "steps must be a whole number"),
         ({"sampler": "v-ddim"}, "use one of pingpong, euler, rk4, dpmpp"),
-        ({"sampler": "magic"}, "the sampler 'magic'"),
+        ({"sampler": "magic"}, "sampler must be one of pingpong, euler.*got 'magic'"),
         ({"guidance_scale": float("inf")}, "finite"),
-        ({"guidance_rescale": 2.0}, "guidance rescale"),
+        ({"guidance_rescale": 2.0}, "guidance_rescale must be from 0 to 1"),
         ({"guidance_interval": (0.8, 0.2)}, "guidance interval"),
-        ({"guidance_interval": (0.8,)}, "guidance_interval takes two numbers"),
+        ({"guidance_interval": (0.8,)}, "guidance_interval must be two numbers"),
         ({"guidance_scale": "high"}, "guidance_scale must be a number"),
-        ({"seed": "lucky"}, "the seed must be a whole number"),
+        ({"seed": "lucky"}, "seed must be a whole number"),
         ({"seconds_start": 1.0}, "does not take seconds_start"),
         ({"seconds_total": 300.0}, "seconds_total must lie in"),
         ({"noise": SeededNoise(1)}, "not both"),
-        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": -1}, "seed must be a whole number of 0 or more"),
         ({"sigma_max": 0.0}, "noise level of a rectified flow"),
         ({"init_noise_level": 0.5}, "give init_audio"),
         ({"inpaint": (0.1, 0.2)}, "give init_audio"),
@@ -307,11 +314,11 @@ def test_a_loop_runs_on_from_its_end_to_its_beginning() -> None:
         ({"init_audio": sound(0.3), "inpaint": (3.0, 4.0)}, "after the model's"),
         ({"init_audio": sound(0.3), "inpaint": (0.1, 0.101)}, "make it longer"),
         ({"init_audio": sound(0.3), "inpaint": []}, "nothing to make anew"),
-        ({"init_audio": sound(0.3), "inpaint": (0.1, 0.2, 0.3)}, "inpaint takes two numbers"),
+        ({"init_audio": sound(0.3), "inpaint": (0.1, 0.2, 0.3)}, "inpaint must be two numbers"),
         ({"init_audio": sound(0.3), "inpaint": np.zeros(9)}, "a mask must be bool"),
         ({"prompt_audio": sound(0.3), "init_audio": sound(0.3)}, "neither init_audio nor inpaint"),
         ({"prompt_audio": sound(0.4)}, "ask for more seconds"),
-        ({"colour": 3}, "unknown options: colour"),
+        ({"colour": 3}, "there is no option colour"),
     ],
 )
 def test_options_that_make_no_sense(options: dict, message: str) -> None:
@@ -359,9 +366,9 @@ def test_a_clip_of_one_sample() -> None:
     [
         ({"bpm": 120, "bars": 1}, "bars that fit: none"),
         ({"bpm": 300, "bars": 9, "beats_per_bar": 1}, "bars that fit: at most 2"),
-        ({"bpm": 5, "bars": 1}, "bpm must lie in"),
+        ({"bpm": 5, "bars": 1}, "bpm must be from 20 to 400"),
         ({"bpm": 120, "bars": 0}, "bars must be"),
-        ({"bpm": 120, "bars": 1, "beats_per_bar": 0}, "beats per bar"),
+        ({"bpm": 120, "bars": 1, "beats_per_bar": 0}, "beats_per_bar must be a whole number from 1 to 32"),
     ],
 )
 def test_loops_that_do_not_fit(options: dict, message: str) -> None:
@@ -372,7 +379,7 @@ def test_loops_that_do_not_fit(options: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seconds": -1}, "seconds must be above 0"),
+        ({"seconds": -1}, "seconds must be more than 0"),
         ({"seconds": 1, "overlap": 5}, "overlap must be"),
         ({"seconds": 1, "overlap": 0.0}, "overlap must be"),
         ({"seconds": 1, "init_audio": sound(0.3)}, "init_audio does not go"),

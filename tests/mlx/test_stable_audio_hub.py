@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from audiogen_core import hub_client
-from audiogen_core.cli import app
+from audiogen_core import hub, hub_client
 from audiogen_core.errors import DownloadError
 from audiogen_core.models import ModelSpec, find
-from audiogen_mlx.stable_audio import StableAudio, cli
+from audiogen_mlx.cli import cli
+from audiogen_mlx.stable_audio import StableAudio
 from audiogen_mlx.stable_audio.catalog import CATALOG, TEXT_ENCODERS
 from support.loopback_hub import LoopbackHub, point_at
 
@@ -85,9 +86,7 @@ def test_a_gated_model_names_its_page(server: LoopbackHub) -> None:
 
 
 def run(*arguments: str | Path):
-    commands = app("audiogen-mlx", "audiogen-mlx", "Test.")
-    cli.register(commands)
-    return CliRunner().invoke(commands, ["stable-audio", "a bell", *map(str, arguments)])
+    return CliRunner().invoke(cli, ["stable-audio", "a bell", *map(str, arguments)])
 
 
 def test_the_command_says_licence_and_page_before_it_fetches(server: LoopbackHub, tmp_path: Path) -> None:
@@ -109,6 +108,24 @@ def test_a_dry_run_says_what_would_be_fetched(server: LoopbackHub, tmp_path: Pat
     for word in ("download_bytes", "Stability AI Community License", CATALOG[NAME].page):
         assert word in result.stdout
     assert not any(method == "GET" and path.endswith("safetensors") for method, path, _ in server.log)
+
+
+def test_a_dry_run_fetches_no_text_encoder(server: LoopbackHub, tmp_path: Path) -> None:
+    """Of a model that is here without its T5: what is missing is told, and nothing is fetched."""
+    hub.fetch(CATALOG[NAME])
+    before = len(server.log)
+    arguments = ("-m", NAME, "-o", tmp_path / "bell.wav", "--seconds", "0.3", "--dry-run")
+    offline = run(*arguments, "--offline")
+    assert offline.exit_code == 1 and "downloads are off" in offline.stderr
+    assert len(server.log) == before
+    facts = json.loads(run(*arguments, "--json").stdout)
+    sizes = [path.stat().st_size for path in (FIXTURES / "t5").iterdir()]
+    assert 0 < facts["download_bytes"] <= sum(sizes)
+    assert (facts["sampler"], facts["license"]) == ("pingpong", "Apache-2.0")
+    assert not any(method == "GET" for method, _, _ in server.log[before:])
+    StableAudio.load(NAME)
+    again = json.loads(run(*arguments, "--offline", "--json").stdout)
+    assert again["download_bytes"] == 0 and again["weight_bytes"] == facts["weight_bytes"]
 
 
 def test_offline_without_the_files_is_one_sentence(server: LoopbackHub, tmp_path: Path) -> None:

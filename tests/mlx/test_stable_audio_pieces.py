@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiogen_mlx.stable_audio import inpaint, longer, loops, read_config, weights
+from audiogen_mlx.stable_audio import inpaint, loops, read_config, weights
 from audiogen_mlx.stable_audio.conditioning import Conditioning, collapsed
 from audiogen_mlx.stable_audio.guidance import Guidance, predictor
+from audiogen_mlx.stable_audio.windows import plan
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stable-audio"
 
@@ -126,7 +127,7 @@ def test_a_seam_rises_without_a_jump() -> None:
 def test_windows_cover_everything_once(samples: int, overlap: float, known: int) -> None:
     config, _ = network("tiny-small")
     known = min(known, samples - 1)
-    windows = longer.plan(config, samples, overlap, known)
+    windows = plan(config, samples, overlap, known)
     assert windows[0].fresh == known
     assert windows[-1].end == samples
     for window in windows:

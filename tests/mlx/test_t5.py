@@ -11,7 +11,9 @@ import pytest
 
 from audiogen_core import weights
 from audiogen_core.errors import ModelError, WeightsError
-from audiogen_mlx.t5 import T5Config, T5Encoder
+from audiogen_mlx.nn import stored_shapes
+from audiogen_mlx.t5 import T5Config, T5Encoder, load_t5, pieces
+from support.random_weights import weights_of
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "t5"
 SETTINGS = json.loads((FOLDER / "config.json").read_text())
@@ -26,8 +28,12 @@ def random_table(config: T5Config, scale: float = 0.1) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0)
     return {
         name: (draw.standard_normal(shape) * scale).astype(np.float32)
-        for name, shape in config.shapes().items()
+        for name, shape in stored_shapes(T5Encoder(config), pieces(config)).items()
     }
+
+
+def loaded(config: T5Config, arrays: dict[str, np.ndarray], dtype: mx.Dtype = mx.float32) -> T5Encoder:
+    return load_t5(config, weights_of(arrays), dtype=dtype)
 
 
 def run(encoder: T5Encoder, ids: list[list[int]], mask: list[list[int]]) -> np.ndarray:
@@ -35,14 +41,14 @@ def run(encoder: T5Encoder, ids: list[list[int]], mask: list[list[int]]) -> np.n
 
 
 def test_padding_changes_nothing():
-    encoder = T5Encoder(CONFIG, table())
+    encoder = loaded(CONFIG, table())
     alone = run(encoder, [[5, 9, 17, 1]], [[1, 1, 1, 1]])
     padded = run(encoder, [[5, 9, 17, 1, 0, 0], [7] * 6], [[1, 1, 1, 1, 0, 0], [1] * 6])
     np.testing.assert_allclose(padded[:1, :4], alone, rtol=0, atol=1e-5)
 
 
 def test_a_text_without_any_visible_token_stays_finite():
-    assert np.isfinite(run(T5Encoder(CONFIG, table()), [[0, 0, 0]], [[0, 0, 0]])).all()
+    assert np.isfinite(run(loaded(CONFIG, table()), [[0, 0, 0]], [[0, 0, 0]])).all()
 
 
 def test_a_decoder_beside_the_encoder_is_passed_over():
@@ -51,21 +57,15 @@ def test_a_decoder_beside_the_encoder_is_passed_over():
         "lm_head.weight": np.zeros((2, 2), np.float32),
         "encoder.embed_tokens.weight": table()["shared.weight"],
     }
-    same = run(T5Encoder(CONFIG, arrays), [[5, 1]], [[1, 1]])
-    np.testing.assert_array_equal(same, run(T5Encoder(CONFIG, table()), [[5, 1]], [[1, 1]]))
-
-
-def test_weights_may_be_mlx_arrays():
-    arrays = {name: mx.array(array) for name, array in table().items()}
-    same = run(T5Encoder(CONFIG, arrays), [[5, 1]], [[1, 1]])
-    np.testing.assert_array_equal(same, run(T5Encoder(CONFIG, table()), [[5, 1]], [[1, 1]]))
+    same = run(loaded(CONFIG, arrays), [[5, 1]], [[1, 1]])
+    np.testing.assert_array_equal(same, run(loaded(CONFIG, table()), [[5, 1]], [[1, 1]]))
 
 
 @pytest.mark.parametrize(("dtype", "atol"), [(mx.bfloat16, 0.1), (mx.float16, 0.02)])
 def test_half_precision_stays_near_float32(dtype, atol):
     ids, mask = [[5, 9, 17, 30, 44, 1]], [[1] * 6]
-    full = run(T5Encoder(CONFIG, table()), ids, mask)
-    encoder = T5Encoder(CONFIG, table(), dtype=dtype)
+    full = run(loaded(CONFIG, table()), ids, mask)
+    encoder = loaded(CONFIG, table(), dtype=dtype)
     assert encoder(mx.array(ids), mx.array(mask)).dtype == dtype
     np.testing.assert_allclose(run(encoder, ids, mask), full, rtol=0, atol=atol * np.abs(full).max())
 
@@ -76,8 +76,8 @@ def test_float16_does_not_overflow_in_the_widest_product():
     for part, gain in (("wi", 60), ("wo", 3000)):
         for name in [name for name in arrays if name.endswith(f"{part}.weight")]:
             arrays[name] = arrays[name] * gain
-    made = run(T5Encoder(CONFIG, arrays, dtype=mx.float16), [[5, 9, 1]], [[1, 1, 1]])
-    full = run(T5Encoder(CONFIG, arrays), [[5, 9, 1]], [[1, 1, 1]])
+    made = run(loaded(CONFIG, arrays, dtype=mx.float16), [[5, 9, 1]], [[1, 1, 1]])
+    full = run(loaded(CONFIG, arrays), [[5, 9, 1]], [[1, 1, 1]])
     np.testing.assert_allclose(made, full, rtol=0, atol=0.02 * np.abs(full).max())
 
 
@@ -97,7 +97,7 @@ def test_every_kind_of_feed_forward_is_as_in_transformers(feed_forward):
     ids = [[5, 9, 17, 30, 44, 1]]
     with torch.inference_mode():
         expected = theirs(torch.tensor(ids)).last_hidden_state.numpy()
-    np.testing.assert_allclose(run(T5Encoder(config, arrays), ids, [[1] * 6]), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(run(loaded(config, arrays), ids, [[1] * 6]), expected, rtol=0, atol=1e-4)
 
 
 def test_the_published_base_model_has_the_parameters_expected_here():
@@ -118,7 +118,8 @@ def test_the_published_base_model_has_the_parameters_expected_here():
         theirs = T5EncoderModel(TheirConfig(**settings))
     shapes = {name: tuple(tensor.shape) for name, tensor in theirs.state_dict().items()}
     shapes.pop("encoder.embed_tokens.weight", None)
-    assert T5Config.from_dict(settings).shapes() == shapes
+    config = T5Config.from_dict(settings)
+    assert stored_shapes(T5Encoder(config), pieces(config)) == shapes
 
 
 @pytest.mark.parametrize(
@@ -147,8 +148,8 @@ def test_weights_that_do_not_fit_are_refused():
     short = table()
     del short[norm]
     with pytest.raises(WeightsError, match=rf"missing \(1\): {norm}"):
-        T5Encoder(CONFIG, short)
+        loaded(CONFIG, short)
     with pytest.raises(WeightsError, match=r"unexpected \(1\): encoder.bonus"):
-        T5Encoder(CONFIG, table() | {"encoder.bonus": np.zeros(3, np.float32)})
-    with pytest.raises(WeightsError, match=rf"{norm} has shape \(7,\), expected \(32,\)"):
-        T5Encoder(CONFIG, table() | {norm: np.zeros(7, np.float32)})
+        loaded(CONFIG, table() | {"encoder.bonus": np.zeros(3, np.float32)})
+    with pytest.raises(WeightsError, match=rf"misshapen \(1\): {norm} \(7,\) instead of \(32,\)"):
+        loaded(CONFIG, table() | {norm: np.zeros(7, np.float32)})

@@ -14,8 +14,8 @@ from audiogen_core.compose import compose
 from audiogen_core.errors import ManifestError, ModelError, OptionError
 from audiogen_core.recipe import Recipe
 from audiogen_onnx.cli import cli
+from audiogen_onnx.exporter import export as exporter
 from audiogen_onnx.manifest import Graph, Manifest
-from audiogen_onnx.vampnet import export as exporter
 from audiogen_onnx.vampnet.beats import Beats
 from audiogen_onnx.vampnet.generate import Vampnet
 from audiogen_onnx.vampnet.wavebeat import BeatTracker
@@ -75,6 +75,21 @@ def test_a_wrong_checkpoint_says_how_to_go_on(folder: Path, tmp_path: Path) -> N
     with pytest.raises(ModelError, match=r"not a checkpoint of WaveBeat.*--no-beats"):
         exporter.export(tmp_path / "checkpoints", tmp_path / "model", check=False)
     assert not (tmp_path / "model").exists()
+
+
+def test_the_command_leaves_it_out(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the error advises is an option there is."""
+    asked: list[bool] = []
+
+    def export(*_: object, beats: bool, **__: object) -> Manifest:
+        asked.append(beats)
+        return Manifest.load(folder)
+
+    monkeypatch.setattr(exporter, "export", export)
+    for more in ((), ("--beats",), ("--no-beats",)):
+        done = call(cli, "export", folder.parent / "checkpoints", "-o", tmp_path / "model", *more)
+        assert done.exit_code == 0, done.stderr
+    assert asked == [True, True, False]
 
 
 def test_beats_are_printed_as_they_are_read(folder: Path, clip: Audio) -> None:

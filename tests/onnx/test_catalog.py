@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from audiogen_core.errors import DownloadError, MissingDependency, ModelError, UnknownModel
-from audiogen_onnx import catalog
-from audiogen_onnx.catalog import CATALOG, cache, exported
+from audiogen_onnx.catalog import CATALOG, cache
+from audiogen_onnx.exporter import export as exporting
+from audiogen_onnx.exporter.export import exported
 from support.exported import exported as exported_folder
 from support.vampnet_numpy import FIXTURES
 
@@ -51,8 +52,8 @@ def test_a_fetched_model_is_exported_once(monkeypatch):
         exports.append(source)
         shutil.copytree(exported_folder(), target)
 
-    monkeypatch.setattr("audiogen_onnx.vampnet.export.export", fake_export)
-    monkeypatch.setattr(catalog, "checkpoints", lambda *_, **__: Path("snapshots/0123456789abcdef"))
+    monkeypatch.setattr(exporting, "export", fake_export)
+    monkeypatch.setattr(exporting, "checkpoints", lambda *_, **__: Path("snapshots/0123456789abcdef"))
     first = exported("vampnet", notify=told.append)
     assert first == cache() / "vampnet-0123456789ab" and (first / "manifest.json").exists()
     assert "exporting" in told[0]
@@ -61,8 +62,8 @@ def test_a_fetched_model_is_exported_once(monkeypatch):
 
 
 def test_without_the_extra_nothing_is_fetched(monkeypatch):
-    monkeypatch.setattr("audiogen_onnx.vampnet.export.find_spec", lambda name: None)
-    monkeypatch.setattr(catalog, "checkpoints", lambda *_, **__: pytest.fail("fetched in vain"))
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    monkeypatch.setattr(exporting, "checkpoints", lambda *_, **__: pytest.fail("fetched in vain"))
     with pytest.raises(MissingDependency, match=r"audiogen-onnx\[export\]"):
         exported("vampnet")
 

@@ -13,8 +13,8 @@ import onnx
 from audiogen_core import Audio, Codes, codecs
 from audiogen_core.errors import AudioMismatch, ManifestError, ModelError, OptionError
 from audiogen_onnx.codec import FACTS, OnnxCodec
+from audiogen_onnx.exporter import codec as codec_export
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet import codec_export
 from support import lac
 from support.exported import exported
 

@@ -21,7 +21,7 @@ EXPORT = """
 import sys
 from audiogen_core import codecs
 from audiogen_core.progress import peak_memory
-from audiogen_onnx.vampnet.codec_export import export_codec
+from audiogen_onnx.exporter.codec import export_codec
 export_codec(codecs.load_codec(sys.argv[1], "torch"), sys.argv[2])
 print(peak_memory())
 """

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiogen_onnx.exporter.export import quantize
 from audiogen_onnx.manifest import Manifest
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet.compare import random_codes
-from audiogen_onnx.vampnet.quantize import quantize
+from audiogen_onnx.vampnet.verify import random_codes
 from support.exported import exported
 
 pytestmark = [

@@ -8,22 +8,23 @@ import pytest
 
 from audiogen_core.errors import OptionError
 from audiogen_onnx.vampnet.options import VampOptions
+from audiogen_onnx.vampnet.pair import fine_fill
 
 
 def test_only_what_differs_is_written_and_comes_back_through_json():
     options = VampOptions(infill=(1, 2.5), beats=None, steps=4, top_p=0.9, roll=3)
-    written = options.to_dict()
+    written = options.asked()
     assert written == {"infill": [1.0, 2.5], "steps": 4, "top_p": 0.9, "roll": 3}
     assert VampOptions.of(json.loads(json.dumps(written))) == options
-    assert VampOptions().to_dict() == {}
+    assert VampOptions().asked() == {}
 
 
 def test_everything_reaches_the_fine_network():
     options = VampOptions(temperature=0.7, top_p=0.8, mask_temperature=3, fine_steps=5, steps=20)
-    fine = options.fine_fill()
+    fine = fine_fill(options)
     assert fine.steps == 5 and fine.mask_temperature == 3
     assert (fine.filters.temperature, fine.filters.top_p) == (0.7, 0.8)
-    assert VampOptions(fine_temperature=0.3).fine_fill().filters.temperature == 0.3
+    assert fine_fill(VampOptions(fine_temperature=0.3)).filters.temperature == 0.3
 
 
 def test_an_unknown_option_names_the_closest():

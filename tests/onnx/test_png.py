@@ -1,8 +1,9 @@
-"""The PNG reader against Pillow's pictures, of every kind and with every filter."""
+"""Masks in PNG pictures: read whatever their kind, refused when they are damaged or too large."""
 
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from audiogen_core.errors import CodesError
-from audiogen_onnx.vampnet.png import read_png, write_png
+from audiogen_core.errors import CodesError, MissingDependency
+from audiogen_onnx.vampnet.mask_file import read_png, save_mask
 
 START = b"\x89PNG\r\n\x1a\n"
 
@@ -84,13 +85,6 @@ def test_small_depths(tmp_path: Path, depth: int) -> None:
     np.testing.assert_allclose(read_png(tmp_path / "a.png"), values / (2**depth - 1))
 
 
-def test_what_is_written_is_read_by_pillow_and_here(tmp_path: Path) -> None:
-    grey = picture(1)[..., 0]
-    write_png(tmp_path / "a.png", grey)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), grey)
-    np.testing.assert_allclose(read_png(tmp_path / "a.png"), grey / 255)
-
-
 def damaged() -> dict[str, bytes]:
     good = png(3, 2, 8, 0, b"\0abc\0def")
     return {
@@ -101,15 +95,14 @@ def damaged() -> dict[str, bytes]:
         "a short header": START + chunk(b"IHDR", b"\0" * 5) + chunk(b"IEND", b""),
         "cut": good[:-20],
         "a changed byte": good[:45] + bytes([good[45] ^ 1]) + good[46:],
-        "too few rows": png(3, 2, 8, 0, b"\0abc"),
-        "too many rows": png(3, 2, 8, 0, b"\0abc" * 3),
-        "a bomb": png(3, 2, 8, 0, b"\0" * 50_000_000),
         "an unknown filter": png(3, 2, 8, 0, b"\7abc\0def"),
         "an unknown kind": png(3, 2, 3, 0, b"\0abc\0def"),
-        "a palette missing": png(3, 2, 8, 3, b"\0abc\0def"),
         "interlaced": png(3, 2, 8, 0, b"\0abc\0def", interlaced=1),
         "empty": png(0, 2, 8, 0, b"\0\0"),
         "huge": png(1 << 30, 1 << 30, 8, 0, b""),
+        "many and packed": START + good[8:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000))),
+        "larger than masks are": png(4097, 1024, 8, 0, b""),
+        "larger with its channels": png(1025, 1024, 8, 6, b""),
         "not packed": START + good[8:33] + chunk(b"IDAT", b"abc") + chunk(b"IEND", b""),
     }
 
@@ -119,6 +112,26 @@ def test_damaged_pictures_are_refused_by_name(tmp_path: Path, case: str) -> None
     (tmp_path / "a.png").write_bytes(damaged()[case])
     with pytest.raises(CodesError, match=r"a\.png: .*(PNG|picture)"):
         read_png(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("rows", [b"\0abc", b"\0abc" * 3, bytes(50_000_000)], ids=["less", "more", "a bomb"])
+def test_no_more_is_unpacked_than_the_size_says(tmp_path: Path, rows: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(png(3, 2, 8, 0, rows))
+    assert read_png(tmp_path / "a.png").shape == (2, 3)
+
+
+def test_a_file_too_long_for_a_mask_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(START + bytes(1 << 23))
+    with pytest.raises(CodesError, match="larger than 8 MiB"):
+        read_png(tmp_path / "a.png")
+
+
+def test_without_pillow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    for work in (lambda path: read_png(path), lambda path: save_mask(np.ones((2, 3), bool), path)):
+        with pytest.raises(MissingDependency, match=r"^Pillow is not installed.*audiogen-onnx\[plot\]"):
+            work(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:

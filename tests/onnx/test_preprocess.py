@@ -8,7 +8,7 @@ import pytest
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioMismatch, OptionError
 from audiogen_onnx.vampnet.loudness import loudness
-from audiogen_onnx.vampnet.preprocess import Prepared, prepare, restore
+from support.vampnet_preprocess import Prepared, prepare, restore
 
 
 def noise(channels: int, length: int, rate: int, level: float = 0.05) -> Audio:

@@ -7,9 +7,9 @@ import pytest
 
 import onnx
 from audiogen_core.errors import ManifestError, ModelError, OptionError, WeightsError
+from audiogen_onnx.exporter.export import quantize
 from audiogen_onnx.manifest import Manifest
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet.quantize import quantize
 from audiogen_onnx.vampnet.verify import verify
 from support.exported import exported, exported_copy
 
@@ -61,9 +61,9 @@ def test_int4_keeps_the_classifier_at_8_bits(folders):
 
 def test_int4_values_lie_within_half_a_step(folders):
     folder = folders / "int4"
-    weight = _tensors(exported() / "coarse.onnx")["layers.1.feed_forward.narrow.weight"]
+    weight = _tensors(exported() / "coarse.onnx")["layers.1.feed_forward.down.weight"]
     stored = _tensors(folder / "coarse.onnx")
-    name = "layers.1.feed_forward.narrow.weight"
+    name = "layers.1.feed_forward.down.weight"
     whole, zero = (stored[f"{name}.{part}"].astype(np.float32) for part in ("int4", "zero"))
     scale = stored[f"{name}.scale"]
     back = (whole.reshape(-1, 32, weight.shape[1]) - zero[:, None]) * scale[:, None]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiogen_core.audio import Audio
+from audiogen_core.audio import Audio, pieces, resampled
 from audiogen_core.errors import AudioError
 from audiogen_onnx.vampnet.loudness import Meter, loudness
 from audiogen_onnx.vampnet.sound import (
@@ -15,12 +15,11 @@ from audiogen_onnx.vampnet.sound import (
     ClipSource,
     FileSource,
     Store,
+    as_original,
     cut,
     glide,
     measure,
     pasted,
-    pieces,
-    resampled,
 )
 
 RNG = np.random.default_rng(8)
@@ -128,6 +127,11 @@ def test_resampling_in_blocks_is_resampling_the_whole():
     whole = Audio(SOUND, 44_100).resample(16_000).samples
     found = np.concatenate(list(resampled(blocks(SOUND, [999]), 44_100, 16_000, 2)), axis=1)
     assert np.allclose(found, whole, atol=1e-6)
+
+
+def test_resampling_as_the_original_leaves_something() -> None:
+    with pytest.raises(AudioError, match="too short to resample: 1 samples"):
+        as_original(Audio(np.ones((1, 1), np.float32), 44_100), 8_000)
 
 
 @pytest.mark.parametrize("length", [1000, 999, 640, 90])

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
+from audiogen_onnx.exporter import model, network, weights
+from audiogen_onnx.exporter import step as step_graph
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet import graph, model, step_graph, weights
 from support.vampnet_numpy import FIXTURES
 
 CASES = [("small", f"g{case}") for case in (0, 2, 3, 4, 5, 6)] + [("big", "g0"), ("big", "g1")]
@@ -25,7 +26,7 @@ def steps(tmp_path_factory):
         for name in ("coarse", "c2f"):
             checkpoint = weights.load(FIXTURES / size / f"{name}.pth", vectors)
             path = tmp_path_factory.mktemp("graphs") / f"{name}.onnx"
-            graph.write(checkpoint, model.build(checkpoint).distance_table().numpy(), path)
+            network.write(checkpoint, model.build(checkpoint).distance_table().numpy(), path)
             step_graph.write(path, path.with_name("step.onnx"))
             made[size, name] = Session(path.with_name("step.onnx"), threads=1), checkpoint.config
     return made

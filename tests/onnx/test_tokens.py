@@ -8,9 +8,9 @@ import pytest
 from audiogen_core.errors import OptionError
 from audiogen_core.noise import SeededNoise
 from audiogen_onnx.vampnet.draw import Filters
+from audiogen_onnx.vampnet.network import LongFill
+from audiogen_onnx.vampnet.pair import TokenVamp, stretched
 from audiogen_onnx.vampnet.sampling import FillOptions
-from audiogen_onnx.vampnet.tokens import TokenVamp, stretched
-from audiogen_onnx.vampnet.windows import LongFill
 from support.vampnet_fakes import fake_network
 
 SIZE, BOOKS, FIRST = 24, 5, 2

@@ -12,11 +12,9 @@ from audiogen_core.codes import Codes
 from audiogen_core.compose import compose
 from audiogen_core.errors import AudioError, CodesError, ManifestError, OptionError
 from audiogen_core.noise import RecordedNoise, SeededNoise
-from audiogen_onnx.vampnet.clip import Clip
 from audiogen_onnx.vampnet.generate import Vampnet
 from audiogen_onnx.vampnet.loudness import loudness
 from audiogen_onnx.vampnet.options import VampOptions
-from audiogen_onnx.vampnet.sound import FileSource
 from support.vampnet_fakes import demo_codec, fake_network, fake_vampnet
 
 RATE, HOP = 24_000, 320
@@ -214,7 +212,7 @@ def test_networks_say_what_they_cannot_read():
 def test_a_file_is_the_same_as_a_clip(vampnet, tmp_path):
     STEREO.save(tmp_path / "in.wav", subtype="FLOAT")
     options = VampOptions(**FAST)
-    opened = Clip.open(vampnet, FileSource.open(tmp_path / "in.wav"), options)
+    opened = vampnet.open(tmp_path / "in.wav", options)
     (made,) = opened.make(None, 7, 1, None)
     samples = np.concatenate(list(opened.sound(made, RATE, tmp_path)), axis=1)
     assert np.allclose(samples, vampnet.vamp(STEREO, seed=7, **FAST).samples, atol=1e-5)

@@ -10,11 +10,11 @@ import torch
 
 import onnx
 from audiogen_core.errors import MissingDependency, ModelError, OptionError
+from audiogen_onnx.exporter import compare, functions, model, network, weights
+from audiogen_onnx.exporter import export as exporting
+from audiogen_onnx.exporter.export import export
 from audiogen_onnx.manifest import Manifest, sha256
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet import compare, functions, graph, model, weights
-from audiogen_onnx.vampnet import export as exporting
-from audiogen_onnx.vampnet.export import export
 from support.exported import exported
 from support.vampnet_numpy import FIXTURES
 
@@ -39,7 +39,7 @@ def written(folder, name, vectors, lora=None):
     """A network in torch, and its graph."""
     checkpoint = weights.load(SMALL / f"{name}.pth", vectors, lora)
     net, path = model.build(checkpoint), folder / f"{name}.onnx"
-    graph.write(checkpoint, net.distance_table().numpy(), path)
+    network.write(checkpoint, net.distance_table().numpy(), path)
     return net, path
 
 

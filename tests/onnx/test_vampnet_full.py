@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import onnx
+from audiogen_onnx.exporter import model, network, weights
+from audiogen_onnx.exporter.quantize import quantize_network
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet import graph, model, weights
-from audiogen_onnx.vampnet.compare import random_codes
-from audiogen_onnx.vampnet.quantize import quantize_network
+from audiogen_onnx.vampnet.verify import random_codes
 from support.vampnet_files import FULL_COARSE, FULL_FINE, write_network
 
 LENGTHS = (1, 7, 100, 173, 517, 575)
@@ -28,7 +28,7 @@ def vectors_of(settings):
 
 def write(found, path):
     path.parent.mkdir()
-    graph.write(found, model.build(found).distance_table().numpy(), path)
+    network.write(found, model.build(found).distance_table().numpy(), path)
     return path
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from audiogen_core.errors import ModelError, WeightsError
-from audiogen_onnx.vampnet.weights import load, load_codec
+from audiogen_onnx.exporter.weights import load, load_codec
 from support.vampnet_files import write_codec, write_network
 from support.vampnet_numpy import FIXTURES
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from audiogen_core.errors import MissingDependency, ModelError, WeightsError
+from audiogen_core.errors import ModelError, WeightsError
+from audiogen_onnx.exporter import beats
+from audiogen_onnx.exporter.beats import WaveBeatConfig, export_beats, load
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet import wavebeat_export
-from audiogen_onnx.vampnet.wavebeat_export import WaveBeatConfig, export_beats, load
 from support.wavebeat import SETTINGS, SMALL, Reference, save_checkpoint
 
 
@@ -95,20 +94,7 @@ def test_a_graph_that_differs_from_torch_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = save_checkpoint(tmp_path / "wavebeat.pth", SMALL, Reference(SMALL).state())
-    monkeypatch.setattr(wavebeat_export, "_EPSILON", 0.1)
+    monkeypatch.setattr(beats, "_EPSILON", 0.1)
     with pytest.raises(ModelError, match="differs from torch"):
         export_beats(checkpoint, tmp_path / "beats.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["wavebeat.pth"]
-
-
-def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def no_onnx(name: str, *rest: Any) -> Any:
-        if name == "onnx" or name.startswith("onnx."):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", no_onnx)
-    with pytest.raises(MissingDependency, match=r"audiogen-onnx\[export\]"):
-        export_beats(tmp_path / "wavebeat.pth", tmp_path / "beats.onnx")

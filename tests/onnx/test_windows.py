@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiogen_core.noise import SeededNoise
+from audiogen_onnx.vampnet.network import LongFill, plan
 from audiogen_onnx.vampnet.sampling import FillOptions, fill
-from audiogen_onnx.vampnet.windows import LongFill, counted, plan
 from support.vampnet_fakes import FakeLogits, fake_network
 
 SIZE = 32
@@ -71,11 +71,3 @@ def test_windows_with_nothing_to_make_are_left_out():
     made = job.run(np.zeros((1, 2, 300), np.int64), mask, SeededNoise(0), lambda *step: told.append(step))
     assert len(told) == job.steps(mask)
     assert (made.codes[~mask] == 0).all()
-
-
-def test_counting_over_several_jobs():
-    told = []
-    step = counted(lambda done, total: told.append((done, total)), 4)
-    for local in (1, 2, 1, 2):
-        step(local, 2)
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]

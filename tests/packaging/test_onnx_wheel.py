@@ -13,7 +13,7 @@ from support.exported import exported
 from support.wheels import bare, installed_bytes, metadata, run, wheel
 
 PACKAGES = ("audiogen-core", "audiogen-onnx")
-FORBIDDEN = ("torch", "onnx", "onnxscript", "transformers", "mlx", "scipy", "librosa", "matplotlib")
+FORBIDDEN = ("torch", "onnx", "onnxscript", "transformers", "mlx", "scipy", "librosa", "matplotlib", "PIL")
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
@@ -68,6 +68,30 @@ def test_it_vamps_alone(tmp_path):
     run(command, "replay", "out.wav", "-o", "again.wav", "--threads", 1, cwd=tmp_path)
     assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
     print(f"audiogen-onnx installed with all it needs: {installed_bytes(tmp_path / 'venv') / 1e6:.1f} MB")
+
+
+def test_without_the_extra_a_mask_in_a_picture_names_the_install_line(tmp_path):
+    python = bare(tmp_path / "venv", *PACKAGES)
+    compose(3, seconds=0.3).audio.save(tmp_path / "in.wav")
+    done = subprocess.run(
+        [
+            python.with_name("audiogen-onnx"),
+            "vamp",
+            "in.wav",
+            "-m",
+            "demo",
+            "-o",
+            "out.wav",
+            "--mask",
+            "a.png",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "Pillow is not installed" in done.stderr and "audiogen-onnx[plot]" in done.stderr
+    assert not (tmp_path / "out.wav").exists()
 
 
 def test_without_the_extra_an_export_names_the_install_line(tmp_path):

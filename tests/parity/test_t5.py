@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audiogen_core import weights
-from audiogen_mlx.t5 import T5Config, T5Encoder, relative_buckets
+from audiogen_mlx.t5 import T5Config, T5Encoder, load_t5, relative_buckets
 from audiogen_mlx.tokenizer import Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -20,7 +20,7 @@ STABLE_AUDIO = FIXTURES / "stable-audio"
 
 def load(folder: Path, dtype: mx.Dtype = mx.float32) -> T5Encoder:
     config = T5Config.from_dict(json.loads((folder / "config.json").read_text()))
-    return T5Encoder(config, weights.read(folder), dtype=dtype)
+    return load_t5(config, weights.read(folder), dtype=dtype)
 
 
 @pytest.fixture(params=["t5", "t5-gated"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiogen_onnx.vampnet import model, weights
+from audiogen_onnx.exporter import model, weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vampnet"
 CASES = [("small", "coarse"), ("small", "c2f"), ("big", "coarse"), ("big", "c2f")]

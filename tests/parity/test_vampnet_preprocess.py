@@ -9,7 +9,7 @@ import pytest
 
 from audiogen_core.audio import Audio
 from audiogen_onnx.vampnet.loudness import loudness
-from audiogen_onnx.vampnet.preprocess import prepare
+from support.vampnet_preprocess import prepare
 
 STORED = np.load(Path(__file__).parents[1] / "fixtures" / "vampnet" / "preprocess.npz")
 

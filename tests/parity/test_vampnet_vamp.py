@@ -14,8 +14,8 @@ from audiogen_core.codec import CodecInfo
 from audiogen_core.noise import RecordedNoise
 from audiogen_onnx.vampnet.generate import Vampnet
 from audiogen_onnx.vampnet.network import Network
+from audiogen_onnx.vampnet.pair import stretched
 from audiogen_onnx.vampnet.sampling import FillOptions
-from audiogen_onnx.vampnet.tokens import stretched
 from audiogen_onnx.vampnet.upstream import UpstreamVamp
 from support.exported import exported
 from support.vampnet_numpy import FIXTURES, NumpyVampNet

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from audiogen_minigpt.encode import encode
-from audiogen_minigpt.shards import read_shards, verify
+from audiogen_minigpt.encode import encode, verify
+from audiogen_minigpt.shards import read_shards
 from support.figures import tell
 from support.kills import KILLED, contents, encode_killed_after, encode_killed_at_sync, wait_until_gone
 from support.noise_files import CODEC, noise_files

@@ -8,7 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from audiogen_onnx.vampnet.export import export
+from audiogen_onnx.exporter.export import export
 from support.vampnet_numpy import FIXTURES
 
 

@@ -6,6 +6,19 @@ import zlib
 
 import numpy as np
 
+from audiogen_core.weights import StoredArray, Weights
+
+
+def weights_of(arrays: dict[str, np.ndarray]) -> Weights:
+    """Arrays as a checkpoint that holds them."""
+    return Weights(
+        {
+            name: StoredArray(array.shape, str(array.dtype), lambda array=array: array)
+            for name, array in arrays.items()
+        },
+        "made up",
+    )
+
 
 class RandomWeights:
     """Stands in for `audiogen_core.weights.Weights`; activations stay of order one."""

@@ -15,7 +15,7 @@ from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.settings import TrainConfig
 from support.tokens import CODEBOOKS, SIZE
 
-PRELOAD = ["audiogen_minigpt.session", "torch._dynamo", "matplotlib.backends.backend_agg"]
+PRELOAD = ["audiogen_minigpt.trainer", "torch._dynamo", "matplotlib.backends.backend_agg"]
 MODEL = ModelConfig(layers=2, heads=2, width=32, context=64, codebooks=CODEBOOKS, codebook_size=SIZE)
 FACTS = {
     "codec": "demo",

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from audiogen_onnx.vampnet.model import FeedForward, RelativeAttention, VampNet
+from audiogen_onnx.exporter.model import FeedForward, RelativeAttention, VampNet
 
 
 def spelled_out(net: VampNet) -> VampNet:

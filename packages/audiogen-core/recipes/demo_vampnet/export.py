@@ -12,8 +12,8 @@ from network import checkpoint, fresh
 from settings import Settings
 
 from audiogen_core import codecs
+from audiogen_onnx.exporter.export import Trained, export_networks
 from audiogen_onnx.manifest import Manifest, sha256
-from audiogen_onnx.vampnet.export import Trained, export_networks
 
 LOUDNESS = -14.0
 """LUFS of the pieces of the corpus, on average."""

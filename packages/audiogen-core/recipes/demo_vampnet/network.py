@@ -12,9 +12,8 @@ from settings import Part
 from torch import Tensor, nn
 
 from audiogen_core.compose import TEMPI
-from audiogen_onnx.vampnet.config import NetworkConfig
-from audiogen_onnx.vampnet.model import CodebookEmbedding, VampNet
-from audiogen_onnx.vampnet.weights import Checkpoint
+from audiogen_onnx.exporter.config import NetworkConfig
+from audiogen_onnx.exporter.model import Checkpoint, CodebookEmbedding, VampNet
 
 
 class LearningEmbedding(CodebookEmbedding):
@@ -66,7 +65,7 @@ def fresh(part: Part, codec_vectors: NDArray[np.float32], seed: int) -> VampNet:
             net.classifier.bias.zero_()
             for layer in net.layers:
                 layer.attention.output.weight.div_(math.sqrt(2 * config.layers))
-                layer.feed_forward.narrow.weight.div_(math.sqrt(2 * config.layers))
+                layer.feed_forward.down.weight.div_(math.sqrt(2 * config.layers))
     return net
 
 

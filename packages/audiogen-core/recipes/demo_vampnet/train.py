@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from audiogen_core import codecs
 from audiogen_core.errors import OptionError
-from audiogen_onnx.vampnet.model import VampNet
+from audiogen_onnx.exporter.model import VampNet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
 import training

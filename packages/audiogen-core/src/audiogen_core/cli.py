@@ -143,7 +143,7 @@ def typer_option(field: Field) -> Any:
     if told.argument:
         return typer.Argument(show_default=False, **more)
     flag = f"{field.flag}/{told.no}" if told.no else field.flag
-    names = [name for name in told.names if not name.startswith("--")]
+    names = [name for name in told.names if name != field.flag]
     if field.name in ("quiet", "verbose", "debug", "play"):
         more["callback"] = _play if field.name == "play" else _remember(field.name)
     if field.kind is bool:

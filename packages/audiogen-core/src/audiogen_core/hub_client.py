@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from audiogen_core.errors import DownloadError
@@ -29,42 +27,19 @@ def download(spec: ModelSpec, name: str, force: bool, steps: Steps) -> None:
     """Bring one file into the hub's cache; `force` replaces the one that is there."""
     from huggingface_hub import constants, hf_hub_download
 
-    options: dict[str, Any] = {}
-    if "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # since huggingface_hub 1.1
-        options["tqdm_class"] = steps.bar
-    with nullcontext() if options else _without_bars():
-        retried(
-            spec,
-            lambda: hf_hub_download(
-                spec.repo,
-                name,
-                revision=spec.revision,
-                cache_dir=constants.HF_HUB_CACHE,
-                endpoint=constants.ENDPOINT,
-                force_download=force,
-                library_name="audiogen-core",
-                **options,
-            ),
-        )
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
+    retried(
+        spec,
+        lambda: hf_hub_download(
+            spec.repo,
+            name,
+            revision=spec.revision,
+            cache_dir=constants.HF_HUB_CACHE,
+            endpoint=constants.ENDPOINT,
+            force_download=force,
+            library_name="audiogen-core",
+            tqdm_class=steps.bar,
+        ),
     )
-
-    group = "huggingface_hub.http_get"
-    shown = not are_progress_bars_disabled(group)
-    if shown:
-        disable_progress_bars(group)
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars(group)
 
 
 def metadata(spec: ModelSpec, name: str) -> Any:

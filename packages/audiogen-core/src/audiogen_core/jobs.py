@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
@@ -103,7 +103,7 @@ class Run(Written):
     """What every command has that makes sound with a model."""
 
     play: Play = False
-    variations: Annotated[int, option("How many clips, with seeds that count up.", ge=1, le=9999)] = 1
+    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=9999)] = 1
     dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 
 
@@ -289,6 +289,8 @@ def broken(*, imports: bool = True) -> dict[str, str]:
 
 def _found() -> dict[str, Job | tuple[str, str]]:
     """By name: a job, or the package and the reason why its description cannot be imported."""
+    from importlib import metadata  # `--help` does without it
+
     family = list(FAMILY)
     points = [(point.dist.name if point.dist else "", point) for point in metadata.entry_points(group=GROUP)]
     points.sort(key=lambda each: (family.index(each[0]) if each[0] in family else len(family), each[0]))
@@ -409,4 +411,7 @@ def _old_role(job: Job, name: str, recipe: Recipe) -> str:
 def check_revision(recipe: Recipe, name: str, revision: str) -> None:
     """Raises ModelError when a model that was opened is not the one a file was made with."""
     if recipe.revision and revision != recipe.revision:
-        raise ModelError(f"{name}: not the model that made this file, its files differ; name the right one")
+        raise ModelError(
+            f"{name}: not the model that made this file: its revision is {revision}, the recipe names "
+            f"{recipe.revision}; name the right one"
+        )

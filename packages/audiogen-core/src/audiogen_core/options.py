@@ -46,7 +46,8 @@ class Option:
     """What is said of an option beside its type and default.
 
     help      one sentence for people
-    names     on the command line: "-s" in addition; "--continue" in place of the field's own name
+    names     on the command line: "-s" in addition; "--continue" in place of the field's own name, and any
+              further one of that kind in addition
     role      "value"; "audio", a clip: `Audio` or a path in Python, a file in the command; "file", another
               file that goes in; "place", where a part of the model is; "hidden", offered in Python alone
     argument  given by its place on the command line, not by a name

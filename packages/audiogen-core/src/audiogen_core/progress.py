@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+Amount = TypeVar("Amount", int, float)
 
 OnStep = Callable[[float, float], None]
 """Called with (done, total); a total of 0 means it is not known."""
@@ -36,11 +39,11 @@ def bar(label: str, *, unit: str, shown: bool = True) -> Iterator[OnStep]:
         yield on_step
 
 
-def counted(on_step: OnStep | None, total: float) -> Callable[[float], None]:
+def counted(on_step: Callable[[Amount, Amount], None] | None, total: Amount) -> Callable[[Amount], None]:
     """A function to be called with each amount that is newly done: it adds up and tells `on_step`."""
-    done: float = 0
+    done = type(total)(0)
 
-    def add(amount: float) -> None:
+    def add(amount: Amount) -> None:
         nonlocal done
         done += amount
         if on_step is not None:

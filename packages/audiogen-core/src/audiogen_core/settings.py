@@ -65,12 +65,15 @@ def parse_json(text: str, where: str, error: Error = ModelError, *, finite: bool
         raise error(f"{where}: {reason}") from reason
 
 
-def read_toml(path: str | Path, error: Error = OptionError) -> dict[str, Any]:
-    """The tables of a TOML file. Raises `error`."""
+def read_toml(path: str | Path, error: Error = OptionError, *, finite: bool = True) -> dict[str, Any]:
+    """The tables of a TOML file. Raises `error`.
+
+    finite  refuse NaN and infinity
+    """
     text = _text(Path(path), MAX_BYTES, "TOML", error)
     try:
         tree = tomllib.loads(text)
-        _check(tree, _values)
+        _check(tree, _values, finite=finite)
     except (ValueError, RecursionError) as reason:
         raise error(f"{path}: not readable as TOML ({reason})") from reason
     return tree
@@ -144,12 +147,13 @@ class Section:
     """A table of settings, read key by key. Every key must be taken or ignored before `finish`.
 
     where  what it is called in errors, which are ModelErrors
+    left   what was not taken yet
     """
 
     def __init__(self, values: object, where: str) -> None:
         if not isinstance(values, Mapping):
             raise ModelError(f"{where}: expected a JSON object, found {type(values).__name__}")
-        self._left = dict(values)
+        self.left = dict(values)
         self.where = where
 
     @classmethod
@@ -159,10 +163,10 @@ class Section:
 
     def take(self, key: str, kind: type[Kind], default: Kind | None = None) -> Kind:
         """The value of a key. Without a default it must be there. Whole numbers pass as float."""
-        value: Any = self._left.pop(key, None)
+        value: Any = self.left.pop(key, None)
         if value is None:
             if default is None:
-                raise ModelError(f"{self.where}: {key} is missing")
+                raise ModelError(f"{self.where}: {key!r} is missing")
             return default
         if kind is float and type(value) is int:
             value = float(value)
@@ -170,40 +174,41 @@ class Section:
             raise ModelError(f"{self.where}: {key} must be {kind.__name__}, found {_shown(value)}")
         return value
 
-    def count(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        """A whole number of at least `least`."""
+    def count(self, key: str, default: int | None = None, *, least: int = 1, most: int = MAX_COUNT) -> int:
+        """A whole number of at least `least`, at most `most`."""
         value = self.take(key, int, default)
-        if not least <= value <= MAX_COUNT:
-            limit = f"{least} or more" if value < least else f"at most {MAX_COUNT}"
+        if not least <= value <= most:
+            limit = f"{least} or more" if value < least else f"at most {most}"
             raise ModelError(f"{self.where}: {key} must be {limit}, found {value}")
         return value
 
-    def counts(self, key: str, default: tuple[int, ...] | None = None, *, least: int = 1) -> tuple[int, ...]:
-        """A list of whole numbers of at least `least`."""
-        values = self.take(key, list, None if default is None else list(default))
-        if not all(type(value) is int and least <= value <= MAX_COUNT for value in values):
-            raise ModelError(
-                f"{self.where}: {key} must be whole numbers of {least} or more, found {_shown(values)}"
-            )
-        return tuple(values)
+    def many(self, key: str, kind: type[Kind], default: tuple[Kind, ...] | None = None) -> tuple[Kind, ...]:
+        """A list of values of one kind. The default stands for a list that is absent, not for null."""
+        values = self.left.pop(key, default)
+        if values is None:
+            raise ModelError(f"{self.where}: {key!r} is missing")
+        if not isinstance(values, list | tuple):
+            raise ModelError(f"{self.where}: {key} must be a list, found {_shown(values)}")
+        each = Section({f"{key}[{index}]": value for index, value in enumerate(values)}, self.where)
+        return tuple(each.take(name, kind) for name in list(each.left))
 
     def section(self, key: str, *, optional: bool = False) -> Section:
         """A table within this one; an empty one when `optional` and absent."""
-        value = self._left.pop(key, None)
+        value = self.left.pop(key, None)
         if value is None and not optional:
-            raise ModelError(f"{self.where}: {key} is missing")
+            raise ModelError(f"{self.where}: {key!r} is missing")
         return Section({} if value is None else value, f"{self.where}: {key}")
 
     def names(self, key: str) -> tuple[str, ...]:
         """A list of texts, empty when absent."""
-        values = self._left.pop(key, None) or []
+        values = self.left.pop(key, None) or []
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise ModelError(f"{self.where}: {key} must be a list of names, found {_shown(values)}")
         return tuple(values)
 
     def expect(self, key: str, *accepted: Any) -> Any:
         """Refuse a value that is not among `accepted`; the first of them is the default."""
-        value = self._left.pop(key, accepted[0])
+        value = self.left.pop(key, accepted[0])
         if not any(value == one and type(value) is type(one) for one in accepted):
             shown = " or ".join(repr(one) for one in accepted)
             raise ModelError(
@@ -215,26 +220,32 @@ class Section:
     def ignore(self, *keys: str) -> None:
         """Keys that change nothing when a model runs."""
         for key in keys:
-            self._left.pop(key, None)
+            self.left.pop(key, None)
 
     def finish(self) -> None:
         """Raises ModelError when keys are left: what they would change is not known."""
-        if self._left:
-            names = ", ".join(sorted(map(str, self._left))[:10])
+        if self.left:
+            names = ", ".join(sorted(map(str, self.left))[:10])
             raise ModelError(f"{self.where}: unknown settings: {names}; this is a model of another family")
 
     def __contains__(self, key: str) -> bool:
-        return key in self._left
+        return key in self.left
 
 
 def from_mapping(
-    cls: type[Config], table: Mapping[str, Any], where: str, error: Error = OptionError
+    cls: type[Config],
+    table: Mapping[str, Any],
+    where: str,
+    error: Error = OptionError,
+    *,
+    complete: bool = False,
 ) -> Config:
     """A dataclass from a table, strictly.
 
     Unknown and missing keys and values of the wrong type raise `error`, which names `where` they stood; a
     whole number is taken where a float is wanted, a list where a tuple is. Fields with a default may be
-    missing. A field that is itself a dataclass, or a list or table of them, is read from tables of its own.
+    missing unless the table has to be `complete`. A field that is itself a dataclass, or a list or table of
+    them, is read from tables of its own.
     """
     if not isinstance(table, Mapping):
         raise error(f"{where}: expected a table of settings, got {type(table).__name__}")
@@ -248,7 +259,7 @@ def from_mapping(
     missing = [
         name
         for name, field in known.items()
-        if name not in values and field.default is MISSING and field.default_factory is MISSING
+        if name not in values and (complete or field.default is field.default_factory is MISSING)
     ]
     if missing:
         raise error(f"{where}: settings are missing: {', '.join(missing)}")

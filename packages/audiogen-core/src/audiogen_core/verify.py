@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from audiogen_core.errors import ModelError
 from audiogen_core.files import atomic_path
+from audiogen_core.settings import read_json
 
 _MEMORY = ".audiogen.json"
 
@@ -54,9 +56,8 @@ class Memory:
     def __init__(self, folder: Path) -> None:
         self.path = folder / _MEMORY
         self.known: dict[str, object] = {}
-        with suppress(OSError, ValueError):
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            self.known = found if isinstance(found, dict) else {}
+        with suppress(ModelError):
+            self.known = read_json(self.path)
 
     def recall(self, key: str) -> dict[str, object]:
         """What was kept under a key, or {}."""

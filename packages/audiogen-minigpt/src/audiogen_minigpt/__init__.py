@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiogen_minigpt.config import ModelConfig
     from audiogen_minigpt.dataset import Dataset
-    from audiogen_minigpt.encode import encode
+    from audiogen_minigpt.encode import encode, verify
     from audiogen_minigpt.evaluate import evaluate
     from audiogen_minigpt.export import export
     from audiogen_minigpt.generate import Generator
     from audiogen_minigpt.info import info
     from audiogen_minigpt.run import run
     from audiogen_minigpt.settings import TrainConfig
-    from audiogen_minigpt.shards import verify
     from audiogen_minigpt.train import train
 
 __all__ = [
@@ -47,7 +46,7 @@ _HOMES = {
     "Generator": "generate",
     "ModelConfig": "config",
     "TrainConfig": "settings",
-    "verify": "shards",
+    "verify": "encode",
 }
 
 

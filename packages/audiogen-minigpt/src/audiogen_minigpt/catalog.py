@@ -1,22 +1,17 @@
-"""The models that come with the package, by name."""
+"""The models that come with the package, by name: see models.toml."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
 
-from audiogen_core.models import Shipped
+from audiogen_core.models import Shipped, read_catalog
 
-_DEMO = Shipped(
-    "demo",
-    "minigpt",
-    "audiogen_minigpt",
-    "data/demo",
-    "Apache-2.0",
-    "A toy: music box, piano, beat and chiptune, as a program composes them.",
-)
-
-CATALOG = {spec.name: spec for spec in (_DEMO,) if files(spec.package).joinpath(spec.folder).is_dir()}
+CATALOG = {
+    name: spec
+    for name, spec in read_catalog("audiogen_minigpt").items()
+    if isinstance(spec, Shipped) and files(spec.package).joinpath(spec.folder).is_dir()
+}
 """Those whose files are there: a copy of the package without weights knows no names."""
 
 

@@ -7,7 +7,8 @@
         manifest.json          size and sha256 of the other three
 
 A checkpoint is written under a name that starts with ".tmp-", flushed, and renamed. Nothing else is needed to
-go on training or to generate, not even the data. One that `light` wrote lacks training.safetensors.
+go on training or to generate, not even the data. A light one, for generating alone, has float16 weights and
+no training.safetensors: a sixth of the size.
 """
 
 from __future__ import annotations
@@ -16,27 +17,33 @@ import hashlib
 import json
 import logging
 import platform
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.errors import AudiogenError, ModelError
-from audiogen_core.files import sync
+import numpy as np
+
+from audiogen_core import weights
+from audiogen_core.errors import AudiogenError, ModelError, WeightsError
+from audiogen_core.files import TEMPORARY, atomic_folder, remove_folder
+from audiogen_core.formats.safetensors_file import write_safetensors
+from audiogen_core.formats.stored import StoredArray
+from audiogen_core.sampling import Sampling
+from audiogen_core.settings import read_json
 from audiogen_minigpt.catalog import CATALOG, locate
-from audiogen_minigpt.config import ModelConfig, check_choice
+from audiogen_minigpt.config import SAMPLING, ModelConfig, check_choice
 from audiogen_minigpt.errors import DiskFull, means_full
+from audiogen_minigpt.options import DRAWING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from audiogen_minigpt.model import GPT
 
 FORMAT_VERSION = 1
 FOLDER = "ckpt"
-_TEMPORARY = ".tmp-"
 _MODEL, _TRAINING, _STATE, _MANIFEST = (
     "model.safetensors",
     "training.safetensors",
@@ -44,6 +51,7 @@ _MODEL, _TRAINING, _STATE, _MANIFEST = (
     "manifest.json",
 )
 _SPARE = 1 << 20  # bytes asked for beyond the tensors
+_LIGHT = ("format_version", "versions", "step", "model", "data", "val_loss")  # of state.json, in a light one
 
 log = logging.getLogger(__name__)
 
@@ -71,27 +79,29 @@ class Checkpoint:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The codec and geometry of the data it was trained on; see `facts.FACTS`."""
+        """The codec and geometry of the data it was trained on; see `shards.FACTS`."""
         return dict(self.state["data"])
 
     def model_tensors(self) -> dict[str, Tensor]:
         """The weights by name."""
-        from audiogen_minigpt.tensor_file import read_tensors
-
-        return read_tensors(self.path / _MODEL)
+        return _read_tensors(self.path / _MODEL)
 
     @property
     def revision(self) -> str:
         """What recipes call it: its own word for it, or the name of its folder."""
         return str(self.state.get("revision") or self.path.name)
 
+    @property
+    def sampling(self) -> Sampling:
+        """How its codes are drawn unless somebody says otherwise: as state.json says, or `SAMPLING`."""
+        said = self.state.get("sampling")
+        return SAMPLING if said is None else Sampling(**{key: said[key] for key in DRAWING if key in said})
+
     def training_tensors(self) -> dict[str, Tensor]:
         """The optimizer's state by name. Raises ModelError for a checkpoint without it."""
         if not (self.path / _TRAINING).exists():
             raise ModelError(f"{self.path}: made for generating alone; training cannot go on from it")
-        from audiogen_minigpt.tensor_file import read_tensors
-
-        return read_tensors(self.path / _TRAINING)
+        return _read_tensors(self.path / _TRAINING)
 
 
 def save(
@@ -105,36 +115,51 @@ def save(
 
     run              the run's folder
     model, training  tensors by name: the weights, and the optimizer's state
-    state            JSON values: at least "model" (a ModelConfig as a dict) and "data" (see `facts.FACTS`)
+    state            JSON values: at least "model" (a ModelConfig as a dict) and "data" (see `shards.FACTS`)
 
     Raises DiskFull when there is no room, before or while writing; what was there stays.
     """
-    from audiogen_minigpt.tensor_file import byte_size
-
     root = Path(run) / FOLDER
     target = root / f"step-{step:08d}"
-    temporary = root / f"{_TEMPORARY}{target.name}-{secrets.token_hex(4)}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _require_room(root, byte_size(model) + byte_size(training) + _SPARE)
-        write_files(temporary, model, training, {**_versions(), **state, "step": step})
-        if target.exists():  # a damaged one, or training went back to an earlier step
-            grave = root / f"{_TEMPORARY}old-{secrets.token_hex(4)}"
-            target.replace(grave)
-            shutil.rmtree(grave, ignore_errors=True)
-        temporary.replace(target)
-        sync(root)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.values(), *training.values()))
+        _require_room(root, size + _SPARE)
+        # One that is there gives way: it is damaged, or training went back to an earlier step.
+        with atomic_folder(target, replace=True) as folder:
+            _write(folder, model, training, {**_versions(), **state, "step": step})
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         if means_full(error):
             raise DiskFull(
                 f"{target}: no room for this checkpoint ({error.strerror}); free some space"
             ) from error
         raise
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return target
+
+
+def write_light(source: Checkpoint, out: str | Path, sampling: Sampling | None = None) -> Path:
+    """Write a checkpoint without what training needs. Returns the folder, which appears whole or not at all.
+
+    out       a folder that does not exist yet, or is empty
+    sampling  how codes of this model are drawn unless somebody says otherwise
+
+    Raises OptionError when `out` is taken, ModelError when it cannot be written.
+    """
+    tensors = {name: value.half() for name, value in source.model_tensors().items()}
+    digest = hashlib.sha256()
+    for name, value in tensors.items():
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    state: dict[str, Any] = {key: source.state[key] for key in _LIGHT if key in source.state}
+    state["revision"] = f"step-{source.step:08d}-{digest.hexdigest()[:12]}"
+    if sampling is not None:
+        state["sampling"] = {key: sampling.to_dict()[key] for key in DRAWING}
+    try:
+        with atomic_folder(out) as folder:
+            _write(folder, tensors, None, state)
+    except OSError as error:
+        raise ModelError(f"{out}: cannot be written ({error.strerror or error})") from error
+    return Path(out)
 
 
 def read(folder: str | Path) -> Checkpoint:
@@ -143,7 +168,7 @@ def read(folder: str | Path) -> Checkpoint:
     Raises ModelError, naming the file, when one is missing, cut short, altered or of a newer version.
     """
     folder = Path(folder)
-    manifest = _read_json(folder / _MANIFEST)
+    manifest = read_json(folder / _MANIFEST)
     _check_version(folder / _MANIFEST, manifest)
     files = manifest.get("files")
     needed = {_MODEL, _STATE}
@@ -151,7 +176,7 @@ def read(folder: str | Path) -> Checkpoint:
         raise ModelError(f"{folder / _MANIFEST}: the list of files is damaged")
     for name, facts in files.items():
         _check_file(folder / name, facts)
-    state = _read_json(folder / _STATE)
+    state = read_json(folder / _STATE, finite=False)  # it may tell the losses of a run that diverged
     _check_version(folder / _STATE, state)
     missing = [key for key in ("step", "model", "data") if key not in state]
     if missing:
@@ -185,6 +210,27 @@ def place(path: str | Path) -> Path:
     )
 
 
+def at(path: str | Path, revision: str) -> Path:
+    """The folder of the checkpoint that a recipe names, in a run or in another place.
+
+    Raises ModelError when it is not there.
+    """
+    folder = Path(path)
+    for each in (folder / FOLDER / revision, folder):
+        if each.name == revision and each.is_dir():
+            return each
+    if str(path) in CATALOG or (folder / _STATE).is_file():
+        if read(locate(path)).revision == revision:
+            return locate(path)
+        raise ModelError(
+            f"{path}: its revision is not {revision}, which made this file; "
+            "install the version that the recipe names"
+        )
+    raise ModelError(
+        f"{path}: the checkpoint {revision} is not there any more; name a place that has it with --model"
+    )
+
+
 def find(path: str | Path, which: str = "last") -> Checkpoint:
     """The checkpoint that a path means: a run's folder, a checkpoint's own, or a name in the catalogue.
 
@@ -196,15 +242,14 @@ def find(path: str | Path, which: str = "last") -> Checkpoint:
     path = place(path)
     if not (path / FOLDER).is_dir():
         return read(path)
-    found = list(_valid(path)) if which == "best" else [entry for entry in [newest(path)] if entry]
-    if not found:
+    newest_first = _valid(path)
+    last = next(newest_first, None)
+    if last is None:
         raise ModelError(f"{path / FOLDER}: no valid checkpoint; train first")
-    scored = [entry for entry in found if entry.state.get("val_loss") is not None]
-    return (
-        min(scored, key=lambda entry: float(entry.state["val_loss"]))
-        if scored and which == "best"
-        else found[0]
-    )
+    if which == "last":
+        return last
+    scored = [each for each in (last, *newest_first) if each.state.get("val_loss") is not None]
+    return min(scored, key=lambda each: float(each.state["val_loss"]), default=last)
 
 
 def load_model(
@@ -212,34 +257,62 @@ def load_model(
 ) -> tuple[GPT, ModelConfig, dict[str, Any]]:
     """The model of a run or checkpoint, ready to generate: the GPT in eval mode, its config, and its facts.
 
-    The facts are those of `facts.FACTS`, with "step" and "checkpoint" (its revision). Raises ModelError.
+    The facts are those of `shards.FACTS`, with "step" and "checkpoint" (its revision). Raises ModelError.
     """
     import torch
 
     from audiogen_minigpt.model import GPT
-    from audiogen_minigpt.tensor_file import load_into
 
-    found = find(path, which)
-    config = found.config
+    saved = find(path, which)
+    config = saved.config
     with torch.random.fork_rng(devices=[]):
         model = GPT(config)
-    load_into(model, found.model_tensors(), found.path / _MODEL)
-    facts = {**found.facts, "step": found.step, "checkpoint": found.revision}
+    load_into(model, saved.model_tensors(), saved.path / _MODEL)
+    facts = {**saved.facts, "step": saved.step, "checkpoint": saved.revision}
     return model.to(device).eval(), config, facts
+
+
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy tensors into all parameters of a model. Raises WeightsError for any that do not match."""
+    from audiogen_minigpt.ranks import put
+
+    parameters = dict(model.named_parameters())
+    missing = sorted(set(parameters) - set(tensors))
+    unexpected = sorted(set(tensors) - set(parameters))
+    misshapen = [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}"
+        for name, parameter in parameters.items()
+        if name in tensors and tensors[name].shape != parameter.shape
+    ]
+    if missing or unexpected or misshapen:
+        raise WeightsError(
+            f"{source}: the weights do not fit the model; missing: {', '.join(missing[:10]) or 'none'}; "
+            f"unexpected: {', '.join(unexpected[:10]) or 'none'}; "
+            f"misshapen: {'; '.join(misshapen[:10]) or 'none'}"
+        )
+    for name, parameter in parameters.items():
+        put(parameter, tensors[name])
+
+
+def sampling_of(model: str | Path) -> Sampling:
+    """How codes of a model are drawn unless somebody says otherwise; read from its folder alone."""
+    folder = locate(model)
+    try:
+        return Checkpoint(folder, read_json(folder / _STATE, finite=False)).sampling
+    except ModelError:  # whoever loads the model says what is wrong
+        return SAMPLING
 
 
 def prune(run: str | Path, keep: int, best: int | None) -> None:
     """Delete all but the newest `keep` checkpoints and the one of step `best`."""
     for folder in listed(run)[keep:]:
         if best is None or folder.name != f"step-{best:08d}":
-            grave = folder.with_name(f"{_TEMPORARY}old-{secrets.token_hex(4)}")
-            folder.replace(grave)
-            shutil.rmtree(grave, ignore_errors=True)
+            remove_folder(folder)
 
 
 def clean(run: str | Path) -> None:
     """Delete what a killed process left unfinished. Only for the holder of the run's lock."""
-    for folder in (Path(run) / FOLDER).glob(f"{_TEMPORARY}*"):
+    for folder in (Path(run) / FOLDER).glob(f"{TEMPORARY}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -251,45 +324,40 @@ def _valid(run: str | Path) -> Iterator[Checkpoint]:
             log.warning("damaged checkpoint passed over: %s", error)
 
 
-def write_files(
+def _write(
     folder: Path, model: Mapping[str, Tensor], training: Mapping[str, Tensor] | None, state: Mapping[str, Any]
 ) -> None:
-    """Write the files of a checkpoint into a new folder, flushed; None is one for generating alone."""
-    from audiogen_minigpt.tensor_file import write_tensors
-
-    folder.mkdir()
-    hashes = {_MODEL: write_tensors(folder / _MODEL, model)}
+    """Write the files of a checkpoint into a folder; without `training` it is one for generating alone."""
+    files = {_MODEL: _write_tensors(folder / _MODEL, model)}
     if training is not None:
-        hashes[_TRAINING] = write_tensors(folder / _TRAINING, training)
-    hashes[_STATE] = _write_json(folder / _STATE, state)
-    files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": value} for name, value in hashes.items()
-    }
+        files[_TRAINING] = _write_tensors(folder / _TRAINING, training)
+    files[_STATE] = _write_json(folder / _STATE, state)
     _write_json(folder / _MANIFEST, {"format_version": FORMAT_VERSION, "files": files})
-    sync(folder)
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> str:
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write tensors as safetensors. Returns what the manifest says of the file."""
+    arrays = {name: StoredArray.of(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()}
+    digest = write_safetensors(path, arrays)
+    return {"size": path.stat().st_size, "sha256": digest}
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """What `_write_tensors` wrote. Raises WeightsError when the file is damaged."""
+    import torch
+
+    stored = weights.read(path)
+    return {name: torch.from_numpy(np.array(stored[name])) for name in stored}
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
     payload = json.dumps(value, indent=2).encode()
     path.write_bytes(payload)
-    sync(path)
-    return hashlib.sha256(payload).hexdigest()
+    return {"size": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: the file is missing") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def _check_version(path: Path, found: Mapping[str, Any]) -> None:
-    version = found.get("format_version")
+def _check_version(path: Path, table: Mapping[str, Any]) -> None:
+    version = table.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ModelError(
             f"{path}: format version {version}, but this package reads up to {FORMAT_VERSION}; "

@@ -1,29 +1,20 @@
-"""The `audiogen-minigpt` command."""
+"""The `audiogen-minigpt` command: each is options, a verb, and what is told of the result."""
 
 from __future__ import annotations
 
-import shlex
-import time as clock
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import typer
 
-from audiogen_core import cli
-from audiogen_core.cli import (
-    DebugOption,
-    DryRunOption,
-    ForceOption,
-    JsonOption,
-    OutputOption,
-    PlayOption,
-    QuietOption,
-    SeedOption,
-)
-from audiogen_minigpt import options
-
-if TYPE_CHECKING:
-    from audiogen_core.audio import Audio
+from audiogen_core import cli, job_commands
+from audiogen_core.jobs import Shown
+from audiogen_core.options import Described, Field, argument, described, option, place
+from audiogen_minigpt.jobs import GENERATE
+from audiogen_minigpt.options import Load, Preparation, Trained
+from audiogen_minigpt.settings import Settings, Shape, TrainConfig
 
 commands = cli.app(
     "audiogen-minigpt",
@@ -32,309 +23,267 @@ commands = cli.app(
 )
 
 
-@commands.command()
-def run(
-    folder: options.AudioFolder,
-    output: OutputOption,
-    time: options.Time = None,
-    steps: options.Steps = None,
-    codec: options.MaybeCodec = None,
-    size: options.Size = None,
-    preset: options.Preset = None,
-    layout: options.Layout = None,
-    codebooks: options.Codebooks = None,
-    seed: options.TrainSeed = None,
-    config: options.Config = None,
-    workers: options.Workers = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Into(Shown):
+    """What a command has that writes a folder."""
+
+    output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Described):
+    """The audio that is encoded."""
+
+    folder: Annotated[Path, argument("Audio files, at any depth.", metavar="FOLDER")]
+    workers: Annotated[int | None, option("Processes; one per core when absent.", ge=1)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding(Source):
+    """What `encode` takes beside the preparation of the audio."""
+
+    codec: Annotated[str, option("The codec.", metavar="NAME|PATH")] = "demo"
+    ops: Annotated[str, option("What the codec runs on: numpy, torch, torch:cuda.")] = "numpy"
+    val_permille: Annotated[int, option("How much is held out, in thousandths of the files.")] = 50
+    split_by: Annotated[str, option("What is held out as a whole: file or parent.")] = "file"
+    engine: Annotated[str, option("local, or ray.")] = "local"
+    verify: Annotated[bool, option("Check every shard to the last byte afterwards.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Described):
+    """What a command that trains takes beside the settings of the run."""
+
+    config: Annotated[Path | None, option("Settings as TOML; options win over them.", metavar="TOML")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumable(Training):
+    """What `train` takes beside the settings of the run."""
+
+    resume: Annotated[bool, option("Go on with the run in the folder.")] = False
+    dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging(Load):
+    """What `eval` takes beside the model."""
+
+    data: Annotated[
+        str | None, place("Folder of codes; the run's own when absent.", argument=True, metavar="[DATA]")
+    ] = None
+    windows: Annotated[int, option("Windows to measure on, at most.", ge=1)] = 256
+    clips: Annotated[int, option("How many tracks to continue; 0 needs no codec.", ge=0)] = 3
+    seconds: Annotated[float, option("Length of a track and its continuation.", unit="s", gt=0)] = 10.0
+    seed: Annotated[int, option("Seed of the continuations.", ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exporting(Trained):
+    """What `export` takes beside the model."""
+
+    format: Annotated[str, option("auto, hf, safetensors or light (float16, for generating alone).")] = "auto"
+
+
+@dataclass(frozen=True)
+class Place(Described):
+    """What `info` takes."""
+
+    path: Annotated[str, place("Codes, a run, a checkpoint or a sound.", argument=True)]
+
+
+def _open(fields: Iterable[Field]) -> list[Field]:
+    """The same options with nothing said unless it is given: a TOML file, or the run itself, may say it."""
+    left_open = []
+    for field in fields:
+        told, default = field.option, field.default
+        if not field.required:
+            if default:  # 0 is either said in the help, or no surprise
+                shown = f"{default:g}" if isinstance(default, float) else default
+                told = replace(told, help=f"{told.help.removesuffix('.')}; {shown} when absent.")
+            field = replace(field, option=told, default=None)
+        left_open.append(field)
+    return left_open
+
+
+def _shown(cls: type[Described]) -> list[Field]:
+    return [field for field in described(cls) if field.option.role != "hidden"]
+
+
+def _settings(given: Mapping[str, Any], training: Training) -> Settings:
+    """What a command was told about training, over what its TOML file says. Raises OptionError."""
+    train = {
+        field.name: cli.parsed(field, given[field.name])
+        for field in described(TrainConfig)
+        if given.get(field.name) is not None
+    }
+    told = Settings.of(train, cli.gathered(Shape, given))
+    return told.over(Settings.read(training.config)) if training.config else told
+
+
+def run(**given: Any) -> None:
     """Encode, train, judge and make sounds, with a page to show for it. Goes on where it was stopped."""
     from audiogen_minigpt.run import run
     from audiogen_minigpt.status import Stages
 
-    shape = {"preset": preset, "layout": layout, "codebooks": codebooks}
-    wanted = options.settings(config, shape, size, time=time, steps=steps, seed=seed)
-    with Stages(quiet or json) as stages:
+    source, training = cli.gathered(Source, given), cli.gathered(Training, given)
+    into = cli.gathered(Into, given)
+    codec = given.pop("codec")  # of all stages
+    with Stages(into.quiet or into.json) as stages:
         result = run(
-            folder,
-            output,
+            source.folder,
+            into.output,
             codec=codec,
-            settings=wanted,
-            workers=workers,
+            settings=_settings(given, training),
+            workers=source.workers,
             on_stage=stages.begin,
             on_record=stages.status.on_record,
         )
     if not result.done:
-        cli.note(f"{output}: everything was done already")
-    _result({"path": str(result.page or result.run), "step": result.step, "done": list(result.done)}, json)
+        cli.note(f"{into.output}: everything was done already")
+    path = str(result.page or result.run)
+    _tell({"path": path, "step": result.step, "done": list(result.done)}, into)
     _leave(result.signal)
 
 
-@commands.command()
-def encode(
-    folder: options.AudioFolder,
-    output: OutputOption,
-    codec: options.Codec = "demo",
-    ops: options.Ops = "numpy",
-    codebooks: options.Stored = None,
-    stereo: options.Stereo = "mix",
-    level: options.Level = "none",
-    silence: options.Silence = 2.0,
-    val_permille: options.Permille = 50,
-    split_by: options.SplitBy = "file",
-    workers: options.Workers = None,
-    engine: options.Engine = "local",
-    verify: options.Verify = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Turn a folder of audio into a folder of codes. Goes on where it was stopped."""
-    from audiogen_minigpt.encode import encode
-    from audiogen_minigpt.prepare import Options
-    from audiogen_minigpt.shards import verify as verify_data
+cli.add(
+    commands,
+    "run",
+    run,
+    [
+        *described(Source),
+        *_open(field for field in _shown(TrainConfig) if not (field.option.advanced or field.required)),
+        *described(Shape),
+        *described(Training),
+        *described(Into),
+    ],
+    run.__doc__,
+)
 
-    prepared = Options(stereo=stereo, level=level, silence=silence, codebooks=codebooks)
-    with cli.progress("encoding", unit="shards", quiet=quiet or json) as on_step:
+
+@cli.command(commands, "encode", Encoding, Preparation, Into)
+def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
+    """Turn a folder of audio into a folder of codes. Goes on where it was stopped."""
+    from audiogen_minigpt.encode import encode, verify
+
+    with cli.progress("encoding", unit="shards", quiet=into.quiet or into.json) as on_step:
         report = encode(
-            folder,
-            output,
-            codec=codec,
-            ops=ops,
-            engine=engine,
-            workers=workers,
-            options=prepared,
-            val_permille=val_permille,
-            split_by=split_by,
+            encoding.folder,
+            into.output,
+            codec=encoding.codec,
+            ops=encoding.ops,
+            engine=encoding.engine,
+            workers=encoding.workers,
+            options=preparation,
+            val_permille=encoding.val_permille,
+            split_by=encoding.split_by,
             on_step=on_step,
         )
-    if verify:
-        cli.note(f"checked: {verify_data(output)} frames are as they were written")
+    if encoding.verify:
+        cli.note(f"checked: {verify(into.output)} frames are as they were written")
     if report.skips:
-        cli.note(f"left out: {len(report.skips)} files; the reasons are in {output / 'report.jsonl'}")
+        cli.note(f"left out: {len(report.skips)} files; the reasons are in {into.output / 'report.jsonl'}")
     if report.tails:
         cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
-    result = {"path": str(output), "tracks": report.tracks, "seconds": report.seconds}
-    _result({**result, "val_seconds": report.val_seconds, "left_out": len(report.skips)}, json)
+    facts = {"path": str(into.output), "tracks": report.tracks, "seconds": report.seconds}
+    _tell({**facts, "val_seconds": report.val_seconds, "left_out": len(report.skips)}, into)
 
 
-@commands.command()
-def train(
-    data: options.DataFolder,
-    output: OutputOption,
-    resume: options.Resume = False,
-    config: options.Config = None,
-    time: options.Time = None,
-    steps: options.Steps = None,
-    size: options.Size = None,
-    preset: options.Preset = None,
-    layout: options.Layout = None,
-    codebooks: options.Codebooks = None,
-    batch: options.Batch = None,
-    lr: options.Rate = None,
-    optimizer: options.Optimizer = None,
-    seed: options.TrainSeed = None,
-    device: options.MaybeDevice = None,
-    dtype: options.Dtype = None,
-    compile: options.Compile = None,
-    shard: options.Shard = False,
-    codec: options.MaybeCodec = None,
-    dry_run: DryRunOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+def train(**given: Any) -> None:
     """Train a model on a folder of codes; alone, or as one of the processes of torchrun."""
-    from audiogen_minigpt.facts import read_facts
-    from audiogen_minigpt.settings import Settings, load_config
+    from audiogen_minigpt.settings import load_config
+    from audiogen_minigpt.shards import Meta
     from audiogen_minigpt.status import Status
     from audiogen_minigpt.train import train
 
-    given = options.settings(
-        config,
-        {"preset": preset, "layout": layout, "codebooks": codebooks},
-        size,
-        time=time,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        optimizer=optimizer,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        compile=compile,
-        shard=shard or None,
-        codec=codec,
-    )
-    given = Settings({"data": str(data), "run": str(output)}).over(given)
-    facts, before = read_facts(data), load_config(output) if resume else None
-    settings = given.resumed(before, facts) if before else given.config(facts)
-    if dry_run:
-        cli.emit(settings.to_dict(), json=json)
+    training, shown = cli.gathered(Resumable, given), cli.gathered(Shown, given)
+    told = _settings(given, training)
+    data, output = told.train["data"], told.train["run"]
+    facts, before = Meta.load(data).facts, load_config(output) if training.resume else None
+    config = told.resumed(before, facts) if before else told.config(facts)
+    if training.dry_run:
+        cli.emit(config.to_dict(), json=shown.json)
         return
-    status = Status(quiet or json)
+    status = Status(shown.quiet or shown.json)
     try:
-        result = train(settings, resume=resume, on_step=status.on_step, on_record=status.on_record)
+        result = train(config, resume=training.resume, on_step=status.on_step, on_record=status.on_record)
     finally:
         status.clear()
     if result.ran == 0 and result.finished:
         cli.note(f"{output}: trained already, {result.step} updates; ask for more --steps or --time to go on")
     if result.checkpoint:  # only in the first process
-        facts = {"path": str(output), "step": result.step, "steps": result.steps, "loss": result.loss}
-        _result({**facts, "checkpoint": str(result.checkpoint)}, json)
+        facts = {"path": output, "step": result.step, "steps": result.steps, "loss": result.loss}
+        _tell({**facts, "checkpoint": str(result.checkpoint)}, shown)
     _leave(result.signal)
 
 
-@commands.command()
-def generate(
-    model: options.ModelFolder,
-    output: OutputOption,
-    seconds: options.Seconds = 10.0,
-    prompt_audio: options.Prompt = None,
-    only_new: options.OnlyNew = False,
-    number: options.Number = 1,
-    seed: SeedOption = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    best: options.Best = False,
-    codec: options.MaybeCodec = None,
-    device: options.Device = "auto",
-    play: PlayOption = False,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Make sound with a trained model."""
-    from audiogen_minigpt.light import sampling_of
-    from audiogen_minigpt.make import Order, make
+cli.add(
+    commands,
+    "train",
+    train,
+    [
+        *_open(_shown(TrainConfig)),
+        *described(Shape),
+        *described(Resumable),
+        *described(Shown),
+    ],
+    train.__doc__,
+)
 
-    outputs = cli.require_new_each(output, number, force)
-    seed = cli.choose_seed(seed)
-    sampling = options.sampling(sampling_of(model), temperature, top_k, top_p, min_p, seed)
-    order = Order(model, seconds, sampling, prompt_audio, only_new, codec)
-    began = clock.monotonic()
-    with cli.progress("generating", unit="frames", quiet=quiet or json) as on_step:
-        clips = make(order, outputs, which=_which(best), device=device, on_step=on_step)
-    took = clock.monotonic() - began
-    for row, (path, audio) in enumerate(zip(outputs, clips, strict=True)):
-        again = f"audiogen-minigpt replay {shlex.quote(str(path))} -o AGAIN{path.suffix}"
-        _finished(path, audio, took / len(clips), seed + row, again, json)
+job_commands.add_job(commands, GENERATE)
+job_commands.add_replay(commands, GENERATE)
 
 
-@commands.command()
-def replay(
-    file: options.SoundFile,
-    output: OutputOption,
-    model: options.MovedRun = None,
-    prompt_audio: options.Prompt = None,
-    codec: options.MaybeCodec = None,
-    device: options.Device = "auto",
-    play: PlayOption = False,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Make a generated file again, from the recipe it carries."""
-    from audiogen_minigpt.make import make, order_again
-
-    cli.require_new(output, force)
-    order = order_again(file, model=model, prompt_audio=prompt_audio, codec=codec)
-    began = clock.monotonic()
-    with cli.progress("generating", unit="frames", quiet=quiet or json) as on_step:
-        clips = make(order, [output], device=device, on_step=on_step)
-    took = clock.monotonic() - began
-    _finished(output, clips[0], took, order.sampling.seed, None, json)
-
-
-@commands.command("eval")
-def evaluate(
-    model: options.ModelFolder,
-    data: options.MaybeData = None,
-    best: options.Best = False,
-    windows: options.Windows = 256,
-    clips: options.Clips = 3,
-    seconds: options.ClipSeconds = 10.0,
-    seed: options.EvalSeed = 0,
-    codec: options.MaybeCodec = None,
-    device: options.Device = "auto",
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@cli.command(commands, "eval", Judging, Shown)
+def evaluate(judging: Judging, shown: Shown) -> None:
     """Judge a model on held-out codes, beside what counting codes achieves."""
     from audiogen_minigpt.evaluate import evaluate
 
-    with cli.progress("judging", unit="parts", quiet=quiet or json) as on_step:
+    with cli.progress("judging", unit="parts", quiet=shown.quiet or shown.json) as on_step:
         result = evaluate(
-            model,
-            data,
-            which=_which(best),
-            windows=windows,
-            clips=clips,
-            seconds=seconds,
-            seed=seed,
-            codec=codec,
-            device=device,
+            judging.model,
+            judging.data,
+            which="best" if judging.best else "last",
+            windows=judging.windows,
+            clips=judging.clips,
+            seconds=judging.seconds,
+            seed=judging.seed,
+            codec=judging.codec,
+            device=judging.device,
             on_step=on_step,
         )
-    cli.emit(result.to_dict(), json=json)
+    cli.emit(result.to_dict(), json=shown.json)
 
 
-@commands.command()
-def export(
-    model: options.ModelFolder,
-    output: OutputOption,
-    format: options.Format = "auto",
-    best: options.Best = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@cli.command(commands, "export", Exporting, Into)
+def export(exporting: Exporting, into: Into) -> None:
     """Write a model for use elsewhere: for transformers' GPT-2, as safetensors, or light for `generate`."""
     from audiogen_minigpt.export import export
 
-    _result({"path": str(export(model, output, format, which=_which(best)))}, json)
+    which = "best" if exporting.best else "last"
+    folder = export(exporting.model, into.output, exporting.format, which=which)
+    _tell({"path": str(folder)}, into)
 
 
-@commands.command()
-def info(
-    path: options.AnyPath,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@cli.command(commands, "info", Place, Shown)
+def info(place: Place, shown: Shown) -> None:
     """Say what is in a folder or file."""
     from audiogen_minigpt.info import info
 
-    cli.emit(info(path), json=json)
+    cli.emit(info(place.path), json=shown.json)
 
 
-@commands.command()
-def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
+@cli.command(commands, "doctor", Shown)
+def doctor(shown: Shown) -> None:
     """Show versions, devices, the cache, what each command needs, and what is missing."""
     from audiogen_minigpt.doctor import report
 
-    cli.emit(report(), json=json)
+    cli.emit(report(), json=shown.json)
 
 
-def _finished(path: Path, made: Audio, took: float, seed: int | None, again: str | None, json: bool) -> None:
-    """The end of a command that made a clip."""
-    cli.finished(path, seconds=made.duration, took=took, seed=seed, replay=again, picture=True, json=json)
-
-
-def _which(best: bool) -> str:
-    return "best" if best else "last"
-
-
-def _result(result: dict[str, Any], json: bool) -> None:
+def _tell(result: dict[str, Any], shown: Shown) -> None:
     """The path alone, or everything as JSON."""
-    if json:
+    if shown.json:
         cli.emit(result, json=True)
     else:
         print(result["path"])

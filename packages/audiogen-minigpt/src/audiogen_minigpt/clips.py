@@ -1,7 +1,8 @@
-"""Sounds to judge a model by: what it makes of nothing, and of the openings of tracks it has not seen."""
+"""Sounds to judge a model by: of nothing, of the openings of tracks it has not seen, and as it trains."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,23 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from audiogen_core import codecs
 from audiogen_core.audio import Audio, ClippingWarning
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
+from audiogen_core.errors import AudiogenError
 from audiogen_core.recipe import Recipe
-from audiogen_minigpt.dataset import Dataset
-from audiogen_minigpt.defaults import SAMPLING
-from audiogen_minigpt.generate import Generator
+from audiogen_minigpt.config import SAMPLING
+from audiogen_minigpt.dataset import Dataset, Windows
+from audiogen_minigpt.generate import Generator, check_codec
 from audiogen_minigpt.model import GPT
 from audiogen_minigpt.pictures import draw_comparison, draw_spectrogram
-from audiogen_minigpt.rollout import Rollout
-from audiogen_minigpt.sample import Sampler
+from audiogen_minigpt.sampling import continue_codes
+from audiogen_minigpt.settings import TrainConfig
+
+FOLDER = "samples"
 
 Ints = NDArray[np.int64]
 OnStep = Callable[[int, int], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,46 +54,31 @@ def load_codec(model: GPT, facts: Mapping[str, Any], name: str | None = None) ->
 
     Raises UnknownModel, DownloadError, WeightsError, or ModelError when it is not the codec of the facts.
     """
-    from audiogen_core import codecs
-
     codec = codecs.load_codec(name or str(facts["codec"]), ops="torch")
-    return Generator(model, model.config, codec, facts).codec  # it checks that they fit
+    check_codec(codec, model.config, facts)
+    return codec
 
 
-def continue_codes(model: GPT, opening: Ints, frames: int, seed: int) -> Ints:
-    """An opening (frames, K) and what a model in eval mode goes on with: int64 (frames + more, K).
-
-    An empty opening begins from nothing.
-    """
-    layout, device = model.layout, model.wte.weight.device
-    known = opening if len(opening) else np.full((1, layout.codebooks), layout.codebook_size, np.int64)
-    sampler = Sampler(
-        SAMPLING,
-        layout.codebooks,
-        layout.codebook_size,
-        [seed],
-        cycle=layout.name == "flatten",
-        device=device,
-    )
-    rollout = Rollout(model, torch.from_numpy(np.ascontiguousarray(known))[None], frames, sampler)
-    new = [block[0].cpu().numpy() for block in rollout.blocks(frames)]
-    return np.concatenate([opening, *new])
+def continued(model: GPT, opening: Ints, frames: int, seed: int) -> Ints:
+    """An opening (frames, K) and what a model in eval mode goes on with: int64 (frames + more, K)."""
+    (codes,) = continue_codes(model, opening, frames, [seed], SAMPLING)
+    return np.concatenate([opening, codes[0]])
 
 
 def continue_tracks(
     model: GPT, data: Dataset, *, count: int, seconds: float, seed: int, on_step: OnStep | None = None
 ) -> list[Continuation]:
     """Continue the first `count` tracks of the data, each from the first half of its first `seconds`."""
-    made = []
+    continuations = []
     for index in range(min(count, len(data.tracks))):
         frames = min(round(seconds * data.meta.frame_rate), data.tracks[index].frames)
         original = data.track(index)[:frames]
         opening = max(1, frames // 2)
-        codes = continue_codes(model, original[:opening], frames - opening, seed + index)
-        made.append(Continuation(data.tracks[index].path, opening, original, codes))
+        codes = continued(model, original[:opening], frames - opening, seed + index)
+        continuations.append(Continuation(data.tracks[index].path, opening, original, codes))
         if on_step:
             on_step(index + 1, count)
-    return made
+    return continuations
 
 
 def decode(codec: Codec, codes: Ints) -> Audio:
@@ -104,7 +95,7 @@ def save(audio: Audio, path: Path, recipe: Recipe | None = None) -> Path:
 
 
 def write_continuations(
-    codec: Codec, made: Sequence[Continuation], folder: Path
+    codec: Codec, continuations: Sequence[Continuation], folder: Path
 ) -> list[dict[str, Path | None]]:
     """Write original-1.wav, continuation-1.wav and continuation-1.png of each, and so on, into a folder.
 
@@ -113,7 +104,7 @@ def write_continuations(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files: list[dict[str, Path | None]] = []
-    for number, entry in enumerate(made, 1):
+    for number, entry in enumerate(continuations, 1):
         original, sound = decode(codec, entry.original), decode(codec, entry.codes)
         clips = {f"original: {entry.track}": original, "continuation of its first half": sound}
         files.append(
@@ -148,3 +139,55 @@ def write_clips(
         if on_step:
             on_step(row + 1, count)
     return paths
+
+
+class Samples:
+    """Makes a clip and its spectrogram at each evaluation, as far as the codec and matplotlib are there.
+
+    Always from the same seed and the same opening, so that one hears what training changed.
+    """
+
+    def __init__(self, config: TrainConfig, windows: Windows) -> None:
+        self.config, self.windows = config, windows
+        self.folder = Path(config.run) / FOLDER
+        self._codec: Codec | None = None
+        self._off = config.sample_seconds == 0
+        if config.shard and not self._off:
+            self._give_up("no samples are made while the weights are shared out over processes")
+
+    def make(self, model: GPT, step: int) -> Path | None:
+        """A clip as samples/step-00000123.wav, with its spectrogram beside it; None where it cannot be made.
+
+        Half of the clip is the opening of a validation track, the rest is what the model makes of it.
+        """
+        codec = self._ready(model)
+        if codec is None:
+            return None
+        frames = max(2, round(self.config.sample_seconds * self.windows.frame_rate))
+        opening = self.windows.opening(frames // 2)
+        was_training = model.training
+        codes = continued(model.eval(), opening, frames - len(opening), self.config.seed)
+        model.train(was_training)
+        audio = decode(codec, codes)
+        path = self.folder / f"step-{step:08d}.wav"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            save(audio, path)
+            draw_spectrogram(audio, path.with_suffix(".png"))
+        except OSError as error:
+            log.warning("%s: this sample could not be written (%s)", path, error.strerror)
+            return None
+        return path
+
+    def _ready(self, model: GPT) -> Codec | None:
+        """The codec, loaded when it is first needed; None where there are to be no samples."""
+        if self._codec is None and not self._off:
+            try:
+                self._codec = load_codec(model, self.windows.facts, self.config.codec)
+            except AudiogenError as error:
+                self._give_up(f"no samples are made, because the codec cannot be used: {error}")
+        return self._codec
+
+    def _give_up(self, why: str) -> None:
+        self._off = True
+        log.warning("%s", why)

@@ -1,16 +1,15 @@
-"""The facts of a model: its shape, the layout of its tokens, and how both are read from JSON and TOML."""
+"""The facts of a model: its shape and the layout of its tokens."""
 
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import OptionError, nearest
+from audiogen_core.sampling import Sampling
+from audiogen_core.settings import from_mapping, parse_json
 
 PRESETS = ("gpt2", "modern")
 LAYOUTS = ("first", "delay", "parallel", "flatten")
@@ -22,7 +21,9 @@ SIZES: dict[str, dict[str, int]] = {
     "base": {"layers": 12, "heads": 12, "width": 768, "context": 2048, "codebooks": 8},
 }
 
-Config = TypeVar("Config")
+SAMPLING = Sampling(temperature=0.9, top_k=32)
+"""How codes are drawn when nobody says how: colder than big models are. A model of minutes of training gives
+many unlikely codes a little chance each, and together they break the music up."""
 
 
 @dataclass(frozen=True)
@@ -118,69 +119,11 @@ class ModelConfig:
     @classmethod
     def from_json(cls, text: str, where: str = "model config") -> ModelConfig:
         """The inverse of `to_json`. Raises OptionError."""
-        try:
-            table = json.loads(text)
-        except ValueError as error:
-            raise OptionError(f"{where}: not JSON ({error})") from error
-        return from_mapping(cls, table, where)
+        return from_mapping(cls, parse_json(text, where, OptionError), where)
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise OptionError, with the closest names, unless `value` is one of the choices."""
     known = list(choices)
     if value not in known:
-        raise OptionError(f"unknown {name} {value!r}; {_hint(value, known)}")
-
-
-def from_mapping(cls: type[Config], table: Mapping[str, Any], where: str) -> Config:
-    """A dataclass of plain fields from a table, strictly.
-
-    Unknown keys and values of the wrong type raise OptionError, which names `where` they stood; a whole
-    number is taken where a float is wanted. Fields that are missing keep their defaults. A field that is
-    itself a dataclass is read from a table of its own.
-    """
-    if not isinstance(table, Mapping):
-        raise OptionError(f"{where}: expected a table of settings, got {type(table).__name__}")
-    hints = get_type_hints(cls)
-    known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            raise OptionError(f"{where}: unknown setting {key!r}; {_hint(str(key), known)}")
-        values[key] = _value(hints[key], value, f"{where}: {key}")
-    try:
-        return cls(**values)
-    except TypeError as error:
-        missing = [name for name in known if name not in values]
-        raise OptionError(f"{where}: settings are missing, some of {', '.join(missing)}") from error
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises OptionError when it is missing or not TOML."""
-    path = Path(path)
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise OptionError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OptionError(f"{path}: not readable as TOML ({error})") from error
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    kinds = get_args(hint) or (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    for kind in kinds:
-        if hasattr(kind, "__dataclass_fields__"):
-            return value if isinstance(value, kind) else from_mapping(kind, value, where)
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(kind, type) and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
-            return value
-    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    raise OptionError(f"{where} must be {wanted}, got {value!r}")
-
-
-def _hint(value: str, known: list[str]) -> str:
-    close = get_close_matches(value, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+        raise OptionError(f"unknown {name} {value!r}; {nearest(value, known)}")

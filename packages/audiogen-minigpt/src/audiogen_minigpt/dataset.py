@@ -1,5 +1,7 @@
 """Reading a folder of codes: one long stream of frames, and windows drawn from it without a state.
 
+`Dataset` is one split; `Windows` is what a model is trained and judged on, the part of one process.
+
 All tracks of a split lie behind one another, a BOS frame (`codebook_size` in every codebook) before each.
 Nothing is ever padded. Which windows an update sees is a pure function of (seed, step), whatever the number
 of processes, so a resumed run needs to remember its step and nothing else.
@@ -7,6 +9,7 @@ of processes, so a resumed run needs to remember its step and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -132,6 +135,62 @@ class Dataset:
         count = min(limit, self.windows(context))
         places = [self.length * index // count for index in range(count)]
         return np.stack([self.read(place, context) for place in places])
+
+
+class Windows:
+    """The windows of a folder of codes that one process of a run sees.
+
+    frames      length of a window
+    rank, world number of this process, and how many there are
+    facts       the codec and geometry of the data; see `shards.FACTS`
+    frame_rate  Hz
+    train, val  the data; val is None where no track is held out
+
+    Raises CodesError when the data is damaged or there is nothing to train on.
+    """
+
+    def __init__(
+        self, data: str | Path, codebooks: int, frames: int, *, rank: int = 0, world: int = 1
+    ) -> None:
+        self.train = Dataset.open(data, split="train", codebooks=codebooks)
+        if not self.train.frames:
+            raise CodesError(f"{data}: there is nothing to train on; encode more audio into it")
+        val = Dataset.open(data, split="val", codebooks=codebooks)
+        self.val = val if val.frames else None
+        self.frames, self.rank, self.world = frames, rank, world
+        self.facts = self.train.meta.facts
+        self.frame_rate = self.train.meta.frame_rate
+        self._fixed: Ints | None = None
+
+    def train_batch(self, step: int, batch: int, seed: int) -> Ints:
+        """This process's rows of the batch of a step: int64 (batch / world, frames, K).
+
+        A pure function of the seed and the step; all processes' rows together are one batch.
+        """
+        return self.train.batch(
+            step, batch_size=batch, context=self.frames, seed=seed, rank=self.rank, world=self.world
+        )
+
+    def val_batches(self, batch: int, limit: int) -> Iterator[Ints]:
+        """The fixed validation windows, at most `limit`, shared out over the processes in equal batches.
+
+        Where they do not come out even, windows of BOS frames fill up: they hold no target.
+        """
+        if self.val is None:
+            return
+        if self._fixed is None:
+            self._fixed = self.val.fixed(self.frames, limit)
+        missing = -len(self._fixed) % self.world
+        empty = np.full((missing, *self._fixed.shape[1:]), self.train.meta.codebook_size, np.int64)
+        mine = np.concatenate([self._fixed, empty])[self.rank :: self.world]
+        rows = max(1, batch // self.world)
+        for start in range(0, len(mine), rows):
+            yield mine[start : start + rows]
+
+    def opening(self, frames: int) -> Ints:
+        """The first frames of the first validation track, or else training track: int64 (n <= frames, K)."""
+        data = self.val or self.train
+        return data.read(1, min(frames, data.tracks[0].frames))
 
 
 @lru_cache(maxsize=4)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiogen_minigpt.head_loss import cap
+from audiogen_minigpt.kernels import EPS, cap
 from audiogen_minigpt.model import GPT, Block, Kept
-from audiogen_minigpt.modern import EPS
 
 
 class Decoder(Protocol):

@@ -11,21 +11,24 @@ from typing import Any
 from audiogen_core import codecs
 from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudioError, CodesError, OptionError
+from audiogen_core.progress import counted
 from audiogen_core.sound_reader import name_of
 from audiogen_minigpt.engines import Job, check_engine, run_jobs
 from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.lock import lock
-from audiogen_minigpt.plan import TAIL, Groups, make_plan
-from audiogen_minigpt.prepare import Options
-from audiogen_minigpt.scan import SUFFIXES, scan
+from audiogen_minigpt.options import Preparation
+from audiogen_minigpt.plan import SUFFIXES, TAIL, Groups, make_plan, read_plan, scan
 from audiogen_minigpt.shards import (
     MAX_SIZE,
     META,
+    REMEDY,
     Meta,
     Skip,
+    checksum,
     is_committed,
     read_shards,
     repeats,
+    shard_path,
     tracks_of,
     write_report,
 )
@@ -67,7 +70,7 @@ def encode(
     ops: str = "numpy",
     engine: str = "local",
     workers: int | None = None,
-    options: Options | None = None,
+    options: Preparation | None = None,
     val_permille: int = 50,
     split_by: str = "file",
     on_step: OnStep | None = None,
@@ -92,7 +95,7 @@ def encode(
     CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency when Ray
     is not installed.
     """
-    by_value, options = isinstance(codec, Codec), options or Options()
+    by_value, options = isinstance(codec, Codec), options or Preparation()
     check_engine(engine, workers, by_value)
     folder, data = Path(folder).absolute(), Path(out)
     loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops)
@@ -113,14 +116,35 @@ def encode(
                 for number, group in enumerate(groups)
                 if not is_committed(data, number)
             ]
-            done = len(groups) - len(jobs)
-            if on_step:
-                on_step(done, len(groups))
+            report = counted(on_step, len(groups))
+            report(len(groups) - len(jobs))
             for _ in run_jobs(jobs, loaded, engine, workers, by_value):
-                done += 1
-                if on_step:
-                    on_step(done, len(groups))
+                report(1)
             return _finish(folder, data, meta, groups, len(jobs), passed)
+
+
+def verify(data: str | Path) -> int:
+    """Check every shard to the last byte, and that none is missing; returns the frames there are.
+
+    Raises CodesError, with the shard's name.
+    """
+    data = Path(data)
+    meta, total = Meta.load(data), 0
+    for number in range(len(read_plan(data))):
+        if not is_committed(data, number):
+            raise CodesError(f"{shard_path(data, number)}: not there yet; run encode again to make it")
+    for shard in read_shards(data):
+        codes = shard.open(meta.codebooks)
+        start = 0
+        for track in shard.tracks:
+            part = codes[start : start + track.frames]
+            if int(part.max()) >= meta.codebook_size:
+                raise CodesError(f"{shard.path}: {track.path!r} holds codes beyond the codebook; {REMEDY}")
+            if checksum(part) != track.crc32:
+                raise CodesError(f"{shard.path}: the codes of {track.path!r} have changed; {REMEDY}")
+            start += track.frames
+        total += shard.frames
+    return total
 
 
 def _source(codec: str | Path) -> str:
@@ -129,7 +153,7 @@ def _source(codec: str | Path) -> str:
     return str(path.absolute()) if path.exists() else str(codec)
 
 
-def _describe(codec: Codec, options: Options, val_permille: int, split_by: str) -> Meta:
+def _describe(codec: Codec, options: Preparation, val_permille: int, split_by: str) -> Meta:
     """What will stand in meta.json. Raises OptionError for what cannot be."""
     count = options.count(codec)
     if not 1 <= count <= codec.info.codebooks:
@@ -192,7 +216,7 @@ def _sweep(data: Path) -> None:
 
 
 def _finish(
-    folder: Path, data: Path, meta: Meta, groups: Groups, made: int, passed: list[Skip]
+    folder: Path, data: Path, meta: Meta, groups: Groups, encoded: int, passed: list[Skip]
 ) -> EncodeReport:
     shards = read_shards(data)
     skips = [*passed, *(skip for shard in shards for skip in shard.skips)]
@@ -210,7 +234,7 @@ def _finish(
         seconds=(frames["train"] + frames["val"]) / meta.frame_rate,
         val_seconds=frames["val"] / meta.frame_rate,
         tails=sum(entry.split == TAIL and not entry.duplicate for group in groups for entry in group),
-        encoded=made,
+        encoded=encoded,
         skips=tuple(skips),
     )
 

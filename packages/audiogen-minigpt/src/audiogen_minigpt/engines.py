@@ -20,8 +20,9 @@ from typing import Any
 
 from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudiogenError, CodesError, MissingDependency, OptionError
+from audiogen_minigpt.options import Preparation
 from audiogen_minigpt.plan import Entry
-from audiogen_minigpt.prepare import Options, encode_track
+from audiogen_minigpt.prepare import encode_track
 from audiogen_minigpt.shards import Part, write_shard
 
 ENGINES = ("local", "ray")
@@ -44,7 +45,7 @@ class Job:
     codec: str
     codec_hash: str
     ops: str
-    options: Options
+    options: Preparation
 
 
 def check_engine(engine: str, workers: int | None, by_value: bool) -> None:

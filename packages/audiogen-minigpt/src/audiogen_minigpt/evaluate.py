@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import AudiogenError, CodesError, OptionError
 from audiogen_core.files import atomic_path
+from audiogen_core.progress import counted
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.settings import load_config
 
@@ -95,30 +96,30 @@ def evaluate(
     """
     from audiogen_minigpt.dataset import Dataset
     from audiogen_minigpt.device import choose_device
-    from audiogen_minigpt.facts import check_data, read_facts
+    from audiogen_minigpt.measures import baselines
     from audiogen_minigpt.metrics import bits_per_second
-    from audiogen_minigpt.statistics import baselines
+    from audiogen_minigpt.shards import Meta, check_data
 
     data = _data_of(Path(run), data)
-    found = checkpoint.find(run, which)
-    home = found.path.parent.parent
-    check_data(str(run), found.facts, str(data), read_facts(data))
-    model, config, facts = checkpoint.load_model(found.path, device=str(choose_device(device)))
+    saved = checkpoint.find(run, which)
+    home = saved.path.parent.parent
+    check_data(str(run), saved.facts, str(data), Meta.load(data).facts)
+    model, config, facts = checkpoint.load_model(saved.path, device=str(choose_device(device)))
     train, val = (Dataset.open(data, split=name, codebooks=config.codebooks) for name in ("train", "val"))
     judged = val if val.tracks else train
     if not judged.tracks:
         raise CodesError(f"{data}: there are no codes to judge by")
-    report = _counter(on_step, 2 + clips)
+    report = counted(on_step, 2 + clips)
     losses, count = mean_losses(model, judged, windows)
-    report()
+    report(1)
     known = baselines(data, codebooks=config.codebooks, split=judged.split)
-    report()
+    report(1)
     heard: dict[str, Any] = {}
     if clips:
         heard = _hear(model, facts, train, judged, home, clips, seconds, seed, codec, report)
     evaluation = Evaluation(
-        step=found.step,
-        checkpoint=found.path.name,
+        step=saved.step,
+        checkpoint=saved.path.name,
         split=judged.split,
         windows=count,
         loss=sum(losses) / len(losses),
@@ -142,17 +143,17 @@ def _hear(
     seconds: float,
     seed: int,
     codec: str | None,
-    report: Callable[[], None],
+    report: Callable[[int], None],
 ) -> dict[str, Any]:
     """What continuations tell: fields of `Evaluation`. Without the codec, what their codes alone tell."""
     from audiogen_minigpt.clips import continue_tracks, load_codec, write_continuations
-    from audiogen_minigpt.repetition import entropies, longest_quotes
+    from audiogen_minigpt.measures import entropies, longest_quotes
 
-    made = continue_tracks(
-        model, judged, count=clips, seconds=seconds, seed=seed, on_step=lambda done, total: report()
+    continuations = continue_tracks(
+        model, judged, count=clips, seconds=seconds, seed=seed, on_step=lambda done, total: report(1)
     )
-    new = [entry.codes[entry.opening :] for entry in made]
-    old = [entry.original[entry.opening :] for entry in made]
+    new = [entry.codes[entry.opening :] for entry in continuations]
+    old = [entry.original[entry.opening :] for entry in continuations]
     rate = judged.meta.frame_rate
     result: dict[str, Any] = {
         "entropy": entropies(new),
@@ -165,10 +166,10 @@ def _hear(
     except AudiogenError as error:
         log.warning("continuations are not heard, because the codec cannot be used: %s", error)
         return result
-    files = write_continuations(loaded, made, home / FOLDER)
+    files = write_continuations(loaded, continuations, home / FOLDER)
     result["continuations"] = [
         {"track": entry.track, **{key: path and str(path.relative_to(home)) for key, path in paths.items()}}
-        for entry, paths in zip(made, files, strict=True)
+        for entry, paths in zip(continuations, files, strict=True)
     ]
     result["distance"] = _distance(loaded, new, judged)
     return result
@@ -176,7 +177,7 @@ def _hear(
 
 def _distance(codec: Codec, new: Sequence[Ints], judged: Dataset) -> float | None:
     """Between what was generated and the data judged by, of which at most `REFERENCE` seconds are taken."""
-    from audiogen_minigpt.distance import embed, kernel_distance
+    from audiogen_minigpt.measures import embed, kernel_distance
 
     vectors, rate = codec.codebook_vectors(), judged.meta.frame_rate
     left, reference = round(REFERENCE * rate), []
@@ -222,19 +223,6 @@ def _data_of(run: Path, data: str | Path | None) -> Path:
     if config is None:
         raise OptionError(f"{run}: no settings of a run in it; name the folder of codes to judge by")
     return Path(config.data)
-
-
-def _counter(on_step: Callable[[int, int], None] | None, total: int) -> Callable[[], None]:
-    """A function that counts how often it is called and tells `on_step`."""
-    done = 0
-
-    def report() -> None:
-        nonlocal done
-        done += 1
-        if on_step:
-            on_step(done, total)
-
-    return report
 
 
 def _write(run: Path, evaluation: Evaluation) -> None:

@@ -11,14 +11,14 @@ Each folder holds a README.md that says how to use it, and audiogen.json with th
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.files import sync
+from audiogen_core.files import atomic_folder, require_new_folder
+from audiogen_core.formats.safetensors_file import write_safetensors
+from audiogen_core.formats.stored import StoredArray
 from audiogen_minigpt.config import ModelConfig, check_choice
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str
     Raises OptionError when transformers has no such model or `out` is taken, ModelError when there is no
     valid checkpoint or `out` cannot be written.
     """
-    from audiogen_minigpt import checkpoint, light
+    from audiogen_minigpt import checkpoint
 
     if format == "light":
-        return light.write(checkpoint.find(run, which), out)
+        return checkpoint.write_light(checkpoint.find(run, which), out)
     model, config, facts = checkpoint.load_model(run, which=which)
     return export_model(model, config, facts, out, format)
 
@@ -54,9 +54,7 @@ def export_model(
 ) -> Path:
     """As `export`, for a model in memory. The facts are those a checkpoint keeps of the codec."""
     check_choice("export format", format, FORMATS)
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OptionError(f"{out} exists already; choose another folder or delete this one")
+    require_new_folder(out)
     if format == "hf" and config.preset != "gpt2":
         raise OptionError(
             "transformers has no model like the preset 'modern', and its GPT-2 would load the weights "
@@ -67,8 +65,13 @@ def export_model(
     else:
         files = _plain(model, config)
     about = {"format_version": 1, "model": config.to_dict(), "facts": dict(facts)}
-    _write_folder(out, {**files, "audiogen.json": about})
-    return out
+    try:
+        with atomic_folder(out) as folder:
+            for name, content in {**files, "audiogen.json": about}.items():
+                _write_file(folder / name, content)
+    except OSError as error:
+        raise ModelError(f"{out}: cannot be written ({error.strerror or error})") from error
+    return Path(out)
 
 
 def _lm_head_model(model: GPT, config: ModelConfig) -> dict[str, Any]:
@@ -140,34 +143,14 @@ def _gpt2_config(config: ModelConfig, vocab: int, architecture: str) -> dict[str
     }
 
 
-def _write_folder(out: Path, files: Mapping[str, Any]) -> None:
-    """Write files under a temporary name, flush them, and rename the folder."""
-    from safetensors.torch import save_file
-
-    temporary = out.with_name(f".tmp-{out.name}-{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            path = temporary / name
-            if name.endswith(".safetensors"):
-                tensors = {key: value.float().contiguous().cpu() for key, value in content.items()}
-                save_file(tensors, path, metadata={"format": "pt"})
-            elif name.endswith(".json"):
-                path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            else:
-                path.write_text(content, encoding="utf-8")
-            sync(path)
-        sync(temporary)
-        if out.is_dir():
-            out.rmdir()
-        temporary.replace(out)
-        sync(out.parent)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise ModelError(f"{out}: cannot be written ({error.strerror or error})") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def _write_file(path: Path, content: Any) -> None:
+    """Tensors by name as safetensors, a text as it is, anything else as JSON; by the file's suffix."""
+    if path.suffix == ".safetensors":
+        arrays = {name: StoredArray.of(value.float().cpu().numpy()) for name, value in content.items()}
+        write_safetensors(path, arrays, {"format": "pt"})
+    else:
+        text = content if path.suffix == ".md" else json.dumps(content, indent=2) + "\n"
+        path.write_text(text, encoding="utf-8")
 
 
 _LM_README = """\

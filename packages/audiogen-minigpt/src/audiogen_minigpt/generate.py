@@ -1,44 +1,40 @@
-"""Generating: from a checkpoint alone to codes and audio, whole, in batches, or as a stream."""
+"""Generating: from a checkpoint alone to codes and audio, whole, in batches, or as a stream.
+
+Torch is imported when a model is loaded: a wrong name is told before that.
+"""
 
 from __future__ import annotations
 
 import copy
-import math
-import secrets
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
+from audiogen_core.codec import fingerprint
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.jobs import Take
+from audiogen_core.progress import counted
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
 from audiogen_core.version import version
-from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.defaults import SAMPLING
-from audiogen_minigpt.model import GPT
-from audiogen_minigpt.rollout import Rollout
-from audiogen_minigpt.sample import Sampler
+from audiogen_minigpt import checkpoint
+from audiogen_minigpt.config import SAMPLING, ModelConfig
+from audiogen_minigpt.options import ClipSettings, Load, Options, resolve
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
-    from audiogen_core.ops import Ops
-
-MAX_SECONDS = 3600.0
-"""Seconds of audio made at once, unless it is streamed."""
+    from audiogen_minigpt.model import GPT
 
 BLOCK_SECONDS = 0.5
 """How often codes are handed on, in seconds of audio."""
 
-OnStep = Callable[[int, int], None]
-Ints = NDArray[np.int32]
+Ints = NDArray[np.int64]
 
 
 class Generator:
@@ -49,6 +45,10 @@ class Generator:
     facts   of the training data, as a checkpoint keeps them: "codec", "codec_hash", "codebook_size" and more
     name    of the model, for recipes
     sampling  how its codes are drawn unless somebody says otherwise
+
+    The keywords of the verbs are the fields of `Options`. The same options and seed make the same clip on the
+    same kind of device, and a longer clip begins like a shorter one. They raise OptionError for impossible
+    options, AudioError when the prompt is shorter than one frame.
 
     Raises ModelError when the codec is not the one of the facts.
     """
@@ -69,98 +69,58 @@ class Generator:
         self.facts = dict(facts)
         self.name = name
         self.sampling = sampling
-        _check_codec(codec, config, self.facts)
+        check_codec(codec, config, self.facts)
 
     @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        *,
-        device: str = "auto",
-        ops: str | Ops | None = None,
-        codec: str | Path | None = None,
-        which: str = "last",
-    ) -> Generator:
+    def load(cls, path: str | Path, *, which: str = "last", **load: Any) -> Generator:
         """The model of a run or a checkpoint, with its codec.
 
-        path    the folder of a run or of one checkpoint, or "demo", the model that comes with the package
-        device  "auto" (CUDA where there is one), "cpu", "cuda", "mps"
-        ops     what the codec runs on; None is torch on the same device
-        codec   its name or path; None is the name the checkpoint gives
-        which   of a run's checkpoints: "last", or "best" on the validation data
+        path   the folder of a run or of one checkpoint, or "demo", the model that comes with the package
+        which  of a run's checkpoints: "last", or "best" on the validation data
 
-        Raises ModelError, UnknownModel, OptionError.
+        Other keywords are the fields of `Load`: the device ("auto" is CUDA where there is one), the codec and
+        what it runs on. Raises ModelError, UnknownModel, OptionError.
         """
+        opening = Load.of({**load, "model": path})
+        source = checkpoint.place(path) if opening.revision is None else checkpoint.at(path, opening.revision)
+
         from audiogen_core import codecs
-        from audiogen_minigpt import checkpoint, light
+        from audiogen_core.codecs.catalog import CATALOG as CODECS
         from audiogen_minigpt.device import choose_device
 
-        chosen = choose_device(device)
-        model, config, facts = checkpoint.load_model(path, which=which, device=str(chosen))
-        adapter = ops or ("torch:cuda" if chosen.type == "cuda" else "torch")
-        loaded = codecs.load_codec(codec or str(facts.get("codec")), ops=adapter)
-        return cls(model, config, loaded, facts, name=str(path), sampling=light.sampling_of(path))
+        device = choose_device(opening.device)
+        which = "best" if opening.best else which
+        model, config, facts = checkpoint.load_model(source, which=which, device=str(device))
+        name = opening.codec or str(facts.get("codec"))
+        if opening.fetch is not None and name in CODECS and not Path(name).exists():
+            opening.fetch(CODECS[name])  # with a bar, or not at all: it is here when the codec is loaded
+        ops = opening.ops or ("torch:cuda" if device.type == "cuda" else "torch")
+        codec = codecs.load_codec(name, ops=ops)
+        return cls(model, config, codec, facts, name=str(path), sampling=checkpoint.sampling_of(source))
 
-    def generate(
-        self,
-        seconds: float,
-        *,
-        prompt_audio: Audio | None = None,
-        sampling: Sampling | None = None,
-        only_new: bool = False,
-        on_step: OnStep | None = None,
-    ) -> Audio:
-        """A clip of `seconds`, or, with a prompt, the prompt and `seconds` that follow it.
+    @property
+    def revision(self) -> str:
+        """What recipes call the checkpoint."""
+        return str(self.facts.get("checkpoint", ""))
 
-        prompt_audio  sound to continue, at any rate; whole frames of it are used
-        sampling      how codes are drawn; None is the model's own way. Without a seed one is drawn
-        only_new      leave the prompt out of the result
-        on_step       is called with (frames done, frames in all)
+    def generate(self, seconds: float, **options: Any) -> Audio:
+        """A clip of `seconds`, or, with a prompt, the prompt and `seconds` that follow it."""
+        return self.generate_batch(1, seconds, **options)[0]
 
-        The same options and seed make the same clip on the same kind of device, and a longer clip begins like
-        a shorter one. Raises OptionError for impossible options, AudioError when the prompt is shorter than
-        one frame.
-        """
-        codes = self._make(1, seconds, prompt_audio, sampling, on_step)[0]
-        return self._audio(codes, seconds if only_new else None)
-
-    def generate_codes(
-        self,
-        seconds: float,
-        *,
-        prompt_audio: Audio | None = None,
-        sampling: Sampling | None = None,
-        on_step: OnStep | None = None,
-    ) -> Codes:
+    def generate_codes(self, seconds: float, **options: Any) -> Codes:
         """As `generate`, but the codes of the clip, the prompt's included."""
-        return self._make(1, seconds, prompt_audio, sampling, on_step)[0]
+        return self._codes(self.settings(seconds, **options), 1)[0]
 
-    def generate_batch(
-        self,
-        count: int,
-        seconds: float,
-        *,
-        prompt_audio: Audio | None = None,
-        sampling: Sampling | None = None,
-        only_new: bool = False,
-        on_step: OnStep | None = None,
-    ) -> list[Audio]:
-        """Several clips; number i is what `generate` makes with the seed `sampling.seed + i`.
+    def generate_batch(self, count: int, seconds: float, **options: Any) -> list[Audio]:
+        """Several clips; number i is what `generate` makes with the seed + i.
 
         On a CPU they are made one after the other, elsewhere all at once.
         """
-        batch = self._make(count, seconds, prompt_audio, sampling, on_step)
-        return [self._audio(codes, seconds if only_new else None) for codes in batch]
+        settings = self.settings(seconds, **options)
+        return [self._audio(codes, settings) for codes in self._codes(settings, count)]
 
     def stream(
-        self,
-        seconds: float,
-        *,
-        prompt_audio: Audio | None = None,
-        sampling: Sampling | None = None,
-        only_new: bool = False,
-        chunk_seconds: float = BLOCK_SECONDS,
-        on_step: OnStep | None = None,
+        self, seconds: float, *, chunk_seconds: float = BLOCK_SECONDS, **options: Any
     ) -> Iterator[Audio]:
         """As `generate`, in chunks of about `chunk_seconds`, each as soon as it is made.
 
@@ -168,16 +128,27 @@ class Generator:
         """
         if not chunk_seconds > 0:
             raise OptionError(f"chunk_seconds must be more than 0, got {chunk_seconds}")
-        samples = self._samples(seconds)
-        prompt = self._prompt(prompt_audio)
-        seed = seeded(sampling or self.sampling).seed or 0
-        blocks = self._blocks(prompt, samples, sampling, [seed], chunk_seconds, _count(on_step, 1))
-        opening = [prompt] if prompt.shape[1] else []
+        settings = self.settings(seconds, **options)
+        prompt = self._prompt(settings)
+        report = counted(settings.on_step, settings.frames)
+        new = self._new(prompt, settings, [settings.seed], chunk_seconds, report)
+        opening = [prompt[None]] if len(prompt) else []
         codec = copy.copy(self.codec)
         codec.chunk_seconds = chunk_seconds
-        known = prompt.shape[1] * codec.info.hop_length
-        chunks = codec.decode_blocks(chain(opening, (block[0] for block in blocks)))
-        return self._cut(chunks, known if only_new else 0, known + samples)
+        known = len(prompt) * codec.info.hop_length
+        chunks = codec.decode_blocks(block[0].T.astype(np.int32) for block in chain(opening, new))
+        return self._cut(chunks, known if settings.only_new else 0, known + settings.samples)
+
+    def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
+        """So many clips, as a command writes them: all are made before the first is handed on."""
+        info, settings = self.codec.info, self._resolved(options)
+        for row, codes in enumerate(self._codes(settings, count)):
+            clip = iter([self._audio(codes, settings)])
+            yield Take(clip, info.sample_rate, info.channels, settings.asked, settings.seed + row)
+
+    def settings(self, seconds: float, **options: Any) -> ClipSettings:
+        """Options with nothing left open, as they would be carried out. Raises OptionError."""
+        return self._resolved(Options.of({"seconds": seconds, **options}))
 
     def recipe(
         self,
@@ -191,93 +162,65 @@ class Generator:
 
         inputs  sha256 of the files that went in, by role: "prompt_audio"
         """
-        settings = {"seconds": seconds, "only_new": only_new, **sampling.to_dict()}
-        settings.pop("seed")
+        settings = self.settings(seconds, sampling=sampling, only_new=only_new)
         return Recipe(
             package="audiogen-minigpt",
             version=version("audiogen-minigpt"),
             model=self.name,
-            revision=str(self.facts.get("checkpoint", "")),
+            revision=self.revision,
             seed=sampling.seed,
-            settings=settings,
+            settings={"command": "generate", **settings.asked},
             inputs=dict(inputs or {}),
         )
 
-    def _make(
-        self,
-        count: int,
-        seconds: float,
-        prompt_audio: Audio | None,
-        sampling: Sampling | None,
-        on_step: OnStep | None,
-    ) -> list[Codes]:
+    def _resolved(self, options: Options) -> ClipSettings:
+        return resolve(options, self.sampling, self.codec.info.sample_rate, self.codec.info.hop_length)
+
+    def _codes(self, settings: ClipSettings, count: int) -> list[Codes]:
         """The codes of each clip, the prompt's included."""
         if count < 1:
             raise OptionError(f"at least 1 clip must be asked for, got {count}")
-        samples, prompt = self._samples(seconds), self._prompt(prompt_audio)
-        seed = seeded(sampling or self.sampling).seed or 0
-        seeds = list(range(seed, seed + count))
-        groups = [[each] for each in seeds] if self._device.type == "cpu" else [seeds]
-        report = _count(on_step, count)
-        info, known = self.codec.info, prompt.shape[1] * self.codec.info.hop_length
-        made: list[Codes] = []
-        for group in groups:
-            blocks = list(self._blocks(prompt, samples, sampling, group, BLOCK_SECONDS, report))
-            for row in np.concatenate(blocks, axis=2):
-                values = np.concatenate([prompt, row], axis=1)
-                length = known + samples
-                made.append(Codes(values, info.codebook_size, info.frame_rate, info.name, length))
-        return made
+        info, prompt = self.codec.info, self._prompt(settings)
+        seeds = range(settings.seed, settings.seed + count)
+        on_cpu = self.model.wte.weight.device.type == "cpu"
+        report = counted(settings.on_step, count * settings.frames)
+        length = len(prompt) * info.hop_length + settings.samples
+        clips: list[Codes] = []
+        for group in [[seed] for seed in seeds] if on_cpu else [list(seeds)]:
+            blocks = list(self._new(prompt, settings, group, BLOCK_SECONDS, report))
+            for row in np.concatenate(blocks, axis=1):
+                values = np.concatenate([prompt, row]).T.astype(np.int32)  # (frames, K) -> (K, frames)
+                clips.append(Codes(values, info.codebook_size, info.frame_rate, info.name, length))
+        return clips
 
-    def _audio(self, codes: Codes, last_seconds: float | None) -> Audio:
-        audio = self.codec.decode(codes)
-        if last_seconds is None:
-            return audio
-        return Audio(audio.samples[:, -self._samples(last_seconds) :], audio.sample_rate)
-
-    def _blocks(
+    def _new(
         self,
         prompt: Ints,
-        samples: int,
-        sampling: Sampling | None,
-        seeds: list[int],
+        settings: ClipSettings,
+        seeds: Sequence[int],
         block_seconds: float,
-        report: Callable[[int, int], None],
+        report: Callable[[int], None],
     ) -> Iterator[Ints]:
-        """New codes (B, K, n), block by block."""
-        info, layout = self.codec.info, self.model.layout
-        frames = -(-samples // info.hop_length)
-        if prompt.shape[1]:
-            opening = torch.from_numpy(prompt.T.astype(np.int64))
-        else:
-            opening = torch.full((1, layout.codebooks), layout.codebook_size)
-        sampler = Sampler(
-            sampling or self.sampling,
-            layout.codebooks,
-            layout.codebook_size,
-            seeds,
-            cycle=layout.name == "flatten",
-            device=self._device,
-        )
-        rollout = Rollout(self.model, opening.expand(len(seeds), -1, -1), frames, sampler)
-        for block in rollout.blocks(max(1, round(block_seconds * info.frame_rate))):
-            report(len(seeds) * block.shape[1], frames)
-            yield block.transpose(1, 2).to("cpu", torch.int32).numpy()
+        """The codes that follow a prompt: (B, n, K), block by block."""
+        from audiogen_minigpt.sampling import continue_codes
 
-    @property
-    def _device(self) -> torch.device:
-        return self.model.wte.weight.device
+        size = max(1, round(block_seconds * self.codec.info.frame_rate))
+        for block in continue_codes(self.model, prompt, settings.frames, seeds, settings.sampling, size):
+            report(len(seeds) * block.shape[1])
+            yield block
 
-    def _samples(self, seconds: float) -> int:
-        if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
-            raise OptionError(f"seconds must lie between 0 and {MAX_SECONDS:.0f}, got {seconds}")
-        return max(1, round(seconds * self.codec.info.sample_rate))
+    def _audio(self, codes: Codes, settings: ClipSettings) -> Audio:
+        audio = self.codec.decode(codes)
+        if not settings.only_new:
+            return audio
+        return Audio(audio.samples[:, -settings.samples :], audio.sample_rate)
 
-    def _prompt(self, audio: Audio | None) -> Ints:
-        """The codes (K, P) of the whole frames of a prompt; P = 0 without one."""
-        info, count = self.codec.info, self.config.codebooks
-        if audio is None:
-            return np.zeros((count, 0), np.int32)
+    def _prompt(self, settings: ClipSettings) -> Ints:
+        """The codes (P, K) of the whole frames of a prompt; P = 0 without one."""
+        info, clip = self.codec.info, settings.prompt_audio
+        if clip is None:
+            return np.zeros((0, self.config.codebooks), np.int64)
+        audio = clip if isinstance(clip, Audio) else Audio.load(clip)
         audio = audio.resample(info.sample_rate).mix(info.channels)
         frames = audio.samples.shape[1] // info.hop_length
         if frames == 0:
@@ -285,7 +228,8 @@ class Generator:
                 f"the prompt has {audio.duration:.4f} s, which is less than a frame of {info.name} "
                 f"({1 / info.frame_rate:.4f} s); give a longer one"
             )
-        return self.codec.encode(audio, count).values[:, :frames]
+        # A frame that is begun would be continued as if silence followed it.
+        return self.codec.encode(audio, self.config.codebooks).values[:, :frames].T.astype(np.int64)
 
     def _cut(self, chunks: Iterator[NDArray[np.float32]], start: int, stop: int) -> Iterator[Audio]:
         """The samples from start to stop of a clip that comes in chunks (channels, n)."""
@@ -297,33 +241,34 @@ class Generator:
                 yield Audio(part, self.codec.info.sample_rate)
 
 
-def seeded(sampling: Sampling | None) -> Sampling:
-    """The same options with a seed: the given one, or a fresh one of 31 bits."""
-    sampling = sampling or SAMPLING
-    return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(31))
+def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
+    """What a run would do, found out without loading the model. Raises ModelError, DownloadError."""
+    from audiogen_core import hub
+    from audiogen_core.codecs.catalog import CATALOG as CODECS
+
+    saved = checkpoint.find(load.model, "best" if load.best else "last")
+    facts = saved.facts
+    settings = resolve(options, saved.sampling, facts["sample_rate"], facts["hop_length"])
+    codec = load.codec or str(facts["codec"])
+    fetched = codec in CODECS and not Path(codec).exists()
+    return {
+        "model": load.model,
+        "revision": saved.revision,
+        "codec": codec,
+        "download_bytes": hub.plan(CODECS[codec], offline=offline or None).bytes if fetched else 0,
+        "weight_bytes": (saved.path / "model.safetensors").stat().st_size,
+        "frames": settings.frames,
+        **settings.asked,
+    }
 
 
-def _count(on_step: OnStep | None, clips: int) -> OnStep:
-    """A function that adds up the frames done and tells `on_step`, out of those of all clips."""
-    done = 0
-
-    def report(new: int, frames: int) -> None:
-        nonlocal done
-        done += new
-        if on_step is not None:
-            on_step(done, clips * frames)
-
-    return report
-
-
-def _check_codec(codec: Codec, config: ModelConfig, facts: Mapping[str, Any]) -> None:
-    from audiogen_core.codec import fingerprint
-
+def check_codec(codec: Codec, config: ModelConfig, facts: Mapping[str, Any]) -> None:
+    """Raise ModelError unless a model's codes, of data of these facts, are those of the codec."""
     info = codec.info
-    wanted = facts.get("codec")
+    trained_on = facts.get("codec")
     known = facts.get("codec_hash")
-    if wanted is not None and not info.accepts(str(wanted)):
-        raise ModelError(f"the model was trained on codes of {wanted}, the codec given is {info.name}")
+    if trained_on is not None and not info.accepts(str(trained_on)):
+        raise ModelError(f"the model was trained on codes of {trained_on}, the codec given is {info.name}")
     if known and fingerprint(codec.codebook_vectors()) != known:
         raise ModelError(f"the model was trained on codes of another {info.name}: its codebooks differ")
     if config.codebook_size != info.codebook_size or config.codebooks > info.codebooks:

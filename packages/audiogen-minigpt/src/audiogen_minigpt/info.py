@@ -36,7 +36,6 @@ def info(path: str | Path) -> dict[str, Any]:
 def codes_info(path: Path) -> dict[str, Any]:
     """Facts about a folder of codes. Times in seconds."""
     from audiogen_minigpt.dataset import Dataset
-    from audiogen_minigpt.facts import from_meta
     from audiogen_minigpt.shards import read_report, read_shards
 
     parts = {split: Dataset.open(path, split=split) for split in ("train", "val")}
@@ -44,7 +43,7 @@ def codes_info(path: Path) -> dict[str, Any]:
     reasons = Counter(skip.reason for skip in read_report(path))
     return {
         "kind": "codes",
-        **from_meta(meta),
+        **meta.facts,
         "prepared": meta.options,
         "shards": len(shards),
         **{
@@ -58,7 +57,7 @@ def codes_info(path: Path) -> dict[str, Any]:
 
 def run_info(path: Path) -> dict[str, Any]:
     """Facts about a training run."""
-    config, found = load_config(path), checkpoint.newest(path)
+    config, newest = load_config(path), checkpoint.newest(path)
     records = metrics.read(path)
     evals = [record for record in records if record["kind"] == "eval" and record["loss"] is not None]
     steps = [record for record in records if record["kind"] == "train"]
@@ -72,24 +71,24 @@ def run_info(path: Path) -> dict[str, Any]:
         "frames_per_second": steps[-1].get("frames_per_second") if steps else None,
         "share_of_peak": steps[-1].get("share_of_peak") if steps else None,
         "checkpoints": [folder.name for folder in checkpoint.listed(path)],
-        "newest": _checkpoint(found) if found else None,
+        "newest": _checkpoint(newest) if newest else None,
     }
 
 
-def _checkpoint(found: checkpoint.Checkpoint) -> dict[str, Any]:
+def _checkpoint(of: checkpoint.Checkpoint) -> dict[str, Any]:
     import torch
 
     from audiogen_minigpt.model import GPT
 
-    config, facts = found.config, found.facts
+    config, facts = of.config, of.facts
     with torch.device("meta"):
         model = GPT(config)
     seconds = config.context / model.layout.steps_per_frame / float(facts["frame_rate"])
     return {
-        "revision": found.revision,
-        "step": found.step,
-        "planned": found.state.get("plan", {}).get("steps"),
-        "loss": found.state.get("val_loss"),
+        "revision": of.revision,
+        "step": of.step,
+        "planned": of.state.get("plan", {}).get("steps"),
+        "loss": of.state.get("val_loss"),
         "model": config.to_dict(),
         "parameters": model.parameter_count(),
         "training_flops_per_step": model.flops_per_token(),

@@ -1,7 +1,7 @@
 """The diary of a run: metrics.jsonl, one JSON object on each line.
 
 Every record has "kind" and "step". Kinds: "train" (means since the record before), "eval" (on validation
-data), "event" (something worth knowing, in "message").
+data), "sample" (the "path" of a clip made by the way), "event" (something worth knowing, in "message").
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class Metrics:
-    """Appends records to a run's diary. A full disk is reported once and does not stop the run."""
+    """Appends records to a run's diary. A full disk is reported once and does not stop the run.
 
-    def __init__(self, run: str | Path) -> None:
+    on_record  called with each record
+    """
+
+    def __init__(self, run: str | Path, on_record: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.path = Path(run) / NAME
+        self.on_record = on_record
         self._warned = False
 
     def write(self, record: dict[str, Any]) -> None:
@@ -40,6 +44,8 @@ class Metrics:
             if not self._warned:
                 log.warning("%s: the disk is full; records are being lost", self.path)
             self._warned = True
+        if self.on_record:
+            self.on_record(record)
 
     def truncate(self, step: int) -> None:
         """Forget what came after `step`, and a last line that a kill cut short."""

@@ -14,11 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiogen_minigpt.attention import causal_attention
 from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.head_loss import cap, head_loss
+from audiogen_minigpt.kernels import (
+    RMSNorm,
+    cap,
+    causal_attention,
+    head_loss,
+    rms_norm,
+    rope_table,
+    rotate,
+    squared_relu,
+)
 from audiogen_minigpt.layout import Layout
-from audiogen_minigpt.modern import RMSNorm, rms_norm, rope_table, rotate, squared_relu
 
 SOFTCAP = 15.0
 

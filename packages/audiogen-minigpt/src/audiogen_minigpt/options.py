@@ -1,136 +1,173 @@
-"""The options of the commands, each once, and how those of training become settings."""
+"""What can be asked, described once: `Options` of a clip, `Load` of a model, `Preparation` of audio.
+
+The commands, the keywords of Python, the JSON schema and recipes are read from these fields. Those of
+training stand in `settings`.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from audiogen_core.cli import option
+from audiogen_core.jobs import JobLoad, JobOptions
+from audiogen_core.options import Clip, Described, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
-from audiogen_minigpt.config import LAYOUTS, SIZES
-from audiogen_minigpt.defaults import SAMPLING
-from audiogen_minigpt.schedule import parse_time
-from audiogen_minigpt.settings import Settings
+from audiogen_minigpt.config import SAMPLING
 
-SIZE_NAMES = (*SIZES, "seed")
+if TYPE_CHECKING:
+    from audiogen_core.codec import Codec
 
-Text = str | None
-Count = int | None
-Place = Path | None
+MAX_SECONDS = 3600.0
+"""Seconds of audio made at once, unless it is streamed."""
 
+DRAWING = ("temperature", "top_k", "top_p", "min_p")
+"""The options that say how codes are drawn; the fields of `Sampling` but for the seed."""
 
-def _argument(name: str, help: str) -> Any:
-    return typer.Argument(metavar=name, help=help)
-
-
-AudioFolder = Annotated[Path, _argument("FOLDER", "Audio files, at any depth.")]
-DataFolder = Annotated[Path, _argument("DATA", "Folder of codes.")]
-MaybeData = Annotated[Place, _argument("[DATA]", "Folder of codes; the run's own when absent.")]
-ModelFolder = Annotated[Path, _argument("RUN", "Folder of a run or of one of its checkpoints, or: demo.")]
-SoundFile = Annotated[Path, _argument("FILE", "Sound that `generate` made.")]
-AnyPath = Annotated[Path, _argument("PATH", "Codes, a run, a checkpoint or a sound.")]
-
-# encode
-Codec = Annotated[str, option("codec", "The codec.", metavar="NAME|PATH")]
-Ops = Annotated[str, option("ops", "What the codec runs on: numpy, torch, torch:cuda.")]
-Stored = Annotated[Count, option("codebooks", "How many codebooks to store; 8 or all when absent.", min=1)]
-Stereo = Annotated[str, option("stereo", "mix, or split: each channel is a track.")]
-Level = Annotated[str, option("level", "Loudness: none, peak or rms.")]
-Silence = Annotated[float, option("silence", "Seconds after which silence is cut; 0 keeps all.")]
-Permille = Annotated[int, option("val-permille", "How much is held out, in thousandths of the files.")]
-SplitBy = Annotated[str, option("split-by", "What is held out as a whole: file or parent.")]
-Workers = Annotated[Count, option("workers", "Processes; one per core when absent.", min=1)]
-Engine = Annotated[str, option("engine", "local, or ray.")]
-Verify = Annotated[bool, option("verify", "Check every shard to the last byte afterwards.")]
-
-# train and run
-Resume = Annotated[bool, option("resume", "Go on with the run in the folder.")]
-Config = Annotated[Place, option("config", "Settings as TOML; options win over them.", metavar="TOML")]
-Time = Annotated[Text, option("time", "How long to train: 45s, 10m, 1h30m; 10m when nothing is said.")]
-Steps = Annotated[Count, option("steps", "How many updates to train, instead of a time.", min=1)]
-Size = Annotated[Text, option("size", f"Size of the model: {', '.join(SIZE_NAMES)}.")]
-Preset = Annotated[Text, option("preset", "Kind of blocks, modern or gpt2; or a size.")]
-Layout = Annotated[Text, option("layout", f"How codes become tokens: {', '.join(LAYOUTS)}.")]
-Codebooks = Annotated[Count, option("codebooks", "How many codebooks the model has.", min=1)]
-Batch = Annotated[Count, option("batch", "Windows in one update, over all processes.", min=1)]
-Rate = Annotated[float | None, option("lr", "Full learning rate; when absent it follows the width.")]
-Optimizer = Annotated[Text, option("optimizer", "adamw or muon.")]
-TrainSeed = Annotated[Count, option("seed", "Seed of weights, order and samples; 0 when absent.", min=0)]
-Dtype = Annotated[Text, option("dtype", "auto, float32 or bfloat16.")]
-Compile = Annotated[Text, option("compile", "auto (on CUDA only), on or off.")]
-Shard = Annotated[bool, option("shard", "Share weights out over torchrun's processes (FSDP2).")]
-MaybeDevice = Annotated[Text, option("device", "auto, cpu, cuda or mps.")]
-MaybeCodec = Annotated[
-    Text,
-    option(
-        "codec", "The codec's name or path, if the data's name for it is not enough.", metavar="NAME|PATH"
-    ),
+CodecPlace = Annotated[
+    str | None,
+    place("The codec's name or path, if the data's name for it is not enough.", metavar="NAME|PATH"),
 ]
 
-# generate, replay, eval, export
-Seconds = Annotated[float, option("seconds", "How much to make.")]
-Prompt = Annotated[Place, option("prompt-audio", "Sound to go on with.", "--prompt")]
-OnlyNew = Annotated[bool, option("only-new", "Leave the prompt out of the result.")]
-Number = Annotated[int, option("n", "How many clips, with seeds that count up.", "-n", min=1)]
-Temperature = Annotated[
-    list[float] | None,
-    option(
-        "temperature",
-        "0 is greedy; give it once, or for each codebook. When absent as the model's folder says, "
-        f"else {SAMPLING.temperature}: small models like it cold.",
-    ),
-]
-TopK = Annotated[
-    Count,
-    option(
-        "top-k",
-        f"Draw from the k likeliest codes; 0: all. When absent as the model says, or {SAMPLING.top_k}.",
-    ),
-]
-TopP = Annotated[
-    float | None, option("top-p", "Draw from the likeliest codes with this much probability; 0: all.")
-]
-MinP = Annotated[float | None, option("min-p", "Least probability relative to the likeliest code; 0: any.")]
-Best = Annotated[bool, option("best", "Take the checkpoint with the lowest validation loss.")]
-Device = Annotated[str, option("device", "auto, cpu, cuda or mps.")]
-MovedRun = Annotated[Place, option("model", "Where the run is now.", "-m")]
-Windows = Annotated[int, option("windows", "Windows to measure on, at most.", min=1)]
-Clips = Annotated[int, option("clips", "How many tracks to continue; 0 needs no codec.", min=0)]
-ClipSeconds = Annotated[float, option("seconds", "Length of a track and its continuation.")]
-EvalSeed = Annotated[int, option("seed", "Seed of the continuations.", min=0)]
-Format = Annotated[str, option("format", "auto, hf, safetensors or light (float16, for generating alone).")]
+
+@dataclass(frozen=True)
+class Options(JobOptions):
+    """One clip, or several with seeds that count up. Raises OptionError."""
+
+    seconds: Annotated[float, option("How much to make.", "-s", unit="s", gt=0, le=MAX_SECONDS)] = 10.0
+    prompt_audio: Annotated[
+        Clip | None,
+        audio("Sound to go on with, of which whole frames are used.", "--prompt-audio", "--prompt"),
+    ] = None
+    only_new: Annotated[bool, option("Leave the prompt out of the result.")] = False
+    temperature: Annotated[
+        float | tuple[float, ...] | None,
+        option(
+            "0 is greedy; give it once, or for each codebook. When absent as the model's folder says, "
+            f"else {SAMPLING.temperature}: small models like it cold.",
+            ge=0,
+            advanced=True,
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        option(
+            f"Draw from the k likeliest codes; 0: all. When absent as the model says, or {SAMPLING.top_k}.",
+            ge=0,
+            advanced=True,
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        option(
+            "Draw from the likeliest codes with this much probability; 0: all.", ge=0, le=1, advanced=True
+        ),
+    ] = None
+    min_p: Annotated[
+        float | None,
+        option("Least probability relative to the likeliest code; 0: any.", ge=0, le=1, advanced=True),
+    ] = None
+    sampling: Annotated[
+        Sampling | None, hidden("How codes are drawn, as one value; options said beside it win over it.")
+    ] = None
 
 
-def sampling(
-    own: Sampling,
-    temperature: list[float] | None,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    seed: int,
-) -> Sampling:
-    """How codes are drawn: the model's own way, but for what was said. Raises OptionError."""
-    heat = temperature[0] if temperature and len(temperature) == 1 else temperature or own.temperature
-    given = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
-    said = {key: value for key, value in given.items() if value is not None}
-    return Sampling(**{**own.to_dict(), **said, "temperature": heat, "seed": seed})
+@dataclass(frozen=True, kw_only=True)
+class Trained(Described):
+    """Which model, and which of its checkpoints."""
+
+    model: Annotated[
+        str, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
+    ]
+    best: Annotated[bool, option("Take the checkpoint with the lowest validation loss.")] = False
 
 
-def settings(config: Path | None, shape: dict[str, Any], size: str | None, **train: Any) -> Settings:
-    """Settings from a TOML file and from options; None stands for an option that was not given.
+@dataclass(frozen=True, kw_only=True)
+class Load(JobLoad, Trained):
+    """How a model is opened."""
 
-    shape  "preset", "layout" and "codebooks"; the name of a size is taken as preset too
-    train  fields of `TrainConfig`, and "time" as a text
+    codec: CodecPlace = None
+    device: Annotated[str, option("auto, cpu, cuda or mps.", local=True)] = "auto"
+    ops: Annotated[Any, hidden("What the codec runs on; None is torch on the same device.")] = None
+    revision: Annotated[str | None, hidden("The checkpoint of a run that a recipe names.")] = None
+    unlisted: Annotated[bool, hidden("There is no hub to allow more of.")] = False
 
-    Raises OptionError.
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """`Options` with nothing left open.
+
+    samples, frames  how much is new, in samples and in frames of the codec
+    sampling, seed   how codes are drawn; the seed of the first clip
+    asked            the options with the model's own way of drawing put in, as recipes keep them
     """
-    shape = {key: value for key, value in shape.items() if value is not None}
-    if shape.get("preset") in SIZE_NAMES:
-        size = shape.pop("preset")
-    time = train.pop("time", None)
-    if time is not None:
-        train["seconds"] = parse_time(time)
-    given = Settings({key: value for key, value in train.items() if value is not None}, shape, size)
-    return given.over(Settings.read(config)) if config else given
+
+    samples: int
+    frames: int
+    sampling: Sampling
+    seed: int
+    prompt_audio: Clip | None = None
+    only_new: bool = False
+    on_step: Callable[[int, int], None] | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+
+def seeded(sampling: Sampling | None) -> Sampling:
+    """The same way of drawing with a seed: the given one, or a fresh one of 31 bits."""
+    sampling = sampling or SAMPLING
+    return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(31))
+
+
+def resolve(options: Options, own: Sampling, sample_rate: int, hop_length: int) -> ClipSettings:
+    """Options with nothing left open.
+
+    own  how the model's codes are drawn unless somebody says otherwise
+    """
+    said = {name: getattr(options, name) for name in (*DRAWING, "seed")}
+    said = {name: value for name, value in said.items() if value is not None}
+    sampling = seeded(replace(options.sampling or own, **said))
+    samples = max(1, round(options.seconds * sample_rate))
+    drawing = {name: value for name, value in sampling.to_dict().items() if name in DRAWING}
+    asked = {**options.asked(), "seconds": options.seconds, "only_new": options.only_new, **drawing}
+    asked.pop("seed", None)  # a recipe has a field of its own for it
+    return ClipSettings(
+        samples,
+        -(-samples // hop_length),
+        sampling,
+        sampling.seed or 0,
+        options.prompt_audio,
+        options.only_new,
+        options.on_step,
+        asked,
+    )
+
+
+@dataclass(frozen=True)
+class Preparation(Described):
+    """How audio is prepared before it is encoded. Raises OptionError."""
+
+    stereo: Annotated[
+        str, option("mix: the mean of all channels; split: each is a track.", choices=("mix", "split"))
+    ] = "mix"
+    # One gain for the whole file, after a pass over it. "none" because a gain changes the codes of sounds
+    # that would else repeat exactly from file to file.
+    level: Annotated[
+        str,
+        option(
+            "Loudness: none, peak (to -1 dBFS) or rms (to -20 dBFS, no peak above -1).",
+            choices=("none", "peak", "rms"),
+        ),
+    ] = "none"
+    silence: Annotated[
+        float,
+        option("Seconds of silence (below -60 dBFS) after which it is cut; 0 keeps all.", unit="s", ge=0),
+    ] = 2.0
+    min_seconds: Annotated[float, option("Shorter files are left out.", unit="s", ge=0, advanced=True)] = 0.5
+    codebooks: Annotated[int | None, option("How many codebooks to store; 8 or all when absent.", ge=1)] = (
+        None
+    )
+
+    def count(self, codec: Codec) -> int:
+        """How many codebooks to store."""
+        return min(8, codec.info.codebooks) if self.codebooks is None else self.codebooks

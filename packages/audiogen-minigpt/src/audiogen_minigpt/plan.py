@@ -1,4 +1,7 @@
-"""Which audio file goes into which shard and which split: decided once, before anything is encoded."""
+"""Which audio files a folder holds, and which shard and split each goes into.
+
+Decided once, before anything is encoded. What is passed over is said, never dropped in silence.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from audiogen_core.audio import probe
-from audiogen_core.errors import AudioError, CodesError
+from audiogen_core.errors import AudioError, CodesError, OptionError
 from audiogen_core.files import atomic_path
-from audiogen_minigpt.config import from_mapping
-from audiogen_minigpt.scan import digest, size_of
-from audiogen_minigpt.shards import PLAN
+from audiogen_core.settings import from_mapping, parse_json
+from audiogen_minigpt.shards import META, PLAN, Skip
+
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
+"""Names that end so are taken for audio files that can be read; what is in them is found out later."""
+
+UNREAD = frozenset({".m4a", ".aac", ".mp4", ".wma", ".alac", ".ape", ".wv", ".caf", ".ac3", ".dsf", ".au"})
+"""And so for audio files that cannot."""
 
 TAIL = "tail"
 
@@ -46,6 +54,46 @@ class Entry:
 
 
 Groups = list[list[Entry]]  # one group of files per shard
+
+
+def scan(folder: Path) -> tuple[list[str], list[Skip]]:
+    """The audio files below a folder, and what was passed over.
+
+    Files are told by their suffix, and named relative to the folder, with "/" between the parts, sorted.
+    Hidden files and folders are ignored. Linked folders are not followed, so that no loop can arise; folders
+    that this program wrote are no source of audio.
+
+    Raises AudioError when the folder itself is missing or cannot be read.
+    """
+    if not folder.is_dir():
+        raise AudioError(f"{folder}: no such folder of audio")
+    files: list[str] = []
+    passed: list[Skip] = []
+
+    def refuse(error: OSError) -> None:
+        place = Path(os.fsdecode(error.filename or folder))
+        if place == folder:
+            raise AudioError(f"{folder}: cannot be read ({error.strerror})") from error
+        passed.append(Skip(_name(place, folder), "unreadable", f"the folder: {error.strerror}"))
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        here = Path(parent)
+        entered = []
+        for name in (name for name in sorted(folders) if not name.startswith(".")):
+            reason = _why_not(here / name)
+            if reason is None:
+                entered.append(name)
+            else:
+                passed.append(Skip(_name(here / name, folder), *reason))
+        folders[:] = entered
+        for name in (name for name in names if not name.startswith(".")):
+            suffix = Path(name).suffix.lower()
+            if suffix in SUFFIXES:
+                files.append(_name(here / name, folder))
+            elif suffix in UNREAD:
+                message = f"{suffix} is not read; convert the file to WAV or FLAC first"
+                passed.append(Skip(_name(here / name, folder), "format", message))
+    return sorted(files), sorted(passed, key=lambda skip: skip.path)
 
 
 def make_plan(folder: Path, data: Path, files: list[str], *, val_permille: int, split_by: str) -> Groups:
@@ -81,10 +129,43 @@ def read_plan(data: Path) -> Groups:
     if not path.exists():
         return []
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = parse_json(path.read_text(encoding="utf-8"), "the file", OptionError)
         return [[from_mapping(Entry, entry, str(path)) for entry in group] for group in table]
     except (OSError, ValueError, TypeError) as error:
         raise CodesError(f"{path}: the plan is damaged ({error}); encode into a new folder") from error
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes; "" for one that cannot be read, which encoding will report."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; -1 when it cannot be told, or it is no regular file."""
+    try:
+        return path.stat().st_size if path.is_file() else -1
+    except (OSError, ValueError):
+        return -1
+
+
+def _why_not(folder: Path) -> tuple[str, str] | None:
+    """Why a folder is not entered, as reason and message; None if it is."""
+    if folder.is_symlink():
+        return "link", "linked folders are not followed; name the folder itself, or copy it"
+    for place in (folder, folder / "data"):
+        if (place / META).is_file() and (place / PLAN).is_file():
+            return "output", "the folder was written by this program"
+    return None
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _hash(path: str, split_by: str) -> int:

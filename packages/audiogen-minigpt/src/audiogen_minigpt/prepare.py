@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from audiogen_core.audio import probe, stream
 from audiogen_core.codec import Codec
 from audiogen_core.containers import UnknownFormat
-from audiogen_core.errors import AudioError, AudioMismatch, OptionError
+from audiogen_core.errors import AudioError, AudioMismatch
 from audiogen_core.sound_reader import NotFinite, name_of
-from audiogen_minigpt.plan import TAIL, Entry
-from audiogen_minigpt.scan import size_of
+from audiogen_minigpt.options import Preparation
+from audiogen_minigpt.plan import TAIL, Entry, size_of
 from audiogen_minigpt.shards import Frames, Part, Skip, Track, checksum
 
 Floats = NDArray[np.float32]
@@ -31,41 +30,7 @@ _RMS = 10 ** (-20 / 20)
 _REASONS = {AudioMismatch: "channels", NotFinite: "non_finite", UnknownFormat: "not_audio"}
 
 
-@dataclass(frozen=True)
-class Options:
-    """How audio is prepared.
-
-    stereo       "mix": the mean of all channels. "split": each channel is a track of its own
-    level        "none"; "peak": each file to -1 dBFS; "rms": to -20 dBFS, but no peak above -1 dBFS. One gain
-                 for the whole file, after a pass over it. "none" because a gain changes the codes of sounds
-                 that would else repeat exactly from file to file
-    silence      seconds of silence (below -60 dBFS) after which the rest of it is cut; 0 keeps all
-    min_seconds  shorter files are left out
-    codebooks    how many of the codec's are stored; None: up to 8
-    """
-
-    stereo: str = "mix"
-    level: str = "none"
-    silence: float = 2.0
-    min_seconds: float = 0.5
-    codebooks: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.stereo not in ("mix", "split"):
-            raise OptionError(f"stereo must be mix or split, got {self.stereo!r}")
-        if self.level not in ("none", "peak", "rms"):
-            raise OptionError(f"level must be none, peak or rms, got {self.level!r}")
-        if not (math.isfinite(self.silence) and self.silence >= 0):
-            raise OptionError(f"silence must be 0 or more seconds, got {self.silence}")
-        if not (math.isfinite(self.min_seconds) and self.min_seconds >= 0):
-            raise OptionError(f"min_seconds must be 0 or more, got {self.min_seconds}")
-
-    def count(self, codec: Codec) -> int:
-        """How many codebooks to store."""
-        return min(8, codec.info.codebooks) if self.codebooks is None else self.codebooks
-
-
-def encode_track(folder: Path, entry: Entry, codec: Codec, options: Options) -> list[Part]:
+def encode_track(folder: Path, entry: Entry, codec: Codec, options: Preparation) -> list[Part]:
     """The tracks of one file with their codes, and a Skip for what could not be used.
 
     The same whichever engine calls it: a pure function of the file, the entry, the codec and the options.
@@ -137,7 +102,7 @@ class _Heard:
 
 
 def _encode_channel(
-    path: Path, entry: Entry, codec: Codec, options: Options, channel: int | None
+    path: Path, entry: Entry, codec: Codec, options: Preparation, channel: int | None
 ) -> list[Part]:
     info = codec.info
 

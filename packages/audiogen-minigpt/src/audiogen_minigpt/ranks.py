@@ -53,11 +53,19 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def broadcast(self, values: Tensor) -> Tensor:
-        """The first process's tensor, in place."""
+    def any(self, *flags: bool, device: torch.device) -> list[bool]:
+        """For each flag whether it is set in any process."""
+        if self.world == 1:  # nothing to ask: a value on a GPU would be waited for
+            return list(flags)
+        counts = self.sum(torch.tensor(flags, dtype=torch.float32, device=device))
+        return [count > 0 for count in counts.tolist()]
+
+    def agree(self, number: int, device: torch.device) -> int:
+        """The first process's number, in every process."""
+        value = torch.tensor(number, device=device)
         if self.world > 1:
-            dist.broadcast(values, 0)
-        return values
+            dist.broadcast(value, 0)
+        return int(value)
 
 
 @contextmanager

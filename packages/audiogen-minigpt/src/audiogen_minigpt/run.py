@@ -126,10 +126,10 @@ def _encode(folder: Path, data: Path, codec: str, workers: int | None, listener:
 
 
 def _train(out: Path, settings: Settings, codec: str, listener: _Listener) -> TrainResult:
-    from audiogen_minigpt.facts import read_facts
+    from audiogen_minigpt.shards import Meta
     from audiogen_minigpt.train import train
 
-    facts, before = read_facts(out / DATA), load_config(out)
+    facts, before = Meta.load(out / DATA).facts, load_config(out)
     settings = Settings({"data": str(out / DATA), "run": str(out), "codec": codec}).over(settings)
     config = settings.resumed(before, facts) if before else settings.config(facts)
     on_step = listener.begin("train")

@@ -15,9 +15,10 @@ from typing import Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
-from audiogen_minigpt.config import from_mapping
+from audiogen_core.settings import from_mapping, read_json
 
-NAME = "plan.json"
+NAME = "schedule.json"
+_OLD_NAME = "plan.json"  # of 0.1.0, which a folder of codes uses for something else
 
 RESERVE = 0.08
 """Share of a time budget kept for evaluation, samples and checkpoints."""
@@ -74,24 +75,22 @@ class Plan:
         return Plan(step + steps, min(self.warmup, step), steps)
 
 
-def write_plan(run: str | Path, asked: Mapping[str, Any], plan: Plan) -> None:
-    """Store a run's plan, and what was asked for when it was made."""
+def write_plan(run: str | Path, goal: Mapping[str, Any], plan: Plan) -> None:
+    """Store a run's plan, and what was asked for when it was made (see `TrainConfig.goal`)."""
     with atomic_path(Path(run) / NAME) as temporary:
-        temporary.write_text(json.dumps({"asked": dict(asked), "plan": asdict(plan)}), encoding="utf-8")
+        temporary.write_text(json.dumps({"asked": dict(goal), "plan": asdict(plan)}), encoding="utf-8")
 
 
-def read_plan(run: str | Path, asked: Mapping[str, Any]) -> Plan | None:
+def read_plan(run: str | Path, goal: Mapping[str, Any]) -> Plan | None:
     """A run's plan; None when there is none, or when it was made for something else than is asked now."""
-    path = Path(run) / NAME
+    path = next((Path(run) / name for name in (NAME, _OLD_NAME) if (Path(run) / name).exists()), None)
+    if path is None:
+        return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{path}: not readable as JSON ({error}); delete it to plan anew") from error
-    if not isinstance(stored, dict) or stored.get("asked") != dict(asked):
-        return None
-    return from_mapping(Plan, stored.get("plan", {}), str(path))
+        stored = read_json(path, OptionError)
+    except OptionError as error:
+        raise OptionError(f"{error}; delete it to plan anew") from error
+    return from_mapping(Plan, stored.get("plan", {}), str(path)) if stored.get("asked") == goal else None
 
 
 def parse_time(text: str) -> float:

@@ -7,105 +7,105 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
-from audiogen_minigpt.config import ModelConfig, check_choice, from_mapping, read_toml
-from audiogen_minigpt.facts import differences
+from audiogen_core.options import Described, hidden, option, place
+from audiogen_core.settings import from_mapping, read_json, read_toml
+from audiogen_minigpt.config import LAYOUTS, SIZES, ModelConfig
+from audiogen_minigpt.errors import differences
+from audiogen_minigpt.options import CodecPlace
+from audiogen_minigpt.schedule import parse_time
 
 CONFIG = "config.json"
 MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What to train, on what, for how long.
-
-    data, run      folder of codes to train on; folder of the run
-    model          the model's shape; None is the size "tiny" with the codebooks of the data
-    steps, seconds how long: a number of updates, or a time budget from which that number follows after a few
-                   timed steps. With neither, ten minutes
-    batch          windows in one update, over all processes and passes
-    micro_batch    windows in one forward pass; 0 chooses by memory
-    optimizer      "adamw" or "muon"
-    lr             full learning rate; 0 chooses by the width of the model
-    weight_decay   on matrices and embeddings
-    warmup, cooldown  shares of the run in which the rate rises, and falls to zero
-    clip           greatest norm of the gradient; 0 does not clip
-    noise          greatest share of the codes shown to the model that others of the window replace, drawn
-                   anew for each, so that it learns to go on after mistakes of its own (the problem of arXiv
-                   1506.03099); the targets stay
-    seed           of the weights, of the order of the windows, and of the samples
-    device, dtype  "auto", or "cpu", "cuda", "mps"; "auto", "float32" or "bfloat16"
-    compile        "auto" (on CUDA only), "on" or "off"
-    shard          share weights out over the processes (FSDP2) instead of repeating them (DDP)
-    eval_every, save_every, log_every  in steps; 0 chooses
-    eval_windows   windows of validation data to judge by, at most
-    keep           newest checkpoints to keep, beside the best
-    sample_seconds length of the clip made at each evaluation; 0 makes none
-    codec          the codec's name or path for the samples, where the name in the data is not enough
+class TrainConfig(Described):
+    """What to train, on what, for how long; the options of the command and the keys of a TOML file.
 
     Raises OptionError when a value is impossible.
     """
 
-    data: str
-    run: str
-    model: ModelConfig | None = None
-    steps: int | None = None
-    seconds: float | None = None
-    batch: int = 8
-    micro_batch: int = 0
-    optimizer: str = "adamw"
-    lr: float = 0.0
-    weight_decay: float = 0.1
-    warmup: float = 0.03
-    cooldown: float = 0.3
-    clip: float = 1.0
-    noise: float = 0.0
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "auto"
-    compile: str = "auto"
-    shard: bool = False
-    eval_every: int = 0
-    save_every: int = 0
-    log_every: int = 10
-    eval_windows: int = 64
-    keep: int = 3
-    sample_seconds: float = 5.0
-    codec: str | None = None
+    data: Annotated[str, place("Folder of codes.", argument=True, metavar="DATA")]
+    run: Annotated[str, place("Where the run goes: checkpoints, records, samples.", "--output", "-o")]
+    model: Annotated[
+        ModelConfig | None, hidden("Its shape; None is the size tiny with the codebooks of the data.")
+    ] = None
+    steps: Annotated[int | None, option("How many updates to train, instead of a time.", ge=1)] = None
+    # The number of updates follows from a few timed ones, and is kept when the run is resumed.
+    seconds: Annotated[
+        float | None,
+        option(
+            "How long to train: 45s, 10m, 1h30m; 10m when nothing is said.",
+            "--time",
+            unit="s",
+            gt=0,
+            parse=parse_time,
+            metavar="TIME",
+        ),
+    ] = None
+    batch: Annotated[int, option("Windows in one update, over all processes.", ge=1, advanced=True)] = 8
+    micro_batch: Annotated[
+        int, option("Windows in one forward pass; 0 chooses by memory.", ge=0, advanced=True)
+    ] = 0
+    optimizer: Annotated[str, option("adamw or muon.", choices=("adamw", "muon"), advanced=True)] = "adamw"
+    lr: Annotated[float, option("Full learning rate; 0 follows the width.", ge=0, advanced=True)] = 0.0
+    weight_decay: Annotated[float, option("On matrices and embeddings.", ge=0, advanced=True)] = 0.1
+    warmup: Annotated[
+        float, option("Share of the run in which the rate rises.", ge=0, le=1, advanced=True)
+    ] = 0.03
+    cooldown: Annotated[
+        float, option("Share of the run in which it falls to zero.", ge=0, le=1, advanced=True)
+    ] = 0.3
+    clip: Annotated[float, option("Greatest norm of the gradient; 0 does not clip.", ge=0, advanced=True)] = (
+        1.0
+    )
+    # Drawn anew for each window, so that the model learns to go on after mistakes of its own (the problem of
+    # arXiv 1506.03099); the targets stay.
+    noise: Annotated[
+        float,
+        option("Greatest share of codes shown that others of the window replace.", ge=0, le=1, advanced=True),
+    ] = 0.0
+    seed: Annotated[int, option("Seed of weights, order and samples.", ge=0, le=MAX_SEED)] = 0
+    device: Annotated[str, option("auto, cpu, cuda or mps.", advanced=True)] = "auto"
+    dtype: Annotated[
+        str,
+        option("auto, float32 or bfloat16.", choices=("auto", "float32", "bfloat16"), advanced=True),
+    ] = "auto"
+    compile: Annotated[
+        str, option("auto (on CUDA only), on or off.", choices=("auto", "on", "off"), advanced=True)
+    ] = "auto"
+    shard: Annotated[  # FSDP2 instead of DDP
+        bool, option("Share weights out over torchrun's processes (FSDP2).", advanced=True)
+    ] = False
+    eval_every: Annotated[
+        int, option("Updates between evaluations; 0: ten of them.", ge=0, advanced=True)
+    ] = 0
+    save_every: Annotated[
+        int, option("Updates between checkpoints; 0: at evaluations.", ge=0, advanced=True)
+    ] = 0
+    log_every: Annotated[int, option("Updates between records.", ge=1, advanced=True)] = 10
+    eval_windows: Annotated[
+        int, option("Windows of validation data to judge by, at most.", ge=1, advanced=True)
+    ] = 64
+    keep: Annotated[int, option("Newest checkpoints to keep, beside the best.", ge=1, advanced=True)] = 3
+    sample_seconds: Annotated[
+        float,
+        option("Length of the clip made at each evaluation; 0 makes none.", unit="s", ge=0, advanced=True),
+    ] = 5.0
+    codec: CodecPlace = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps is not None and self.seconds is not None:
             raise OptionError("give a number of steps or a time, not both")
-        for name in ("batch", "log_every", "eval_windows", "keep"):
-            _at_least(name, getattr(self, name), 1)
-        if self.steps is not None:
-            _at_least("steps", self.steps, 1)
-        for name in (
-            "micro_batch",
-            "eval_every",
-            "save_every",
-            "lr",
-            "weight_decay",
-            "clip",
-            "sample_seconds",
-        ):
-            _at_least(name, getattr(self, name), 0)
-        if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
-            raise OptionError(f"seconds must be more than 0, got {self.seconds}")
-        if not (self.warmup >= 0 and self.cooldown >= 0 and self.warmup + self.cooldown <= 1):
+        if self.warmup + self.cooldown > 1:
             raise OptionError(
                 f"warmup {self.warmup} and cooldown {self.cooldown} must be shares whose sum is at most 1"
             )
-        if not 0 <= self.noise <= 1:
-            raise OptionError(f"noise must be a share in [0, 1], got {self.noise}")
-        if not 0 <= self.seed <= MAX_SEED:
-            raise OptionError(f"seed must lie in [0, {MAX_SEED}], got {self.seed}")
-        check_choice("optimizer", self.optimizer, ("adamw", "muon"))
-        check_choice("dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        check_choice("compile", self.compile, ("auto", "on", "off"))
         if self.shard and self.optimizer == "muon":
             raise OptionError("muon needs whole matrices; use it without shard")
 
@@ -115,7 +115,7 @@ class TrainConfig:
         return None if self.steps is not None else self.seconds or 600.0
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def goal(self) -> dict[str, Any]:
         """What a run's plan follows from."""
         return {
             "steps": self.steps,
@@ -152,6 +152,16 @@ FREE = frozenset(
 
 
 @dataclass(frozen=True)
+class Shape(Described):
+    """What a command may say of a new model; the other fields of `ModelConfig` stand in a TOML file."""
+
+    size: Annotated[str | None, option(f"Size of the model: {', '.join((*SIZES, 'seed'))}.")] = None
+    preset: Annotated[str | None, option("Kind of blocks, modern or gpt2; or a size.")] = None
+    layout: Annotated[str | None, option(f"How codes become tokens: {', '.join(LAYOUTS)}.")] = None
+    codebooks: Annotated[int | None, option("How many codebooks the model has.", ge=1)] = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings from several sources, not yet resolved against the data.
 
@@ -165,12 +175,21 @@ class Settings:
     size: str | None = None
 
     @classmethod
+    def of(cls, train: Mapping[str, Any], shape: Shape) -> Settings:
+        """From what a command was told. The name of a size is taken as preset, too."""
+        fields_of_model, size = shape.asked(), shape.size
+        fields_of_model.pop("size", None)
+        if shape.preset in (*SIZES, "seed"):
+            size = fields_of_model.pop("preset")
+        return cls(dict(train), fields_of_model, size)
+
+    @classmethod
     def read(cls, path: str | Path) -> Settings:
         """From a TOML file: `size` and the training settings at the top, the model's in [model].
 
         Raises OptionError.
         """
-        tree = read_toml(path)
+        tree = read_toml(path, finite=False)  # what is said of `lr = nan` names the setting
         model = tree.pop("model", {})
         size = tree.pop("size", None)
         if not isinstance(model, dict) or not isinstance(size, str | None):
@@ -235,13 +254,7 @@ def save_config(config: TrainConfig) -> Path:
 def load_config(run: str | Path) -> TrainConfig | None:
     """The settings a run was started with; None when the folder holds no run. Raises OptionError."""
     path = Path(run) / CONFIG
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{path}: not readable as JSON ({error})") from error
-    return from_mapping(TrainConfig, tree, str(path))
+    return from_mapping(TrainConfig, read_json(path, OptionError), str(path)) if path.exists() else None
 
 
 def check_resumable(before: TrainConfig, now: TrainConfig) -> None:
@@ -259,8 +272,3 @@ def _flat(config: TrainConfig) -> dict[str, Any]:
     tree = config.to_dict()
     model = tree.pop("model") or {}
     return {**tree, **{f"model.{key}": value for key, value in model.items()}}
-
-
-def _at_least(name: str, value: float, least: int) -> None:
-    if not (value >= least and math.isfinite(value)):
-        raise OptionError(f"{name} must be at least {least}, got {value}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.codec import CodecInfo
-from audiogen_core.errors import CodesError
+from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.files import atomic_path
-from audiogen_minigpt.config import from_mapping
+from audiogen_core.settings import from_mapping, parse_json, read_json
+from audiogen_minigpt.errors import differences
 
 FORMAT_VERSION = 1
 META = "meta.json"
@@ -39,6 +40,10 @@ REPORT = "report.jsonl"
 
 MAX_SIZE = 1 << 16
 """Entries of the largest codebook whose codes fit into a shard."""
+
+FACTS = ("codec", "codec_hash", "sample_rate", "frame_rate", "hop_length", "codebooks", "codebook_size")
+"""What a checkpoint keeps of the description of its data: the codec's id and the hash of its codebooks, Hz,
+Hz, samples per frame, K, N. They tie codes, models and codecs together."""
 
 Frames = NDArray[np.uint16]  # (frames, codebooks)
 
@@ -71,22 +76,27 @@ class Meta:
     def load(cls, data: str | Path) -> Meta:
         """Read a folder's meta.json. Raises CodesError."""
         path = Path(data) / META
-        table = _read_json(path, f"{data}: not a folder of codes; make one with: audiogen-minigpt encode")
+        if not path.exists():
+            raise CodesError(f"{data}: not a folder of codes; make one with: audiogen-minigpt encode")
+        table = read_json(path, CodesError)
         version = table.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise CodesError(f"{path}: format version {version!r}; this program knows up to {FORMAT_VERSION}")
         options = table.pop("options", {})
-        try:
-            meta = from_mapping(cls, table, str(path))
-        except ValueError as error:
-            raise CodesError(str(error)) from error
+        meta = from_mapping(cls, table, str(path), CodesError)
         counts = (meta.sample_rate, meta.hop_length, meta.codebooks, meta.codebook_size, version)
         if min(counts) < 1 or meta.codebook_size > MAX_SIZE or not isinstance(options, dict):
             raise CodesError(f"{path}: the description of the codes is damaged; encode into a new folder")
         return cls(**{**vars(meta), "options": options})
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it; see `FACTS`."""
+        return {key: getattr(self, key) for key in FACTS}
+
     def save(self, data: Path) -> None:
-        _write_json(data / META, asdict(self))
+        with atomic_path(data / META) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -142,16 +152,16 @@ class Shard:
         try:
             size = self.path.stat().st_size
         except FileNotFoundError as error:
-            raise CodesError(f"{self.path}: the shard's codes are missing; {_REMEDY}") from error
+            raise CodesError(f"{self.path}: the shard's codes are missing; {REMEDY}") from error
         if size != expected:
             how = f"{abs(size - expected)} byte(s) {'short' if size < expected else 'too long'}"
-            raise CodesError(f"{self.path}: {how}, {expected} are expected; {_REMEDY}")
+            raise CodesError(f"{self.path}: {how}, {expected} are expected; {REMEDY}")
         if size == 0:
             return np.zeros((0, codebooks), np.uint16)
         return np.memmap(self.path, dtype="<u2", mode="r", shape=(self.frames, codebooks))
 
 
-_REMEDY = "delete the shard's two files and run encode again"
+REMEDY = "delete the shard's two files and run encode again"
 
 
 def shard_path(data: Path, number: int) -> Path:
@@ -188,42 +198,16 @@ def read_shard(index: Path) -> Shard:
     skips: list[Skip] = []
     try:
         for line in index.read_text(encoding="utf-8").splitlines():
-            table = json.loads(line)
+            table = parse_json(line, "a line", OptionError)
             if isinstance(table, dict) and "reason" in table:
                 skips.append(from_mapping(Skip, table, str(index)))
             else:
                 tracks.append(from_mapping(Track, table, str(index)))
     except (OSError, ValueError) as error:
-        raise CodesError(f"{index}: the index is damaged ({error}); {_REMEDY}") from error
+        raise CodesError(f"{index}: the index is damaged ({error}); {REMEDY}") from error
     if any(track.frames < 1 or track.split not in ("train", "val") for track in tracks):
-        raise CodesError(f"{index}: the index is damaged (impossible track); {_REMEDY}")
+        raise CodesError(f"{index}: the index is damaged (impossible track); {REMEDY}")
     return Shard(index.with_suffix(".u16"), tuple(tracks), tuple(skips))
-
-
-def verify(data: str | Path) -> int:
-    """Check every shard to the last byte, and that none is missing; returns the frames there are.
-
-    Raises CodesError, with the shard's name.
-    """
-    from audiogen_minigpt.plan import read_plan
-
-    data = Path(data)
-    meta, total = Meta.load(data), 0
-    for number in range(len(read_plan(data))):
-        if not is_committed(data, number):
-            raise CodesError(f"{shard_path(data, number)}: not there yet; run encode again to make it")
-    for shard in read_shards(data):
-        codes = shard.open(meta.codebooks)
-        start = 0
-        for track in shard.tracks:
-            part = codes[start : start + track.frames]
-            if int(part.max()) >= meta.codebook_size:
-                raise CodesError(f"{shard.path}: {track.path!r} holds codes beyond the codebook; {_REMEDY}")
-            if checksum(part) != track.crc32:
-                raise CodesError(f"{shard.path}: the codes of {track.path!r} have changed; {_REMEDY}")
-            start += track.frames
-        total += shard.frames
-    return total
 
 
 def checksum(codes: Frames) -> int:
@@ -268,18 +252,14 @@ def repeats(shards: list[Shard]) -> list[tuple[Track, Track]]:
     return found
 
 
-def _read_json(path: Path, missing: str) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CodesError(missing) from error
-    except (OSError, ValueError) as error:
-        raise CodesError(f"{path}: not readable ({error})") from error
-    if not isinstance(table, dict):
-        raise CodesError(f"{path}: not readable (expected a table)")
-    return table
+def check_data(where: str, facts: Mapping[str, Any], data_where: str, data: Mapping[str, Any]) -> None:
+    """Raise OptionError, with the differences, unless data is what a checkpoint was trained on.
 
-
-def _write_json(path: Path, table: object) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    More codebooks in the data than the model uses do no harm; every other fact must agree.
+    """
+    different = [key for key in FACTS if key != "codebooks" and facts.get(key) != data.get(key)]
+    if int(data.get("codebooks", 0)) < int(facts.get("codebooks", 0)):
+        different.append("codebooks")
+    if different:
+        rows = {key: (facts.get(key), data.get(key)) for key in different}
+        raise OptionError(f"{data_where} does not fit {where}; {differences(rows, where, data_where)}")

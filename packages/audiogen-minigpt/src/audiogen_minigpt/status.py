@@ -6,7 +6,8 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
-from audiogen_core.cli import OnStep, note, progress
+from audiogen_core.cli import note, progress
+from audiogen_core.progress import OnStep
 
 
 class Status:

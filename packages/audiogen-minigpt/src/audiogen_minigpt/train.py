@@ -1,7 +1,12 @@
-"""Training a GPT on a folder of codes: the run from its first step to its last checkpoint."""
+"""Training a GPT on a folder of codes: the run from its first step to its last checkpoint.
+
+`train` is the loop: set up, then update, record, judge and save until the plan is done or a signal comes.
+`trainer.Trainer` is what one process does in it.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,13 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_minigpt import checkpoint
-from audiogen_minigpt.facts import check_data, read_facts
+from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.lock import lock
-from audiogen_minigpt.schedule import read_plan
-from audiogen_minigpt.settings import TrainConfig, check_resumable, load_config
+from audiogen_minigpt.metrics import bits_per_second
+from audiogen_minigpt.schedule import Plan, read_plan, write_plan
+from audiogen_minigpt.settings import (
+    Settings,
+    TrainConfig,
+    check_model,
+    check_resumable,
+    load_config,
+    save_config,
+)
+from audiogen_minigpt.shards import Meta, check_data
 
 if TYPE_CHECKING:
+    from audiogen_minigpt.clips import Samples
     from audiogen_minigpt.ranks import Ranks
+    from audiogen_minigpt.signals import Stop
+    from audiogen_minigpt.trainer import Trainer
+
+OVERTIME = 1.15
+"""How much longer than planned the steady part may take before the cool-down begins early."""
 
 
 @dataclass(frozen=True)
@@ -68,34 +88,67 @@ def train(
     Raises OptionError for settings that do not fit the data or the run, CodesError for damaged data,
     ModelError for damaged checkpoints, Diverged, and DiskFull when the last checkpoint cannot be written.
     """
-    if resume:
-        done = finished(config)
-        if done is not None:
-            return done
+    if resume and (result := finished(config)) is not None:
+        return result
+    # Torch and all that needs it is imported from here on: a run that is finished is told at once.
     import torch
 
-    from audiogen_minigpt.device import choose_device, choose_dtype
+    from audiogen_minigpt.clips import Samples
+    from audiogen_minigpt.dataset import Windows
+    from audiogen_minigpt.device import choose_device, choose_dtype, peak_flops
+    from audiogen_minigpt.layout import Layout
+    from audiogen_minigpt.pictures import draw_losses
     from audiogen_minigpt.ranks import Ranks, joined
-    from audiogen_minigpt.session import Session
     from audiogen_minigpt.signals import stopping
+    from audiogen_minigpt.trainer import Trainer
 
     ranks = Ranks.from_environment()
     device = choose_device(config.device, ranks.local)
     dtype = choose_dtype(config.dtype, device)
     cuda = [device] if device.type == "cuda" else []
     with _held(config, resume, ranks), joined(ranks, device), stopping() as stop, torch.random.fork_rng(cuda):
-        session = Session(config, ranks, device, dtype, stop, on_step, on_record)
-        began_at = session.trainer.step
-        session.go()
+        config, model = _resolved(config, ranks)
+        frames = Layout.from_config(model).window(model.context)
+        windows = Windows(config.data, model.codebooks, frames, rank=ranks.rank, world=ranks.world)
+        last = checkpoint.newest(config.run)
+        if last:
+            check_data(config.run, last.facts, config.data, windows.facts)
+        trainer = Trainer(config, model, windows, ranks, device, dtype, last, on_record)
+        peak = peak_flops(device, dtype) * ranks.world
+        samples = Samples(config, windows) if ranks.first else None
+        if ranks.first:
+            save_config(config)
+        if trainer.metrics:
+            trainer.metrics.truncate(trainer.step)
+        trainer.plan = _planned(trainer)
+        judge_every = config.eval_every or _interval(config, trainer.plan)
+        save_every = config.save_every or judge_every
+        began_at = trainer.step
+        trainer.clock = time.perf_counter()  # the steps that were timed for the plan are no part of the run
+        while trainer.step < trainer.plan.steps and not _asked_to_stop(trainer, stop):
+            trainer.advance()
+            step, done = trainer.step, trainer.step >= trainer.plan.steps
+            if step % config.log_every == 0 or done:
+                _record(trainer, peak)
+            if step % judge_every == 0 or done:
+                _judge(trainer, samples)
+            if step % save_every == 0:
+                trainer.save()
+            trainer.tick()
+            if on_step:
+                on_step(step, trainer.plan.steps)
+        trainer.save(last=True)
+        if ranks.first and trainer.step != began_at:
+            draw_losses(config.run)
         return TrainResult(
             run=Path(config.run),
-            step=session.trainer.step,
-            steps=session.trainer.plan.steps,
-            loss=session.loss,
-            best_step=session.trainer.progress.best_step,
-            checkpoint=session.folder,
+            step=trainer.step,
+            steps=trainer.plan.steps,
+            loss=trainer.progress.last_loss,
+            best_step=trainer.progress.best_step,
+            checkpoint=trainer.checkpoint,
             signal=stop.signal,
-            ran=session.trainer.step - began_at,
+            ran=trainer.step - began_at,
         )
 
 
@@ -104,20 +157,20 @@ def finished(config: TrainConfig) -> TrainResult | None:
 
     Raises OptionError for settings that do not fit the run or the data.
     """
-    before, plan = load_config(config.run), read_plan(config.run, config.asked)
-    found = checkpoint.newest(config.run) if before and plan else None
-    if before is None or plan is None or found is None or found.step < plan.steps:
+    before, plan = load_config(config.run), read_plan(config.run, config.goal)
+    last = checkpoint.newest(config.run) if before and plan else None
+    if before is None or plan is None or last is None or last.step < plan.steps:
         return None
     check_resumable(before, config if config.model else replace(config, model=before.model))
-    check_data(config.run, found.facts, config.data, read_facts(config.data))
-    progress = found.state["progress"]
+    check_data(config.run, last.facts, config.data, Meta.load(config.data).facts)
+    progress = last.state["progress"]
     return TrainResult(
         run=Path(config.run),
-        step=found.step,
+        step=last.step,
         steps=plan.steps,
         loss=progress["last_loss"],
         best_step=progress["best_step"],
-        checkpoint=found.path,
+        checkpoint=last.path,
         signal=None,
         ran=0,
     )
@@ -136,3 +189,98 @@ def _held(config: TrainConfig, resume: bool, ranks: Ranks) -> Iterator[None]:
             raise OptionError(f"{run}: this folder holds a run already; resume it, or choose another folder")
         checkpoint.clean(run)
         yield
+
+
+def _resolved(config: TrainConfig, ranks: Ranks) -> tuple[TrainConfig, ModelConfig]:
+    """The config with its model, and that; checked against the data, and against the run that is resumed."""
+    facts = Meta.load(config.data).facts
+    model = config.model or Settings().model(facts)
+    check_model(model, facts)
+    config = replace(config, model=model)
+    if config.batch % ranks.world:
+        raise OptionError(f"a batch of {config.batch} cannot be shared equally by {ranks.world} processes")
+    before = load_config(config.run) if ranks.first else None
+    if before is not None:
+        check_resumable(before, config)
+    return config, model
+
+
+def _planned(trainer: Trainer) -> Plan:
+    """The stored plan where the same was asked for, else a new one, stored at once.
+
+    With a time budget some updates are timed first; the first process's verdict holds for all.
+    """
+    config, up, down = trainer.config, trainer.config.warmup, trainer.config.cooldown
+    plan = read_plan(config.run, config.goal)
+    if plan is None and config.steps is not None:
+        plan = Plan.of(config.steps, up, down)
+    elif plan is None:
+        budget = config.budget or 0.0
+        times = trainer.time_steps(min(30.0, 0.03 * budget))
+        more = Plan.in_time(max(0.0, budget - trainer.progress.elapsed), times, up, down)
+        plan = Plan.of(trainer.step + trainer.ranks.agree(more.steps, trainer.device), up, down)
+    if trainer.ranks.first:
+        write_plan(config.run, config.goal, plan)
+    return plan
+
+
+def _interval(config: TrainConfig, plan: Plan) -> int:
+    """Steps between evaluations: a tenth of the run, but no more than one for each minute of a budget."""
+    parts = 10 if config.steps is not None else min(10, max(2, round((config.budget or 0.0) / 60)))
+    return max(1, min(1000, plan.steps // parts))
+
+
+def _asked_to_stop(trainer: Trainer, stop: Stop) -> bool:
+    """Whether any process was asked to stop. Begins the cool-down when time is running out."""
+    config, plan, late = trainer.config, trainer.plan, False
+    if config.steps is None and plan.warmup < trainer.step < plan.steps - plan.cooldown:
+        steady = (plan.steps - plan.cooldown) / plan.steps
+        late = trainer.progress.elapsed > OVERTIME * steady * (config.budget or 0.0)
+    asked, late = trainer.ranks.any(stop.signal is not None, late, device=trainer.device)
+    if late and not asked:
+        # As long a cool-down as the steps done so far call for: its share of the run stays what was planned.
+        share = plan.cooldown / max(1, plan.steps - plan.cooldown)
+        trainer.plan = plan.cool_from(trainer.step, max(1, round(trainer.step * share)))
+        trainer.note(f"slower than planned: the cool-down begins early, {trainer.plan.steps} steps in all")
+        if trainer.ranks.first:
+            write_plan(config.run, config.goal, trainer.plan)
+    return asked
+
+
+def _record(trainer: Trainer, peak: float) -> None:
+    """Put the means since the last record into the diary. `peak` in floating point operations per second."""
+    config, windows, sums = trainer.config, trainer.windows, trainer.take_sums()
+    if not sums.updates:
+        return
+    losses = (sums.losses / sums.counts).tolist()
+    positions = sums.updates * config.batch * trainer.model_config.context / sums.seconds
+    frames = sums.updates * config.batch * windows.frames / sums.seconds
+    trainer.write(
+        "train",
+        loss=sum(losses) / len(losses),
+        codebook_losses=losses,
+        bits_per_second=bits_per_second(losses, windows.frame_rate),
+        lr=trainer.lr * trainer.plan.rate(trainer.step - 1) * trainer.progress.lr_scale,
+        gradient_norm=sums.norm / sums.updates,
+        frames_per_second=frames,
+        audio_seconds_per_second=frames / windows.frame_rate,
+        share_of_peak=positions * trainer.model.flops_per_token() / peak,
+        seconds_left=(trainer.plan.steps - trainer.step) * sums.seconds / sums.updates,
+        elapsed=trainer.progress.elapsed,
+    )
+
+
+def _judge(trainer: Trainer, samples: Samples | None) -> None:
+    """Evaluate, keep the best, and make a sample."""
+    progress, losses = trainer.progress, trainer.evaluate()
+    if losses is not None:
+        mean = sum(losses) / len(losses)
+        bits = bits_per_second(losses, trainer.windows.frame_rate)
+        trainer.write("eval", loss=mean, codebook_losses=losses, bits_per_second=bits)
+        progress.last_loss, progress.judged_at = mean, trainer.step
+        if progress.best_loss is None or mean < progress.best_loss:
+            progress.best_loss, progress.best_step = mean, trainer.step
+            trainer.save()
+    sample = samples.make(trainer.model, trainer.step) if samples else None
+    if sample:
+        trainer.write("sample", path=str(sample))

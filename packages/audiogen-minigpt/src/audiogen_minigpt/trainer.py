@@ -1,4 +1,4 @@
-"""The training loop: updates, what is done when one fails, and the state that a resumed run needs.
+"""One process's part in training: updates, what is done when one fails, evaluation, checkpoints.
 
 An update is a pure function of the weights, the optimizer's state and the step's number: windows and dropout
 are drawn from (seed, step), so nothing else has to be saved and a resumed run repeats the uninterrupted one.
@@ -7,19 +7,23 @@ are drawn from (seed, step), so nothing else has to be saved and a resumed run r
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from audiogen_minigpt import checkpoint
+from audiogen_minigpt.checkpoint import Checkpoint, load_into
 from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.dataset import Windows
 from audiogen_minigpt.device import autocast, synchronize
-from audiogen_minigpt.errors import Diverged
+from audiogen_minigpt.errors import DiskFull, Diverged
 from audiogen_minigpt.layout import Layout
 from audiogen_minigpt.metrics import Metrics
 from audiogen_minigpt.model import GPT
@@ -27,13 +31,13 @@ from audiogen_minigpt.optim import Optimizer
 from audiogen_minigpt.ranks import LossModule, Ranks, accumulating, settle, spread, whole
 from audiogen_minigpt.schedule import Plan
 from audiogen_minigpt.settings import TrainConfig
-from audiogen_minigpt.tensor_file import load_into
-from audiogen_minigpt.windows import Windows
 
 PATIENCE = 3
 """Updates in a row that may fail before the last checkpoint is taken up again."""
 
 _LOGITS_LIMIT = 2**28  # numbers; what the logits of one pass may hold
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -74,9 +78,11 @@ class Sums:
 class Trainer:
     """One process's part in a run.
 
-    step      updates done
-    plan      how many there will be
-    progress  see `Progress`
+    step        updates done
+    plan        how many there will be
+    progress    see `Progress`
+    checkpoint  folder of the last one, in the first process; None before there is any
+    metrics     the run's diary, in the first process
     """
 
     def __init__(
@@ -87,11 +93,13 @@ class Trainer:
         ranks: Ranks,
         device: torch.device,
         dtype: torch.dtype,
+        last: Checkpoint | None = None,
+        on_record: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.config, self.model_config, self.windows = config, model_config, windows
         self.ranks, self.device, self.dtype = ranks, device, dtype
         self.layout = Layout.from_config(model_config)
-        self.metrics = Metrics(config.run) if ranks.first else None
+        self.metrics = Metrics(config.run, on_record) if ranks.first else None
         with torch.random.fork_rng(devices=[]):
             self.model = GPT(model_config).to(device)
         self.module = LossModule(self.model)
@@ -102,27 +110,28 @@ class Trainer:
         )
         self.lr = config.learning_rate(model_config)
         self.plan = Plan(1, 0, 0)
-        self.step = 0
-        self.progress = Progress()
-        self._clear()
+        self.restore(last)
+        self.clock = time.perf_counter()
 
-    def restore(self, found: checkpoint.Checkpoint | None) -> None:
+    def restore(self, last: Checkpoint | None) -> None:
         """Continue from a checkpoint, or from weights drawn from the seed."""
-        tensors = found.model_tensors() if found else self._initial()
-        load_into(self.model, tensors, found.path if found else Path(self.config.run))
+        tensors = last.model_tensors() if last else self._initial()
+        load_into(self.model, tensors, last.path if last else Path(self.config.run))
         self.optimizer = Optimizer(self.model, self.config.optimizer, self.lr, self.config.weight_decay)
         self.step, self.progress = 0, Progress()
-        if found:
-            self.optimizer.load(found.training_tensors())
-            self.step, self.progress = found.step, Progress(**found.state["progress"])
+        if last:
+            self.optimizer.load(last.training_tensors())
+            self.step, self.progress = last.step, Progress(**last.state["progress"])
+        self.checkpoint = last.path if last and self.ranks.first else None
+        self._saved_at = last.step if last else None
         self._clear()
 
     def update(self) -> bool:
         """Do one update; returns False when it was skipped because something was not finite."""
         config, began = self.config, time.perf_counter()
         self.model.train()
-        torch.manual_seed(_mixed(config.seed, self.step, self.ranks.rank))
-        codes = self.windows.train_batch(self.step, config.batch, config.seed, self.ranks)
+        torch.manual_seed(_mixed(config.seed, self.step, self.ranks.rank))  # of dropout and of `noisy`
+        codes = torch.from_numpy(self.windows.train_batch(self.step, config.batch, config.seed))
         _, targets, mask = self.layout.apply(codes)
         inputs = self.layout.tokens(noisy(codes, config.noise, self.layout.codebook_size))[:, :-1]
         inputs, targets, mask = (part.to(self.device) for part in (inputs, targets, mask))
@@ -134,6 +143,7 @@ class Trainer:
             with accumulating(self.spread, last=start + rows >= len(codes)):
                 with autocast(self.device, self.dtype):
                     losses, counts = self.call(inputs[part], targets[part], mask[part])
+                # Gradients are averaged over processes; times their number, it is the sum over all targets.
                 torch.autograd.backward(losses.sum() * (self.ranks.world / total))
             tallies += torch.stack([losses.detach(), counts])
         self.ranks.sum(tallies)
@@ -164,17 +174,17 @@ class Trainer:
         else:
             progress.skipped += 1
             progress.streak += 1
-            self.event(f"update {self.step} was skipped: the loss or its gradient is not finite")
+            self.note(f"update {self.step} was skipped: the loss or its gradient is not finite")
         if progress.streak >= PATIENCE:
             self._restart()
 
     def evaluate(self) -> list[float] | None:
         """The mean loss of each codebook in nats on the validation windows; None when there are none."""
-        batches = self.windows.val_batches(self.config.batch, self.config.eval_windows, self.ranks)
         self.model.eval()
         tallies = torch.zeros(2, self.model_config.codebooks, device=self.device)
         with torch.no_grad(), autocast(self.device, self.dtype):
-            for codes in batches:
+            for batch in self.windows.val_batches(self.config.batch, self.config.eval_windows):
+                codes = torch.from_numpy(batch)
                 rows = self._rows_per_pass(len(codes))
                 for start in range(0, len(codes), rows):
                     part = self.layout.apply(codes[start : start + rows])
@@ -185,26 +195,30 @@ class Trainer:
         self.model.train()
         return None if not tallies[1].sum() else (tallies[0] / tallies[1]).tolist()
 
-    def save(self) -> Path | None:
-        """Write a checkpoint and delete those no longer needed. Returns its folder, in the first process.
+    def save(self, *, last: bool = False) -> None:
+        """Write a checkpoint of this step, unless it has one, and delete those no longer needed.
 
-        Raises DiskFull.
+        last  the run ends here: a full disk raises DiskFull in every process, where before it is noted and
+              the next checkpoint tried in its turn; weights on which the last updates failed are kept, too
         """
-        model = {name: whole(value) for name, value in self.model.named_parameters()}
-        training = self.optimizer.tensors()
-        if not self.ranks.first:
-            return None
-        state = {
-            "model": self.model_config.to_dict(),
-            "data": self.windows.facts,
-            "config": self.config.to_dict(),
-            "plan": asdict(self.plan),
-            "progress": asdict(self.progress),
-            "val_loss": self.progress.last_loss if self.progress.judged_at == self.step else None,
-        }
-        folder = checkpoint.save(self.config.run, self.step, model, training, state)
-        checkpoint.prune(self.config.run, self.config.keep, self.progress.best_step)
-        return folder
+        if self.step in (0, self._saved_at) or (self.progress.streak and not last):
+            return
+        self.tick()
+        problem: DiskFull | None = None
+        try:
+            self._write_checkpoint()
+        except DiskFull as error:
+            problem = error
+        (full,) = self.ranks.any(problem is not None, device=self.device)
+        if not full:
+            self._saved_at = self.step
+        elif last:
+            raise problem or DiskFull(
+                f"{self.config.run}: the first process had no room for the last checkpoint"
+            )
+        elif problem:
+            log.warning("%s; training goes on, and the next checkpoint is tried in its turn", problem)
+            self.note(str(problem))
 
     def time_steps(self, seconds: float) -> list[float]:
         """The seconds of some updates, at most about `seconds` in all; the run is then back where it was.
@@ -221,10 +235,20 @@ class Trainer:
         self.restore(checkpoint.newest(self.config.run))
         return times[2:]
 
-    def event(self, message: str) -> None:
-        """Note something in the diary."""
+    def tick(self) -> None:
+        """Bring the time spent up to date."""
+        now = time.perf_counter()
+        self.progress.elapsed += now - self.clock
+        self.clock = now
+
+    def write(self, kind: str, **facts: Any) -> None:
+        """Put a record into the diary."""
         if self.metrics:
-            self.metrics.write({"kind": "event", "step": self.step, "message": message})
+            self.metrics.write({"kind": kind, "step": self.step, **facts})
+
+    def note(self, message: str) -> None:
+        """Put something worth knowing into the diary."""
+        self.write("event", message=message)
 
     def take_sums(self) -> Sums:
         """What was summed since this was last called."""
@@ -233,21 +257,36 @@ class Trainer:
         return sums
 
     def _restart(self) -> None:
-        if self.progress.restarts:
+        before, failed_at = self.progress, self.step
+        if before.restarts:
             raise Diverged(
-                f"{self.config.run}: {PATIENCE} updates in a row were not finite at step {self.step}, "
+                f"{self.config.run}: {PATIENCE} updates in a row were not finite at step {failed_at}, "
                 "again after a restart with half the learning rate; train anew with a lower --lr"
             )
-        elapsed, skipped = self.progress.elapsed, self.progress.skipped
-        found = checkpoint.newest(self.config.run)
-        failed_at = self.step
-        self.restore(found)
-        self.progress.elapsed, self.progress.skipped = elapsed, skipped
+        self.restore(checkpoint.newest(self.config.run))
+        self.progress.elapsed, self.progress.skipped = before.elapsed, before.skipped
         self.progress.restarts += 1
         self.progress.lr_scale *= 0.5
         if self.metrics:
             self.metrics.truncate(self.step)
-        self.event(f"not finite at step {failed_at}: back to step {self.step} with half the learning rate")
+        self.note(f"not finite at step {failed_at}: back to step {self.step} with half the learning rate")
+
+    def _write_checkpoint(self) -> None:
+        """In the first process, to which the others give their shares of what is spread. Raises DiskFull."""
+        model = {name: whole(value) for name, value in self.model.named_parameters()}
+        training = self.optimizer.tensors()
+        if not self.ranks.first:
+            return
+        state = {
+            "model": self.model_config.to_dict(),
+            "data": self.windows.facts,
+            "config": self.config.to_dict(),
+            "plan": asdict(self.plan),
+            "progress": asdict(self.progress),
+            "val_loss": self.progress.last_loss if self.progress.judged_at == self.step else None,
+        }
+        self.checkpoint = checkpoint.save(self.config.run, self.step, model, training, state)
+        checkpoint.prune(self.config.run, self.config.keep, self.progress.best_step)
 
     def _initial(self) -> dict[str, Tensor]:
         """The first weights: drawn on the CPU, so that they are the same on every device and rank."""

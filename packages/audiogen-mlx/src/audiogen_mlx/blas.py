@@ -7,8 +7,8 @@ imports mlx. On macOS and with mlx's CUDA wheel there is nothing to do.
 
 The environment variable AUDIOGEN_MLX_BLAS may be `off` or the path of a BLAS library. Otherwise the
 first of these that computes a small product right is taken: MKL, BLIS or OpenBLAS of this Python
-environment (`pip install mkl`, or conda's); OpenBLAS, BLIS or MKL of the system; the `scipy-openblas32`
-package, which the extra `audiogen-mlx[blas]` installs.
+environment (`pip install mkl`, or conda's); OpenBLAS, BLIS or MKL of the system; the package
+`scipy-openblas32`, which is installed with this one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from audiogen_mlx.elf import ElfError, drop_prefix
 
 VARIABLE = "AUDIOGEN_MLX_BLAS"
-INSTALL = 'pip install "audiogen-mlx[blas]"'
+INSTALL = "pip install scipy-openblas32"
 
 _PRODUCTS = frozenset({"cblas_sgemm", "cblas_dgemm", "cblas_cgemm"})  # what mlx asks of a BLAS
 _PREFIX = "scipy_"
@@ -52,8 +52,8 @@ class Blas:
     """The BLAS that mlx uses in this process.
 
     library  its path, or "" for the one of mlx's own wheel
-    source   "user", "environment", "system", "extra", "preloaded" (by LD_PRELOAD, say), "wheel" (mlx's
-             own, slow on Linux CPUs), or "none" where mlx needs none of this
+    source   "user", "environment", "system", "package" (scipy-openblas32), "preloaded" (by LD_PRELOAD, say),
+             "wheel" (mlx's own, slow on Linux CPUs), or "none" where mlx needs none of this
     threads  of its matrix products; 0 when it does not tell
     notes    why libraries were passed over, one line each
     hint     what the user may do for faster matrix products, in one line, or ""
@@ -147,7 +147,7 @@ def _candidates(wish: str) -> Iterator[tuple[str, str]]:
     spec = importlib.util.find_spec("scipy_openblas32")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted((Path(place) / "lib").glob("libscipy_openblas*.so")):
-            yield str(path), "extra"
+            yield str(path), "package"
 
 
 def _mkl_can_start(folder: Path) -> bool:

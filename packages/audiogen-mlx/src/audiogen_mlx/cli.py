@@ -14,15 +14,14 @@ from audiogen_core.jobs import Shown, Written
 from audiogen_core.options import argument, option
 from audiogen_mlx import jobs
 from audiogen_mlx.musicgen.options import DTYPES, Located
-from audiogen_mlx.stable_audio import cli as stable_audio
 
 if TYPE_CHECKING:
     from audiogen_mlx.musicgen.files import Places
 
 cli = shared.app("audiogen-mlx", "audiogen-mlx", "MusicGen and Stable Audio Open in MLX.")
 job_commands.add_job(cli, jobs.MUSICGEN)
-stable_audio.register(cli)
-job_commands.add_replay(cli, jobs.MUSICGEN)
+job_commands.add_job(cli, jobs.STABLE_AUDIO)
+job_commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,8 @@ from audiogen_mlx.musicgen.config import FORMAT
 from audiogen_mlx.musicgen.files import TEXT, Files, text_weights
 from audiogen_mlx.musicgen.settings_file import CONFIG, STATE, read_json, read_package
 from audiogen_mlx.musicgen.weights import DTYPES, GROUP, Quantized, Source, is_linear, quantized_shapes
+from audiogen_mlx.nn import stored_shapes
+from audiogen_mlx.t5 import T5Encoder, pieces
 from audiogen_mlx.tokenizer import FILE as TOKENIZER
 
 CODEC = "audio_encoder."
@@ -187,7 +189,7 @@ def _quantized(source: Source, name: str, shape: tuple[int, ...], kind: str) -> 
 
 def _text(files: Files, dtype: str) -> Iterator[Entry]:
     table = text_weights(files)
-    shapes = files.t5_config.shapes()
+    shapes = stored_shapes(T5Encoder(files.t5_config), pieces(files.t5_config))
     table.check(shapes)
     return _plain(table, TEXT, list(shapes), dtype)
 

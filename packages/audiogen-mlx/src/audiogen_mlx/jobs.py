@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from audiogen_core.jobs import Job
 from audiogen_mlx.musicgen import options as musicgen
+from audiogen_mlx.stable_audio import options as stable_audio
 
 MUSICGEN = Job(
     name="musicgen",
@@ -17,4 +18,20 @@ MUSICGEN = Job(
     estimate="audiogen_mlx.musicgen.estimate:estimate",
     advice="audiogen_mlx.blas:advice",
     renamed={"continued": "prompt_audio"},
+)
+
+STABLE_AUDIO = Job(
+    name="stable-audio",
+    title="Stable Audio",
+    summary="Make sound from a prompt with Stable Audio Open.",
+    package="audiogen-mlx",
+    load=stable_audio.Load,
+    options=stable_audio.Options,
+    conductor="audiogen_mlx.stable_audio.generate:StableAudio",
+    catalog="audiogen_mlx.stable_audio.catalog:CATALOG",
+    estimate="audiogen_mlx.stable_audio.load:estimate",
+    advice="audiogen_mlx.blas:advice",
+    label="sampling",
+    unit="steps",
+    renamed={"init": "init_audio", "continued": "prompt_audio"},
 )

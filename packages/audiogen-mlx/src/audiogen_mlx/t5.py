@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.nn.layers.embedding import Embedding
 from numpy.typing import NDArray
 
-from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.errors import ModelError
+from audiogen_core.weights import Weights
+from audiogen_mlx.nn import Linear, Module, gelu, load_strict
 
-Array: TypeAlias = mx.array | NDArray[Any]
-
-_IGNORED = ("encoder.embed_tokens.weight", "decoder.", "lm_head.")  # a twin of shared.weight; not the encoder
+IGNORED = (
+    r"encoder\.embed_tokens\.weight",  # a twin of shared.weight
+    r"(decoder|lm_head)\..*",
+)
+"""Regular expressions of the names in a checkpoint that are not of the encoder."""
 
 
 @dataclass(frozen=True)
@@ -75,52 +80,24 @@ class T5Config:
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the configuration does not describe a T5: {error!r}") from error
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every parameter, in the names of transformers' T5EncoderModel."""
-        inner = self.heads * self.head_width
-        table: dict[str, tuple[int, ...]] = {"shared.weight": (self.vocabulary, self.width)}
-        for i in range(self.layers):
-            attention, feed = f"encoder.block.{i}.layer.0", f"encoder.block.{i}.layer.1"
-            for name in ("q", "k", "v"):
-                table[f"{attention}.SelfAttention.{name}.weight"] = (inner, self.width)
-            table[f"{attention}.SelfAttention.o.weight"] = (self.width, inner)
-            table[f"{attention}.layer_norm.weight"] = (self.width,)
-            for name in ("wi_0", "wi_1") if self.gated else ("wi",):
-                table[f"{feed}.DenseReluDense.{name}.weight"] = (self.hidden, self.width)
-            table[f"{feed}.DenseReluDense.wo.weight"] = (self.width, self.hidden)
-            table[f"{feed}.layer_norm.weight"] = (self.width,)
-        table["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (
-            self.buckets,
-            self.heads,
-        )
-        table["encoder.final_layer_norm.weight"] = (self.width,)
-        return table
 
+class T5Encoder(Module):
+    """Token ids to vectors. Make one with `load_t5`.
 
-class T5Encoder:
-    """Token ids to vectors.
-
-    weights  parameters by their names in transformers' T5EncoderModel, in torch's layout; a decoder
-             beside the encoder is passed over. Each is read once
-    dtype    of the matrix products. The stream between the layers, the norms and the softmax are
-             float32 in any case, and so is the last product of a layer when `dtype` is float16, in
-             which it overflows (as transformers does it)
-
-    Raises WeightsError when a parameter is missing, misshapen or unknown.
+    The stream between the layers, the norms and the softmax are float32, whatever the dtype of the weights.
     """
 
-    def __init__(
-        self, config: T5Config, weights: Mapping[str, Array], *, dtype: mx.Dtype = mx.float32
-    ) -> None:
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
         self.config = config
-        self.dtype = dtype
-        shapes = config.shapes()
-        _check_names(shapes, weights)
-        table = _Table(shapes, weights, dtype)
-        self._embedding = table("shared.weight")
-        self._blocks = [_Block(config, table, i) for i in range(config.layers)]
-        self._norm = table("encoder.final_layer_norm.weight")
-        self._bias = table("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+        self.embedding = Embedding(config.vocabulary, config.width)
+        self.blocks = [Block(config) for _ in range(config.layers)]
+        self.distances = Embedding(config.buckets, config.heads)  # one table for the attention of all layers
+        self.norm = Norm(config.width, config.eps)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        return self.embedding.weight.dtype
 
     def __call__(self, ids: mx.array, mask: mx.array) -> mx.array:
         """ids (B, L) integers, mask (B, L) true where a token is real -> (B, L, width) of `dtype`.
@@ -131,76 +108,98 @@ class T5Encoder:
         visible = mask.astype(mx.bool_)[:, None, None, :]  # (B, 1, 1, L)
         lowest = mx.array(mx.finfo(self.dtype).min, self.dtype)
         bias = mx.where(visible, self.position_bias(length)[None], lowest)  # (B, H, L, L)
-        x = self._embedding[ids].astype(mx.float32)
-        for block in self._blocks:
+        x = self.embedding.weight[ids].astype(mx.float32)
+        for block in self.blocks:
             x = block(x, bias)
-        return _normal(x, self._norm, self.config.eps)
+        return self.norm(x)
 
     def position_bias(self, length: int) -> mx.array:
         """What attention adds for how far apart two tokens are: (heads, length, length)."""
         places = np.arange(length)
         distance = places[None, :] - places[:, None]  # key - query
-        found = relative_buckets(distance, self.config.buckets, self.config.max_distance)
-        return self._bias[mx.array(found)].transpose(2, 0, 1)
+        buckets = relative_buckets(distance, self.config.buckets, self.config.max_distance)
+        return self.distances.weight[mx.array(buckets)].transpose(2, 0, 1)
 
 
-class _Table:
-    """Hands out parameters as mlx arrays of one dtype; matrices of linear layers lie (in, out)."""
-
-    def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Array], dtype: mx.Dtype
-    ) -> None:
-        self.shapes = shapes
-        self.weights = weights
-        self.dtype = dtype
-
-    def __call__(self, name: str) -> mx.array:
-        array = self.weights[name]
-        if tuple(array.shape) != self.shapes[name]:
-            raise WeightsError(f"T5: {name} has shape {tuple(array.shape)}, expected {self.shapes[name]}")
-        return mx.array(array).astype(self.dtype)
-
-    def linear(self, *names: str, dtype: mx.Dtype | None = None) -> mx.array:
-        """Linear layers of one input side by side: (in, out + out + ...)."""
-        matrix = mx.concatenate([self(name).astype(dtype or self.dtype) for name in names], axis=0)
-        matrix = mx.contiguous(matrix.T)
-        mx.eval(matrix)
-        return matrix
-
-
-class _Block:
+class Block(Module):
     """One layer: attention, then the feed-forward part, each on a normalised input and added to it."""
 
-    def __init__(self, config: T5Config, table: _Table, index: int) -> None:
-        self.config = config
-        attention = f"encoder.block.{index}.layer.0"
-        feed = f"encoder.block.{index}.layer.1"
-        self.attention_norm = table(f"{attention}.layer_norm.weight")
-        self.qkv = table.linear(*(f"{attention}.SelfAttention.{name}.weight" for name in "qkv"))
-        self.out = table.linear(f"{attention}.SelfAttention.o.weight")
-        self.feed_norm = table(f"{feed}.layer_norm.weight")
-        names = ("wi_0", "wi_1") if config.gated else ("wi",)
-        self.widen = table.linear(*(f"{feed}.DenseReluDense.{name}.weight" for name in names))
-        self.narrow_dtype = mx.float32 if table.dtype == mx.float16 else table.dtype
-        self.narrow = table.linear(f"{feed}.DenseReluDense.wo.weight", dtype=self.narrow_dtype)
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.heads, self.gated = config.heads, config.gated
+        width, inner = config.width, config.heads * config.head_width
+        self.qkv = Linear(width, 3 * inner, bias=False)
+        self.out = Linear(inner, width, bias=False)
+        self.attention_norm = Norm(width, config.eps)
+        self.up = Linear(width, (2 if config.gated else 1) * config.hidden, bias=False)
+        self.down = Linear(config.hidden, width, bias=False)
+        self.feed_norm = Norm(width, config.eps)
+        self.activate = _ACTIVATIONS[config.activation]
 
     def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
-        x = x + self.attend(_normal(x, self.attention_norm, self.config.eps), bias)
-        y = _normal(x, self.feed_norm, self.config.eps) @ self.widen
-        activate = _ACTIVATIONS[self.config.activation]
-        if self.config.gated:
+        x = x + self.attend(self.attention_norm(x), bias)
+        y = self.up(self.feed_norm(x))
+        if self.gated:
             gate, straight = mx.split(y, 2, axis=-1)
-            y = activate(gate) * straight
+            y = self.activate(gate) * straight
         else:
-            y = activate(y)
-        return x + y.astype(self.narrow_dtype) @ self.narrow
+            y = self.activate(y)
+        if self.down.weight.dtype == mx.float16:  # it overflows in this product; transformers widens it too
+            return x + y.astype(mx.float32) @ self.down.weight.astype(mx.float32).T
+        return x + self.down(y)
 
     def attend(self, x: mx.array, bias: mx.array) -> mx.array:
         batch, length, _ = x.shape
-        heads, width = self.config.heads, self.config.head_width
-        qkv = (x @ self.qkv).reshape(batch, length, 3, heads, width).transpose(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).reshape(batch, length, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
+        # No scale: that of the original is within the weights of the queries.
         y = mx.fast.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], scale=1.0, mask=bias)
-        return y.transpose(0, 2, 1, 3).reshape(batch, length, heads * width) @ self.out
+        return self.out(y.transpose(0, 2, 1, 3).reshape(batch, length, -1))
+
+
+class Norm(Module):
+    """Divided by the root mean square over channels, in float32; then of the weight's dtype."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = mx.ones((width,))
+        self.eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, self.weight.astype(mx.float32), self.eps).astype(self.weight.dtype)
+
+
+def load_t5(config: T5Config, weights: Weights, *, dtype: mx.Dtype = mx.float32) -> T5Encoder:
+    """An encoder with its weights, by their names in transformers' T5EncoderModel.
+
+    dtype  of the weights and of the products with them, but for the last of a layer where it is float16
+
+    A decoder beside the encoder is passed over. Raises WeightsError when a parameter is missing, misshapen
+    or unknown.
+    """
+    encoder = T5Encoder(config)
+    load_strict(encoder, weights, pieces=pieces(config), dtype=dtype, ignore=IGNORED)
+    return encoder
+
+
+def pieces(config: T5Config) -> dict[str, tuple[str, ...]]:
+    """The parameters of an encoder -> their tensors in transformers' T5EncoderModel."""
+    table: dict[str, tuple[str, ...]] = {
+        "embedding.weight": ("shared.weight",),
+        "distances.weight": ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",),
+        "norm.weight": ("encoder.final_layer_norm.weight",),
+    }
+    for i in range(config.layers):
+        attention, feed = f"encoder.block.{i}.layer.0", f"encoder.block.{i}.layer.1"
+        up = ("wi_0", "wi_1") if config.gated else ("wi",)
+        table |= {
+            f"blocks.{i}.qkv.weight": tuple(f"{attention}.SelfAttention.{one}.weight" for one in "qkv"),
+            f"blocks.{i}.out.weight": (f"{attention}.SelfAttention.o.weight",),
+            f"blocks.{i}.attention_norm.weight": (f"{attention}.layer_norm.weight",),
+            f"blocks.{i}.up.weight": tuple(f"{feed}.DenseReluDense.{one}.weight" for one in up),
+            f"blocks.{i}.down.weight": (f"{feed}.DenseReluDense.wo.weight",),
+            f"blocks.{i}.feed_norm.weight": (f"{feed}.layer_norm.weight",),
+        }
+    return table
 
 
 def relative_buckets(distance: NDArray[np.int64], buckets: int, max_distance: int) -> NDArray[np.int64]:
@@ -220,33 +219,13 @@ def relative_buckets(distance: NDArray[np.int64], buckets: int, max_distance: in
     return bucket + half * (distance > 0)
 
 
-def _normal(x: mx.array, weight: mx.array, eps: float) -> mx.array:
-    """Divided by the root mean square over channels, in float32; then of the weight's dtype."""
-    return mx.fast.rms_norm(x, weight.astype(mx.float32), eps).astype(weight.dtype)
-
-
-def _check_names(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Array]) -> None:
-    missing = [name for name in shapes if name not in weights]
-    unknown = [name for name in weights if name not in shapes and not name.startswith(_IGNORED)]
-    for kind, names in (("missing", missing), ("unexpected", unknown)):
-        if names:
-            more = ", ..." if len(names) > 10 else ""
-            raise WeightsError(
-                f"the weights do not fit this T5: {kind} ({len(names)}): {', '.join(names[:10])}{more}"
-            )
-
-
-def _gelu(x: mx.array) -> mx.array:
-    return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
-
-
 def _gelu_tanh(x: mx.array) -> mx.array:
     return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 _ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "relu": lambda x: mx.maximum(x, 0),
-    "gelu": _gelu,
+    "gelu": gelu,
     "gelu_new": _gelu_tanh,
     "silu": lambda x: x * mx.sigmoid(x),
 }

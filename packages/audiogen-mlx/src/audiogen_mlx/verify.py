@@ -31,10 +31,12 @@ def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict
 def check(files: Files) -> dict[str, Any]:
     """Read every tensor of a MusicGen once, keeping none. Raises as loading would."""
     from audiogen_core.codecs import load_codec
+    from audiogen_mlx import nn
     from audiogen_mlx.memory import bounded_cache
     from audiogen_mlx.musicgen.files import text_weights
     from audiogen_mlx.musicgen.style import StyleConditioner
     from audiogen_mlx.musicgen.weights import Source
+    from audiogen_mlx.t5 import IGNORED, T5Encoder, pieces
 
     with bounded_cache():
         source = Source(files.table, files.config, files.layout, stored_bits=files.stored_bits)
@@ -44,10 +46,9 @@ def check(files: Files) -> dict[str, Any]:
             StyleConditioner.from_table(files.table, files.config.style, files.mert)
         source.finish()
         text = text_weights(files)
-        shapes = files.t5_config.shapes()
-        text.check(shapes)
-        for name, shape in shapes.items():
-            text.take(name, shape)
+        for _ in nn.tensors(T5Encoder(files.t5_config), text, pieces=pieces(files.t5_config)):
+            pass
+        text.finish(IGNORED)
         codec = load_codec(files.codec_path)
     return {
         "layout": files.layout,

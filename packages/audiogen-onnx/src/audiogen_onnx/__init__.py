@@ -15,9 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from audiogen_onnx.exporter.export import export
     from audiogen_onnx.manifest import Manifest
     from audiogen_onnx.session import Session
-    from audiogen_onnx.vampnet.export import export
     from audiogen_onnx.vampnet.generate import Vampnet
     from audiogen_onnx.vampnet.options import VampOptions
     from audiogen_onnx.vampnet.sampling import fill
@@ -29,7 +29,7 @@ _PLACES = {
     "Session": "session",
     "VampOptions": "vampnet.options",
     "Vampnet": "vampnet.generate",
-    "export": "vampnet.export",
+    "export": "exporter.export",
     "fill": "vampnet.sampling",
 }
 

@@ -82,13 +82,13 @@ def torch_vampnet(checkpoints: str | Path, like: Vampnet, threads: int | None = 
 
     Raises MissingDependency without the [export] extra.
     """
-    from audiogen_onnx.vampnet.export import require_export
+    from audiogen_onnx.exporter.export import require_export
 
     require_export()
     import torch
 
-    from audiogen_onnx.vampnet import model
-    from audiogen_onnx.vampnet.weights import load, load_codec
+    from audiogen_onnx.exporter import model
+    from audiogen_onnx.exporter.weights import load, load_codec
 
     if threads is not None:
         torch.set_num_threads(threads)

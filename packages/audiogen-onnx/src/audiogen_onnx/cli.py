@@ -2,174 +2,121 @@
 
 from __future__ import annotations
 
-import shlex
-import time
-from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 from audiogen_core import cli as shared
-from audiogen_core.cli import (
-    DebugOption,
-    DryRunOption,
-    ForceOption,
-    JsonOption,
-    ModelOption,
-    OfflineOption,
-    OutputOption,
-    PlayOption,
-    QuietOption,
-    SeedOption,
-    VerboseOption,
-)
-from audiogen_core.errors import OptionError
-from audiogen_onnx import cli_options as options
-from audiogen_onnx.folder_commands import register
+from audiogen_core import job_commands
+from audiogen_core.cli import DebugOption, JsonOption, QuietOption
+from audiogen_core.jobs import Run, Shown
+from audiogen_core.options import Described, argument, option, place
+from audiogen_onnx.jobs import VAMP, estimate, plan
+from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
-    from audiogen_onnx.order import Opened, Order
-    from audiogen_onnx.vampnet.beats import Beats
+    from audiogen_onnx.manifest import Manifest
     from audiogen_onnx.vampnet.generate import Vampnet
 
 cli = shared.app("audiogen-onnx", "audiogen-onnx", "VampNet in ONNX: export, check and run.")
-register(cli)
 
 
-@cli.command()
-def vamp(
-    audio: options.SoundIn,
-    output: OutputOption,
-    model: ModelOption = "vampnet",
-    period: options.Period = None,
-    period_width: options.PeriodWidth = None,
-    roll: options.Roll = None,
-    prefix: options.Prefix = None,
-    suffix: options.Suffix = None,
-    keep: options.Keep = None,
-    onset_width: options.OnsetWidth = None,
-    bpm: options.Bpm = None,
-    beat_offset: options.BeatOffset = None,
-    beats: options.Beats = None,
-    track_beats: options.TrackBeats = False,
-    before_beat: options.BeforeBeat = None,
-    after_beat: options.AfterBeat = None,
-    downbeats_only: options.Downbeats = False,
-    dropout: options.Dropout = None,
-    random_intensity: options.Intensity = None,
-    infill: options.Infill = None,
-    outpaint_left: options.OutpaintLeft = None,
-    outpaint_right: options.OutpaintRight = None,
-    loop: options.Loop = False,
-    mask: options.Mask = None,
-    save_mask: options.SaveMask = None,
-    preview: options.Preview = None,
-    steps: options.Steps = None,
-    fine_steps: options.FineSteps = None,
-    temperature: options.Temperature = None,
-    fine_temperature: options.FineTemperature = None,
-    mask_temperature: options.MaskTemperature = None,
-    top_p: options.TopP = None,
-    typical_mass: options.TypicalMass = None,
-    typical_min_tokens: options.TypicalMin = None,
-    sample_cutoff: options.Cutoff = None,
-    feedback_steps: options.Feedback = None,
-    time_stretch_factor: options.Stretch = None,
-    context_seconds: options.Context = None,
-    compat: options.Compat = None,
-    variations: options.Variations = 1,
-    sample_rate: options.Rate = None,
-    seed: SeedOption = None,
-    threads: options.Threads = None,
-    provider: options.Provider = None,
-    offline: OfflineOption = False,
-    dry_run: DryRunOption = False,
-    play: PlayOption = False,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-    debug: DebugOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class MaskFiles(Described):
+    """What `vamp` shows of its mask."""
+
+    save_mask: Annotated[Path | None, option("Write the mask as .npy or .png.", metavar="PATH")] = None
+    preview: Annotated[
+        Path | None, option("Draw the mask over the codes, and make nothing.", metavar="PNG")
+    ] = None
+
+
+@shared.command(cli, VAMP.name, Options, Load, Run, MaskFiles)
+def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     """New sound out of a clip: of its length and loudness, around what is kept of it."""
-    asked = dict(locals())
-    from audiogen_onnx.order import Order, names_of
-
-    chosen = options.gathered(asked)
-    if track_beats:
-        if beats is not None or bpm is not None:
-            raise OptionError("give one of --track-beats, --beats and --bpm")
-        found = _track(audio, model, provider, offline)
-        chosen |= options.as_options(found)
-    outputs = names_of(output, variations)
-    for path in (*outputs, *(path for path in (save_mask, preview) if path)):
-        shared.require_new(path, force)
-    vampnet = _load(model, threads, provider, offline)
-    order = Order(audio, vampnet.name, vampnet.options(chosen), shared.choose_seed(seed), mask, sample_rate)
-    opened = order.open(vampnet)
-    if save_mask is not None:
-        from audiogen_onnx.vampnet.mask_file import save_mask as write_mask
-
-        write_mask(opened.chosen_mask(), save_mask)
-    if preview is not None:
-        _draw(opened, preview)
-    elif dry_run:
-        shared.emit(_plan(opened, outputs), json=json)
+    outputs = shared.require_new_each(run.output, run.variations, run.force)
+    masks = [path for path in (files.save_mask, files.preview) if path is not None]
+    for path in masks:
+        shared.require_new(path, run.force)
+    job_commands.check_sounds(outputs)
+    job_commands.check_inputs(VAMP, options)
+    load = replace(load, fetch=job_commands.fetching(run.offline, run.quiet or run.json))
+    options = replace(options, seed=shared.choose_seed(options.seed))
+    told = {"output": [str(path) for path in outputs], "seed": options.seed}
+    if run.dry_run and not masks:
+        shared.emit(estimate(load, options, offline=run.offline) | told, json=run.json)
+        return
+    vampnet = VAMP.open_with(load)
+    if masks:
+        _show_mask(vampnet, options, files)
+    if files.preview is not None:
+        print(files.preview)
+    elif run.dry_run:
+        shared.emit(plan(vampnet, load, options) | told, json=run.json)
     else:
-        _make(opened, outputs, json=json, quiet=quiet)
+        job_commands.write(VAMP, vampnet, load, options, outputs, json=run.json, quiet=run.quiet)
 
 
-@cli.command()
-def replay(
-    file: options.SoundFile,
-    output: OutputOption,
-    audio: options.Moved = None,
-    model: options.MaybeModel = None,
-    mask: options.Mask = None,
-    threads: options.Threads = None,
-    provider: options.Provider = None,
-    offline: OfflineOption = False,
-    play: PlayOption = False,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Make a file again, from the recipe it carries."""
-    from audiogen_onnx.order import check_revision, order_again
+def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
+    """Write the mask of the first variation, or draw it over the codes of the first channel."""
+    clip, given = vampnet.prepared(options)
+    mask, info = clip.mask(given, options.seed or 0), vampnet.codec.info
+    if files.save_mask is not None:
+        from audiogen_onnx.vampnet.mask_file import save_mask
 
-    shared.require_new(output, force)
-    order, revision = order_again(file, audio=audio, model=model, mask=mask)
-    vampnet = _load(order.model, threads, provider, offline)
-    check_revision(vampnet, revision)
-    _make(replace(order, model=vampnet.name).open(vampnet), [output], json=json, quiet=quiet)
+        save_mask(mask, files.save_mask)
+    if files.preview is not None:
+        from audiogen_onnx.vampnet.mask_picture import save_mask_picture
+
+        save_mask_picture(
+            mask,
+            files.preview,
+            frame_rate=info.frame_rate,
+            codes=clip.codes[0],
+            codebook_size=info.codebook_size,
+            title=str(options.audio),
+        )
 
 
-@cli.command()
-def beats(
-    audio: options.SoundIn,
-    model: ModelOption = "vampnet",
-    output: options.BeatsOut = None,
-    provider: options.Provider = None,
-    offline: OfflineOption = False,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+job_commands.add_replay(cli, VAMP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked(Shown):
+    """What `beats` takes."""
+
+    audio: Annotated[Path, argument("Audio file.", metavar="IN")]
+    model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
+    output: Annotated[Path | None, option("Text file; printed when absent.", "-o", metavar="PATH")] = None
+    provider: Annotated[
+        tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
+    ] = ()
+    offline: Annotated[bool, option("Never use the network.")] = False
+    force: Annotated[bool, option("Write over what is there.", "-f")] = False
+
+
+@shared.command(cli, "beats", Tracked)
+def beats(asked: Tracked) -> None:
     """The beats of a clip, one a line, as `vamp --beats` takes them: seconds, place in the bar."""
+    from audiogen_core.audio import Audio
     from audiogen_core.files import atomic_path
+    from audiogen_onnx.exporter.export import exported
+    from audiogen_onnx.vampnet.wavebeat import BeatTracker
 
-    if output is not None:
-        shared.require_new(output, force)
-    found = _track(audio, model, provider, offline)
-    if output is not None:
-        with atomic_path(output) as temporary:
+    if asked.output is not None:
+        shared.require_new(asked.output, asked.force)
+    folder = exported(asked.model, offline=asked.offline, notify=shared.note)
+    found = BeatTracker.of(folder, asked.provider or None).track(Audio.load(asked.audio))
+    if asked.output is not None:
+        with atomic_path(asked.output) as temporary:
             temporary.write_text(found.text(), encoding="utf-8")
-    if json:
-        shared.emit(options.as_options(found), json=True)
+    if asked.json:
+        times = {"beats": found.times.tolist(), "downbeat_times": found.times[found.downbeats].tolist()}
+        shared.emit(times, json=True)
+    elif asked.output is None:
+        print(found.text(), end="")
     else:
-        print(found.text() if output is None else output, end="" if output is None else "\n")
+        print(asked.output)
 
 
 @cli.command()
@@ -192,80 +139,122 @@ def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOpt
     shared.emit(report(), json=json)
 
 
-def _load(model: str, threads: int | None, provider: list[str] | None, offline: bool) -> Vampnet:
-    from audiogen_onnx.catalog import exported, located
+# Exported folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported(Shown):
+    """What `export` takes."""
+
+    checkpoints: Annotated[
+        str,
+        argument("Folder with codec.pth, coarse.pth, c2f.pth; or a name.", metavar="CHECKPOINTS"),
+    ]
+    output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
+    dtype: Annotated[str, option("Of the weights: float32, float16, int8 or int4.", metavar="TYPE")] = (
+        "float32"
+    )
+    coarse_lora: Annotated[Path | None, option("A lora.pth for the coarse network.", metavar="PATH")] = None
+    fine_lora: Annotated[Path | None, option("A lora.pth for the fine network.", metavar="PATH")] = None
+    beats: Annotated[
+        bool, option("The beat tracker too, where there is a wavebeat.pth.", no="--no-beats")
+    ] = True
+    check: Annotated[bool, option("Compare every graph with torch.", no="--no-check")] = True
+    offline: Annotated[bool, option("Never use the network.")] = False
+
+
+@shared.command(cli, "export", Exported)
+def export(asked: Exported) -> None:
+    """Write a folder that onnxruntime runs, from VampNet's checkpoints. Needs the [export] extra."""
+    from audiogen_onnx.exporter import export as exporter
+
+    exporter.require_export()
+    manifest = exporter.export(
+        exporter.checkpoints(asked.checkpoints, offline=asked.offline, notify=shared.note),
+        asked.output,
+        dtype=asked.dtype,
+        check=asked.check,
+        coarse_lora=asked.coarse_lora,
+        fine_lora=asked.fine_lora,
+        beats=asked.beats,
+    )
+    _written(manifest, asked.output, asked.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized(Shown):
+    """What `quantize` takes."""
+
+    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
+    dtype: Annotated[str, option("Of the weights: float16, int8 or int4.", metavar="TYPE")] = "int8"
+
+
+@shared.command(cli, "quantize", Quantized)
+def quantize(asked: Quantized) -> None:
+    """Write a smaller copy of a float32 folder. Needs the [export] extra."""
+    from audiogen_onnx.exporter.export import quantize
+
+    _written(quantize(asked.folder, asked.output, asked.dtype), asked.output, asked.json)
+
+
+def _written(manifest: Manifest, output: Path, json: bool) -> None:
+    """The end of a command that wrote a folder."""
+    size = sum(stored.size for stored in manifest.files.values())
+    shared.emit({"path": str(output), "dtype": manifest.dtype, "bytes": size}, json=json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified(Shown):
+    """What `verify` takes."""
+
+    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    against: Annotated[Path | None, option("The float32 folder it was quantised from.", metavar="DIR")] = None
+
+
+@shared.command(cli, "verify", Verified)
+def verify(asked: Verified) -> None:
+    """Check the hash of every file, run every graph, and compare with a float32 folder."""
+    from audiogen_onnx.vampnet.verify import verify
+
+    rows = [asdict(graph) for graph in verify(asked.folder, asked.against)]
+    if asked.against is None:
+        rows = [{"graph": row["graph"], "size": row["size"]} for row in rows]
+    shared.emit(rows, json=asked.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Shown):
+    """What `bench` takes."""
+
+    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    checkpoints: Annotated[
+        Path | None, option("What DIR was exported from: to time torch as well.", metavar="PATH")
+    ] = None
+    seconds: Annotated[float, option("Of the clip.", unit="s", ge=0.01)] = 10.0
+    repeats: Annotated[int, option("Runs of which the median is taken.", ge=1)] = 3
+    threads: Annotated[int | None, option("Of one operator; all cores when absent.", ge=1)] = None
+    provider: Annotated[
+        tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
+    ] = ()
+
+
+@shared.command(cli, "bench", Timed)
+def bench(asked: Timed) -> None:
+    """Time every stage of a vamp; against torch, when the checkpoints are named."""
+    from audiogen_core.progress import peak_memory
+    from audiogen_onnx.bench import compared, measure, torch_vampnet
     from audiogen_onnx.vampnet.generate import Vampnet
 
-    folder = exported(model, offline=offline, notify=shared.note)
-    named = model if located(model) == folder else folder  # recipes name what comes with the package
-    return Vampnet.load(named, providers=provider or None, threads=threads)
-
-
-def _track(audio: Path, model: str, provider: list[str] | None, offline: bool) -> Beats:
-    """The beats of a clip, by the tracker of an exported folder."""
-    from audiogen_core.audio import Audio
-    from audiogen_onnx.catalog import exported
-    from audiogen_onnx.vampnet.wavebeat import BeatTracker
-
-    tracker = BeatTracker.of(exported(model, offline=offline, notify=shared.note), provider or None)
-    return tracker.track(Audio.load(audio))
-
-
-def _make(opened: Opened, outputs: list[Path], *, json: bool, quiet: bool) -> None:
-    """Make and save the variations, the surest first."""
-    began = time.monotonic()
-    with shared.progress("making", quiet=quiet or json) as on_step:
-        made = opened.make(len(outputs), on_step)
-    for result, path in zip(made, outputs, strict=True):
-        opened.save(result, path)
-    took = time.monotonic() - began
-    for result, path in zip(made, outputs, strict=True):
-        again = f"audiogen-onnx replay {shlex.quote(str(path))} -o AGAIN{path.suffix}"
-        if len(outputs) > 1:
-            shared.detail(f"{path}: mean log probability {result.confidence:.3f}")
-        shared.finished(
-            path,
-            seconds=opened.seconds,
-            took=took / len(outputs),
-            seed=result.seed,
-            replay=again,
-            picture=True,
-            json=json,
-        )
-
-
-def _draw(opened: Opened, path: Path) -> None:
-    """The mask over the codes of the first channel, as a picture."""
-    from audiogen_onnx.vampnet.mask_picture import save_mask_picture
-
-    info = opened.vampnet.codec.info
-    save_mask_picture(
-        opened.chosen_mask(),
-        path,
-        frame_rate=info.frame_rate,
-        codes=opened.clip.codes[0],
-        codebook_size=info.codebook_size,
-        title=str(opened.order.audio),
-    )
-    print(path)
-
-
-def _plan(opened: Opened, outputs: Iterable[Path]) -> dict[str, Any]:
-    """What would be done."""
-    order: Order = opened.order
-    mask, clip = opened.chosen_mask(), opened.clip
-    return {
-        "model": order.model,
-        "output": [str(path) for path in outputs],
-        "seconds": round(opened.seconds, 3),
-        "sample_rate": opened.sample_rate,
-        "channels": clip.source.channels,
-        "frames": clip.layout.frames,
-        "made": f"{mask.mean():.1%} of the codes",
-        "steps": opened.vampnet.pair.steps(mask[None], order.options) * clip.source.channels,
-        "seed": order.seed,
-        "options": order.options.to_dict(),
-    }
+    vampnet = Vampnet.load(asked.folder, providers=asked.provider or None, threads=asked.threads)
+    ours, theirs = measure(vampnet, asked.seconds, asked.repeats), None
+    if (memory := peak_memory()) is not None:
+        shared.note(f"peak memory {memory / 1e6:.0f} MB")
+    if asked.checkpoints is not None:
+        peer = torch_vampnet(asked.checkpoints, vampnet, asked.threads)
+        theirs = measure(peer, asked.seconds, asked.repeats)
+    shared.emit(compared(ours, theirs), json=asked.json)
+    shared.note(f"sampling takes {ours.loop / max(ours.vamp, 1e-9):.1%} of a vamp")
 
 
 def main() -> None:

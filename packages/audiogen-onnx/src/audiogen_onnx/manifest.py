@@ -13,6 +13,7 @@ from typing import Any
 
 from audiogen_core.errors import ManifestError
 from audiogen_core.files import atomic_path
+from audiogen_core.settings import from_mapping, parse_json
 from audiogen_onnx.graph_file import check_name, check_regular
 
 NAME = "manifest.json"
@@ -191,10 +192,7 @@ class Manifest:
                 "`audiogen-onnx export CHECKPOINTS -o FOLDER`"
             )
         check_regular(path)
-        try:
-            manifest = _read(path)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ManifestError(f"{path}: damaged or not a manifest ({error!r})") from error
+        manifest = _read(path)
         manifest.check(folder, verify=verify)
         return manifest
 
@@ -206,29 +204,31 @@ def sha256(path: Path) -> str:
 
 
 def _read(path: Path) -> Manifest:
+    damaged = f"{path}: damaged or not a manifest"
     if path.stat().st_size > _LARGEST:
-        raise ValueError(f"more than {_LARGEST} bytes")
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(facts, dict):
-        raise TypeError("not an object")
-    if facts.get("format") != FORMAT:
-        raise ManifestError(
-            f"{path}: has format {facts.get('format')!r}, this version reads {FORMAT}; "
-            "export the folder again or update audiogen-onnx"
-        )
-    graphs = {name: _graph(entry) for name, entry in dict(facts.pop("graphs")).items()}
-    for graph in graphs.values():
-        for stored in graph.files:
-            check_name(stored.file, path)
-    codec = CodecGeometry(**facts.pop("codec"))
-    coarse, fine = NetworkGeometry(**facts.pop("coarse")), NetworkGeometry(**facts.pop("fine"))
-    defaults = dict(facts.pop("defaults", {}))
-    return Manifest(codec=codec, coarse=coarse, fine=fine, graphs=graphs, defaults=defaults, **facts)
-
-
-def _graph(entry: dict[str, Any]) -> Graph:
-    data = entry["data"]
-    return Graph(StoredFile(**entry["graph"]), None if data is None else StoredFile(**data))
+        raise ManifestError(f"{damaged}: more than {_LARGEST} bytes")
+    try:
+        # NaN passes here, since _problem says which value it is.
+        facts = parse_json(path.read_text(encoding="utf-8"), damaged, ManifestError, finite=False)
+        if not isinstance(facts, dict):
+            raise ManifestError(f"{damaged}: not an object")
+        if facts.get("format") != FORMAT:
+            raise ManifestError(
+                f"{path}: has format {facts.get('format')!r}, this version reads {FORMAT}; "
+                "export the folder again or update audiogen-onnx"
+            )
+        facts["graphs"] = {
+            name: from_mapping(Graph, entry, f"{damaged}: {name}", ManifestError)
+            for name, entry in dict(facts["graphs"]).items()
+        }
+        facts |= {"codec": CodecGeometry(**facts["codec"]), "defaults": dict(facts.get("defaults", {}))}
+        facts |= {name: NetworkGeometry(**facts[name]) for name in ("coarse", "fine")}
+        manifest = Manifest(**facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"{damaged} ({error!r})") from error
+    for stored in manifest.files.values():
+        check_name(stored.file, path)
+    return manifest
 
 
 def _problem(manifest: Manifest) -> str | None:
@@ -263,9 +263,9 @@ def _wrong_file(manifest: Manifest) -> str | None:
     known: dict[str, StoredFile] = {}
     for name, graph in manifest.graphs.items():
         for stored in graph.files:
-            if not _whole(stored.size) or stored.size < 0 or not isinstance(stored.file, str):
+            if stored.size < 0:
                 return f"a file of {name} has the size {stored.size!r}"
-            if not isinstance(stored.sha256, str) or len(stored.sha256) != 64:
+            if len(stored.sha256) != 64:
                 return f"a file of {name} has no SHA-256"
             if known.setdefault(stored.file, stored) != stored:
                 return f"{stored.file} is described twice, differently"

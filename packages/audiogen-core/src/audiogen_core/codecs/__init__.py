@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from audiogen_core.errors import ModelError, UnknownModel
 from audiogen_core.ops import Ops, resolve
+from audiogen_core.settings import parse_yaml, read_json, resolved
 
 if TYPE_CHECKING:
     from audiogen_core.autoencoder import Autoencoder
@@ -123,7 +122,7 @@ def _from_config(folder: Path, ops: Ops, name: str | None) -> Codec | Autoencode
     from audiogen_core import weights
     from audiogen_core.codecs import dac, encodec, oobleck
 
-    config = _read_config(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("_class_name") == "AutoencoderOobleck":
         table = weights.read(folder).apply(oobleck.DIFFUSERS)
         return oobleck.build(_described(oobleck.from_diffusers, folder), table, ops, name)
@@ -163,7 +162,10 @@ def _from_torch_file(path: Path, ops: Ops, name: str | None) -> Codec | Autoenco
         return dac.load_audiotools(path, ops, name)
     table = weights.read(path).apply(encodec.ORIGINAL)
     if "xp.cfg" in tree:
-        config = encodec.from_audiocraft(_parse_audiocraft(str(tree["xp.cfg"]), path))
+        where = f"{path}: xp.cfg"
+        needed = ("compression_model", "seanet", "rvq", "encodec")
+        settings = resolved(parse_yaml(str(tree["xp.cfg"]), where), where, only=needed)
+        config = encodec.from_audiocraft(settings)
     else:
         config = encodec.from_shapes({key: table.shape(key) for key in table})
     return encodec.build(config, table, ops, name)
@@ -186,48 +188,8 @@ def _described(reader: Callable[[dict[str, Any]], Config], path: Path) -> Config
     """The configuration in a JSON file (a folder's config.json), read; errors name the file."""
     path = path / "config.json" if path.is_dir() else path
     try:
-        return reader(_read_config(path))
+        return reader(read_json(path))
     except ModelError as error:
         if str(path) in str(error):
             raise
         raise ModelError(f"{path}: {error}") from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path}: expected a JSON object, found {type(config).__name__}")
-    return config
-
-
-def _parse_audiocraft(text: str, path: Path) -> dict[str, Any]:
-    """The YAML of `xp.cfg`, with its `${a.b}` references put in."""
-    import yaml
-
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ModelError(f"{path}: xp.cfg is not YAML ({error})") from error
-    if not isinstance(tree, dict):
-        raise ModelError(f"{path}: xp.cfg is not a table of settings")
-
-    def resolve_in(value: Any, depth: int = 0) -> Any:
-        if isinstance(value, dict):
-            return {key: resolve_in(below, depth) for key, below in value.items()}
-        if isinstance(value, list):
-            return [resolve_in(below, depth) for below in value]
-        match = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
-        if match is None:
-            return value
-        target: Any = tree
-        for part in match[1].split("."):
-            target = target.get(part) if isinstance(target, dict) else None
-        if target is None or depth > 8:
-            raise ModelError(f"{path}: xp.cfg refers to {value}, which is not there")
-        return resolve_in(target, depth + 1)
-
-    needed = {key: tree.get(key) or {} for key in ("seanet", "rvq", "encodec")}
-    return {"compression_model": tree.get("compression_model"), **resolve_in(needed)}

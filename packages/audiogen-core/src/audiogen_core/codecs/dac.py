@@ -20,9 +20,12 @@ from audiogen_core.codecs.rvq import ProjectedCodebook, ProjectedQuantizer
 from audiogen_core.codecs.snake_net import SnakeNet
 from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.ops import Float, Ops
+from audiogen_core.settings import Section
 from audiogen_core.weights import Rules, Weights, read, read_checkpoint
 
 Family = Literal["dac", "lac"]
+
+_MOST_CODEBOOKS = 1 << 10  # published models have 9 to 32
 
 
 @dataclass(frozen=True)
@@ -112,24 +115,24 @@ def is_audiotools(tree: Mapping[str, Any]) -> bool:
 
 def from_audiotools(kwargs: Mapping[str, Any], family: Family) -> DacConfig:
     """The configuration of an audiotools checkpoint (its metadata.kwargs), which does not say which it is."""
-    try:
-        rates = _counts(kwargs["encoder_rates"])
-        width, books = int(kwargs["encoder_dim"]), int(kwargs["n_codebooks"])
-        small = kwargs["codebook_dim"]
-        return DacConfig(
-            family=family,
-            sample_rate=int(kwargs["sample_rate"]),
-            encoder_width=width,
-            encoder_rates=rates,
-            decoder_width=int(kwargs["decoder_dim"]),
-            decoder_rates=_counts(kwargs["decoder_rates"]),
-            codebooks=books,
-            codebook_size=int(kwargs["codebook_size"]),
-            codebook_widths=_counts(small) if isinstance(small, list | tuple) else (int(small),) * books,
-            latent_width=int(kwargs.get("latent_dim") or width * 2 ** len(rates)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"metadata.kwargs does not describe a {family.upper()}: {error!r}") from error
+    table = Section(kwargs, f"metadata.kwargs does not describe a {family.upper()}")
+    rates = table.many("encoder_rates", int)
+    width, books = table.take("encoder_dim", int), table.count("n_codebooks", least=0, most=_MOST_CODEBOOKS)
+    one_for_all = isinstance(kwargs.get("codebook_dim"), int)
+    return DacConfig(
+        family=family,
+        sample_rate=table.take("sample_rate", int),
+        encoder_width=width,
+        encoder_rates=rates,
+        decoder_width=table.take("decoder_dim", int),
+        decoder_rates=table.many("decoder_rates", int),
+        codebooks=books,
+        codebook_size=table.take("codebook_size", int),
+        codebook_widths=(
+            (table.take("codebook_dim", int),) * books if one_for_all else table.many("codebook_dim", int)
+        ),
+        latent_width=table.take("latent_dim", int, width * 2 ** len(rates)),
+    )
 
 
 def from_transformers(config: Mapping[str, Any]) -> DacConfig:
@@ -137,24 +140,22 @@ def from_transformers(config: Mapping[str, Any]) -> DacConfig:
 
     Fields that the file leaves out have transformers' own defaults.
     """
-    try:
-        rates = _counts(config.get("downsampling_ratios", (2, 4, 8, 8)))
-        width = int(config.get("encoder_hidden_size", 64))
-        books = int(config.get("n_codebooks", 9))
-        return DacConfig(
-            family="dac",
-            sample_rate=int(config.get("sampling_rate", 16000)),
-            encoder_width=width,
-            encoder_rates=rates,
-            decoder_width=int(config.get("decoder_hidden_size", 1536)),
-            decoder_rates=tuple(reversed(rates)),
-            codebooks=books,
-            codebook_size=int(config.get("codebook_size", 1024)),
-            codebook_widths=(int(config.get("codebook_dim", 8)),) * books,
-            latent_width=width * 2 ** len(rates),
-        )
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"config.json does not describe a DAC: {error!r}") from error
+    table = Section(config, "config.json does not describe a DAC")
+    rates = table.many("downsampling_ratios", int, (2, 4, 8, 8))
+    width = table.take("encoder_hidden_size", int, 64)
+    books = table.count("n_codebooks", 9, least=0, most=_MOST_CODEBOOKS)
+    return DacConfig(
+        family="dac",
+        sample_rate=table.take("sampling_rate", int, 16000),
+        encoder_width=width,
+        encoder_rates=rates,
+        decoder_width=table.take("decoder_hidden_size", int, 1536),
+        decoder_rates=tuple(reversed(rates)),
+        codebooks=books,
+        codebook_size=table.take("codebook_size", int, 1024),
+        codebook_widths=(table.take("codebook_dim", int, 8),) * books,
+        latent_width=width * 2 ** len(rates),
+    )
 
 
 TRANSFORMERS: Rules = snake_net.NAMED
@@ -219,7 +220,3 @@ def _stacked(codebooks: Sequence[Float]) -> Float:
 def _family(weights: Weights) -> Family:
     """By the one part that differs; audiotools' metadata does not name the class."""
     return "lac" if any(".mrf_blocks." in name for name in weights) else "dac"
-
-
-def _counts(values: Any) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)

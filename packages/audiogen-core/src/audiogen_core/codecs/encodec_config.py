@@ -10,6 +10,7 @@ from typing import Any
 
 from audiogen_core.errors import ModelError
 from audiogen_core.ops import PadMode
+from audiogen_core.settings import Section
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class EncodecConfig:
         counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
         counts |= {f"ratios[{i}]": ratio for i, ratio in enumerate(self.ratios)}
         for name, count in counts.items():
-            if count < (0 if name in _MAY_BE_ZERO else 1):
+            if not (0 if name in _MAY_BE_ZERO else 1) <= count < 1 << 24:
                 raise ModelError(f"the configuration does not describe an EnCodec: {name} is {count}")
         if not self.chunk_length and self.group_norm:
             raise ModelError("this EnCodec normalises its layers over whole clips, which is not supported")
@@ -75,74 +76,75 @@ def from_transformers(config: Mapping[str, Any]) -> EncodecConfig:
             "an EnCodec that normalises loudness does so chunk by chunk, as the 48 kHz model; "
             "this configuration has only one of normalize and chunk_length_s"
         )
-    try:
-        ratios = tuple(int(ratio) for ratio in config["upsampling_ratios"])
-        rate, size = int(config["sampling_rate"]), int(config["codebook_size"])
-        frame_rate = math.ceil(rate / max(1, math.prod(ratios)))
-        bandwidths = [float(bandwidth) for bandwidth in config["target_bandwidths"]]
-        bits = max(1, math.ceil(math.log2(max(2, size))))
-        chunk = int(float(seconds) * rate) if seconds else 0
-        return EncodecConfig(
-            sample_rate=rate,
-            channels=int(config["audio_channels"]),
-            ratios=ratios,
-            filters=int(config["num_filters"]),
-            dimension=int(config["hidden_size"]),
-            codebooks=int(1000 * bandwidths[-1] // (frame_rate * bits)),
-            codebook_size=size,
-            causal=bool(config["use_causal_conv"]),
-            shortcut=bool(config["use_conv_shortcut"]),
-            kernel=int(config["kernel_size"]),
-            last_kernel=int(config["last_kernel_size"]),
-            residual_kernel=int(config["residual_kernel_size"]),
-            residual_layers=int(config["num_residual_layers"]),
-            dilation_growth=int(config["dilation_growth_rate"]),
-            compress=int(config["compress"]),
-            lstm_layers=int(config["num_lstm_layers"]),
-            pad_mode=_pad_mode(config["pad_mode"]),
-            trim_right_ratio=float(config["trim_right_ratio"]),
-            group_norm=norm == "time_group_norm",
-            chunk_length=chunk,
-            chunk_stride=max(1, int((1 - float(config["overlap"])) * chunk)) if chunk else 0,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"config.json does not describe an EnCodec: {error!r}") from error
+    table = Section(config, "config.json does not describe an EnCodec")
+    ratios = table.many("upsampling_ratios", int)
+    rate, size = table.count("sampling_rate"), table.count("codebook_size")
+    # A bandwidth, kbit/s, is codebooks * bits of an entry * frames per second; the last is that of all.
+    frame_rate = math.ceil(rate / max(1, math.prod(ratios)))
+    bits = max(1, math.ceil(math.log2(max(2, size))))
+    bandwidths = table.many("target_bandwidths", float)
+    chunk = int(table.take("chunk_length_s", float, 0.0) * rate)
+    return EncodecConfig(
+        sample_rate=rate,
+        channels=table.count("audio_channels"),
+        ratios=ratios,
+        filters=table.count("num_filters"),
+        dimension=table.count("hidden_size"),
+        codebooks=int(1000 * bandwidths[-1] // (frame_rate * bits)) if bandwidths else 0,
+        codebook_size=size,
+        causal=table.take("use_causal_conv", bool),
+        shortcut=table.take("use_conv_shortcut", bool),
+        kernel=table.count("kernel_size"),
+        last_kernel=table.count("last_kernel_size"),
+        residual_kernel=table.count("residual_kernel_size"),
+        residual_layers=table.count("num_residual_layers", least=0),
+        dilation_growth=table.count("dilation_growth_rate"),
+        compress=table.count("compress"),
+        lstm_layers=table.count("num_lstm_layers", least=0),
+        pad_mode=_pad_mode(table.take("pad_mode", str)),
+        trim_right_ratio=table.take("trim_right_ratio", float),
+        group_norm=norm == "time_group_norm",
+        chunk_length=chunk,
+        chunk_stride=max(1, int((1 - table.take("overlap", float)) * chunk)) if chunk else 0,
+    )
 
 
 def from_audiocraft(config: Mapping[str, Any]) -> EncodecConfig:
     """The configuration inside an audiocraft compression package (its `xp.cfg`, parsed and resolved)."""
     if config.get("compression_model") != "encodec":
         raise ModelError(f"audiocraft compression model {config.get('compression_model')!r} is not EnCodec")
-    seanet, rvq, encodec = config["seanet"], config["rvq"], config["encodec"]
-    if encodec.get("renormalize") or seanet.get("norm") != "weight_norm":
+    table = Section(config, "xp.cfg does not describe an EnCodec")
+    seanet, rvq, encodec = table.section("seanet"), table.section("rvq"), table.section("encodec")
+    if encodec.take("renormalize", bool, False) or seanet.take("norm", str, "") != "weight_norm":
         raise ModelError(
             "this audiocraft EnCodec renormalises its audio or its layers, which is not supported"
         )
-    if not all(not part or set(part) <= _DECODER_ONLY for part in (seanet["encoder"], seanet["decoder"])):
-        raise ModelError("this audiocraft EnCodec has an encoder and a decoder of different shapes")
-    try:
-        return EncodecConfig(
-            sample_rate=int(encodec["sample_rate"]),
-            channels=int(encodec["channels"]),
-            ratios=tuple(int(ratio) for ratio in seanet["ratios"]),
-            filters=int(seanet["n_filters"]),
-            dimension=int(seanet["dimension"]),
-            codebooks=int(rvq["n_q"]),
-            codebook_size=int(rvq["bins"]),
-            causal=bool(seanet["causal"]),
-            shortcut=not seanet["true_skip"],
-            kernel=int(seanet["kernel_size"]),
-            last_kernel=int(seanet["last_kernel_size"]),
-            residual_kernel=int(seanet["residual_kernel_size"]),
-            residual_layers=int(seanet["n_residual_layers"]),
-            dilation_growth=int(seanet["dilation_base"]),
-            compress=int(seanet["compress"]),
-            lstm_layers=int(seanet["lstm"]),
-            pad_mode=_pad_mode(seanet["pad_mode"]),
-            trim_right_ratio=float((seanet["decoder"] or {}).get("trim_right_ratio", 1.0)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"xp.cfg does not describe an EnCodec: {error!r}") from error
+    sides = [seanet.section("encoder", optional=True), seanet.section("decoder", optional=True)]
+    trims = [side.take("trim_right_ratio", float, 1.0) for side in sides]
+    for side in sides:
+        side.ignore("final_activation", "final_activation_params")
+        if side.left:
+            raise ModelError("this audiocraft EnCodec has an encoder and a decoder of different shapes")
+    return EncodecConfig(
+        sample_rate=encodec.count("sample_rate"),
+        channels=encodec.count("channels"),
+        ratios=seanet.many("ratios", int),
+        filters=seanet.count("n_filters"),
+        dimension=seanet.count("dimension"),
+        codebooks=rvq.count("n_q"),
+        codebook_size=rvq.count("bins"),
+        causal=seanet.take("causal", bool),
+        shortcut=not seanet.take("true_skip", bool),
+        kernel=seanet.count("kernel_size"),
+        last_kernel=seanet.count("last_kernel_size"),
+        residual_kernel=seanet.count("residual_kernel_size"),
+        residual_layers=seanet.count("n_residual_layers", least=0),
+        dilation_growth=seanet.count("dilation_base"),
+        compress=seanet.count("compress"),
+        lstm_layers=seanet.count("lstm", least=0),
+        pad_mode=_pad_mode(seanet.take("pad_mode", str)),
+        trim_right_ratio=trims[1],
+    )
 
 
 def from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> EncodecConfig:
@@ -209,10 +211,9 @@ _MAY_BE_ZERO = {
     "chunk_length",
     "chunk_stride",
 }
-_DECODER_ONLY = {"trim_right_ratio", "final_activation", "final_activation_params"}
 
 
-def _pad_mode(mode: object) -> PadMode:
+def _pad_mode(mode: str) -> PadMode:
     if mode == "reflect":
         return "reflect"
     if mode == "constant":

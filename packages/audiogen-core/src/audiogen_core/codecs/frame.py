@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -21,7 +21,9 @@ import numpy as np
 from audiogen_core.codec import Codec, CodecInfo, fingerprint
 from audiogen_core.codecs.layers import Conv, ConvTranspose, Layer, Pointwise, Residual
 from audiogen_core.errors import ModelError
+from audiogen_core.formats.safetensors_file import read_safetensors
 from audiogen_core.ops import Float, Ops, Signal, Weight
+from audiogen_core.settings import from_mapping, parse_json
 from audiogen_core.stages import Convolutional
 from audiogen_core.weights import Weights, read
 
@@ -55,24 +57,16 @@ class FrameConfig:
     @classmethod
     def from_json(cls, text: str) -> FrameConfig:
         """Raises ModelError unless the text holds exactly these fields."""
-        try:
-            values = json.loads(text)
-            if set(values) != {field.name for field in fields(cls)}:
-                raise ValueError(f"fields {sorted(values)}")
-            config = cls(**values)
-            config._check()
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"the frame codec's configuration is damaged: {error}") from error
+        where = "the frame codec's configuration is damaged"
+        config = from_mapping(cls, parse_json(text, where), where, ModelError, complete=True)
+        for name, value in asdict(config).items():
+            if not 0 < value < 1 << 20:
+                raise ModelError(f"{where}: {name} is {value!r}")
+        if config.window % config.hop_length or config.window // config.hop_length % 2:
+            raise ModelError(f"{where}: the window is not an even number of hops")
+        if config.kernel % 2 == 0:
+            raise ModelError(f"{where}: the kernel is not odd")
         return config
-
-    def _check(self) -> None:
-        for name, value in asdict(self).items():
-            if type(value) is not type(getattr(FrameConfig, name)) or not 0 < value < 1 << 20:
-                raise ValueError(f"{name} is {value!r}")
-        if self.window % self.hop_length or self.window // self.hop_length % 2:
-            raise ValueError("the window is not an even number of hops")
-        if self.kernel % 2 == 0:
-            raise ValueError("the kernel is not odd")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -100,13 +94,10 @@ def opened(path: Path) -> tuple[FrameConfig, Weights]:
 
 def metadata(path: Path, kind: str) -> str:
     """The configuration in the metadata of a safetensors file. Raises ModelError for another kind of file."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        found = file.metadata() or {}
-    if found.get("format") != kind:
+    _, facts = read_safetensors(path)
+    if facts.get("format") != kind:
         raise ModelError(f"{path}: not a frame codec (no {kind!r} in its metadata)")
-    return str(found.get("config", ""))
+    return facts.get("config", "")
 
 
 def build(config: FrameConfig, weights: Weights, ops: Ops, name: str | None = None) -> Codec:

@@ -8,7 +8,7 @@ its decoder.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from audiogen_core.codecs.layers import Conv, ConvTranspose, Layer, Pointwise
 from audiogen_core.codecs.rvq import ResidualQuantizer
 from audiogen_core.errors import ModelError
 from audiogen_core.ops import Ops, Signal
+from audiogen_core.settings import from_mapping, parse_json
 from audiogen_core.stages import Convolutional
 from audiogen_core.weights import Weights, read
 
@@ -45,18 +46,12 @@ class LatentsConfig:
 
     @classmethod
     def from_json(cls, text: str) -> LatentsConfig:
-        """Raises ModelError unless the text holds these fields."""
-        try:
-            values = json.loads(text)
-            if set(values) != {field.name for field in fields(cls)}:
-                raise ValueError(f"fields {sorted(values)}")
-            if not all(type(value) is int and 0 <= value < 1 << 16 for value in values.values()):
-                raise ValueError(f"values {values}")
-            config = cls(**values)
-            if not config.frames or not config.channels:
-                raise ValueError("no frames or no channels")
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"the configuration of the latents is damaged: {error}") from error
+        """Raises ModelError unless the text holds exactly these fields."""
+        where = "the configuration of the latents is damaged"
+        config = from_mapping(cls, parse_json(text, where), where, ModelError, complete=True)
+        for name, value in asdict(config).items():
+            if not (0 if name == "codebooks" else 1) <= value < 1 << 16:
+                raise ModelError(f"{where}: {name} is {value}")
         return config
 
     def to_json(self) -> str:

@@ -17,6 +17,7 @@ from audiogen_core.codecs import snake_net
 from audiogen_core.codecs.snake_net import SnakeNet
 from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.ops import Ops
+from audiogen_core.settings import Section
 from audiogen_core.weights import Rules, Weights
 
 DIFFUSERS: Rules = snake_net.NAMED
@@ -63,16 +64,45 @@ def from_stable_audio_tools(config: Mapping[str, Any]) -> OobleckConfig:
 
     Raises ModelError, with the reason, for autoencoders of another kind.
     """
-    try:
-        rate, model = int(config["sample_rate"]), config["model"]
-        if config.get("model_type") == "autoencoder":
-            return _from_parts(rate, model, 1.0)
-        pretransform = model["pretransform"]
-        if pretransform["type"] != "autoencoder":
-            raise ModelError(f"the pretransform is {pretransform['type']!r}, expected 'autoencoder'")
-        return _from_parts(rate, pretransform["config"], float(pretransform.get("scale", 1.0)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"model_config.json does not describe an Oobleck: {error!r}") from error
+    table = Section(config, "model_config.json does not describe an Oobleck")
+    rate, parts, scale = table.count("sample_rate"), table.section("model"), 1.0
+    if table.take("model_type", str, "") != "autoencoder":
+        pretransform = parts.section("pretransform")
+        kind = pretransform.take("type", str)
+        if kind != "autoencoder":
+            raise ModelError(f"the pretransform is {kind!r}, expected 'autoencoder'")
+        parts, scale = pretransform.section("config"), pretransform.take("scale", float, 1.0)
+    sides = {side: parts.section(side) for side in ("encoder", "decoder", "bottleneck")}
+    for side, section in sides.items():
+        kind, expected = section.take("type", str), "vae" if side == "bottleneck" else "oobleck"
+        if kind != expected:
+            raise ModelError(f"the {side} is {kind!r}, expected {expected!r}")
+    encoder, decoder = sides["encoder"].section("config"), sides["decoder"].section("config")
+    for section in (encoder, decoder):
+        plain = section.take("use_snake", bool, False)
+        if section.take("antialias_activation", bool, False) or not plain:
+            raise ModelError("this Oobleck has other activations than plain snakes, which is not supported")
+    if decoder.take("use_nearest_upsample", bool, False):
+        raise ModelError("this Oobleck repeats samples to go up, which is not supported")
+    strides, back = encoder.many("strides", int), decoder.many("strides", int)
+    if strides != back:
+        raise ModelError(f"the encoder's strides {strides} are not the decoder's {back}")
+    latents, made, taken = (each.take("latent_dim", int) for each in (parts, encoder, decoder))
+    if made != 2 * latents or taken != latents:
+        raise ModelError(
+            f"{latents} latent channels need an encoder that makes {2 * latents} and a decoder that takes "
+            f"{latents}, found {made} and {taken}"
+        )
+    return OobleckConfig(
+        sample_rate=rate,
+        channels=encoder.take("in_channels", int),
+        encoder_widths=_widths(encoder.take("channels", int), encoder.many("c_mults", int)),
+        decoder_widths=_widths(decoder.take("channels", int), decoder.many("c_mults", int)),
+        strides=strides,
+        latent_channels=latents,
+        tanh=decoder.take("final_tanh", bool, True),
+        scale=scale,
+    )
 
 
 def from_diffusers(config: Mapping[str, Any]) -> OobleckConfig:
@@ -80,22 +110,20 @@ def from_diffusers(config: Mapping[str, Any]) -> OobleckConfig:
 
     Fields that the file leaves out have diffusers' own defaults.
     """
-    try:
-        multiples = tuple(int(value) for value in config.get("channel_multiples", (1, 2, 4, 8, 16)))
-        latents = int(config.get("decoder_input_channels", 64))
-        hidden = int(config.get("encoder_hidden_size", 128))
-        if hidden != 2 * latents:
-            raise ModelError(f"encoder_hidden_size is {hidden}, expected twice the {latents} latent channels")
-        return OobleckConfig(
-            sample_rate=int(config.get("sampling_rate", 44100)),
-            channels=int(config.get("audio_channels", 2)),
-            encoder_widths=_widths(hidden, multiples),
-            decoder_widths=_widths(int(config.get("decoder_channels", 128)), multiples),
-            strides=tuple(int(value) for value in config.get("downsampling_ratios", (2, 4, 4, 8, 8))),
-            latent_channels=latents,
-        )
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"config.json does not describe an Oobleck: {error!r}") from error
+    table = Section(config, "config.json does not describe an Oobleck")
+    multiples = table.many("channel_multiples", int, (1, 2, 4, 8, 16))
+    latents = table.take("decoder_input_channels", int, 64)
+    hidden = table.take("encoder_hidden_size", int, 128)
+    if hidden != 2 * latents:
+        raise ModelError(f"encoder_hidden_size is {hidden}, expected twice the {latents} latent channels")
+    return OobleckConfig(
+        sample_rate=table.take("sampling_rate", int, 44100),
+        channels=table.take("audio_channels", int, 2),
+        encoder_widths=_widths(hidden, multiples),
+        decoder_widths=_widths(table.take("decoder_channels", int, 128), multiples),
+        strides=table.many("downsampling_ratios", int, (2, 4, 4, 8, 8)),
+        latent_channels=latents,
+    )
 
 
 def stable_audio_tools_weights(weights: Weights, config: OobleckConfig) -> Weights:
@@ -144,37 +172,5 @@ def build(config: OobleckConfig, weights: Weights, ops: Ops, name: str | None = 
     return Autoencoder(info, ops, encoder=encoder, decoder=decoder, scale=config.scale)
 
 
-def _from_parts(rate: int, parts: Mapping[str, Any], scale: float) -> OobleckConfig:
-    for side in ("encoder", "decoder"):
-        if parts[side]["type"] != "oobleck":
-            raise ModelError(f"the {side} is {parts[side]['type']!r}, expected 'oobleck'")
-    if parts["bottleneck"]["type"] != "vae":
-        raise ModelError(f"the bottleneck is {parts['bottleneck']['type']!r}, expected 'vae'")
-    encoder, decoder = parts["encoder"]["config"], parts["decoder"]["config"]
-    for side in (encoder, decoder):
-        if not side.get("use_snake", False) or side.get("antialias_activation"):
-            raise ModelError("this Oobleck has other activations than plain snakes, which is not supported")
-    if decoder.get("use_nearest_upsample"):
-        raise ModelError("this Oobleck repeats samples to go up, which is not supported")
-    strides, latents = tuple(encoder["strides"]), int(parts["latent_dim"])
-    if tuple(decoder["strides"]) != strides:
-        raise ModelError(f"the encoder's strides {strides} are not the decoder's {decoder['strides']}")
-    if int(encoder["latent_dim"]) != 2 * latents or int(decoder["latent_dim"]) != latents:
-        raise ModelError(
-            f"{latents} latent channels need an encoder that makes {2 * latents} and a decoder that takes "
-            f"{latents}, found {encoder['latent_dim']} and {decoder['latent_dim']}"
-        )
-    return OobleckConfig(
-        sample_rate=rate,
-        channels=int(encoder["in_channels"]),
-        encoder_widths=_widths(int(encoder["channels"]), encoder["c_mults"]),
-        decoder_widths=_widths(int(decoder["channels"]), decoder["c_mults"]),
-        strides=tuple(int(stride) for stride in strides),
-        latent_channels=latents,
-        tanh=bool(decoder.get("final_tanh", True)),
-        scale=scale,
-    )
-
-
-def _widths(channels: int, multiples: Any) -> tuple[int, ...]:
-    return (channels, *(channels * int(multiple) for multiple in multiples))
+def _widths(channels: int, multiples: tuple[int, ...]) -> tuple[int, ...]:
+    return (channels, *(channels * multiple for multiple in multiples))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from audiogen_core.errors import WeightsError
-from audiogen_core.formats.stored import FileBytes, shorten
+from audiogen_core.formats.stored import shorten
+from audiogen_core.settings import read_json
 
-MAX_INDEX = 4 << 20
 MAX_SHARDS = 10_000
 
 TORCH_SUFFIXES = (".pth", ".bin", ".th", ".ckpt", ".pt")
@@ -81,14 +80,11 @@ def _shards(index: Path) -> dict[Path, set[str] | None]:
 
 
 def _weight_map(index: Path) -> dict[str, object]:
-    file = FileBytes(index)
-    if file.size > MAX_INDEX:
-        raise WeightsError(f"{index}: more than {MAX_INDEX} bytes of index")
     try:
-        table = json.loads(file.read(0, file.size).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{index}: cannot be read as an index of shards") from error
-    found = table.get("weight_map") if isinstance(table, dict) else None
+        table = read_json(index, WeightsError)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; expected an index of shards") from error
+    found = table.get("weight_map")
     if not isinstance(found, dict) or not found:
         raise WeightsError(f"{index}: no weight_map in this index of shards")
     return found

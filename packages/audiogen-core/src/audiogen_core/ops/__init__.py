@@ -1,94 +1,32 @@
-"""The verbs in which every codec is written once, and the adapters that carry them out.
-
-Codec code speaks of *time* and *channels* and never of axis numbers. A signal is opaque to it: the
-torch and numpy adapters hold (B, C, T), an mlx adapter holds (B, T, C). Signals support `+`, `-` and
-`*` with each other and with plain numbers; everything else is a verb of `Ops`.
-"""
+"""The verbs in which every codec is written once (`protocol`), and the adapters that carry them out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-
 from audiogen_core.errors import MissingDependency, OptionError
+from audiogen_core.ops.protocol import (
+    Float,
+    Indices,
+    Lstm,
+    LstmLayer,
+    Ops,
+    PadMode,
+    Signal,
+    State,
+    Weight,
+)
 
-Signal = Any  # (B, C, T) seen from outside; the adapter decides how it lies in memory
-Weight = Any  # a weight adopted by the adapter
-Indices = Any  # integers (B, F)
-State = Any  # the state of a recurrent layer
-
-Float = NDArray[np.float32]
-PadMode = Literal["reflect", "constant"]
-
-
-class LstmLayer(NamedTuple):
-    """One LSTM layer in torch's layout: rows are the gates i, f, g, o."""
-
-    weight_ih: Float  # (4H, I)
-    weight_hh: Float  # (4H, H)
-    bias: Float  # (4H,), both torch biases summed
-
-
-Lstm = Callable[[Signal, State | None], tuple[Signal, State]]
-
-
-class Ops(Protocol):
-    """What a framework must offer to run the codecs.
-
-    Weights are adopted once, at construction, from numpy arrays in torch's layout.
-    """
-
-    name: str
-    chunk_seconds: float  # the length of audio worked off best at a time
-
-    # The border
-    def signal(self, array: Float) -> Signal: ...  # (B, C, T)
-    def numpy(self, signal: Signal) -> Float: ...  # (B, C, T)
-    def indices(self, array: NDArray[np.integer[Any]]) -> Indices: ...  # (B, F)
-    def indices_numpy(self, indices: Indices) -> NDArray[np.int64]: ...  # (B, F)
-    def length(self, signal: Signal) -> int: ...
-
-    # Adoption
-    def vector(self, array: Float) -> Weight: ...  # (C,), one number per channel
-    def conv_weight(self, array: Float) -> Weight: ...  # (out, in, k)
-    def depthwise_weight(self, array: Float) -> Weight: ...  # (C, 1, k)
-    def conv_transpose_weight(self, array: Float) -> Weight: ...  # (in, out, k)
-    def codebook(self, array: Float) -> Weight: ...  # (N, D)
-    def lstm(self, layers: Sequence[LstmLayer]) -> Lstm: ...
-
-    # Time and channels
-    def pad(self, x: Signal, left: int, right: int, mode: PadMode = "constant") -> Signal: ...
-    def trim(self, x: Signal, left: int, right: int) -> Signal: ...
-    def concat(self, parts: Sequence[Signal]) -> Signal: ...  # along time
-    def stack(self, parts: Sequence[Signal]) -> Signal: ...  # along channels
-    def channels(self, x: Signal, start: int, stop: int) -> Signal: ...
-
-    # Linear layers
-    def conv(
-        self, x: Signal, weight: Weight, bias: Weight | None = None, *, stride: int = 1, dilation: int = 1
-    ) -> Signal: ...
-    def depthwise_conv(self, x: Signal, weight: Weight, bias: Weight | None = None) -> Signal: ...
-    def conv_transpose(
-        self, x: Signal, weight: Weight, bias: Weight | None = None, *, stride: int
-    ) -> Signal: ...
-
-    # Pointwise and norms
-    def elu(self, x: Signal) -> Signal: ...
-    def gelu(self, x: Signal) -> Signal: ...  # the exact (erf) form
-    def tanh(self, x: Signal) -> Signal: ...
-    def power(self, x: Signal, exponent: float) -> Signal: ...
-    def snake(self, x: Signal, alpha: Weight, beta: Weight | None = None) -> Signal: ...
-    def scale(self, x: Signal, factor: Weight) -> Signal: ...  # each channel by its own factor
-    def group_norm(self, x: Signal, weight: Weight, bias: Weight, eps: float) -> Signal: ...  # one group
-    def layer_norm(self, x: Signal, weight: Weight, bias: Weight, eps: float) -> Signal: ...  # over channels
-    def unit(self, x: Signal) -> Signal: ...  # l2-normalised over channels
-
-    # Codebooks
-    def nearest(self, x: Signal, codebook: Weight) -> Indices: ...
-    def lookup(self, indices: Indices, codebook: Weight) -> Signal: ...
+__all__ = [
+    "Float",
+    "Indices",
+    "Lstm",
+    "LstmLayer",
+    "Ops",
+    "PadMode",
+    "Signal",
+    "State",
+    "Weight",
+    "resolve",
+]
 
 
 def resolve(ops: str | Ops) -> Ops:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
+from audiogen_core.ops.protocol import Float, Lstm, LstmLayer, PadMode
 
 _BLOCK = 1 << 18  # elements of one unfolded block: it stays in the cache between its writing and its use
 

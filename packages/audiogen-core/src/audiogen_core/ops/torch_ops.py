@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiogen_core.errors import OptionError
-from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
+from audiogen_core.ops.protocol import Float, Lstm, LstmLayer, PadMode
 
 
 class TorchOps:

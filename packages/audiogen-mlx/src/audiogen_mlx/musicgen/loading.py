@@ -11,7 +11,7 @@ from audiogen_mlx.musicgen.files import Files, text_weights
 from audiogen_mlx.musicgen.model import Transformer
 from audiogen_mlx.musicgen.style import StyleConditioner
 from audiogen_mlx.musicgen.weights import DTYPES, Source
-from audiogen_mlx.t5 import T5Encoder
+from audiogen_mlx.t5 import load_t5
 from audiogen_mlx.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Parts:
             self.transformer = Transformer(self.source)
             self.style = self._load_style()
             self.source.finish()
-            self.t5 = T5Encoder(files.t5_config, text_weights(files), dtype=DTYPES[dtype])
+            self.t5 = load_t5(files.t5_config, text_weights(files), dtype=DTYPES[dtype])
             codec: Codec = load_codec(files.codec_path, MlxOps())
         codec.chunk_seconds = CODEC_SECONDS
         self.codec = StereoCodec(codec) if self.config.channels == 2 else codec

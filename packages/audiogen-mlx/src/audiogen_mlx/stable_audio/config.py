@@ -1,8 +1,6 @@
-"""The facts of a model, read from its own files: `model_config.json`, or the folders of diffusers.
+"""The facts of a model, read from its own files by `read_config`.
 
 Nothing is guessed from tensors. Every key that changes arithmetic is honoured, or refused by its name.
-Defaults are those of stable-audio-tools (models/dit.py, models/transformer.py, models/conditioners.py)
-and of diffusers' StableAudio classes.
 """
 
 from __future__ import annotations

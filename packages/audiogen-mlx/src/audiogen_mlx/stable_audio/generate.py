@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
-from audiogen_core.codec import Autoencoder
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError
-from audiogen_core.noise import Noise
+from audiogen_core.jobs import Take
+from audiogen_core.noise import SeededNoise
+from audiogen_core.progress import OnStep
 from audiogen_mlx.memory import bounded_cache
-from audiogen_mlx.stable_audio import inpaint
+from audiogen_mlx.nn import DTYPES
+from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.config import Config
-from audiogen_mlx.stable_audio.diffusion import Predict, Task
-from audiogen_mlx.stable_audio.files import Fetch, fetch_from_hub, locate, locate_text
+from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
 from audiogen_mlx.stable_audio.guidance import predictor
-from audiogen_mlx.stable_audio.longer import generate_long, stream
-from audiogen_mlx.stable_audio.loops import generate_loop
-from audiogen_mlx.stable_audio.options import Options, Settings, resolve
-from audiogen_mlx.stable_audio.parts import Parts
-
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-
-Floats = NDArray[np.float32]
+from audiogen_mlx.stable_audio.load import Parts, fetch_from_hub, locate, locate_text
+from audiogen_mlx.stable_audio.options import Load, Options
+from audiogen_mlx.stable_audio.settings import Settings, resolve
 
 
 class StableAudio:
@@ -48,97 +44,95 @@ class StableAudio:
         return self._parts.files.fingerprint()
 
     @classmethod
-    def load(
-        cls,
-        name_or_path: str | Path,
-        *,
-        dtype: str = "float32",
-        t5: str | Path | None = None,
-        base: str | Path | None = None,
-        low_memory: bool | None = None,
-        unlisted: bool = False,
-        fetch: Fetch = fetch_from_hub,
-    ) -> StableAudio:
-        """A model from the catalogue, a hub id or a path.
+    def load(cls, name_or_path: str | Path, **load: Any) -> StableAudio:
+        """A model from the catalogue, a hub id or a path: a folder of stable-audio-tools or of diffusers, a
+        checkpoint or a `..._config.json` in the former.
 
-        name_or_path  a folder of stable-audio-tools or of diffusers, a checkpoint or a `..._config.json`
-                      in the former, or a name
-        dtype         "float32", "float16" or "bfloat16", of the network and T5
-        t5            the folder of its text encoder, where that is not beside the model
-        base          the whole model, where the checkpoint holds a transformer alone
-        low_memory    give each part back as soon as its work is done; None decides by the machine
-        unlisted      allow hub ids that are not in the catalogue
-        fetch         how models of the catalogue are fetched
-
-        Raises UnknownModel, DownloadError, ModelError or WeightsError.
+        Keywords are the fields of `Load`. Raises UnknownModel, DownloadError, ModelError, WeightsError or
+        OptionError.
         """
-        if dtype not in DTYPES:
-            raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        files = locate(name_or_path, unlisted=unlisted, fetch=fetch)
+        opening = Load.of({**load, "model": name_or_path})
+        fetch = opening.fetch or fetch_from_hub
+        files = locate(name_or_path, unlisted=opening.unlisted, fetch=fetch)
         config = files.read_config()
-        text = locate_text(files, config, t5, fetch=fetch)
-        whole = None if base is None else locate(base, unlisted=unlisted, fetch=fetch)
-        parts = Parts(files, text, config, dtype=DTYPES[dtype], base=whole, frugal=low_memory)
+        text = locate_text(files, config, opening.t5, fetch=fetch)
+        base = None if opening.base is None else locate(opening.base, unlisted=opening.unlisted, fetch=fetch)
+        dtype = DTYPES[opening.dtype]
+        parts = Parts(files, text, config, dtype=dtype, base=base, frugal=opening.low_memory)
         parts.load()
         return cls(config, parts, str(name_or_path))
 
-    def generate(self, prompt: str, *, seconds: float, **options: Unpack[Options]) -> Audio:
-        """A clip of exactly round(seconds * rate) samples. Options are those of `Options`.
+    def generate(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
+        """A clip of exactly round(seconds * rate) samples. Keywords are the fields of `Options`.
 
         Raises OptionError for options that are out of range or contradict each other, AudioError for a
         clip that cannot be used.
         """
         return self.generate_batch([prompt], seconds=seconds, **options)[0]
 
-    def generate_latents(self, prompt: str, *, seconds: float, **options: Unpack[Options]) -> Latents:
+    def generate_latents(self, prompt: str, *, seconds: float, **options: Any) -> Latents:
         """The latents of a clip: the model's whole window. `seconds` may be as long as the model can say."""
-        settings = self.settings(seconds, **options)
+        settings = resolve(self.config, _of_one_window([prompt], {**options, "seconds": seconds}))
         with bounded_cache():
             return self._latents([prompt], settings)[0]
 
-    def generate_batch(
-        self, prompts: Sequence[str], *, seconds: float, **options: Unpack[Options]
-    ) -> list[Audio]:
+    def generate_batch(self, prompts: Sequence[str], *, seconds: float, **options: Any) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
-        self._check_window(seconds)
-        settings = self.settings(seconds, **options)
-        with bounded_cache():
-            latents = self._latents(prompts, settings)
-            autoencoder = self._parts.autoencoder()
-            return [self._finished(autoencoder.decode(one), settings) for one in latents]
+        asked = _of_one_window(prompts, {**options, "seconds": seconds})
+        self._check_window(asked)
+        return self._clips(prompts, resolve(self.config, asked))
 
-    def variations(
-        self, prompt: str, count: int, *, seconds: float, **options: Unpack[Options]
-    ) -> list[Audio]:
+    def variations(self, prompt: str, count: int, *, seconds: float, **options: Any) -> list[Audio]:
         """Several clips of one prompt, with the seeds seed, seed + 1, ..."""
         if count < 1:
             raise OptionError(f"the number of variations must be 1 or more, got {count}")
         return self.generate_batch([prompt] * count, seconds=seconds, **options)
 
-    def generate_long(
-        self, prompt: str, *, seconds: float, overlap: float | None = None, **options: Unpack[Options]
-    ) -> Audio:
+    def generate_long(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
+        """As `stream`, in one clip."""
+        pieces = [piece.samples for piece in self.stream(prompt, seconds=seconds, **options)]
+        return Audio(np.concatenate(pieces, axis=1), self.config.sample_rate)
+
+    def stream(self, prompt: str, *, seconds: float, **options: Any) -> Iterator[Audio]:
         """A clip of any length: windows that each continue the last `overlap` seconds of the one before.
 
-        `prompt_audio` may begin the first. Raises OptionError.
+        It comes in pieces, each of them final, that joined are the clip; memory does not grow with its
+        length. A clip to continue, `prompt_audio`, may be of any length and comes first. Raises
+        OptionError, also for the other options of runs that begin from a clip.
         """
-        return generate_long(self, prompt, seconds=seconds, overlap=overlap, **options)
-
-    def stream(
-        self, prompt: str, *, seconds: float, overlap: float | None = None, **options: Unpack[Options]
-    ) -> Iterator[Audio]:
-        """As generate_long, in final pieces as they are made; memory does not grow with the length."""
-        return stream(self, prompt, seconds=seconds, overlap=overlap, **options)
+        asked = Options.of({**options, "prompt": prompt, "seconds": seconds, "long": True})
+        return self._windows(prompt, resolve(self.config, asked))
 
     def generate_loop(
-        self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Unpack[Options]
+        self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Any
     ) -> Audio:
-        """A loop of exactly that many bars, whose end runs on into its beginning. Raises OptionError."""
-        return generate_loop(self, prompt, bpm=bpm, bars=bars, beats_per_bar=beats_per_bar, **options)
+        """A loop of exactly round(bars * beats_per_bar * 60 / bpm * rate) samples.
 
-    def settings(self, seconds: float, **options: Unpack[Options]) -> Settings:
+        It is cut from a clip that goes on after it: what follows its end is blended into its beginning.
+        The tempo is not put into the prompt. Raises OptionError when the bars do not fit in the window.
+        """
+        loop = {"bpm": bpm, "bars": bars, "beats_per_bar": beats_per_bar}
+        asked = Options.of({**options, "prompt": prompt, **loop})
+        return self._clips([prompt], resolve(self.config, asked))[0]
+
+    def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
+        """So many clips, as a command writes them: one after the other, with seeds that count up.
+
+        `on_step` is called with (steps done, steps in all). Raises OptionError, AudioError.
+        """
+        self._check_window(options)
+        settings = resolve(self.config, options)
+        for index in range(count):
+            one = settings
+            if settings.seed is not None:
+                seed = settings.seed + index
+                one = replace(settings, seed=seed, noise=SeededNoise(seed))
+            pieces = self._pieces(options.prompt, one)
+            yield Take(pieces, self.config.sample_rate, self.config.channels, settings.asked, one.seed)
+
+    def settings(self, seconds: float, **options: Any) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        return resolve(self.config, float(seconds), options)
+        return resolve(self.config, Options.of({"prompt": "any", **options, "seconds": seconds}))
 
     def decode(self, latents: Latents) -> Audio:
         """The sound of latents. Raises CodesError when they were made by another autoencoder."""
@@ -147,29 +141,70 @@ class StableAudio:
 
     # What a run consists of
 
+    def _pieces(self, prompt: str, settings: Settings) -> Iterator[Audio]:
+        """A clip as it is written: one of several windows as it comes, a loud single one made quieter."""
+        if settings.long:
+            yield from self._windows(prompt, settings)
+            return
+        (clip,) = self._clips([prompt], settings)
+        yield clip if clip.peak <= 1 else Audio(clip.samples / clip.peak, clip.sample_rate)
+
+    def _windows(self, prompt: str, settings: Settings) -> Iterator[Audio]:
+        """The pieces of a clip of several windows. They draw from one stream of noise."""
+        config, seconds = self.config, settings.seconds
+        known = None if settings.prompt_audio is None else inpaint.conformed(settings.prompt_audio, config)
+        samples, length = round(seconds * config.sample_rate), 0 if known is None else known.samples.shape[1]
+        plan = windows.plan(config, samples, settings.overlap, length)
+        if known is not None:
+            yield from _cut(known, 0, plan[0].start)
+            known = Audio(known.samples[:, plan[0].start :], config.sample_rate)
+        for index, window in enumerate(plan):
+            of_window = replace(
+                settings,
+                seconds=(window.end - window.start) / config.sample_rate,
+                conditions=windows.place(config, window, seconds, settings.conditions),
+                init_audio=known,
+                inpaint=None if known is None else ((known.duration, config.window_seconds),),
+                on_step=_counting_on(settings.on_step, index * settings.steps, len(plan) * settings.steps),
+            )
+            (clip,) = self._clips([prompt], of_window)
+            # What the next window hears is kept back: it comes out of that window, joined without a seam.
+            until = plan[index + 1].start if index + 1 < len(plan) else window.end
+            yield from _cut(clip, 0, until - window.start)
+            known = next(_cut(clip, until - window.start, clip.samples.shape[1]), None)
+
+    def _clips(self, prompts: Sequence[str], settings: Settings) -> list[Audio]:
+        with bounded_cache():
+            latents = self._latents(prompts, settings)
+            autoencoder = self._parts.autoencoder()
+            clips = [self._with_kept_sound(autoencoder.decode(one), settings) for one in latents]
+        if settings.loop is None:
+            return clips
+        return [Audio(loops.circular(clip.samples, settings.loop), clip.sample_rate) for clip in clips]
+
     def _latents(self, prompts: Sequence[str], settings: Settings) -> list[Latents]:
-        _check_prompts(prompts)
         config, count = self.config, len(prompts)
-        shape = (count, config.dit.io_channels, config.frames)
+        shape = (count, config.dit.io_channels, config.frames)  # (B, C, T): a run is always a whole window
         noise = mx.array(settings.noise.normal(shape))
         known, mask = self._known(settings, count)
-        given, negative = self._conditioning(prompts, settings)
+        conditioning, negative = self._conditioning(prompts, settings)
+        beside = inpaint.beside(config, known if mask is not None else None, mask)
         predict = predictor(
             self._parts.dit(),
-            given,
+            conditioning,
             settings.guidance,
             config.frames,
             flow=config.flow,
             negative=negative,
-            concat=self._beside(known, mask, count),
+            concat=beside if beside is None else mx.broadcast_to(beside, (count, *beside.shape[1:])),
         )
         start = known if settings.level is not None else None
         if known is not None and mask is not None and not config.inpaint:
             predict = inpaint.keeping(predict, known, mask, flow=config.flow)
             start = known if start is not None else known * mx.array(~mask)[None, None]
         final = self._sample(predict, noise, start, settings)
-        del predict
-        self._parts.drop_dit()
+        del predict  # it holds the network, which may go before the autoencoder comes
+        self._parts.drop("dit")
         info = self._parts.autoencoder().info
         length = min(round(settings.seconds * config.sample_rate), config.window)
         return [Latents(values, info.frame_rate, info.name, length=length) for values in np.array(final)]
@@ -177,20 +212,20 @@ class StableAudio:
     def _sample(
         self, predict: Predict, noise: mx.array, start: mx.array | None, settings: Settings
     ) -> mx.array:
-        shape = noise.shape
         task = Task(
             predict,
             noise,
-            lambda: mx.array(settings.noise.normal(shape)),
+            lambda: mx.array(settings.noise.normal(noise.shape)),
             settings.steps,
             sigma_max=settings.sigma_max,
             sigma_min=settings.sigma_min,
             rho=settings.rho,
             init=start,
+            # Upstream samples inpainting models on unshifted times, whatever their configuration says.
             shift=None if self.config.inpaint else self.config.shift,
         )
         latents = noise
-        for step in settings.method.run(task):
+        for step in SAMPLERS[settings.sampler].run(task):
             latents = step.after
             mx.eval(latents)
             if settings.on_step is not None:
@@ -209,8 +244,8 @@ class StableAudio:
         if settings.negative_prompt is not None:
             texts += [settings.negative_prompt] * len(prompts)
         seconds = {name: [value] * len(prompts) for name, value in settings.conditions.items()}
-        given, *negative = self._parts.condition(texts, seconds)
-        return given, negative[0] if negative else None
+        conditioning, *negative = self._parts.condition(texts, seconds)
+        return conditioning, negative[0] if negative else None
 
     def _known(self, settings: Settings, count: int) -> tuple[mx.array | None, NDArray[np.bool_] | None]:
         """The latents of init_audio, (B, C, T), and which frames are made anew; None without a clip."""
@@ -220,14 +255,15 @@ class StableAudio:
         if settings.inpaint is not None:
             samples = inpaint.sample_mask(settings.inpaint, self.config)
             mask = inpaint.latent_mask(samples, self.config.frames)
-        clip = self._fitted(settings.init_audio)
-        found = _encoded(self._parts.autoencoder(), clip, settings.noise, count)
-        self._parts.drop_autoencoder()
-        return mx.array(found), mask
-
-    def _beside(self, known: mx.array | None, mask: NDArray[np.bool_] | None, count: int) -> mx.array | None:
-        found = inpaint.beside(self.config, known if mask is not None else None, mask)
-        return found if found is None else mx.broadcast_to(found, (count, *found.shape[1:]))
+        clip, autoencoder = self._fitted(settings.init_audio), self._parts.autoencoder()
+        if count == 1:
+            latents = autoencoder.encode(clip, settings.noise).values[None]
+        else:  # drawn anew for each item, though encoded only once
+            mean = autoencoder.encode(clip).values
+            deviation = autoencoder.encode(clip, _Ones()).values - mean
+            latents = mean + deviation * settings.noise.normal((count, *mean.shape))
+        self._parts.drop("autoencoder")
+        return mx.array(latents), mask
 
     def _fitted(self, clip: Audio) -> Audio:
         """A clip at the model's rate and channels, cut or filled with silence to its window."""
@@ -241,7 +277,7 @@ class StableAudio:
         filled = np.pad(samples, ((0, 0), (0, config.window - samples.shape[1])))
         return Audio(filled, config.sample_rate)
 
-    def _finished(self, clip: Audio, settings: Settings) -> Audio:
+    def _with_kept_sound(self, clip: Audio, settings: Settings) -> Audio:
         """What was to be kept is put back sample by sample, so it never went through the autoencoder."""
         if settings.inpaint is None or settings.init_audio is None:
             return clip
@@ -250,40 +286,40 @@ class StableAudio:
         seam = round(inpaint.SEAM_SECONDS * self.config.sample_rate)
         return Audio(inpaint.splice(clip.samples, kept, mask, seam), clip.sample_rate)
 
-    def _check_window(self, seconds: float) -> None:
-        config = self.config
-        samples = seconds * config.sample_rate
-        if not 0.5 < samples < math.inf:
-            raise OptionError(f"seconds must be above 0 and make a sample or more, got {seconds:g}")
-        if round(samples) > config.window:
+    def _check_window(self, asked: Options) -> None:
+        config, seconds = self.config, asked.seconds
+        if seconds is not None and not asked.long and round(seconds * config.sample_rate) > config.window:
             raise OptionError(
                 f"this model makes {config.window_seconds:.2f} s at most, {seconds:g} s were asked for; "
                 "for more, generate_long (--long) continues window after window"
             )
 
 
-def _check_prompts(prompts: Sequence[str]) -> None:
+def _of_one_window(prompts: Sequence[str], options: dict[str, Any]) -> Options:
+    """What all clips of a batch have in common; each prompt is checked. Raises OptionError."""
     if isinstance(prompts, str) or not prompts:
         raise OptionError("give a list of one prompt or more")
-    for prompt in prompts:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise OptionError(f"the prompt is empty: say what to hear, got {prompt!r}")
+    asked = [Options.of({**options, "prompt": prompt}) for prompt in prompts]
+    if asked[0].long:
+        raise OptionError("clips of several windows are made by generate_long and stream")
+    return asked[0]
 
 
-def _encoded(autoencoder: Autoencoder, clip: Audio, noise: Noise, count: int) -> Floats:
-    """Latents of a clip, drawn anew for each of `count` items: (count, C, T)."""
-    if count == 1:
-        return autoencoder.encode(clip, noise).values[None]
-    mean = autoencoder.encode(clip).values
-    deviation = autoencoder.encode(clip, _Ones()).values - mean
-    drawn: Floats = mean + deviation * noise.normal((count, *mean.shape))
-    return drawn
+def _cut(clip: Audio, start: int, end: int) -> Iterator[Audio]:
+    """Samples [start, end) of a clip, or nothing where there are none."""
+    if start < end:
+        yield Audio(clip.samples[:, start:end], clip.sample_rate)
+
+
+def _counting_on(on_step: OnStep | None, before: int, total: int) -> OnStep | None:
+    """Steps of one window as steps of the whole clip."""
+    return None if on_step is None else lambda done, _: on_step(before + done, total)
 
 
 class _Ones:
     """A noise that is 1 everywhere: it shows the deviation of each latent."""
 
-    def normal(self, shape: Sequence[int]) -> Floats:
+    def normal(self, shape: Sequence[int]) -> NDArray[np.float32]:
         return np.ones(tuple(shape), np.float32)
 
     uniform = exponential = normal

@@ -21,11 +21,14 @@ from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
 from audiogen_mlx.stable_audio.config import INPAINT_INPUT, INPAINT_MASK, Config
 from audiogen_mlx.stable_audio.diffusion import Array, Predict, Prediction
-from audiogen_mlx.stable_audio.options import Region, span
 
 Mask = NDArray[np.bool_]
 
+Region = Sequence[tuple[float, float]] | Mask
+"""What is made anew of a clip: spans of seconds (from, to), or a mask of its samples."""
+
 SEAM_SECONDS = 0.02
+"""Over which kept sound gives way: long enough that no step is heard, too short to hear both at once."""
 
 
 def conformed(clip: Audio, config: Config) -> Audio:
@@ -36,12 +39,17 @@ def conformed(clip: Audio, config: Config) -> Audio:
 def sample_mask(region: Region, config: Config) -> Mask:
     """A region as (window samples,). Raises OptionError when it is empty, reversed or outside the window."""
     if isinstance(region, np.ndarray):
-        return _given_mask(region, config.window)
-    spans = [region] if len(region) == 2 and not isinstance(region[0], Sequence) else list(region)
+        if region.dtype != np.bool_ or region.ndim != 1 or not 0 < len(region) <= config.window:
+            raise OptionError(
+                f"a mask must be bool, one per sample and {config.window} at most, "
+                f"got {region.dtype} {region.shape}"
+            )
+        if not region.any():
+            raise OptionError("the mask names nothing to make anew; it is True where sound is made")
+        return np.pad(region, (0, config.window - len(region)))
     mask = np.zeros(config.window, dtype=np.bool_)
-    for one in spans:
-        start, end = span(one, "inpaint")
-        if not (math.isfinite(end) and 0 <= start < end):
+    for start, end in region:
+        if not 0 <= start < end:
             raise OptionError(
                 f"inpaint needs a start of 0 or more and an end after it, got {start:g} to {end:g}"
             )
@@ -55,16 +63,6 @@ def sample_mask(region: Region, config: Config) -> Mask:
     return mask
 
 
-def _given_mask(mask: Mask, window: int) -> Mask:
-    if mask.dtype != np.bool_ or mask.ndim != 1 or not 0 < len(mask) <= window:
-        raise OptionError(
-            f"a mask must be bool, one per sample and {window} at most, got {mask.dtype} {mask.shape}"
-        )
-    if not mask.any():
-        raise OptionError("the mask names nothing to make anew; it is True where sound is made")
-    return np.pad(mask, (0, window - len(mask)))
-
-
 def latent_mask(mask: Mask, frames: int) -> Mask:
     """A mask of samples at latent frames: each takes the value of its first sample.
 
@@ -72,8 +70,7 @@ def latent_mask(mask: Mask, frames: int) -> Mask:
     """
     reduced: Mask = mask[np.arange(frames) * len(mask) // frames]
     if not reduced.any():
-        seconds = "shorter than the latent frames it lies in"
-        raise OptionError(f"the part to inpaint is {seconds}; make it longer")
+        raise OptionError("the part to inpaint is shorter than the latent frames it lies in; make it longer")
     return reduced
 
 

@@ -1,48 +1,29 @@
-"""Loops: an exact number of bars at a tempo, whose end runs on into its beginning."""
+"""Loops: how long an exact number of bars is, and a clip whose end runs on into its beginning."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
-from audiogen_mlx.stable_audio.config import SECONDS_TOTAL
-
-if TYPE_CHECKING:
-    from audiogen_mlx.stable_audio.generate import StableAudio
+from audiogen_mlx.stable_audio.config import Config
 
 BLEND_SECONDS = 0.05
-
-Floats = NDArray[np.float32]
+"""How much of what follows a loop is blended into its beginning; short, so the first beat stays sharp."""
 
 
 def loop_samples(bpm: float, bars: int, beats_per_bar: int, sample_rate: int) -> int:
-    """How many samples that many bars last, rounded once. Raises OptionError."""
-    if not 20 <= bpm <= 400:
-        raise OptionError(f"bpm must lie in [20, 400], got {bpm:g}")
-    if not (isinstance(bars, int) and 1 <= bars <= 1000):
-        raise OptionError(f"bars must be a whole number of 1 or more, got {bars!r}")
-    if not (isinstance(beats_per_bar, int) and 1 <= beats_per_bar <= 32):
-        raise OptionError(f"beats per bar must be a whole number from 1 to 32, got {beats_per_bar!r}")
+    """How many samples that many bars last, rounded once."""
     return round(bars * beats_per_bar * 60 / bpm * sample_rate)
 
 
-def generate_loop(
-    model: StableAudio, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Any
-) -> Audio:
-    """A loop of exactly round(bars * beats_per_bar * 60 / bpm * rate) samples.
-
-    It is cut from a clip that goes on after it: what follows its end is blended into its beginning, so
-    the last sample leads to the first as it did in the clip. Other options are those of `generate`. The
-    tempo is not put into the prompt.
+def plan(config: Config, bpm: float, bars: int, beats_per_bar: int) -> tuple[int, int]:
+    """Samples of a loop, and of the clip that it is cut from, which goes on after it.
 
     Raises OptionError when the bars do not fit in the model's window.
     """
-    config = model.config
     length = loop_samples(bpm, bars, beats_per_bar, config.sample_rate)
     blend = min(round(BLEND_SECONDS * config.sample_rate), length)
     if length + blend > config.window:
@@ -52,17 +33,13 @@ def generate_loop(
             f"{bars} bars at {bpm:g} bpm last {length / config.sample_rate:.2f} s, more than the model's "
             f"{config.window_seconds:.2f} s; bars that fit: {advice}"
         )
-    if options.get(SECONDS_TOTAL) is None:  # the music is not to end within the loop
-        options[SECONDS_TOTAL] = config.max_seconds
-    clip = model.generate(prompt, seconds=(length + blend) / config.sample_rate, **options)
-    return Audio(circular(clip.samples, length), config.sample_rate)
+    return length, length + blend
 
 
-def circular(samples: Floats, length: int) -> Floats:
+def circular(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     """The first `length` samples (channels, n), with those after them blended into the beginning.
 
-    Loudness stays even however alike both are: the sum is divided by what it would be for their
-    correlation.
+    The last sample then leads to the first as it did in the clip.
     """
     blend = min(samples.shape[1] - length, length)
     out = samples[:, :length].copy()
@@ -71,10 +48,12 @@ def circular(samples: Floats, length: int) -> Floats:
     after, start = samples[:, length : length + blend], out[:, :blend].copy()
     rising = 0.5 - 0.5 * np.cos(np.pi * np.arange(blend) / blend)
     falling = 1 - rising
+    # A sum of equal sounds keeps its level, one of unrelated sounds loses up to 3 dB: dividing by what the
+    # power of the sum is for this correlation keeps the loudness even in both cases.
     energy = math.sqrt(
         float(np.square(after, dtype=np.float64).sum() * np.square(start, dtype=np.float64).sum())
     )
-    alike = float((after.astype(np.float64) * start).sum()) / energy if energy > 0 else 1.0
-    level = np.sqrt(rising**2 + falling**2 + 2 * max(alike, 0.0) * rising * falling)
+    correlation = float((after.astype(np.float64) * start).sum()) / energy if energy > 0 else 1.0
+    level = np.sqrt(rising**2 + falling**2 + 2 * max(correlation, 0.0) * rising * falling)
     out[:, :blend] = (after * falling + start * rising) / level
     return out

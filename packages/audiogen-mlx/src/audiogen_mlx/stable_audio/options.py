@@ -1,248 +1,177 @@
-"""What a run can be asked for: `Options` as a caller gives them, `Settings` as they are carried out."""
+"""What Stable Audio can be asked: `Options` of a clip, and `Load` of opening the model.
+
+Nothing heavy is imported here; `settings` works out what the options come to for a model.
+"""
 
 from __future__ import annotations
 
-import math
-import secrets
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypedDict
+from numbers import Real
+from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
-from audiogen_core.noise import Noise, SeededNoise
-from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Config, Published
-from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Sampler
-from audiogen_mlx.stable_audio.guidance import Guidance
-
-Span = tuple[float, float]
-Region = Span | Sequence[Span] | NDArray[np.bool_]
+from audiogen_core.jobs import JobLoad, JobOptions
+from audiogen_core.options import Clip, argument, audio, hidden, option, place
 
 MAX_STEPS = 10_000
+LONGEST = 1e6
+"""Seconds of a clip of several windows, which is eleven days."""
 
+SAMPLERS = (
+    "pingpong", "euler", "rk4", "dpmpp",  # of models of rectified flow; the rest of those of the v objective
+    "v-ddim", "v-ddim-cfgpp", "dpmpp-2m", "dpmpp-2m-sde", "dpmpp-3m-sde", "k-heun", "cosine-dpm",
+)  # fmt: skip
 
-class Options(TypedDict, total=False):
-    """Options of every verb. None is the same as leaving one out.
-
-    seconds_start      where in a longer piece the clip begins, for models that take it
-    seconds_total      how long that piece is; the length of the clip itself when left out
-    negative_prompt    what guidance moves away from
-    steps, sampler, guidance_scale, sigma_min, sigma_max, rho    as the model's authors publish
-    guidance_rescale   in [0, 1]: how much of guidance's gain in spread is taken back
-    guidance_interval  noise levels (from, to) in [0, 1] between which guidance acts
-    seed, noise        a number, or a source of noise in its place; drawn when both are left out
-    init_audio         a clip to begin from, or to inpaint; converted to the model's rate and channels
-    init_noise_level   how much of it is lost: (0, 1] for rectified flow, a sigma for the v objective
-    inpaint            what of init_audio is made anew: (from, to) in seconds, several of them, or bool
-                       per sample, True = made anew. The rest is kept
-    prompt_audio       a clip to continue: it is kept, and what comes after is made
-    on_step            called with (steps done, steps in all)
-    """
-
-    seconds_start: float | None
-    seconds_total: float | None
-    negative_prompt: str | None
-    steps: int | None
-    sampler: str | None
-    guidance_scale: float | None
-    guidance_rescale: float | None
-    guidance_interval: Span | None
-    sigma_min: float | None
-    sigma_max: float | None
-    rho: float | None
-    seed: int | None
-    noise: Noise | None
-    init_audio: Audio | None
-    init_noise_level: float | None
-    inpaint: Region | None
-    prompt_audio: Audio | None
-    on_step: Callable[[float, float], None] | None
-
-
-PUBLISHED = {
-    "rf_denoiser": Published("pingpong", 8, 1.0),
-    "rectified_flow": Published("dpmpp", 40, 4.0),
-    "v": Published("dpmpp-3m-sde", 100, 7.0),
-}
-"""By objective: stable-audio-open-small, its base checkpoint, stable-audio-open-1.0 (their model cards).
-
-A model whose own files say how it is run is run so.
-"""
-
-FLOW_LEVEL, SIGMA_LEVEL = 0.7, 5.0  # of init_audio, where none is given: its outline stays, its detail goes
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A run, with nothing left open. `level` is that of init_audio, None where it starts from noise."""
+class Options(JobOptions):
+    """One clip, a loop, or a clip of several windows; in a batch, what its clips have in common.
 
-    seconds: float
-    conditions: dict[str, float]
-    negative_prompt: str | None
-    sampler: str
-    steps: int
-    guidance: Guidance
-    sigma_min: float
-    sigma_max: float
-    rho: float
-    level: float | None
-    noise: Noise
-    seed: int | None
-    init_audio: Audio | None
-    inpaint: Region | None
-    on_step: Callable[[float, float], None] | None
+    None leaves a choice to the model: its authors publish how it is run. Raises OptionError.
+    """
 
-    @property
-    def method(self) -> Sampler:
-        return SAMPLERS[self.sampler]
-
-    def facts(self) -> dict[str, Any]:
-        """The settings as JSON has them, for a recipe. Clips, noise and the seed are not among them."""
-        return {
-            "seconds": self.seconds,
-            **self.conditions,
-            "negative_prompt": self.negative_prompt,
-            "sampler": self.sampler,
-            "steps": self.steps,
-            "guidance_scale": self.guidance.scale,
-            "guidance_rescale": self.guidance.rescale,
-            "guidance_interval": list(self.guidance.interval),
-            "sigma_min": self.sigma_min,
-            "sigma_max": self.sigma_max,
-            "rho": self.rho,
-            "init_noise_level": self.level,
-        }
-
-
-def resolve(config: Config, seconds: float, options: Options) -> Settings:
-    """Options with the model's defaults put in. Raises OptionError, one sentence for each mistake."""
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    unknown = sorted(set(given) - set(Options.__annotations__))
-    if unknown:
-        raise OptionError(f"unknown options: {', '.join(unknown)}")
-    given = _with_prompt_audio(config, seconds, given)
-    published = config.published or PUBLISHED[config.objective]
-    sampler = _sampler(config, given.get("sampler", published.sampler))
-    method = SAMPLERS[sampler]
-    level = _level(config, method, given)
-    ceiling = 1.0 if method.shares else published.sigma_max
-    number = partial(_number, given)
-    settings = Settings(
-        seconds=seconds,
-        conditions=_conditions(config, seconds, given),
-        negative_prompt=given.get("negative_prompt"),
-        sampler=sampler,
-        steps=_steps(given.get("steps", published.steps)),
-        guidance=Guidance(
-            number("guidance_scale", published.guidance_scale),
-            number("guidance_rescale", 0.0),
-            span(given.get("guidance_interval", (0.0, 1.0)), "guidance_interval"),
+    prompt: Annotated[str, argument("What to hear.", metavar="PROMPT")]
+    seconds: Annotated[
+        float | None,
+        option(
+            "Length of the clip; all the model makes at once when absent.", "-s", unit="s", gt=0, lt=LONGEST
         ),
-        sigma_min=number("sigma_min", published.sigma_min),
-        sigma_max=number("sigma_max", ceiling) if level is None else level,
-        rho=number("rho", 1.0),
-        level=level,
-        noise=_noise(given),
-        seed=given.get("seed"),
-        init_audio=given.get("init_audio"),
-        inpaint=given.get("inpaint"),
-        on_step=given.get("on_step"),
-    )
-    if settings.inpaint is not None and settings.init_audio is None:
-        raise OptionError("inpaint needs a clip to work on; give init_audio")
-    if settings.negative_prompt is not None and settings.guidance.scale == 1:
-        warnings.warn("the negative prompt has no effect: guidance_scale is 1", stacklevel=4)
-    return settings
+    ] = None
+    seconds_start: Annotated[
+        float | None,
+        option("Where in a longer piece it begins.", unit="s", ge=0, some=True, advanced=True),
+    ] = None
+    seconds_total: Annotated[
+        float | None,
+        option("How long that piece is; the clip's length when absent.", unit="s", ge=0, advanced=True),
+    ] = None
+    negative_prompt: Annotated[
+        str | None, option("What to stay away from; needs guidance.", advanced=True)
+    ] = None
+    steps: Annotated[
+        int | None, option("Steps of the sampler; as published when absent.", ge=1, le=MAX_STEPS)
+    ] = None
+    sampler: Annotated[
+        str | None,
+        option("The sampler; as published when absent.", choices=SAMPLERS, metavar="NAME", advanced=True),
+    ] = None
+    guidance_scale: Annotated[float | None, option("Weight of the prompt; 1 is off.")] = None
+    guidance_rescale: Annotated[
+        float | None, option("Share of guidance's gain that is taken back.", ge=0, le=1, advanced=True)
+    ] = None
+    guidance_interval: Annotated[
+        Span | None,
+        option(
+            "Noise levels in [0, 1] between which guidance acts.",
+            ge=0,
+            le=1,
+            metavar="FROM:TO",
+            advanced=True,
+        ),
+    ] = None
+    sigma_min: Annotated[
+        float | None, option("Last noise level, for samplers of the v objective.", advanced=True)
+    ] = None
+    sigma_max: Annotated[float | None, option("First noise level.", advanced=True)] = None
+    rho: Annotated[
+        float | None,
+        option("How the levels between are spaced; 1: their logarithms evenly.", advanced=True),
+    ] = None
+    init_audio: Annotated[Clip | None, audio("A clip to begin from, or to inpaint.", "--init")] = None
+    init_noise_level: Annotated[
+        float | None,
+        option("How much of that clip is lost: up to 1 for rectified flow, else a sigma.", advanced=True),
+    ] = None
+    inpaint: Annotated[
+        tuple[Span, ...] | None,
+        option("Seconds of the clip to make anew, and the rest kept; may be repeated.", unit="s"),
+    ] = None
+    prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
+    bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
+    bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
+    beats_per_bar: Annotated[
+        int, option("Beats in a bar.", "--beats", ge=1, le=32, group="Loops", advanced=True)
+    ] = 4
+    long: Annotated[
+        bool, option("Go beyond the model's window, each window continuing the last.", group="Long clips")
+    ] = False
+    overlap: Annotated[
+        float | None,
+        option(
+            "Seconds a window hears of the one before.", unit="s", ge=0, group="Long clips", advanced=True
+        ),
+    ] = None
+    inpaint_mask: Annotated[
+        Any,
+        hidden("In the place of inpaint: bool for each sample of init_audio, True where it is made anew."),
+    ] = None
+    noise: Annotated[Any, hidden("A source of noise, in the place of a seed.")] = None
 
-
-def span(value: object, what: str) -> Span:
-    """Two numbers. Raises OptionError, naming `what`."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise OptionError(f"{what} takes two numbers (from, to), got {value!r}")
-    start, end = ({what: one} for one in value)
-    return _number(start, what, 0.0), _number(end, what, 0.0)
-
-
-def _number(given: dict[str, Any], name: str, default: float) -> float:
-    value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise OptionError(f"{name} must be a number, got {value!r}")
-    return float(value)
-
-
-def _with_prompt_audio(config: Config, seconds: float, given: dict[str, Any]) -> dict[str, Any]:
-    """A clip to continue is a clip after whose end everything is inpainted."""
-    if "prompt_audio" not in given:
-        return given
-    if "init_audio" in given or "inpaint" in given:
-        raise OptionError("prompt_audio goes with neither init_audio nor inpaint; leave them out")
-    clip = given.pop("prompt_audio")
-    if clip.duration >= seconds:
-        raise OptionError(
-            f"prompt_audio is {clip.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds"
-        )
-    return {**given, "init_audio": clip, "inpaint": (clip.duration, config.window_seconds)}
-
-
-def _sampler(config: Config, name: str) -> str:
-    fitting = [known for known, method in SAMPLERS.items() if method.flow == config.flow]
-    if name not in fitting:
-        raise OptionError(
-            f"the sampler {name!r} does not fit a model of the objective {config.objective}; "
-            f"use one of {', '.join(fitting)}"
-        )
-    return name
-
-
-def _steps(steps: int) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise OptionError(f"steps must be a whole number from 1 to {MAX_STEPS}, got {steps!r}")
-    return steps
-
-
-def _level(config: Config, method: Sampler, given: dict[str, Any]) -> float | None:
-    """The noise level a clip is begun from; None for a run from noise, as inpainting is unless asked."""
-    if "init_audio" not in given:
-        if "init_noise_level" in given:
-            raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
-        return None
-    if "init_noise_level" not in given:
-        return None if "inpaint" in given else (FLOW_LEVEL if method.shares else SIGMA_LEVEL)
-    level = _number(given, "init_noise_level", 0.0)
-    if not (math.isfinite(level) and level > 0) or (config.flow and level > 1):
-        allowed = "in (0, 1]" if config.flow else "above 0"
-        raise OptionError(f"init_noise_level must be {allowed} for this model, got {level:g}")
-    return level
-
-
-def _conditions(config: Config, seconds: float, given: dict[str, Any]) -> dict[str, float]:
-    total = _number(given, "seconds_total", seconds)
-    start = _number(given, "seconds_start", 0.0)
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise OptionError(f"seconds must be above 0, got {seconds:g}")
-    for name, value in ((SECONDS_START, start), (SECONDS_TOTAL, total)):
-        limits = [(one.minimum, one.maximum) for one in config.numbers if one.id == name]
-        low, high = limits[0] if limits else (0.0, math.inf)
-        if not low <= value <= high:
-            raise OptionError(f"{name} must lie in [{low:g}, {high:g}] for this model, got {value:g}")
-    if start and not any(number.id == SECONDS_START for number in config.numbers):
-        raise OptionError("this model does not take seconds_start; leave it out")
-    return {SECONDS_START: start, SECONDS_TOTAL: total}
-
-
-def _noise(given: dict[str, Any]) -> Noise:
-    if "noise" in given:
-        if "seed" in given:
+    def __post_init__(self) -> None:
+        spans = self.inpaint
+        if hasattr(spans, "dtype"):  # a mask
+            object.__setattr__(self, "inpaint_mask", spans)
+            object.__setattr__(self, "inpaint", None)
+        elif isinstance(spans, Sequence) and spans and all(isinstance(each, Real) for each in spans):
+            object.__setattr__(self, "inpaint", (spans,))  # one span alone
+        super().__post_init__()
+        if not self.prompt.strip():
+            raise OptionError(f"the prompt is empty: say what to hear, got {self.prompt!r}")
+        if self.noise is not None and self.seed is not None:
             raise OptionError("give a seed or a source of noise, not both")
-        noise: Noise = given["noise"]
-        return noise
-    if "seed" not in given:
-        given["seed"] = secrets.randbits(32)
-    if isinstance(given["seed"], bool) or not isinstance(given["seed"], int):
-        raise OptionError(f"the seed must be a whole number, got {given['seed']!r}")
-    return SeededNoise(given["seed"])
+        self._check_clips()
+        self._check_length()
+
+    def _check_clips(self) -> None:
+        inpaints = self.inpaint is not None or self.inpaint_mask is not None
+        for name in ("init_audio", "inpaint", "inpaint_mask", "init_noise_level") if self.long else ():
+            if getattr(self, name) is not None:
+                raise OptionError(f"{name} does not go with a clip of several windows; inpaint afterwards")
+        if self.prompt_audio is not None and (self.init_audio is not None or inpaints):
+            raise OptionError("prompt_audio goes with neither init_audio nor inpaint; leave them out")
+        if self.init_audio is None and inpaints:
+            raise OptionError("inpaint needs a clip to work on; give init_audio")
+        if self.init_audio is None and self.prompt_audio is None and self.init_noise_level is not None:
+            raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
+
+    def _check_length(self) -> None:
+        if (self.bpm is None) != (self.bars is None):
+            raise OptionError("a loop needs both bpm and bars")
+        if self.bpm is not None and (self.seconds is not None or self.long):
+            raise OptionError("a loop is as long as its bars; leave out seconds and long")
+        if self.long and self.seconds is None:
+            raise OptionError("long needs to know how long: give seconds")
+        if self.overlap is not None and not self.long:
+            raise OptionError("overlap is for clips of several windows; add long")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load(JobLoad):
+    """How a Stable Audio is opened."""
+
+    model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = (
+        "stable-audio-open-small"
+    )
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        option("Of the network and of T5.", metavar="TYPE", advanced=True),
+    ] = "float32"
+    t5: Annotated[
+        str | None, place("Folder of the text encoder, where that is not beside the model.", advanced=True)
+    ] = None
+    base: Annotated[
+        str | None,
+        place("Whole model, for a checkpoint of a transformer alone.", metavar="NAME|PATH", advanced=True),
+    ] = None
+    low_memory: Annotated[
+        bool | None,
+        option(
+            "Give parts of the model back after use; decided by the machine when absent.",
+            no="--keep",
+            local=True,
+            advanced=True,
+        ),
+    ] = None

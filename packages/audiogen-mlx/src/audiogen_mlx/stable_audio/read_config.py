@@ -1,15 +1,20 @@
-"""From the files of a model to its `Config`: two layouts, one result."""
+"""From the files of a model to its `Config`: those of stable-audio-tools, or a folder of diffusers.
+
+Defaults are those of stable-audio-tools (models/dit.py, models/transformer.py, models/conditioners.py) and of
+diffusers' StableAudio classes.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from audiogen_core.errors import ModelError
+from audiogen_core.settings import Section
 from audiogen_mlx.stable_audio import config as facts
 from audiogen_mlx.stable_audio.config import Config, DitConfig, NumberConditioner, Published, TextConditioner
-from audiogen_mlx.stable_audio.parse import Section
 from audiogen_mlx.stable_audio.schedules import DistributionShift
 
 MODEL_TYPES = ("diffusion_cond", "diffusion_cond_inpaint")
@@ -26,9 +31,16 @@ def read_stable_audio_tools(path: Path) -> Config:
     size = root.count("sample_size")
     root.ignore("training")
     model = root.section("model")
-    published = _published(root.section("sampling")) if "sampling" in root else None
+    published = None
+    if "sampling" in root:  # an addition of this package to the layout, for models that are no upstream ones
+        run = root.section("sampling")
+        published = Published(run.take("sampler", str), run.count("steps"), run.take("guidance_scale", float))
+        run.finish()
     root.finish()
-    hop, autoencoder = _pretransform(model.section("pretransform"))
+    pretransform = model.section("pretransform")
+    by_name = pretransform.expect("type", "autoencoder", AUDIOGEN) == AUDIOGEN
+    codec = pretransform.section("config")  # of an autoencoder in the checkpoint: read by its own reader
+    hop, autoencoder = codec.count("downsampling_ratio"), codec.take("name", str) if by_name else ""
     text, numbers, cond_dim, defaults = _conditioning(model.section("conditioning"))
     diffusion = model.section("diffusion")
     model.count("io_channels")
@@ -38,7 +50,7 @@ def read_stable_audio_tools(path: Path) -> Config:
     if diffusion.names("prepend_cond_ids"):
         raise ModelError(f"{path}: prepend_cond_ids are not supported; this is a model of another family")
     dit = _network(diffusion.section("config"))
-    found = Config(
+    config = Config(
         inpaint=kind == "diffusion_cond_inpaint",
         objective=objective,
         sample_size=size,
@@ -58,23 +70,7 @@ def read_stable_audio_tools(path: Path) -> Config:
         published=published,
     )
     diffusion.finish()
-    return _checked(found, str(path))
-
-
-def _pretransform(section: Section) -> tuple[int, str]:
-    """Samples in a latent frame, and the name of the autoencoder where it is one of audiogen_core's."""
-    kind = section.expect("type", "autoencoder", AUDIOGEN)
-    settings = section.section("config")
-    return settings.count("downsampling_ratio"), settings.take("name", str) if kind == AUDIOGEN else ""
-
-
-def _published(section: Section) -> Published:
-    """How a model that is no upstream one is run: an addition of this package to the layout."""
-    found = Published(
-        section.take("sampler", str), section.count("steps"), section.take("guidance_scale", float)
-    )
-    section.finish()
-    return found
+    return _checked(config, str(path))
 
 
 def _conditioning(
@@ -136,10 +132,13 @@ def _network(section: Section) -> DitConfig:
         section.count("num_heads", 8),
     )
     token_dim = section.count("cond_token_dim", 0, least=0)
-    widened = section.take("project_cond_tokens", bool, True)
+    projected = section.take("project_cond_tokens", bool, True)
     section.expect("project_global_cond", True)
     last = section.take("final_cross_attn_ix", int, -1)
-    norm = _norm_kwargs(section.section("norm_kwargs", optional=True))
+    norm = section.section("norm_kwargs", optional=True)
+    eps = norm.take("eps", float, 1e-5)
+    norm.ignore("bias", "fix_scale", "force_fp32")  # stored all the same; float32 within in any case
+    norm.finish()
     ff_mult, ff_bias = _ff_kwargs(section.section("ff_kwargs", optional=True))
     config = DitConfig(
         io_channels=section.count("io_channels", 32),
@@ -147,9 +146,9 @@ def _network(section: Section) -> DitConfig:
         depth=depth,
         heads=heads,
         cond_token_dim=token_dim,
-        context_dim=(width if widened else token_dim) if token_dim else 0,
+        context_dim=(width if projected else token_dim) if token_dim else 0,
         global_cond_dim=section.count("global_cond_dim", 0, least=0),
-        rotary_dim=max(width // heads // 2, 32),
+        rotary_dim=max(width // heads // 2, 32),  # upstream never rotates fewer channels than that
         concat_channels=section.count("input_concat_dim", 0, least=0),
         adaptive_norm=section.expect("global_cond_type", "prepend", "adaLN") == "adaLN",
         qk_norm=_attn_kwargs(section.section("attn_kwargs", optional=True)),
@@ -157,7 +156,7 @@ def _network(section: Section) -> DitConfig:
         patch_size=section.count("patch_size", 1),
         ff_mult=ff_mult,
         ff_out_bias=ff_bias,
-        norm_eps=norm,
+        norm_eps=eps,
         layer_scale=section.take("layer_scale", bool, False),
         cross_layers=(depth if last == -1 else min(last + 1, depth)) if token_dim else 0,
     )
@@ -184,13 +183,6 @@ def _ff_kwargs(section: Section) -> tuple[float, bool]:
     return mult, bias
 
 
-def _norm_kwargs(section: Section) -> float:
-    eps = section.take("eps", float, 1e-5)
-    section.ignore("bias", "fix_scale", "force_fp32")  # stored all the same; float32 within in any case
-    section.finish()
-    return eps
-
-
 def _shift(diffusion: Section) -> DistributionShift | None:
     if "distribution_shift_options" not in diffusion:
         return None
@@ -213,9 +205,12 @@ def read_diffusers(folder: Path) -> Config:
     if index.take("_class_name", str, "") != "StableAudioPipeline":
         raise ModelError(f"{folder / 'model_index.json'}: not a StableAudioPipeline")
     vae = Section.read(folder / "vae" / "config.json")
-    hop = 1
-    for ratio in vae.take("downsampling_ratios", list, [2, 4, 4, 8, 8]):
-        hop *= int(ratio)
+    ratios = vae.many("downsampling_ratios", int, (2, 4, 4, 8, 8))
+    if min(ratios, default=0) < 1:
+        raise ModelError(
+            f"{vae.where}: downsampling_ratios must be whole numbers of 1 or more, found {ratios}"
+        )
+    hop = math.prod(ratios)
     rate, channels = vae.count("sampling_rate", 44100), vae.count("audio_channels", 2)
     transformer = Section.read(folder / "transformer" / "config.json")
     frames = transformer.count("sample_size", 1024)
@@ -225,10 +220,14 @@ def read_diffusers(folder: Path) -> Config:
     text_dim = projection.count("text_encoder_dim")
     low, high = projection.take("min_value", float), projection.take("max_value", float)
     numbers = tuple(NumberConditioner(name, low, high) for name in (facts.SECONDS_START, facts.SECONDS_TOTAL))
-    text = TextConditioner(
-        facts.PROMPT, "text_encoder", _tokenizer_length(folder / "tokenizer"), text_dim != cond_dim
+    # The pipeline pads every prompt to this length. Where a tokenizer has none, transformers stores 1e30.
+    length = Section.read(folder / "tokenizer" / "tokenizer_config.json").take(
+        "model_max_length", float, 128.0
     )
-    found = Config(
+    text = TextConditioner(
+        facts.PROMPT, "text_encoder", int(length) if 1 <= length <= 4096 else 128, text_dim != cond_dim
+    )
+    config = Config(
         inpaint=False,
         objective="v",
         sample_size=frames * hop,
@@ -242,13 +241,7 @@ def read_diffusers(folder: Path) -> Config:
         cross_ids=(facts.PROMPT, facts.SECONDS_START, facts.SECONDS_TOTAL),
         global_ids=(facts.SECONDS_START, facts.SECONDS_TOTAL),
     )
-    return _checked(found, str(folder))
-
-
-def _tokenizer_length(folder: Path) -> int:
-    """`model_max_length` of the tokenizer: the pipeline pads every prompt to it."""
-    length = Section.read(folder / "tokenizer_config.json").take("model_max_length", float, 128.0)
-    return int(length) if 1 <= length <= 4096 else 128
+    return _checked(config, str(folder))
 
 
 def _diffusers_dit(section: Section) -> DitConfig:

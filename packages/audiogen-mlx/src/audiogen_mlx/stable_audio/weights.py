@@ -1,23 +1,21 @@
-"""The table of names: how each published layout becomes ours, and ours becomes the network's.
+"""The names of tensors: how each published layout becomes ours, and ours fills the network.
 
-Two steps. Rules rename, split and drop tensors of a layout; they are data. Then `load_dit` and
-`load_embedders` take every parameter by name and shape, in the form the network wants, and whatever is
-left over is an error. Tensors are read one at a time.
+Rules rename, split and drop tensors of a layout; they are data. `load_dit` then takes every parameter of the
+network by its name and shape, and whatever is left over is an error. Tensors are read one at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
 from audiogen_core.errors import WeightsError
-from audiogen_core.weights import Drop, Int8Rows, Rename, Rules, Split, Weights, read
+from audiogen_core.weights import Drop, Int8Rows, Rename, Rules, Weights, read
+from audiogen_mlx.nn import Pieces, load_strict
 from audiogen_mlx.stable_audio.config import DitConfig
-from audiogen_mlx.stable_audio.model import TIME_FEATURES, DiT
+from audiogen_mlx.stable_audio.model import DiT
 
 _ROTARY = Drop(r"transformer\.rotary_pos_emb\.inv_freq", "worked out from the width of a head")
 
@@ -34,10 +32,7 @@ STABLE_AUDIO_TOOLS: Rules = (
     Rename(r"\.cross_attend_norm\.", ".cross_norm."),
     Rename(r"_norm\.gamma$", "_norm.weight"),
     Rename(r"_norm\.beta$", "_norm.bias"),
-    Split(r"(.*\.self_attn)\.to_qkv\.weight", (r"\1.q.weight", r"\1.k.weight", r"\1.v.weight")),
-    Split(r"(.*\.cross_attn)\.to_kv\.weight", (r"\1.k.weight", r"\1.v.weight")),
-    Rename(r"\.cross_attn\.to_q\.", ".cross_attn.q."),
-    Rename(r"_attn\.to_out\.", "_attn.out."),
+    Rename(r"_attn\.to_(qkv|q|kv|out)\.", r"_attn.\1."),
     Rename(r"\.ff\.ff\.0\.proj\.", ".ff.inner."),
     Rename(r"\.ff\.ff\.2\.", ".ff.out."),
     Rename(r"\.to_scale_shift_gate$", ".modulation"),
@@ -94,7 +89,8 @@ _TRAINING = (r"diffusion_ema\.(initted|step)", r"losses\..*")
 _DIT_PREFIXES = ("diffusion_ema.ema_model.model.", "diffusion.model.model.", "model.model.")
 """Where a transformer is; the averaged one of a training checkpoint comes first."""
 
-Sources = tuple[tuple[str, tuple[int, ...]], ...]
+SQUEEZED = ("preprocess.weight", "postprocess.weight", "time_frequencies")
+"""Convolutions of one tap and a column, which some layouts store with a last axis of size one."""
 
 
 @dataclass(frozen=True)
@@ -149,98 +145,29 @@ def read_diffusers(folder: Path) -> Tables:
     )
 
 
+def pieces(config: DitConfig, weights: Weights) -> Pieces:
+    """The matrices that are one in the network, and stored as several: in diffusers' layout, of `weights`."""
+    apart = {}
+    for index in range(config.depth):
+        at = f"layers.{index}"
+        apart[f"{at}.self_attn.qkv.weight"] = [f"{at}.self_attn.{one}.weight" for one in "qkv"]
+        if index < config.cross_layers:
+            apart[f"{at}.cross_attn.kv.weight"] = [f"{at}.cross_attn.{one}.weight" for one in "kv"]
+    return {whole: parts for whole, parts in apart.items() if whole not in weights}
+
+
 def load_dit(config: DitConfig, weights: Weights, dtype: mx.Dtype = mx.float32) -> DiT:
     """The network with its parameters, all of them taken from `weights` and nothing left over.
 
     Raises WeightsError that lists what is missing, misshapen, unexpected or not finite.
     """
-    table = dict(dit_table(config))
-    shapes = {name: _as_stored(weights, name, shape) for part in table.values() for name, shape in part}
-    weights.check(shapes)
     model = DiT(config)
-    loaded = []
-    for target, sources in table.items():
-        arrays = [weights.take(name, shapes[name]).reshape(_squeezed(shape)) for name, shape in sources]
-        kept = mx.float32 if target == "time_frequencies" else dtype
-        value = mx.array(np.concatenate(arrays) if len(arrays) > 1 else arrays[0]).astype(kept)
-        mx.eval(value)
-        loaded.append((target, value))
-    weights.finish()
-    model.load_weights(loaded)
+    load_strict(
+        model,
+        weights,
+        pieces=pieces(config, weights),
+        dtype=dtype,
+        keep=lambda name: name == "time_frequencies",  # times are told apart by angles of many turns
+        squeezed=SQUEEZED,
+    )
     return model
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[:-1] if shape[-1] == 1 else shape
-
-
-def _as_stored(weights: Weights, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a table, or without its last axis of one where a layout stores it so."""
-    if name in weights and weights.shape(name) == _squeezed(shape):
-        return _squeezed(shape)
-    return shape
-
-
-def dit_table(config: DitConfig) -> Iterator[tuple[str, Sources]]:
-    """Each parameter of the network, and the tensors it is made of, joined along the first axis."""
-    width, context = config.embed_dim, config.context_dim
-    yield "time_frequencies", (("time_frequencies", (TIME_FEATURES // 2, 1)),)
-    yield from _mlp("time_embed", TIME_FEATURES, width, width, bias=True)
-    if config.cond_token_dim:
-        yield from _mlp("cond_embed", config.cond_token_dim, context, context)
-    if config.global_cond_dim:
-        yield from _mlp("global_embed", config.global_cond_dim, width, width)
-    if config.adaptive_norm:
-        yield from _mlp("modulation", width, width, 6 * width, bias=True)
-    if config.memory_tokens:
-        yield _same("memory_tokens", config.memory_tokens, width)
-    yield _same("preprocess.weight", config.input_channels, config.input_channels, 1)
-    yield _same("postprocess.weight", config.io_channels, config.io_channels, 1)
-    yield _same("project_in.weight", width, config.input_channels * config.patch_size)
-    yield _same("project_out.weight", config.io_channels * config.patch_size, width)
-    for index in range(config.depth):
-        yield from _block_table(config, index)
-
-
-def _block_table(config: DitConfig, index: int) -> Iterator[tuple[str, Sources]]:
-    at, width, context = f"layers.{index}", config.embed_dim, config.context_dim
-    crossed = index < config.cross_layers
-    branches = ("self", "cross", "ff") if crossed else ("self", "ff")
-    for branch in branches:
-        yield _same(f"{at}.{branch}_norm.weight", width)
-        yield _same(f"{at}.{branch}_norm.bias", width)
-        if config.layer_scale:
-            yield _same(f"{at}.{branch}_scale", width)
-    square = (width, width)
-    yield f"{at}.self_attn.qkv.weight", tuple((f"{at}.self_attn.{one}.weight", square) for one in "qkv")
-    yield _same(f"{at}.self_attn.out.weight", *square)
-    if crossed:
-        yield f"{at}.cross_attn.query.weight", ((f"{at}.cross_attn.q.weight", square),)
-        pair = tuple((f"{at}.cross_attn.{one}.weight", (context, context)) for one in "kv")
-        yield f"{at}.cross_attn.key_value.weight", pair
-        yield _same(f"{at}.cross_attn.out.weight", *square)
-    if config.qk_norm == "ln":
-        for branch in branches[:-1]:
-            for norm in ("q_norm", "k_norm"):
-                yield _same(f"{at}.{branch}_attn.{norm}.weight", config.head_dim)
-                yield _same(f"{at}.{branch}_attn.{norm}.bias", config.head_dim)
-    yield _same(f"{at}.ff.inner.weight", 2 * config.ff_dim, width)
-    yield _same(f"{at}.ff.inner.bias", 2 * config.ff_dim)
-    yield _same(f"{at}.ff.out.weight", width, config.ff_dim)
-    if config.ff_out_bias:
-        yield _same(f"{at}.ff.out.bias", width)
-    if config.adaptive_norm:
-        yield _same(f"{at}.modulation", 6 * width)
-
-
-def _mlp(
-    name: str, inputs: int, hidden: int, outputs: int, *, bias: bool = False
-) -> Iterator[tuple[str, Sources]]:
-    for part, shape in (("first", (hidden, inputs)), ("second", (outputs, hidden))):
-        yield _same(f"{name}.{part}.weight", *shape)
-        if bias:
-            yield _same(f"{name}.{part}.bias", shape[0])
-
-
-def _same(name: str, *shape: int) -> tuple[str, Sources]:
-    return name, ((name, shape),)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.errors import OptionError
 from audiogen_core.noise import Noise
-from audiogen_onnx.vampnet.mask_values import (
+from audiogen_onnx.vampnet.mask import (
     Compat,
     Like,
     Mask,

@@ -6,20 +6,22 @@ Sound passes in blocks, so that memory does not grow with the clip; only its cod
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from audiogen_core.audio import Audio
+from audiogen_core.audio import Audio, resampled
+from audiogen_core.codec import Codec
 from audiogen_core.noise import Noise, SeededNoise
+from audiogen_core.progress import counted
 from audiogen_onnx.vampnet.draw import Int
 from audiogen_onnx.vampnet.loudness import Meter
-from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
+from audiogen_onnx.vampnet.mask import Mask, seconds_to_frames
 from audiogen_onnx.vampnet.options import VampOptions
-from audiogen_onnx.vampnet.preprocess import gain_in, gain_out
+from audiogen_onnx.vampnet.pair import Pair
 from audiogen_onnx.vampnet.prompts import Layout, build_mask, spans
 from audiogen_onnx.vampnet.sampling import OnStep
 from audiogen_onnx.vampnet.sound import (
@@ -29,16 +31,13 @@ from audiogen_onnx.vampnet.sound import (
     Source,
     Store,
     cut,
+    gain_in,
+    gain_out,
     glide,
     in_samples,
     measure,
     pasted,
-    resampled,
 )
-from audiogen_onnx.vampnet.windows import counted
-
-if TYPE_CHECKING:
-    from audiogen_onnx.vampnet.generate import Vampnet
 
 FADE = 0.01
 """Seconds of the cross-fades between a clip and what was made."""
@@ -65,35 +64,45 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A source, measured and encoded.
+    """A source, measured, and encoded when its codes are asked for.
 
-    codes  int64 (channels, K, F), places before and after the clip included
-    gain   what its samples were multiplied by before they were encoded
+    codec, pair  what it is encoded and made anew with
+    levels       its length, loudness and peak
+    layout       where the frames of the result lie
+    gain         what its samples are multiplied by before they are encoded
     """
 
-    model: Vampnet
+    codec: Codec
+    pair: Pair
     source: Source
     options: VampOptions
     levels: Levels
     layout: Layout
     gain: float
-    codes: Int = field(repr=False)
 
     @classmethod
-    def open(cls, model: Vampnet, source: Source, options: VampOptions) -> Clip:
-        """Measure and encode a source. Raises AudioError."""
-        info = model.codec.info
+    def open(cls, codec: Codec, pair: Pair, loudness: float, source: Source, options: VampOptions) -> Clip:
+        """Measure a source.
+
+        loudness  LUFS that it is brought to before it is encoded
+
+        Raises AudioError.
+        """
+        info = codec.info
         levels = measure(source, info.sample_rate)
         layout = Layout.of(options, info.sample_rate, info.hop_length, info.codebooks, levels.length)
-        gain = gain_in(levels.mean, levels.peak, model.loudness)
-        empty = np.zeros((source.channels, layout.codebooks, layout.frames), np.int64)
-        clip = cls(model, source, options, levels, layout, gain, empty)
-        for channel in range(source.channels):
-            inside = slice(layout.before, layout.before + layout.inside)
-            empty[channel, :, inside] = clip._encode(channel)
-        return clip
+        return cls(codec, pair, source, options, levels, layout, gain_in(levels.mean, levels.peak, loudness))
 
     # ---- codes
+
+    @cached_property
+    def codes(self) -> Int:
+        """int64 (channels, K, F), places before and after the clip included."""
+        layout, channels = self.layout, self.source.channels
+        codes = np.zeros((channels, layout.codebooks, layout.frames), np.int64)
+        for channel in range(channels):
+            codes[channel, :, layout.before : layout.before + layout.inside] = self._encode(channel)
+        return codes
 
     def make(
         self, mask: ArrayLike | None, noise: Noise | int, count: int, on_step: OnStep | None
@@ -103,11 +112,19 @@ class Clip:
         noise  a seed, result i being that of seed + i; or a source that all draw from in turn
         """
         seeds = [noise + index if isinstance(noise, int) else None for index in range(count)]
-        sources = _sources(noise, count)
+        sources: list[Noise] = (
+            [SeededNoise(noise + index) for index in range(count)]
+            if isinstance(noise, int)
+            else [noise] * count
+        )
         masks = [self._mask(mask, source) for source in sources]
         channels = self.source.channels
-        steps = sum(self.model.pair.steps(chosen[None], self.options) for chosen in masks) * channels
-        step = counted(on_step, steps)
+        steps = sum(self.pair.steps(chosen[None], self.options) for chosen in masks) * channels
+        add = counted(on_step, steps)
+
+        def step(*_: float) -> None:  # each channel counts its own steps; here they are steps of the whole
+            add(1)
+
         made = [
             self._make(chosen, source, seed, step)
             for chosen, source, seed in zip(masks, sources, seeds, strict=True)
@@ -125,7 +142,7 @@ class Clip:
             last = channel == len(self.codes) - 1
             source = noise if last else deepcopy(noise)
             given = seed if seed is not None and self.options.compat == "upstream" else source
-            results.append(self.model.pair.make(codes[None], mask[None], self.options, given, step))
+            results.append(self.pair.make(codes[None], mask[None], self.options, given, step))
         confidence = float(np.mean([result.confidence for result in results]))
         return Made(np.concatenate([result.codes for result in results]), mask, confidence, seed)
 
@@ -134,23 +151,21 @@ class Clip:
 
     def _mono(self) -> Audio:
         """The clip as the networks hear it, in one channel."""
-        rate = self.model.codec.info.sample_rate
+        rate = self.codec.info.sample_rate
         blocks = [block.mean(axis=0, keepdims=True) for block in self.source.blocks(rate)]
         return Audio(np.concatenate(blocks, axis=1) * np.float32(self.gain), rate)
 
     def _encode(self, channel: int) -> Int:
-        codec, circle = self.model.codec, self._circle()
-        sound = self.source.blocks(codec.info.sample_rate)
-        if circle is not None:
-            sound = circle.around(self.source, codec.info.sample_rate)
+        rate, circle = self.codec.info.sample_rate, self._circle()
+        sound = self.source.blocks(rate) if circle is None else circle.around(self.source, rate)
         gain = np.float32(self.gain)
-        parts = codec.encode_blocks(block[channel : channel + 1] * gain for block in sound)
+        parts = self.codec.encode_blocks(block[channel : channel + 1] * gain for block in sound)
         codes = np.concatenate(list(parts), axis=1).astype(np.int64)
         start = 0 if circle is None else circle.margin
         return codes[:, start : start + self.layout.inside]
 
     def _circle(self) -> Circle | None:
-        info = self.model.codec.info
+        info = self.codec.info
         if not self.options.loop:
             return None
         margin = seconds_to_frames(MARGIN, info.sample_rate, info.hop_length)
@@ -182,7 +197,7 @@ class Clip:
 
     def length(self, sample_rate: int) -> int:
         """Samples of a result at this rate."""
-        info, options = self.model.codec.info, self.options
+        info, options = self.codec.info, self.options
         if sample_rate == info.sample_rate:
             return self.layout.left + self.levels.length * options.time_stretch_factor + self.layout.right
         seconds = self.source.length / self.source.sample_rate * options.time_stretch_factor
@@ -192,7 +207,7 @@ class Clip:
         circle = self._circle()
         if circle is not None:
             codes = circle.codes(codes)
-        parts = [self.model.codec.decode_blocks([channel.astype(np.int32)]) for channel in codes]
+        parts = [self.codec.decode_blocks([channel.astype(np.int32)]) for channel in codes]
         for blocks in zip(*parts, strict=True):
             yield np.concatenate(blocks)
 
@@ -204,7 +219,7 @@ class Clip:
 
     def _made(self, store: Store) -> Blocks:
         """The part of what was decoded that is the result; of a loop, with its ends joined."""
-        rate, circle = self.model.codec.info.sample_rate, self._circle()
+        rate, circle = self.codec.info.sample_rate, self._circle()
         if circle is None:
             return store.part(self.layout.skipped, self.length(rate))
         start = circle.margin * circle.hop
@@ -217,14 +232,7 @@ class Clip:
 
         What would clip, and did not in the clip, is made quieter.
         """
-        meter = Meter(self.model.codec.info.sample_rate, self.source.channels)
+        meter = Meter(self.codec.info.sample_rate, self.source.channels)
         for block in self._made(store):
             meter.add(block)
         return gain_out(meter.loudness(), meter.peak, self.levels.loudness, self.levels.peak)
-
-
-def _sources(noise: Noise | int, count: int) -> list[Noise]:
-    """A source of random numbers for each result."""
-    if isinstance(noise, int):
-        return [SeededNoise(noise + index) for index in range(count)]
-    return [noise] * count

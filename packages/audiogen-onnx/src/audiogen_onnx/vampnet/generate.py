@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,19 +16,21 @@ from audiogen_core.audio import Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import ManifestError, OptionError
+from audiogen_core.jobs import Take
 from audiogen_core.noise import Noise
 from audiogen_onnx.catalog import located
 from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.clip import Clip
 from audiogen_onnx.vampnet.draw import Int
-from audiogen_onnx.vampnet.mask_values import Mask
-from audiogen_onnx.vampnet.network import Network, network_of
-from audiogen_onnx.vampnet.options import VampOptions
+from audiogen_onnx.vampnet.mask import Mask
+from audiogen_onnx.vampnet.mask_file import load_mask
+from audiogen_onnx.vampnet.network import Network
+from audiogen_onnx.vampnet.options import Asked, VampOptions
 from audiogen_onnx.vampnet.pair import Pair
-from audiogen_onnx.vampnet.preprocess import as_original
 from audiogen_onnx.vampnet.sampling import OnStep, check_codes, check_mask
-from audiogen_onnx.vampnet.sound import Blocks, ClipSource, FileSource, Source
+from audiogen_onnx.vampnet.sound import ClipSource, FileSource, Source, as_original
+from audiogen_onnx.vampnet.wavebeat import BeatTracker
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,7 @@ class Vampnet:
     revision  hash of what was loaded, for recipes
     loudness  LUFS that sound is brought to before it is encoded
     defaults  options of a vamp that suit this model, for those that are not asked for
+    tracker   opens the beat tracker that belongs to it, where there is one
     """
 
     codec: Codec
@@ -62,6 +66,7 @@ class Vampnet:
     revision: str = ""
     loudness: float = LOUDNESS
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    tracker: Callable[[], BeatTracker] | None = None
 
     def __post_init__(self) -> None:
         info, size = self.codec.info, self.codec.info.codebook_size
@@ -104,10 +109,11 @@ class Vampnet:
 
         geometry = manifest.codec
         codec = codec_of(manifest, folder, providers, threads)
-        coarse = network_of("coarse", manifest.coarse, geometry, session("coarse"))
-        fine = network_of("fine", manifest.fine, geometry, session("fine"))
+        coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
+        fine = Network.of("fine", manifest.fine, geometry, session("fine"))
         revision = sha256(folder / NAME)[:16]
-        return cls(codec, coarse, fine, str(path), revision, geometry.loudness, manifest.defaults)
+        tracker = partial(BeatTracker.of, folder, providers)
+        return cls(codec, coarse, fine, str(path), revision, geometry.loudness, manifest.defaults, tracker)
 
     def options(self, asked: Mapping[str, Any]) -> VampOptions:
         """What was asked for, with this model's defaults for the rest. Raises OptionError."""
@@ -170,7 +176,7 @@ class Vampnet:
 
     def vamp(
         self,
-        audio: Audio,
+        audio: Audio | str | Path,
         *,
         mask: ArrayLike | None = None,
         variations: int = 1,
@@ -182,6 +188,7 @@ class Vampnet:
     ) -> Audio:
         """New sound from a clip: of its length, its loudness and its channels.
 
+        audio        a clip, or a sound file
         mask         (codebooks, frames) or (frames,) of the codec, True = generate: nothing else is made
         variations   of which the one the networks were surest of is returned
         sample_rate  of the result, Hz; None: the codec's
@@ -193,7 +200,7 @@ class Vampnet:
         Channels are made one by one, with the same mask and the same random numbers. Raises AudioError for a
         clip that cannot be encoded, CodesError for a mask that does not fit, OptionError for options.
         """
-        found = self.vamp_variations(
+        results = self.vamp_variations(
             audio,
             variations,
             mask=mask,
@@ -203,11 +210,11 @@ class Vampnet:
             on_step=on_step,
             **options,
         )
-        return next(found).audio
+        return next(results).audio
 
     def vamp_variations(
         self,
-        audio: Audio,
+        audio: Audio | str | Path,
         count: int,
         *,
         mask: ArrayLike | None = None,
@@ -224,31 +231,69 @@ class Vampnet:
         if count < 1:
             raise OptionError(f"variations must be 1 or more, got {count}")
         rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
-        chosen = self.options(options)
-        clip = Clip.open(self, self._source(audio, chosen), chosen)
-        results = clip.make(mask, source_of(seed, noise), count, on_step)
+        clip = self.open(audio, self.options(options))
         return (
-            Variation(_collected(clip.sound(made, rate), rate), made.seed, made.confidence, made.mask)
-            for made in results
+            Variation(
+                Audio(np.concatenate(list(clip.sound(result, rate)), axis=1), rate),
+                result.seed,
+                result.confidence,
+                result.mask,
+            )
+            for result in clip.make(mask, source_of(seed, noise), count, on_step)
         )
 
-    def open(self, path: str | Path, options: VampOptions) -> Clip:
-        """A sound file of any length, measured and encoded, to be vamped in bounded memory.
+    def takes(self, asked: Asked, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
+        """So many variations, as a command writes them, the one the networks were surest of first.
 
-        With compat="upstream" it is read whole: the original's resampling needs that.
+        All are made before the first is given, and decoded in blocks as they are taken. folder is for a
+        temporary file, where one does not fit into memory. Raises OptionError, AudioError, CodesError.
         """
-        upstream = options.compat == "upstream"
-        source = self._source(Audio.load(path), options) if upstream else FileSource.open(path)
-        return Clip.open(self, source, options)
+        clip, mask = self.prepared(asked)
+        rate = clip.source.sample_rate if asked.sample_rate is None else asked.sample_rate
+        settings: dict[str, Any] = {"sample_rate": rate, "options": clip.options.asked()}
+        if not isinstance(asked.audio, Audio):
+            settings["audio"] = str(asked.audio)
+        if asked.mask is not None:
+            settings["mask"] = str(asked.mask)
+        for result in clip.make(mask, source_of(asked.seed, None), count, asked.on_step):
+            pieces = (Audio(block, rate) for block in clip.sound(result, rate, folder) if block.shape[1])
+            yield Take(pieces, rate, clip.source.channels, settings, result.seed, result.confidence)
 
-    def _source(self, audio: Audio, options: VampOptions) -> Source:
+    def prepared(self, asked: Asked) -> tuple[Clip, Mask | None]:
+        """The clip of a job, measured, with all its options decided; and the mask that was given for it."""
+        chosen = asked.chosen()
+        if asked.sample_rate is not None:
+            check_rate(asked.sample_rate)
+        if asked.track_beats:
+            if self.tracker is None:
+                raise OptionError("this model has no beat tracker: name beats by bpm or a list of times")
+            audio = asked.audio if isinstance(asked.audio, Audio) else Audio.load(asked.audio)
+            chosen["beats"] = self.tracker().track(audio)
+        clip = self.open(asked.audio, self.options(chosen))
+        if asked.mask is None:
+            return clip, None
+        info, layout = self.codec.info, clip.layout
+        mask = load_mask(
+            asked.mask,
+            codebooks=layout.codebooks,
+            frames=layout.frames,
+            sample_rate=info.sample_rate,
+            hop_length=info.hop_length,
+        )
+        return clip, mask
+
+    def open(self, audio: Audio | str | Path, options: VampOptions) -> Clip:
+        """A clip, or a sound file of any length, measured, to be vamped in bounded memory.
+
+        With compat="upstream" a file is read whole: the original's resampling needs that.
+        """
+        source: Source
         if options.compat == "upstream":
-            audio = as_original(audio, self.codec.info.sample_rate)
-        return ClipSource(audio)
-
-
-def _collected(blocks: Blocks, sample_rate: int) -> Audio:
-    return Audio(np.concatenate(list(blocks), axis=1), sample_rate)
+            audio = audio if isinstance(audio, Audio) else Audio.load(audio)
+            source = ClipSource(as_original(audio, self.codec.info.sample_rate))
+        else:
+            source = ClipSource(audio) if isinstance(audio, Audio) else FileSource.open(audio)
+        return Clip.open(self.codec, self.pair, self.loudness, source, options)
 
 
 def source_of(seed: int | None, noise: Noise | None) -> Noise | int:

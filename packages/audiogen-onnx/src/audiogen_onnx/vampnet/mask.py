@@ -11,7 +11,7 @@ alone. With `compat="upstream"` a builder repeats what the original does even wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,39 +19,39 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError
 from audiogen_core.noise import Noise
-from audiogen_onnx.vampnet.mask_random import (
-    drop_ones,
-    hugo_random,
-    linear_random,
-    random,
-    random_along_time,
-    stemgen_random,
-    tria_mask,
-)
-from audiogen_onnx.vampnet.mask_values import (
-    Compat,
-    Like,
-    Mask,
-    check_count,
-    check_share,
-    checked,
-    copied,
-    frames_to_seconds,
-    gamma,
-    inverse_gamma,
-    joined,
-    seconds_to_frames,
-    shape_of,
-    source_of,
-)
 
-__all__ = [
-    "Compat", "Like", "Mask", "apply_mask", "build", "codebook_mask", "codebook_unmask", "drop_ones",
-    "dropout", "empty_mask", "frames_to_seconds", "full_mask", "gamma", "hugo_random", "infill", "inpaint",
-    "inverse_gamma", "keep_codebooks", "linear_random", "mask_and", "mask_or", "onset_mask",
-    "periodic_mask", "random", "random_along_time", "roll_mask", "seconds_to_frames", "stemgen_random",
-    "time_stretch_mask", "tria_mask",
-]  # fmt: skip
+Mask = NDArray[np.bool_]
+Like = NDArray[Any] | tuple[int, ...]
+"""An array (..., codebooks, frames), or its shape."""
+
+Compat = Literal["audiogen", "upstream"]
+
+
+def seconds_to_frames(seconds: float, sample_rate: int, hop_length: int) -> int:
+    """How many codec frames cover this many seconds: rounded up, as the original counts.
+
+    Raises OptionError when seconds is negative or not finite.
+    """
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise OptionError(f"a time must be 0 seconds or more, got {seconds}")
+    return math.ceil(seconds * sample_rate / hop_length)
+
+
+def frames_to_seconds(frames: int, sample_rate: int, hop_length: int) -> float:
+    """The duration of this many codec frames, seconds."""
+    return frames * hop_length / sample_rate
+
+
+def gamma(progress: NDArray[np.float32] | float) -> NDArray[np.float32]:
+    """Share of codes still masked at `progress` in [0, 1]: a quarter of a cosine, never below 1e-10."""
+    angle = np.asarray(progress, np.float32) * np.float32(math.pi) / np.float32(2)
+    return np.asarray(np.clip(np.cos(angle), np.float32(1e-10), np.float32(1)))
+
+
+def inverse_gamma(share: NDArray[np.float32] | float) -> NDArray[np.float32]:
+    """The progress at which `share` of the codes is masked: the inverse of `gamma`."""
+    turned = np.float32(2) * np.arccos(np.asarray(share, np.float32)) / np.float32(math.pi)
+    return np.asarray(turned, np.float32)
 
 
 # ---- whole masks
@@ -150,6 +150,69 @@ def onset_mask(like: Like, onsets: Iterable[int], width: int = 1, *, compat: Com
     return mask
 
 
+# ---- random masks: the ones that VampNet is trained with (vampnet/newmask.py)
+#
+# `progress` runs from 0, everything is generated, to 1, nothing is, along `gamma`.
+
+
+def linear_random(like: Like, probability: float, *, noise: Noise | None = None) -> Mask:
+    """Each code is generated with this probability. `noise` is needed unless that is 0 or 1."""
+    check_share("the probability of a random mask", probability)
+    shape = shape_of(like)
+    if probability in (0.0, 1.0):
+        return np.full(shape, probability == 1.0)
+    batch = (math.prod(shape[:-2]), *shape[-2:])  # leading axes are one batch to a source of noise
+    return source_of(noise, "a random mask").uniform(batch).reshape(shape) < probability
+
+
+def random(like: Like, progress: float, *, noise: Noise | None = None) -> Mask:
+    """Each code is generated with probability gamma(progress): all of them at 0, none at 1."""
+    check_share("the progress of a random mask", progress)
+    return linear_random(like, float(gamma(progress)) if progress < 1 else 0.0, noise=noise)
+
+
+def random_along_time(like: Like, progress: float, *, noise: Noise | None = None) -> Mask:
+    """Each frame is generated, in all its codebooks, with probability gamma(progress)."""
+    shape = shape_of(like)
+    one = random((*shape[:-2], 1, shape[-1]), progress, noise=noise)
+    return np.broadcast_to(one, shape).copy()
+
+
+def stemgen_random(like: Like, probability: float, *, noise: Noise | None = None) -> Mask:
+    """One codebook, drawn for each item, is generated with this probability in each frame.
+
+    The codebooks before it are kept, those after it generated (Parker et al. 2023, "StemGen",
+    arXiv 2312.08723). Draws: the codebooks, then the frames.
+    """
+    check_share("the probability of a random mask", probability)
+    shape = shape_of(like)
+    items, codebooks, frames = math.prod(shape[:-2]), shape[-2], shape[-1]
+    source = source_of(noise, "a random mask")
+    chosen = np.floor(source.uniform((items,)).astype(np.float64) * codebooks)[:, None, None]
+    drawn = source.uniform((items, frames))[:, None] < probability
+    number = np.arange(codebooks)[:, None]
+    return np.where(number == chosen, drawn, number > chosen).reshape(shape)
+
+
+def hugo_random(like: Like, progress: float, *, noise: Noise | None = None) -> Mask:
+    """As many codebooks of each frame as `random` would generate there, but the last ones."""
+    mask = random(like, progress, noise=noise)
+    kept = mask.shape[-2] - mask.sum(axis=-2, keepdims=True)
+    return np.asarray(np.arange(mask.shape[-2])[:, None] >= kept)
+
+
+def tria_mask(like: Like, least: float = 0.1, most: float = 0.4, *, noise: Noise | None = None) -> Mask:
+    """A beginning is kept: a share of all frames between `least` and `most`, drawn for each item."""
+    check_share("the least share kept", least)
+    check_share("the largest share kept", most)
+    if least > most:
+        raise OptionError(f"the least share kept, {least}, is more than the largest, {most}")
+    shape = shape_of(like)
+    drawn = source_of(noise, "a random mask").uniform((math.prod(shape[:-2]),)).astype(np.float64)
+    kept = np.floor((drawn * (most - least) + least) * shape[-1]).reshape(*shape[:-2], 1, 1)
+    return np.broadcast_to(np.arange(shape[-1]) >= kept, shape).copy()
+
+
 # ---- changes to a mask
 
 
@@ -202,6 +265,20 @@ def apply_mask(codes: NDArray[Any], mask: Mask, mask_id: int) -> NDArray[Any]:
     if mask.ndim > codes.ndim or any(size not in (1, wanted) for size, wanted in pairs):
         raise OptionError(f"the mask has shape {mask.shape}, but the codes have {codes.shape}")
     return np.where(mask, np.asarray(mask_id, codes.dtype), codes)
+
+
+def drop_ones(mask: Mask, share: float, *, noise: Noise | None = None) -> Mask:
+    """This share of the codes to be generated, drawn for each item of a batch, is kept instead."""
+    check_share("the share of codes to keep", share)
+    mask = copied(mask)
+    if share == 0:
+        return mask
+    flat = mask.reshape(-1, mask.shape[-2] * mask.shape[-1])
+    drawn = source_of(noise, "drop_ones").uniform(flat.shape)
+    order = np.argsort(np.where(flat, drawn, np.float32(2)), axis=-1, kind="stable")
+    for item, indices in zip(flat, order, strict=True):
+        item[indices[: int(item.sum() * share)]] = False
+    return flat.reshape(mask.shape)
 
 
 def dropout(
@@ -291,3 +368,49 @@ def build(
     if within is not None:
         mask = mask_and(mask, within)
     return codebook_mask(codebook_unmask(mask, conditioning_codebooks), keep)
+
+
+# ---- checks of what is given
+
+
+def shape_of(like: Like) -> tuple[int, ...]:
+    shape = like if isinstance(like, tuple) else like.shape
+    if len(shape) < 2 or min(shape) < 1:
+        raise OptionError(f"a mask has shape (..., codebooks, frames), each 1 or more; got {tuple(shape)}")
+    return tuple(shape)
+
+
+def checked(mask: Mask) -> Mask:
+    if mask.dtype != np.bool_:
+        raise OptionError(f"a mask holds True (generate) and False (keep); got an array of {mask.dtype}")
+    shape_of(mask)
+    return mask
+
+
+def copied(mask: Mask) -> Mask:
+    return checked(mask).copy()
+
+
+def joined(join: Callable[..., Any], first: Mask, second: Mask) -> Mask:
+    masks = checked(first), checked(second)
+    try:
+        result: Mask = join(*masks)
+    except ValueError as error:
+        raise OptionError(f"masks of shapes {first.shape} and {second.shape} cannot be joined") from error
+    return result
+
+
+def source_of(noise: Noise | None, what: str) -> Noise:
+    if noise is None:
+        raise OptionError(f"{what} needs noise: give noise=SeededNoise(seed)")
+    return noise
+
+
+def check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise OptionError(f"{name} must lie in [0, 1], got {value}")
+
+
+def check_count(name: str, value: int) -> None:
+    if value < 0:
+        raise OptionError(f"{name} must be 0 or more, got {value}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import math
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.audio import probe, stream
-from audiogen_core.errors import CodesError, OptionError
+from audiogen_core.errors import CodesError, MissingDependency, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.sound_reader import name_of
-from audiogen_onnx.vampnet.mask_values import Mask, checked
-from audiogen_onnx.vampnet.png import read_png, write_png
+from audiogen_onnx.vampnet.mask import Mask, checked
 
 SILENCE = -60.0
 """dB below full scale: samples that are quieter are silent."""
 
 MAX_VALUES = 1 << 26
+
+MAX_PICTURE = 1 << 22
+"""Width x height x channels of a picture: a mask of ten minutes with 14 codebooks has half a million."""
 
 _MAX_HEADER = 10_000  # bytes of the description in an NPY file
 
@@ -47,7 +51,7 @@ def load_mask(
     silence                  dB of full scale below which a sample is silent
 
     Raises CodesError when the file is unreadable or its mask is for a clip of another length or codec,
-    AudioError for a damaged sound file.
+    AudioError for a damaged sound file, MissingDependency for a .png without Pillow.
     """
     if codebooks < 1 or frames < 1:
         raise OptionError(f"a mask has 1 or more codebooks and frames, got {codebooks} and {frames}")
@@ -62,17 +66,19 @@ def load_mask(
 def save_mask(mask: Mask, path: str | Path) -> Path:
     """Write a mask (codebooks, frames) as .npy or .png, as `load_mask` reads it. Returns the path.
 
-    Raises OptionError for another suffix or shape.
+    Raises OptionError for another suffix or shape, MissingDependency for a .png without Pillow.
     """
     if checked(mask).ndim != 2:
         raise OptionError(f"a file holds one mask (codebooks, frames), got shape {mask.shape}")
     suffix = Path(path).suffix.lower()
-    if suffix == ".png":
-        return write_png(path, mask.astype(np.uint8) * np.uint8(255))
-    if suffix != ".npy":
+    if suffix not in (".npy", ".png"):
         raise OptionError(f"{name_of(path)}: a mask is written as .npy or .png")
+    picture = _pillow().fromarray(mask.astype(np.uint8) * np.uint8(255)) if suffix == ".png" else None
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array(file, mask, allow_pickle=False)
+        if picture is not None:
+            picture.save(file, "PNG")
+        else:
+            np.lib.format.write_array(file, mask, allow_pickle=False)
     return Path(path)
 
 
@@ -90,6 +96,47 @@ def _bands(bright: Mask, codebooks: int) -> Mask:
     """Of a picture with several rows for each codebook, the middle ones."""
     each, rest = divmod(len(bright), codebooks)
     return bright if rest or each < 2 else bright[each // 2 :: each]
+
+
+def read_png(path: str | Path) -> NDArray[np.float64]:
+    """Brightness (height, width) of a picture from 0, black or transparent, to 1, white.
+
+    Raises CodesError when it is no PNG, damaged, or larger than masks are.
+    """
+    library, name = _pillow(), name_of(path)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(2 * MAX_PICTURE + 1)
+    except OSError as error:
+        raise CodesError(f"{name}: cannot be read: {error.strerror}") from error
+    if len(data) > 2 * MAX_PICTURE:
+        raise CodesError(f"{name}: larger than {2 * MAX_PICTURE >> 20} MiB, which a mask never is")
+    try:
+        with library.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            # Only the header has been read so far. Pillow unpacks no more than these sizes ask for, whatever
+            # else the file holds.
+            width, height = picture.size
+            if width * height * len(picture.getbands()) > MAX_PICTURE:
+                raise CodesError(f"{name}: a picture of {width} x {height} is too large for a mask")
+            picture.verify()  # the checksums, which loading passes over; it leaves nothing to be loaded
+        with library.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            if picture.mode.startswith("I"):  # 16 bits of grey, which a conversion would cut off at 255
+                return np.asarray(picture) / 65535
+            red, green, blue, alpha = (np.asarray(part) for part in picture.convert("RGBA").split())
+    except library.DecompressionBombError as error:
+        raise CodesError(f"{name}: a picture that is too large for a mask") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, zlib.error) as error:
+        raise CodesError(f"{name}: not a PNG picture, or a damaged one") from error
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue  # ITU-R BT.709
+    return np.asarray(luminance * alpha / 255**2)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependency("Pillow", 'pip install "audiogen-onnx[plot]"') from error
+    return Image
 
 
 def _read_npy(path: str | Path) -> Mask:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.sound_reader import name_of
-from audiogen_onnx.vampnet.mask_values import Mask, checked
+from audiogen_onnx.vampnet.mask import Mask, checked
 
 _COLUMNS = 1600  # of the picture; longer masks are averaged
 _DPI = 144

@@ -1,131 +1,175 @@
-"""All that can be asked of a vamp, as one value: what is kept, how the rest is made, and how much of it."""
+"""What a vamp can be asked: `VampOptions`, with nothing left open; `Options`, as a job is; `Load`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
-from typing import Any, Literal
+from dataclasses import dataclass, make_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from audiogen_core.errors import OptionError
-from audiogen_onnx.vampnet.draw import Filters
-from audiogen_onnx.vampnet.mask_values import Compat
-from audiogen_onnx.vampnet.sampling import FillOptions
+from audiogen_core.jobs import JobLoad, JobOptions
+from audiogen_core.options import Clip, Described, audio, described, file, option, place
+
+if TYPE_CHECKING:
+    from audiogen_onnx.vampnet.beats import Beats
+
+_KEPT = "What is kept of the clip"
+_MADE = "How the rest is made"
+_RUNNING = "Running"
+
+
+def _beats(text: str) -> Beats:
+    """What the command's `--beats` stands for: a list of seconds, or a file of that name."""
+    from audiogen_onnx.vampnet.beats import Beats
+
+    return Beats.read(text) if Path(text).is_file() else Beats.parse(text, "--beats")
 
 
 @dataclass(frozen=True)
-class VampOptions:
-    """The options of a vamp. The first group says what is kept of the clip as a prompt, all else is made.
+class VampOptions(Described):
+    """The options of a vamp. The first ones say what is kept of the clip as a prompt, all else is made.
 
-    random_intensity  share of all codes that may be made at all
-    prefix, suffix    seconds kept at the beginning and at the end
-    period            a frame is kept every so many; 0 keeps none. None: 7, or 0 where `infill`, `outpaint`
-                      or a mask says where to work
-    period_width      frames kept around each of them
-    roll              frames by which these places move to the right, or "random"
-    onset_width       frames kept before and after each onset of the sound; 0 keeps none
-    bpm, beat_offset  a grid of beats per minute, its first beat at so many seconds: kept around each
-    beats             or times, seconds, instead of a grid; `downbeat_times` are those that begin a bar
-    beats_per_bar     of the grid; its first beat begins a bar
-    downbeats, upbeats  which beats count: the first ones of bars, all others
-    before_beat, after_beat  seconds kept around each beat
-    beat_dropout      probability of each frame near a beat not to be kept
-    dropout           share of the frames whose prompt is dropped
-    keep              codebooks in which there are prompts; those after are made everywhere. None: 3, or all
-                      where `infill`, `outpaint` or a mask says where to work
-    infill            (start, end), seconds: only what lies between is made
-    outpaint_left, outpaint_right  seconds made before the beginning and after the end
-    loop              the end leads into the beginning: the result can be repeated without a seam
-    keep_original     with `infill` or `outpaint`: the rest of the result is the clip itself, not what the
-                      codec makes of it
-
-    steps, temperature, mask_temperature, top_p, typical_mass, typical_min_tokens, sample_cutoff
-                      as `sampling.fill` has them
-    fine_steps        steps of the fine network
-    fine_temperature  its temperature; None: `temperature`
-    feedback_steps    how often the coarse network goes over the clip
-    time_stretch_factor  the result is so many times as long, frames in between being made
-
-    window_seconds, fine_window_seconds  what a network sees at once; None: what it was trained on
-    context_seconds   seconds of what was made before that a window sees; the fine network, a quarter of it
-    compat            "upstream" goes the original's way, quirks and all
+    period, keep  None: 7 and 3; or 0 and all codebooks where infill, outpainting or a mask says where
+    beats         times in seconds; or a `Beats`, which gives `downbeat_times` too
 
     Raises OptionError when a value is out of range, or two contradict each other.
     """
 
-    random_intensity: float = 1.0
-    prefix: float = 0.0
-    suffix: float = 0.0
-    period: int | None = None
-    period_width: int = 1
-    roll: int | Literal["random"] = "random"
-    onset_width: int = 0
-    bpm: float | None = None
-    beat_offset: float = 0.0
-    beats: tuple[float, ...] | None = None
-    downbeat_times: tuple[float, ...] = ()
-    beats_per_bar: int = 4
-    downbeats: bool = True
-    upbeats: bool = True
-    before_beat: float = 0.0
-    after_beat: float = 0.05
-    beat_dropout: float = 0.0
-    dropout: float = 0.0
-    keep: int | None = None
-    infill: tuple[float, float] | None = None
-    outpaint_left: float = 0.0
-    outpaint_right: float = 0.0
-    loop: bool = False
-    keep_original: bool = True
+    period: Annotated[
+        int | None, option("A frame is kept every so many; 0: none. [7]", ge=0, group=_KEPT)
+    ] = None
+    period_width: Annotated[int, option("Frames kept around each.", ge=0, group=_KEPT)] = 1
+    roll: Annotated[
+        int | Literal["random"],
+        option("Frames by which these move to the right, or random.", metavar="NUMBER|random", group=_KEPT),
+    ] = "random"
+    prefix: Annotated[float, option("Seconds kept at the beginning.", unit="s", ge=0, group=_KEPT)] = 0.0
+    suffix: Annotated[float, option("Seconds kept at the end.", unit="s", ge=0, group=_KEPT)] = 0.0
+    keep: Annotated[int | None, option("Codebooks in which there are prompts. [3]", ge=0, group=_KEPT)] = None
+    onset_width: Annotated[int, option("Frames kept before and after each onset.", ge=0, group=_KEPT)] = 0
+    bpm: Annotated[float | None, option("Keep around each beat of this tempo.", gt=0, group=_KEPT)] = None
+    beat_offset: Annotated[float, option("Seconds of its first beat.", unit="s", group=_KEPT)] = 0.0
+    beats_per_bar: Annotated[
+        int, option("Of this tempo; the first beat begins a bar.", ge=0, group=_KEPT, advanced=True)
+    ] = 4
+    beats: Annotated[
+        tuple[float, ...] | str | None,
+        option(
+            "Or beats: times in seconds, or a text file of them.",
+            metavar="LIST|PATH",
+            parse=_beats,
+            group=_KEPT,
+        ),
+    ] = None
+    downbeat_times: Annotated[
+        tuple[float, ...],
+        option("Those of them that begin a bar.", unit="s", group=_KEPT, advanced=True),
+    ] = ()
+    downbeats: Annotated[
+        bool,
+        option("Whether the first beats of bars count.", no="--upbeats-only", group=_KEPT, advanced=True),
+    ] = True
+    upbeats: Annotated[
+        bool, option("Whether beats within bars count.", no="--downbeats-only", group=_KEPT)
+    ] = True
+    before_beat: Annotated[float, option("Seconds kept before each beat.", unit="s", ge=0, group=_KEPT)] = 0.0
+    after_beat: Annotated[float, option("Seconds kept after each beat.", unit="s", ge=0, group=_KEPT)] = 0.05
+    beat_dropout: Annotated[
+        float,
+        option("Share of the frames near beats that is not kept.", ge=0, le=1, group=_KEPT, advanced=True),
+    ] = 0.0
+    dropout: Annotated[float, option("Share of frames whose prompt is dropped.", ge=0, le=1, group=_KEPT)] = (
+        0.0
+    )
+    random_intensity: Annotated[
+        float, option("Share of codes that may be made at all.", ge=0, le=1, group=_KEPT)
+    ] = 1.0
+    infill: Annotated[
+        tuple[float, float] | None,
+        option("Make only what lies between, in seconds.", unit="s", ge=0, group=_KEPT),
+    ] = None
+    outpaint_left: Annotated[
+        float, option("Seconds made before the beginning.", unit="s", ge=0, group=_KEPT)
+    ] = 0.0
+    outpaint_right: Annotated[float, option("Seconds made after the end.", unit="s", ge=0, group=_KEPT)] = 0.0
+    loop: Annotated[bool, option("Let the end lead into the beginning.", group=_KEPT)] = False
+    keep_original: Annotated[
+        bool,
+        option(
+            "With infill or outpainting, the rest is the clip itself, not what the codec makes of it.",
+            no="--no-keep-original",
+            group=_KEPT,
+            advanced=True,
+        ),
+    ] = True
 
-    steps: int = 12
-    temperature: float = 1.0
-    mask_temperature: float = 10.5
-    top_p: float | None = None
-    typical_mass: float | None = None
-    typical_min_tokens: int = 64
-    sample_cutoff: float = 1.0
-    fine_steps: int = 2
-    fine_temperature: float | None = None
-    feedback_steps: int = 1
-    time_stretch_factor: int = 1
-
-    window_seconds: float | None = None
-    fine_window_seconds: float | None = None
-    context_seconds: float = 2.5
-    compat: Compat = "audiogen"
+    steps: Annotated[int, option("Of the coarse network.", ge=1, group=_MADE)] = 12
+    fine_steps: Annotated[int, option("Of the fine network.", ge=1, group=_MADE)] = 2
+    temperature: Annotated[float, option("Of each token; 0: the likeliest.", ge=0, group=_MADE)] = 1.0
+    fine_temperature: Annotated[
+        float | None, option("Of the fine network. [--temperature]", ge=0, group=_MADE)
+    ] = None
+    mask_temperature: Annotated[float, option("Of the choice of what to make anew.", ge=0, group=_MADE)] = (
+        10.5
+    )
+    top_p: Annotated[
+        float | None, option("Keep the likeliest tokens up to this share.", ge=0, le=1, group=_MADE)
+    ] = None
+    typical_mass: Annotated[
+        float | None, option("Keep the most typical tokens up to this share.", gt=0, le=1, group=_MADE)
+    ] = None
+    typical_min_tokens: Annotated[int, option("But at least so many.", ge=0, group=_MADE)] = 64
+    sample_cutoff: Annotated[
+        float, option("Part of the steps that draws at random.", ge=0, le=1, group=_MADE)
+    ] = 1.0
+    feedback_steps: Annotated[
+        int, option("How often the coarse network goes over it.", ge=1, group=_MADE)
+    ] = 1
+    time_stretch_factor: Annotated[
+        int, option("Make it so many times as long.", "--time-stretch", ge=1, group=_MADE)
+    ] = 1
+    window_seconds: Annotated[
+        float | None,
+        option(
+            "What the coarse network sees at once. [as it was trained]",
+            "--window",
+            unit="s",
+            gt=0,
+            group=_MADE,
+            advanced=True,
+        ),
+    ] = None
+    fine_window_seconds: Annotated[
+        float | None,
+        option(
+            "What the fine network sees at once. [as it was trained]",
+            "--fine-window",
+            unit="s",
+            gt=0,
+            group=_MADE,
+            advanced=True,
+        ),
+    ] = None
+    context_seconds: Annotated[
+        float,
+        option(
+            "Seconds of what was made that a window sees; the fine network, a quarter of it.",
+            "--context",
+            unit="s",
+            ge=0,
+            group=_MADE,
+        ),
+    ] = 2.5
+    compat: Annotated[
+        Literal["audiogen", "upstream"],
+        option("Or the original's way, quirks and all.", metavar="audiogen|upstream", group=_MADE),
+    ] = "audiogen"
 
     def __post_init__(self) -> None:
-        for name in ("beats", "downbeat_times", "infill"):  # as JSON has them, they are lists
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, tuple(float(part) for part in value))
-        self._check_ranges()
-        self._check_together()
-        self.fine_fill()  # raises for what is wrong with the sampling
-
-    def _check_ranges(self) -> None:
-        for name in ("prefix", "suffix", "before_beat", "after_beat", "outpaint_left", "outpaint_right"):
-            _check(name, getattr(self, name), 0, "seconds, 0 or more")
-        for name in ("random_intensity", "dropout", "beat_dropout"):
-            _check(name, getattr(self, name), 0, "in [0, 1]", most=1)
-        for name, least in (
-            ("period", 0), ("period_width", 0), ("onset_width", 0), ("keep", 0), ("beats_per_bar", 0),
-            ("steps", 1), ("fine_steps", 1), ("feedback_steps", 1), ("time_stretch_factor", 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not float(value).is_integer()):
-                raise OptionError(f"{name} must be a whole number of {least} or more, got {value}")
-            _check(name, value, least, f"a whole number of {least} or more")
-        _check("fine_temperature", self.fine_temperature, 0, "0 (the likeliest token) or more")
-        for name in ("window_seconds", "fine_window_seconds", "bpm"):
-            _check(name, getattr(self, name), 1e-9, "more than 0")
-        _check("beat_offset", self.beat_offset, -math.inf, "seconds")
-        _check("context_seconds", self.context_seconds, 0, "seconds, 0 or more")
-
-    def _check_together(self) -> None:
-        if self.infill is not None and (len(self.infill) != 2 or not 0 <= self.infill[0] < self.infill[1]):
+        _split_beats(self)
+        super().__post_init__()
+        if self.infill is not None and self.infill[0] >= self.infill[1]:
             raise OptionError(f"infill goes from a time to a later one, in seconds; got {self.infill}")
         if self.bpm is not None and self.beats is not None:
             raise OptionError("give bpm for a grid of beats, or beats for a list of times, not both")
@@ -137,49 +181,91 @@ class VampOptions:
         if self.compat == "upstream" and (self.loop or self.outpaints or self.infill is not None):
             raise OptionError("the original has no infill, outpaint or loop: leave compat at 'audiogen'")
 
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> VampOptions:
-        """The options of these names. Raises OptionError for a name there is none of, with the closest."""
-        known = [option.name for option in fields(cls)]
-        for name in given:
-            if name not in known:
-                close = get_close_matches(name, known, n=2)
-                hint = f"; did you mean {' or '.join(close)}?" if close else ""
-                raise OptionError(f"there is no option {name!r} of a vamp{hint}")
-        return cls(**given)
-
     @property
     def outpaints(self) -> bool:
         return self.outpaint_left > 0 or self.outpaint_right > 0
 
-    def fill(self) -> FillOptions:
-        """How the coarse network's codes are made."""
-        return FillOptions(
-            steps=self.steps,
-            mask_temperature=self.mask_temperature,
-            sample_cutoff=self.sample_cutoff,
-            filters=Filters(
-                temperature=self.temperature,
-                typical_mass=self.typical_mass,
-                typical_min_tokens=self.typical_min_tokens,
-                top_p=self.top_p,
-            ),
-            compat=self.compat,
-        )
 
-    def fine_fill(self) -> FillOptions:
-        """How the fine network's are: with everything that was asked of the coarse one."""
-        coarse = self.fill()
-        warmth = self.temperature if self.fine_temperature is None else self.fine_temperature
-        return replace(coarse, steps=self.fine_steps, filters=replace(coarse.filters, temperature=warmth))
+def _split_beats(options: Any) -> None:
+    """A `Beats`, or a text that lists some, in the place of `beats` as the two options that it stands for."""
+    beats = options.beats
+    if isinstance(beats, str):
+        from audiogen_onnx.vampnet.beats import Beats
 
-    def to_dict(self) -> dict[str, Any]:
-        """What differs from the defaults, as plain JSON values; `of` reads it."""
-        default = VampOptions()
-        changed = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+        beats = Beats.parse(beats, "beats")
+    if hasattr(beats, "downbeats"):
+        object.__setattr__(options, "beats", tuple(beats.times.tolist()))
+        object.__setattr__(options, "downbeat_times", tuple(beats.times[beats.downbeats].tolist()))
 
 
-def _check(name: str, value: float | None, least: float, allowed: str, *, most: float = math.inf) -> None:
-    if value is not None and not (math.isfinite(value) and least <= value <= most):
-        raise OptionError(f"{name} must be {allowed}; got {value}")
+@dataclass(frozen=True, kw_only=True)
+class Asked(JobOptions):
+    """What a job is asked beside `VampOptions`.
+
+    sample_rate  None: the rate of the clip
+    """
+
+    audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN")]
+    mask: Annotated[
+        Path | None,
+        file("NPY, PNG, or a sound file whose silence is what to make.", metavar="PATH", group=_KEPT),
+    ] = None
+    track_beats: Annotated[bool, option("Or beats: found by WaveBeat, if the model has it.", group=_KEPT)] = (
+        False
+    )
+    sample_rate: Annotated[
+        int | None, option("Of the result; the clip's when absent.", unit="Hz", group=_MADE)
+    ] = None
+
+    def __post_init__(self) -> None:
+        _split_beats(self)
+        super().__post_init__()
+        chosen = VampOptions.of(self.chosen())  # raises for what contradicts each other
+        if self.track_beats and (chosen.beats is not None or chosen.bpm is not None):
+            raise OptionError("give one of --track-beats, --beats and --bpm")
+
+    def chosen(self) -> dict[str, Any]:
+        """The options of a vamp that were asked for: what is left out is the model's to say."""
+        values = {each.name: getattr(self, each.name) for each in described(VampOptions)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
+        """Recipes keep what differs from the defaults of `VampOptions`: the rest is not left to the model."""
+        defaults = {each.name: each.default for each in described(VampOptions) if each.default is not None}
+        return cls.of({**defaults, **settings})
+
+
+def _left_open() -> list[tuple[str, Any, Any]]:
+    """The fields of `VampOptions`, each of which may be None; the help names the default that holds then."""
+    fields: list[tuple[str, Any, Any]] = []
+    for each in described(VampOptions):
+        help, default = each.option.help, each.default
+        if isinstance(default, str | int | float) and not isinstance(default, bool):
+            help += f" [{default:g}]" if isinstance(default, float) else f" [{default}]"
+        fields.append((each.name, Annotated[each.kind | None, replace(each.option, help=help)], None))
+    return fields
+
+
+Options: type[Asked] = make_dataclass("Options", _left_open(), bases=(Asked,), frozen=True, kw_only=True)
+"""A vamp as a job is asked for it: `Asked`, and every field of `VampOptions`; None leaves it to the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load(JobLoad):
+    """How a VampNet is opened."""
+
+    model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
+    threads: Annotated[
+        int | None,
+        option("Of one operator; all cores when absent.", ge=1, local=True, group=_RUNNING, advanced=True),
+    ] = None
+    provider: Annotated[
+        tuple[str, ...],
+        option(
+            "onnxruntime's execution provider; more than once for a choice.",
+            local=True,
+            group=_RUNNING,
+            advanced=True,
+        ),
+    ] = ()

@@ -13,7 +13,7 @@ from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.noise import Noise
 from audiogen_onnx.vampnet import mask as masks
 from audiogen_onnx.vampnet.beats import Beats, beat_mask
-from audiogen_onnx.vampnet.mask_values import Mask, seconds_to_frames
+from audiogen_onnx.vampnet.mask import Mask, seconds_to_frames
 from audiogen_onnx.vampnet.options import VampOptions
 from audiogen_onnx.vampnet.sound import Span
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_core.noise import Noise
 from audiogen_onnx.vampnet.draw import Filters, Float, Int, draw
-from audiogen_onnx.vampnet.mask_values import Compat, gamma
+from audiogen_onnx.vampnet.mask import Compat, gamma
 
 Bools = NDArray[np.bool_]
 Logits = Callable[[NDArray[Any]], NDArray[Any]]

@@ -1,4 +1,4 @@
-"""Sound on its way in and out, in blocks: where it comes from, what is put around it, where it is kept."""
+"""Sound on its way in and out, in blocks: where it comes from, how loud it is made, where it is kept."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import QUALITY, Audio, probe, stream
+from audiogen_core import sinc
+from audiogen_core.audio import Audio, pieces, probe, stream
 from audiogen_core.errors import AudioError
-from audiogen_onnx.vampnet.loudness import Meter
+from audiogen_onnx.manifest import LOUDNESS
+from audiogen_onnx.vampnet.loudness import SILENCE, Meter, gain_to
 
 Samples = NDArray[np.float32]
 Blocks = Iterator[Samples]
@@ -119,23 +121,6 @@ class Store:
         self.close()
 
 
-def pieces(blocks: Iterable[Samples], size: int) -> Blocks:
-    """The same samples in blocks of `size`; only the last may be shorter."""
-    held: list[Samples] = []
-    count = 0
-    for block in blocks:
-        held.append(block)
-        count += block.shape[1]
-        if count >= size:
-            joined = np.concatenate(held, axis=1)
-            whole = count // size * size
-            for start in range(0, whole, size):
-                yield joined[:, start : start + size]
-            held, count = [joined[:, whole:]], count - whole
-    if count:
-        yield np.concatenate(held, axis=1)
-
-
 def cut(blocks: Iterable[Samples], start: int, length: int, channels: int) -> Blocks:
     """`length` samples from `start` on; silence where there are none, also before sample 0."""
     if start < 0:
@@ -179,6 +164,34 @@ def measure(source: Source, sample_rate: int) -> Levels:
     if meter.length == 0:
         raise AudioError("the clip is too short: it has no samples at the rate of the codec")
     return Levels(meter.length, meter.loudness(), meter.mean_loudness(), meter.peak)
+
+
+def gain_in(measured: float, peak: float, wanted: float = LOUDNESS) -> float:
+    """What brings a clip to the loudness wanted, LUFS, or to a peak of 1 where that would be beyond."""
+    gain = gain_to(wanted, measured)
+    return min(gain, 1 / peak) if peak else gain
+
+
+def gain_out(measured: float, peak: float, wanted: float, wanted_peak: float) -> float:
+    """What brings a generated clip to the loudness and, at most, the peak of the clip it was made from.
+
+    A peak of 1 is always allowed. Where one of both clips is silent nothing is changed but a peak too high.
+    """
+    gain = 1.0 if SILENCE in (measured, wanted) else gain_to(wanted, measured)
+    return min(gain, max(1.0, wanted_peak) / peak) if peak else gain
+
+
+def as_original(audio: Audio, sample_rate: int, *, mono: bool = True) -> Audio:
+    """A clip at another rate, Hz, and mixed to one channel, as the original does it.
+
+    With julius' resampler, since another one gives other codes.
+
+    Raises AudioError when the clip is too short to be resampled.
+    """
+    samples = sinc.resample(audio.samples, audio.sample_rate, sample_rate, hold_ends=True)
+    if not samples.size:
+        raise AudioError(f"too short to resample: {audio.samples.shape[1]} samples at {audio.sample_rate} Hz")
+    return Audio(samples.mean(axis=0, keepdims=True) if mono and len(samples) > 1 else samples, sample_rate)
 
 
 @dataclass(frozen=True)
@@ -248,17 +261,3 @@ def in_samples(spans: list[Span], sample_rate: int) -> list[Span]:
     """Spans of seconds in whole samples."""
     first, last = (np.round(np.array(ends) * sample_rate) for ends in zip(*spans, strict=True))
     return list(zip(first.tolist(), last.tolist(), strict=True))
-
-
-def resampled(blocks: Iterable[Samples], old: int, new: int, channels: int) -> Blocks:
-    """Blocks (channels, n) at another rate; however they are cut, the result is that of the whole."""
-    if old == new:
-        yield from blocks
-        return
-    import soxr
-
-    resampler = soxr.ResampleStream(old, new, channels, dtype="float32", quality=QUALITY)
-    for block in blocks:
-        yield resampler.resample_chunk(np.ascontiguousarray(block.T)).reshape(-1, channels).T
-    last = resampler.resample_chunk(np.empty((0, channels), np.float32), last=True)
-    yield last.reshape(-1, channels).T

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from audiogen_core.noise import Noise, SeededNoise
+from audiogen_core.progress import counted
 from audiogen_onnx.vampnet.draw import Filters, Int
 from audiogen_onnx.vampnet.network import Network
 from audiogen_onnx.vampnet.sampling import Bools, FillOptions, OnStep, fill_scored
-from audiogen_onnx.vampnet.windows import counted
 
 FINE = FillOptions(steps=2, filters=Filters(), compat="upstream")
 """What the original's fine model is run with, whatever was asked for."""
@@ -45,7 +45,11 @@ class UpstreamVamp:
 
         noise  one source for everything, or a seed, from which every coarse chunk starts anew
         """
-        step = counted(on_step, self.steps(codes.shape[-1]))
+        add = counted(on_step, self.steps(codes.shape[-1]))
+
+        def step(*_: float) -> None:  # each chunk counts its own steps; here they are steps of the whole
+            add(1)
+
         renew: Callable[[], Noise] = (lambda: SeededNoise(noise)) if isinstance(noise, int) else lambda: noise
         source, masked = renew(), codes
         for _ in range(self.feedback_steps):

@@ -14,7 +14,7 @@ from audiogen_core.errors import ManifestError
 from audiogen_onnx.manifest import Manifest
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.beats import Beats
-from audiogen_onnx.vampnet.resample import resample
+from audiogen_onnx.vampnet.sound import as_original
 
 Floats = NDArray[np.float32]
 
@@ -79,7 +79,7 @@ class BeatTracker:
         Of any length: a long clip is worked off in parts that overlap by what the network hears. Silence is
         0 throughout; the original divides by zero there.
         """
-        samples = resample(audio.samples, audio.sample_rate, self.sample_rate).mean(axis=0)
+        samples = as_original(audio, self.sample_rate).samples[0]
         frames = -(-len(samples) // self._hop)
         peak = float(np.abs(samples).max())
         if peak == 0:

@@ -1,0 +1,350 @@
+"""From a name or folder to the parts of a model: which files it is made of, and what is loaded when.
+
+Where memory is short a part is given back as soon as its work is done, and read again the next time.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import mlx.core as mx
+
+from audiogen_core import codecs
+from audiogen_core.codec import Autoencoder
+from audiogen_core.codecs import oobleck
+from audiogen_core.errors import ModelError
+from audiogen_core.models import ModelSpec, find
+from audiogen_core.settings import read_json
+from audiogen_core.weights import read
+from audiogen_mlx.ops import MlxOps
+from audiogen_mlx.stable_audio import read_config, weights
+from audiogen_mlx.stable_audio.catalog import CATALOG, TEXT_ENCODERS
+from audiogen_mlx.stable_audio.conditioning import (
+    Conditioning,
+    NumberEmbedder,
+    Projection,
+    TextEmbedder,
+    assemble,
+    load_numbers,
+    load_projection,
+)
+from audiogen_mlx.stable_audio.config import Config
+from audiogen_mlx.stable_audio.model import DiT
+from audiogen_mlx.stable_audio.options import Load, Options
+from audiogen_mlx.stable_audio.settings import resolve
+from audiogen_mlx.stable_audio.weights import Tables
+from audiogen_mlx.t5 import T5Config, load_t5
+from audiogen_mlx.tokenizer import Tokenizer
+
+_CONFIG = "model_config.json"
+_INDEX = "model_index.json"
+_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
+_SHARE = 0.6  # of a machine's memory that weights may take before parts are given back
+
+Fetch = Callable[[ModelSpec], Path]
+"""Gives the folder of a model in the catalogue, fetching it when needed."""
+
+_SAMPLE = 1 << 20  # bytes of a checkpoint that tell it from others: its header and some weights
+
+
+def fetch_from_hub(spec: ModelSpec) -> Path:
+    """With the settings of the environment, and silently."""
+    from audiogen_core import hub
+
+    return hub.fetch(spec)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a model lies. `checkpoint` is its file, or the folder itself in the diffusers layout."""
+
+    folder: Path
+    config: Path
+    checkpoint: Path
+    diffusers: bool
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the configuration, the size or the beginning of the weights."""
+        digest = hashlib.sha256(self.config.read_bytes())
+        for path in weight_files(self.checkpoint):
+            digest.update(path.stat().st_size.to_bytes(8, "little"))
+            with path.open("rb") as file:
+                digest.update(file.read(_SAMPLE))
+        return digest.hexdigest()[:16]
+
+    def read_config(self) -> Config:
+        """Its facts. Raises ModelError."""
+        if self.diffusers:
+            return read_config.read_diffusers(self.folder)
+        return read_config.read_stable_audio_tools(self.config)
+
+
+def weight_files(root: Path) -> list[Path]:
+    """A file itself, or all weights below a folder, in order."""
+    if root.is_file():
+        return [root]
+    return sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES)
+
+
+def locate(name_or_path: str | Path, *, unlisted: bool = False, fetch: Fetch = fetch_from_hub) -> Files:
+    """The files of a catalogue name (fetched when needed), a hub id or a path.
+
+    A path is a folder, a `..._config.json` in it, or a checkpoint beside one. Raises UnknownModel,
+    DownloadError or ModelError.
+    """
+    model = find(CATALOG, name_or_path, unlisted=unlisted)
+    if isinstance(model, Path):
+        return _at(model)
+    folder = fetch(model)
+    # A repository may hold several models: the entry of the catalogue names the configuration of one.
+    named = [file.name for file in model.files if file.name.endswith("_config.json")]
+    return _at(folder / named[0]) if named else _at(folder)
+
+
+def _at(path: Path) -> Files:
+    if path.is_dir():
+        if (path / _INDEX).is_file():
+            return Files(path, path / _INDEX, path, True)
+        if (path / _CONFIG).is_file():
+            return Files(path, path / _CONFIG, _checkpoint(path, "model"), False)
+        raise ModelError(
+            f"{path}: no Stable Audio model in this folder; expected {_CONFIG} of stable-audio-tools "
+            f"or {_INDEX} of diffusers"
+        )
+    if path.name.endswith("_config.json"):
+        return Files(
+            path.parent, path, _checkpoint(path.parent, path.name.removesuffix("_config.json")), False
+        )
+    if path.suffix not in _SUFFIXES:
+        raise ModelError(f"{path}: neither a folder, nor a configuration, nor a checkpoint")
+    for config in (path.with_name(f"{path.stem}_config.json"), path.with_name(_CONFIG)):
+        if config.is_file():
+            return Files(path.parent, config, path, False)
+    raise ModelError(f"{path}: has no {_CONFIG} beside it; the geometry of a model is never guessed")
+
+
+def _checkpoint(folder: Path, stem: str) -> Path:
+    """The checkpoint of that name, or the only one there."""
+    for suffix in _SUFFIXES:
+        if (folder / f"{stem}{suffix}").is_file():
+            return folder / f"{stem}{suffix}"
+    if (folder / f"{stem}.safetensors.index.json").is_file():
+        return folder / f"{stem}.safetensors.index.json"
+    others = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
+    if len(others) == 1:
+        return others[0]
+    names = f"several ({', '.join(file.name for file in others[:5])}); name one of them" if others else "none"
+    raise ModelError(f"{folder}: expected a checkpoint {stem}.safetensors or {stem}.ckpt, found {names}")
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """Folders of a T5: config.json with weights, and tokenizer.json."""
+
+    encoder: Path
+    tokenizer: Path
+
+
+def locate_text(
+    files: Files, config: Config, given: str | Path | None, *, fetch: Fetch = fetch_from_hub
+) -> TextFiles:
+    """The text encoder: what was given, what lies beside the model, or what its configuration names.
+
+    Raises ModelError, saying where it was looked for.
+    """
+    wanted = config.text.t5
+    if given is None and files.diffusers:
+        return TextFiles(files.folder / "text_encoder", files.folder / "tokenizer")
+    if given is None:
+        for place in (files.folder / wanted, files.folder / "t5", files.folder / "text_encoder"):
+            if (place / "config.json").is_file():
+                return _in_one(place)
+    name = str(wanted if given is None else given)
+    spec = TEXT_ENCODERS.get(name.removeprefix("google-t5/"))
+    if given is not None and Path(given).expanduser().exists():
+        return _in_one(Path(given).expanduser())
+    if spec is None:
+        raise ModelError(
+            f"{files.folder}: the model's text encoder {name!r} is not there, nor in the catalogue; "
+            "give the folder of that T5 (--t5 PATH)"
+        )
+    return _in_one(fetch(spec))
+
+
+def _in_one(folder: Path) -> TextFiles:
+    """A folder with everything, or with the two folders of diffusers."""
+    if (folder / "text_encoder").is_dir() and (folder / "tokenizer").is_dir():
+        return TextFiles(folder / "text_encoder", folder / "tokenizer")
+    return TextFiles(folder, folder)
+
+
+class Parts:
+    """Loads each part once, and keeps it or not.
+
+    files   the model; `base` is the whole model where these hold a transformer alone
+    text    the T5
+    dtype   of the network and of T5; the autoencoder runs in float32
+    frugal  give parts back after use; None decides by the memory of this machine
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        text: TextFiles,
+        config: Config,
+        *,
+        dtype: mx.Dtype,
+        base: Files | None = None,
+        frugal: bool | None = None,
+    ) -> None:
+        self.files, self.base, self.text_files = files, base, text
+        self.config, self.dtype = config, dtype
+        if frugal is None:
+            frugal = weight_bytes(files, text) > _SHARE * _machine_memory()
+        self.frugal = frugal
+        self._text: TextEmbedder | None = None
+        self._dit: DiT | None = None
+        self._autoencoder: Autoencoder | None = None
+
+    def load(self) -> None:
+        """Load what is kept now rather than later, so a fault of a file comes up before any work."""
+        self.text()
+        self.drop("text")
+        self.dit()
+        if not self.frugal:
+            self.autoencoder()
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The tensors of the checkpoint, unread."""
+        if self.files.diffusers:
+            return weights.read_diffusers(self.files.folder)
+        tables = weights.read_stable_audio_tools(self.files.checkpoint)
+        if self.base is not None and (tables.embedders is None or tables.vae is None):
+            whole = weights.read_stable_audio_tools(self.base.checkpoint)
+            tables = Tables(tables.dit, tables.embedders or whole.embedders, tables.vae or whole.vae)
+        if tables.embedders is None or (tables.vae is None and not self.config.autoencoder):
+            raise ModelError(
+                f"{self.files.checkpoint}: holds a transformer alone; name the whole model it was trained "
+                "from as its base (--base)"
+            )
+        return tables
+
+    @cached_property
+    def _embedders(self) -> tuple[T5Config, Projection | None, dict[str, NumberEmbedder]]:
+        """What T5 is, the layer after it, and the embedders of seconds; small, and kept."""
+        table = self.tables.embedders
+        assert table is not None
+        t5 = T5Config.from_dict(read_json(self.text_files.encoder / "config.json"))
+        projection = load_projection(self.config, table, t5.width)
+        numbers = load_numbers(self.config, table)
+        table.finish()
+        return t5, projection, numbers
+
+    def text(self) -> TextEmbedder:
+        """The text encoder."""
+        if self._text is None:
+            t5, projection, _ = self._embedders
+            tokenizer = Tokenizer.load(self.text_files.tokenizer)
+            encoder = load_t5(t5, read(self.text_files.encoder), dtype=self.dtype)
+            self._text = TextEmbedder(self.config.text, tokenizer, encoder, projection)
+        return self._text
+
+    def condition(
+        self, prompts: Sequence[str], seconds: Mapping[str, Sequence[float]]
+    ) -> tuple[Conditioning, ...]:
+        """The conditioning of B prompts, and of B more where 2 B are given; B is how many seconds are."""
+        tokens, mask = self.text()(prompts)
+        mx.eval(tokens)
+        self.drop("text")
+        count = len(next(iter(seconds.values())))
+        spans = [slice(start, start + count) for start in range(0, len(prompts), count)]
+        numbers = self._embedders[2]
+        return tuple(assemble(self.config, (tokens[span], mask[span]), numbers, seconds) for span in spans)
+
+    def dit(self) -> DiT:
+        """The network."""
+        if self._dit is None:
+            self._dit = weights.load_dit(self.config.dit, self.tables.dit, self.dtype)
+        return self._dit
+
+    def autoencoder(self) -> Autoencoder:
+        """The autoencoder: one of audiogen_core by name, diffusers' folder, or what is in the checkpoint."""
+        if self._autoencoder is not None:
+            return self._autoencoder
+        ops, table = MlxOps(), self.tables.vae
+        if self.config.autoencoder:
+            self._autoencoder = codecs.load_autoencoder(self.config.autoencoder, ops)
+        elif self.files.diffusers:
+            self._autoencoder = codecs.load_autoencoder(self.files.folder / "vae", ops)
+        else:
+            assert table is not None
+            facts = oobleck.from_stable_audio_tools(read_json(self.files.config))
+            self._autoencoder = oobleck.build(facts, oobleck.stable_audio_tools_weights(table, facts), ops)
+        return self._autoencoder
+
+    def drop(self, part: Literal["text", "dit", "autoencoder"]) -> None:
+        """The work of a part is done: where memory is short it goes."""
+        if self.frugal:
+            setattr(self, f"_{part}", None)
+            gc.collect()
+            mx.clear_cache()
+
+
+def weight_bytes(files: Files, text: TextFiles) -> int:
+    """How large the weight files are."""
+    roots = [files.checkpoint, text.encoder]
+    return sum(path.stat().st_size for root in roots for path in weight_files(root))
+
+
+def _machine_memory() -> float:
+    """Bytes of memory, infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return float("inf")
+
+
+def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
+    """What a run would take: its settings, what is yet to be fetched, bytes of weights. Nothing is fetched.
+
+    For a model that is not here, only what is known of it before. Raises DownloadError when files are missing
+    and the hub may not be asked for them.
+    """
+    from audiogen_core import hub
+
+    missing: list[hub.Plan] = []
+
+    def planned(spec: ModelSpec) -> Path:
+        plan = hub.plan(spec, offline=offline or None)
+        if plan.wanted:
+            missing.append(plan)
+        return plan.folder
+
+    model = find(CATALOG, load.model, unlisted=load.unlisted)
+    if isinstance(model, ModelSpec):
+        planned(model)
+    facts: dict[str, Any] = {}
+    if not missing:
+        files = locate(load.model, unlisted=load.unlisted, fetch=planned)
+        config = files.read_config()
+        text = locate_text(files, config, load.t5, fetch=planned)
+        settings = resolve(config, options)
+        to_come = [file for plan in missing for file in plan.wanted if file.name.endswith(_SUFFIXES)]
+        facts = {
+            "weight_bytes": weight_bytes(files, text) + sum(file.size or 0 for file in to_come),
+            "window_seconds": config.window_seconds,
+            **settings.asked,
+            "seconds": settings.seconds,
+            **settings.conditions,
+        }
+    for plan in missing:
+        facts |= {"license": plan.spec.license, "page": plan.spec.page, "download_to": str(plan.folder)}
+    return {"model": load.model, "download_bytes": sum(plan.bytes for plan in missing), **facts}

@@ -1,0 +1,376 @@
+"""From upstream's checkpoints to a folder that onnxruntime runs, and to smaller copies of it.
+
+This module can be imported without torch and onnx: what it does with them says so when they are missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
+from audiogen_core.files import atomic_folder
+from audiogen_core.models import ModelSpec, find
+from audiogen_core.version import version
+from audiogen_onnx.catalog import CATALOG, cache, located
+from audiogen_onnx.codec import geometry_of
+from audiogen_onnx.exporter.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig, from_metadata
+from audiogen_onnx.manifest import DTYPES, LOUDNESS, NAME, Graph, Manifest, NetworkGeometry, sha256
+from audiogen_onnx.vampnet.options import VampOptions
+
+if TYPE_CHECKING:
+    from audiogen_core.codec import Codec
+    from audiogen_onnx.exporter.model import Checkpoint
+
+Notify = Callable[[str], None]
+Fetch = Callable[[ModelSpec], Path]
+
+CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
+"""The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network of your own, and the seconds of sound that it saw at a time when it was trained."""
+
+    checkpoint: Checkpoint
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files an export is made from; the updates (`lora.pth`) and the beat tracker are optional."""
+
+    codec: Path
+    coarse: Path
+    fine: Path
+    coarse_lora: Path | None = None
+    fine_lora: Path | None = None
+    beats: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        folder: str | Path,
+        coarse_lora: str | Path | None = None,
+        fine_lora: str | Path | None = None,
+        *,
+        beats: bool = True,
+    ) -> Sources:
+        """The files of a folder. Raises ModelError when one is missing."""
+        paths = [Path(folder) / name for name in (CODEC, COARSE, FINE)]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise ModelError(
+                f"{folder}: lacks {', '.join(missing)}; a folder of VampNet's checkpoints holds "
+                f"{CODEC}, {COARSE} and {FINE}"
+            )
+        tracker = Path(folder) / BEATS
+        others = (coarse_lora, fine_lora, tracker if beats and tracker.is_file() else None)
+        return cls(*paths, *(None if path is None else Path(path) for path in others))
+
+    def hashes(self) -> dict[str, str]:
+        """Name -> SHA-256. A lora.pth is named after the network it changes."""
+        found = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
+        others = {"coarse lora": self.coarse_lora, "fine lora": self.fine_lora, BEATS: self.beats}
+        return found | {name: sha256(path) for name, path in others.items() if path is not None}
+
+
+def export(
+    checkpoint_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    dtype: str = "float32",
+    check: bool = True,
+    coarse_lora: str | Path | None = None,
+    fine_lora: str | Path | None = None,
+    beats: bool = True,
+) -> Manifest:
+    """Write a folder of graphs from codec.pth, coarse.pth and c2f.pth; and wavebeat.pth, where there is one.
+
+    out_dir  a new or empty folder; it appears whole or not at all
+    dtype    of the weights: float32, or float16, int8 or int4 as `quantize` makes them
+    check    compare every graph with torch at several lengths and batches
+    coarse_lora, fine_lora  a lora.pth in place of the network's own low-rank updates
+    beats    the beat tracker too, where there is a wavebeat.pth
+
+    Peak memory is about three times the largest network. Raises MissingDependency without the extra [export],
+    OptionError for an unknown dtype or a folder that is not empty, ModelError and WeightsError when a
+    checkpoint is not what it should be or a graph disagrees with torch.
+    """
+    _check_possible(dtype)
+    sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora, beats=beats)
+    return _staged(out_dir, dtype, lambda folder: _write(sources, folder, check))
+
+
+def export_networks(
+    coarse: Trained,
+    fine: Trained,
+    codec: Codec,
+    out_dir: str | Path,
+    *,
+    created_from: Mapping[str, str],
+    dtype: str = "float32",
+    check: bool = True,
+    loudness: float = LOUDNESS,
+    defaults: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Write a folder of networks of your own over a codec of audiogen-core. The codec is not copied: whoever
+    loads the folder has it.
+
+    codec         what both networks were trained on
+    created_from  name -> SHA-256 of what they were made from
+    loudness      LUFS of the sound they were trained on
+    defaults      options of a vamp that suit them, where they are not those of all
+
+    The other arguments and the errors are those of `export`; ModelError also when the parts do not go
+    together.
+    """
+    _check_possible(dtype)
+    from audiogen_onnx.exporter.weights import check_codec
+
+    VampOptions.of(defaults or {})  # raises for what is none
+    vectors = codec.codebook_vectors()
+    for name, part, given in (("coarse", coarse, 0), ("fine", fine, coarse.checkpoint.config.codebooks)):
+        _check_role(part.checkpoint.config, given, name)
+        check_codec(part.checkpoint.config, vectors, name)
+
+    def write(folder: Path) -> Manifest:
+        graphs = _network_graphs(coarse.checkpoint, "coarse", folder, check)
+        manifest = Manifest(
+            package_version=version("audiogen-onnx"),
+            created_from=created_from,
+            dtype="float32",
+            codec=geometry_of(codec.info, loudness=loudness),
+            coarse=_geometry(coarse.checkpoint.config, coarse.seconds),
+            fine=_geometry(fine.checkpoint.config, fine.seconds),
+            graphs=graphs | _network_graphs(fine.checkpoint, "fine", folder, check),
+            defaults=defaults or {},
+        )
+        manifest.save(folder)
+        return manifest
+
+    return _staged(out_dir, dtype, write)
+
+
+def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
+    """Write a smaller copy of a float32 folder; it appears whole or not at all.
+
+    Raises ManifestError when the source is no exported folder or damaged, OptionError when it is not float32,
+    when `dtype` is not float16, int8 or int4, or when the target is not a new or empty folder.
+    """
+    require_export()
+    from audiogen_onnx.exporter.quantize import convert
+
+    with atomic_folder(target) as folder:
+        return convert(located(source), folder, dtype)
+
+
+def exported(
+    name_or_path: str,
+    *,
+    offline: bool = False,
+    notify: Notify | None = None,
+    fetch: Fetch | None = None,
+    unlisted: bool = False,
+) -> Path:
+    """The exported folder of a model: a path, or a name of the catalogue.
+
+    A model of the catalogue is fetched and exported the first time, into the user's cache.
+
+    notify    told what is being done
+    fetch     how checkpoints are fetched; None: from the hub, unless `offline`
+    unlisted  hub ids outside the catalogue are allowed
+
+    Raises UnknownModel, DownloadError, ModelError for a folder of checkpoints that is not exported yet, and
+    MissingDependency when an export is needed and the [export] extra is not installed.
+    """
+    spec = find(CATALOG, name_or_path, unlisted=unlisted)
+    if isinstance(spec, Path):
+        if any((spec / name).exists() for name in (CODEC, COARSE, FINE)) and not (spec / NAME).exists():
+            raise ModelError(
+                f"{spec}: holds checkpoints, which have to be exported first: "
+                f"audiogen-onnx export {spec} -o FOLDER"
+            )
+        return spec
+    if (kept := _kept(spec)) is not None:
+        return kept
+    require_export()
+    try:
+        folder = checkpoints(spec.name, offline=offline, notify=notify) if fetch is None else fetch(spec)
+    except DownloadError as error:
+        raise DownloadError(f"{error}; or export a folder elsewhere and name it with --model") from error
+    target = cache() / f"{_stem(spec)}-{folder.name[:12]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if notify is not None:
+        notify(f"exporting {spec.name} to {target}, once; this takes minutes and about 8 GB of memory")
+    export(folder, target)
+    return target
+
+
+def to_fetch(name_or_path: str, *, offline: bool = False, unlisted: bool = False) -> dict[str, Any] | None:
+    """What `exported` would fetch and make first, or None when the folder is there.
+
+    Raises UnknownModel, DownloadError when the checkpoints are not here and may not be asked for.
+    """
+    from audiogen_core import hub
+
+    spec = find(CATALOG, name_or_path, unlisted=unlisted)
+    if isinstance(spec, Path) or _kept(spec) is not None:
+        return None
+    plan = hub.plan(spec, offline=offline or None)
+    return {
+        "model": name_or_path,
+        "license": spec.license,
+        "page": spec.page,
+        "download_bytes": plan.bytes,
+        "download_to": str(plan.folder),
+        "export_to": str(cache()),
+    }
+
+
+def checkpoints(name_or_path: str, *, offline: bool = False, notify: Notify | None = None) -> Path:
+    """The folder with a model's checkpoints: a path, or fetched by a name of the catalogue."""
+    from audiogen_core.hub import fetch
+
+    found = find(CATALOG, name_or_path)
+    return found if isinstance(found, Path) else fetch(found, offline=offline or None, notify=notify)
+
+
+def require_export() -> None:
+    """Raise MissingDependency unless what writes graphs is installed."""
+    for name in ("torch", "onnx", "onnxscript"):
+        if find_spec(name) is None:
+            raise MissingDependency(name, 'pip install "audiogen-onnx[export]"')
+
+
+def _kept(spec: ModelSpec) -> Path | None:
+    """The newest folder in the cache that was exported from a model of the hub."""
+    kept = cache().glob(f"{_stem(spec)}-*/{NAME}")
+    return max((path.parent for path in kept), key=lambda path: (path / NAME).stat().st_mtime, default=None)
+
+
+def _stem(spec: ModelSpec) -> str:
+    return spec.name.replace("/", "--")  # a hub id outside the catalogue
+
+
+def _check_possible(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    require_export()
+
+
+def _staged(out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest]) -> Manifest:
+    """What `write` writes, in float32, made smaller where that is asked for; whole or not at all."""
+    from audiogen_onnx.exporter.quantize import convert
+
+    with atomic_folder(out_dir) as folder:
+        if dtype == "float32":
+            return write(folder)
+        plain = folder / "float32"
+        plain.mkdir()
+        write(plain)
+        manifest = convert(plain, folder, dtype)
+        shutil.rmtree(plain)
+        return manifest
+
+
+def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
+    from audiogen_onnx.exporter.weights import load, load_codec
+
+    coarse_config, fine_config = _configs(sources)
+    codec = load_codec(sources.codec)
+    info, vectors = codec.info, codec.codebook_vectors()
+    graphs = {} if sources.beats is None else {"beats": _beats_graph(sources.beats, folder, check)}
+    graphs |= _codec_graphs(codec, folder, check)
+    del codec
+    coarse = load(sources.coarse, vectors, sources.coarse_lora)
+    graphs |= _network_graphs(coarse, "coarse", folder, check)
+    del coarse
+    fine = load(sources.fine, vectors, sources.fine_lora)
+    graphs |= _network_graphs(fine, "fine", folder, check)
+    manifest = Manifest(
+        package_version=version("audiogen-onnx"),
+        created_from=sources.hashes(),
+        dtype="float32",
+        codec=geometry_of(info),
+        coarse=_geometry(coarse_config, COARSE_SECONDS),
+        fine=_geometry(fine_config, FINE_SECONDS),
+        graphs=graphs,
+    )
+    manifest.save(folder)
+    return manifest
+
+
+def _configs(sources: Sources) -> tuple[NetworkConfig, NetworkConfig]:
+    """What both networks say they are, read before any work is done.
+
+    Raises ModelError when one stands in another's place, or they do not belong together.
+    """
+    from audiogen_onnx.exporter.weights import metadata
+
+    coarse, fine = (from_metadata(metadata(path), str(path)) for path in (sources.coarse, sources.fine))
+    _check_role(coarse, 0, str(sources.coarse))
+    _check_role(fine, coarse.codebooks, str(sources.fine))
+    return coarse, fine
+
+
+def _codec_graphs(codec: Codec, folder: Path, check: bool) -> dict[str, Graph]:
+    from audiogen_onnx.exporter.codec import export_codec
+    from audiogen_onnx.exporter.compare import compare_codec
+
+    encoder, decoder = export_codec(codec, folder)
+    if check:
+        compare_codec(codec, encoder, decoder)
+    return {"encoder": Graph.of(encoder), "decoder": Graph.of(decoder)}
+
+
+def _network_graphs(checkpoint: Checkpoint, name: str, folder: Path, check: bool) -> dict[str, Graph]:
+    from audiogen_onnx.exporter import model, network, step
+    from audiogen_onnx.exporter.compare import compare_network
+    from audiogen_onnx.vampnet.verify import compare_step
+
+    net = model.build(checkpoint)
+    path, step_path = folder / f"{name}.onnx", folder / f"{name}_step.onnx"
+    network.write(checkpoint, net.distance_table().numpy(), path)
+    step.write(path, step_path)
+    if check:
+        compare_network(net, path)
+        compare_step(path, step_path, net.config.conditioning_codebooks)
+    return {name: Graph.of(path), f"{name}_step": Graph.of(step_path, network=path)}
+
+
+def _beats_graph(checkpoint: Path, folder: Path, check: bool) -> Graph:
+    from audiogen_onnx.exporter.beats import export_beats
+
+    try:
+        return Graph.of(export_beats(checkpoint, folder / "beats.onnx", check=check))
+    except ModelError as error:
+        raise ModelError(f"{error}; to export without the beat tracker use --no-beats") from error
+
+
+def _check_role(config: NetworkConfig, given: int, where: str) -> None:
+    """Raise ModelError when a network stands in the other's place, or does not go with it."""
+    if config.conditioning_codebooks == given:
+        return
+    if given == 0:
+        raise ModelError(
+            f"{where}: is given {config.conditioning_codebooks} codebooks and makes the others, so it is a "
+            f"fine model ({FINE}), but the coarse one belongs here"
+        )
+    if config.conditioning_codebooks == 0:
+        raise ModelError(
+            f"{where}: makes all its codebooks, so it is a coarse model, but {FINE} belongs here"
+        )
+    raise ModelError(
+        f"{where}: is given {config.conditioning_codebooks} codebooks, but the coarse model makes {given}; "
+        "the files do not belong together"
+    )
+
+
+def _geometry(config: NetworkConfig, seconds: float) -> NetworkGeometry:
+    return NetworkGeometry(config.codebooks, config.conditioning_codebooks, seconds)

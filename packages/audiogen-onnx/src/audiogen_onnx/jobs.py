@@ -1,0 +1,76 @@
+"""What the models of this package can be asked to do."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from audiogen_core.jobs import Fetch, Job
+from audiogen_onnx.vampnet.options import Asked, Load, Options
+
+if TYPE_CHECKING:
+    from audiogen_onnx.vampnet.generate import Vampnet
+
+
+class Opener:
+    """Opens VampNet by any name: the checkpoints of the catalogue are fetched and exported first, once."""
+
+    @staticmethod
+    def load(
+        model: str,
+        *,
+        threads: int | None = None,
+        provider: tuple[str, ...] = (),
+        unlisted: bool = False,
+        fetch: Fetch | None = None,
+    ) -> Vampnet:
+        """Keywords are the fields of `Load`. Raises what `exported` and `Vampnet.load` raise."""
+        from audiogen_onnx.exporter.export import exported
+        from audiogen_onnx.vampnet.generate import Vampnet
+
+        folder = exported(model, notify=warnings.warn, fetch=fetch, unlisted=unlisted)
+        return Vampnet.load(folder, providers=provider or None, threads=threads)
+
+
+def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
+    """What a run would do; for a model that is yet to be fetched or exported, only what that takes.
+
+    Raises DownloadError when it is not here and may not be asked for.
+    """
+    from audiogen_onnx.exporter.export import to_fetch
+
+    first = to_fetch(load.model, offline=offline, unlisted=load.unlisted)
+    return first or plan(VAMP.open_with(load), load, options)
+
+
+def plan(vampnet: Vampnet, load: Load, options: Asked) -> dict[str, Any]:
+    """What a run of a model that is open would do."""
+    clip, given = vampnet.prepared(options)
+    mask = clip.mask(given, options.seed or 0)
+    rate, channels = options.sample_rate or clip.source.sample_rate, clip.source.channels
+    return {
+        "model": load.model,
+        "seconds": round(clip.length(rate) / rate, 3),
+        "sample_rate": rate,
+        "channels": channels,
+        "frames": clip.layout.frames,
+        "made": f"{mask.mean():.1%} of the codes",
+        "steps": vampnet.pair.steps(mask[None], clip.options) * channels,
+        "options": clip.options.asked(),
+    }
+
+
+VAMP = Job(
+    name="vamp",
+    title="VampNet",
+    summary="New sound out of a clip: of its length and loudness, around what is kept of it.",
+    package="audiogen-onnx",
+    load=Load,
+    options=Options,
+    conductor="audiogen_onnx.jobs:Opener",
+    catalog="audiogen_onnx.catalog:CATALOG",
+    estimate="audiogen_onnx.jobs:estimate",
+    label="making",
+    unit="steps",
+    together=True,
+)
