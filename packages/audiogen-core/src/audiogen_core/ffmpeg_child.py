@@ -55,14 +55,16 @@ class Refused(Exception):
 def main() -> None:
     out = sys.stdout.buffer
     _bound(os.fstat(0).st_size)
+    end = b""  # of the samples, once they have begun
     try:
         for sent in _answers(sys.argv[1]):
             out.write(sent)
+            end = END
     except Refused as error:
-        out.write(END + _line(error=str(error)))
+        out.write(end + _line(error=str(error)))
     except (av.FFmpegError, ValueError, MemoryError, OverflowError) as error:
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        out.write(END + _line(error=f"damaged or cut off ({cause})"))
+        out.write(end + _line(error=f"damaged or cut off ({cause})"))
     out.flush()
     os._exit(0)  # without taking FFmpeg down step by step
 

@@ -91,7 +91,7 @@ def _line(process: subprocess.Popen[bytes], pipe: IO[bytes], name: str) -> dict[
     line = pipe.readline(_LONGEST_LINE)
     if not line.endswith(b"\n"):
         raise _ended(process, name)
-    said: dict[str, Any] = json.loads(line)
+    said: dict[str, Any] = json.loads(line.decode())
     if "error" in said:
         raise AudioError(f"{name}: {said['error']}")
     return said

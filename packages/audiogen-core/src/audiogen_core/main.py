@@ -45,6 +45,15 @@ class Kind(StrEnum):
     both = "both"
 
 
+class Channel(StrEnum):
+    """What `encode` takes out of stereo."""
+
+    left = "left"
+    right = "right"
+    mid = "mid"
+    side = "side"
+
+
 @commands.command()
 def encode(
     audio: Annotated[Path, typer.Argument(metavar="IN", help="Audio file.")],
@@ -52,6 +61,9 @@ def encode(
     codec: Annotated[str, typer.Option("--codec", metavar="NAME|PATH", help=CODEC_HELP)] = "demo",
     codebooks: Annotated[
         int | None, typer.Option("--codebooks", min=1, help="How many to use; all when absent.")
+    ] = None,
+    channel: Annotated[
+        Channel | None, typer.Option("--channel", help="Take this out of stereo; all is mixed when absent.")
     ] = None,
     ops: OpsOption = "numpy",
     offline: OfflineOption = False,
@@ -67,11 +79,11 @@ def encode(
     cli.require_new(output, force)
     info = probe(audio)
     made = _load(codec, ops, offline)
-    if change := coding.conversion(info, made):
+    if change := coding.conversion(info, made) if channel is None else "":
         cli.note(f"{audio}: {change}")
     started = time.monotonic()
     with cli.progress("encoding", unit="s") as on_step:
-        codes = coding.encode_file(audio, made, codebooks=codebooks, on_step=on_step)
+        codes = coding.encode_file(audio, made, codebooks=codebooks, channel=channel, on_step=on_step)
     codes.save(output)
     seconds = codes.values.shape[1] / codes.frame_rate
     cli.finished(output, seconds=seconds, took=time.monotonic() - started, json=json)

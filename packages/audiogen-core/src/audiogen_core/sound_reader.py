@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,7 +42,10 @@ _READABLE = {
 }
 _UNKNOWN_LENGTH = 1 << 62  # libsndfile says the largest integer
 _TOO_LOUD = 10.0  # of full scale: 20 dB above it, which no clip of floats reaches by being loud
-_FLAC = b"fLaC\0\0\0\x22"  # the mark of a stream and the beginning of its first block
+_FLAC_FIRST = (
+    b"\0\0\0\x22",
+    b"\x80\0\0\x22",
+)  # behind the mark of a stream: its first block, perhaps its last
 _FEW_PARTS = 1000
 
 
@@ -268,17 +272,17 @@ def _flac_streams(file: BinaryIO) -> list[tuple[int, int]]:
     """Where each of the FLAC streams of a file begins and ends. libsndfile reads the first alone."""
     size = file.seek(0, 2)
     starts: list[int] = []
-    position, tail = 0, b""
+    base, held = 0, b""
     file.seek(0)
     while data := file.read(1 << 20):
-        joined = tail + data
-        at = joined.find(_FLAC)
+        held += data
+        at = held.find(b"fLaC")
         while at >= 0:
-            starts.append(position - len(tail) + at)
-            at = joined.find(_FLAC, at + 1)
-        position += len(data)
-        tail = joined[-len(_FLAC) + 1 :]
-    return [(start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
+            if held[at + 4 : at + 8] in _FLAC_FIRST:
+                starts.append(base + at)
+            at = held.find(b"fLaC", at + 1)
+        base, held = base + len(held) - 7, held[-7:]  # a mark may lie across two reads
+    return list(pairwise([*starts, size]))
 
 
 class Spliced(io.RawIOBase):
