@@ -123,7 +123,10 @@ def sniff(file: BinaryIO, name: str) -> str:
         return foreign
     if mp3_frames.find_start(file, start) is not None:
         return "MP3"
-    raise UnknownFormat(f"{name}: not an audio file of a known format; {KNOWN} can be read")
+    raise UnknownFormat(
+        f"{name}: not an audio file of a known format; {KNOWN} can be read, "
+        "and others converted with: ffmpeg -i IN OUT.flac"
+    )
 
 
 def _foreign(head: bytes) -> str | None:
