@@ -110,7 +110,7 @@ def test_mp3_files_in_a_row_are_read_one_after_the_other(tmp_path, counts, mode)
 def test_tags_between_mp3_files_are_no_sound(tmp_path):
     first = mp3(tmp_path / "a.mp3", tone(0.8))
     tags = b"ID3\x04\0\0\0\0\x01\x48" + bytes(200), b"TAG" + bytes(125)
-    ape = b"APETAGEX" + struct.pack("<III", 2000, 96, 0) + bytes(8 + 64) + b"APETAGEX"
+    ape = b"APETAGEX" + struct.pack("<III", 2000, 96, 0) + bytes(12 + 64) + b"APETAGEX"
     ape += struct.pack("<IIII", 2000, 96, 0, 1 << 31) + bytes(8)
     once = load(tmp_path / "b.mp3", first).samples
     for between in (*tags, bytes(3000), b"".join(tags)):

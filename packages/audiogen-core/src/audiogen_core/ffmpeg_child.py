@@ -75,6 +75,7 @@ def _answers(kind: str) -> Iterator[bytes]:
     if not container.streams.audio:
         raise Refused("holds no sound")
     stream = container.streams.audio[0]
+    stream.codec_context.thread_count = 1  # each thread of many would take memory
     frames = (frame for packet in container.demux(stream) for frame in packet.decode())
     frame: Any = next(frames, None)
     if frame is None:

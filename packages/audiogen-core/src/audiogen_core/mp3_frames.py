@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import BinaryIO
 
@@ -31,6 +31,7 @@ _LONGEST_FRAME = 1441  # bytes: 160 kbit/s at 8 kHz, 576 samples
 _CHAIN = 4  # frames in a row that make a sync believed
 _SEARCH = 1 << 16  # bytes in which the first frame must begin, after zeros
 _READ = 1 << 20
+_COUNTING = (b"Xing", b"Info", b"VBRI")  # names in frames that count the others
 _MOST_PARTS = 1000
 _DELAY = 529  # samples that every decoder of layer III is late, which libmpg123 takes off beside LAME's own
 
@@ -57,7 +58,7 @@ class Part:
     frames   how many there are, without the one that counts them
     stated   how many that one says there are; 0 when there is none
     runs     stretches of the file that hold them, without the one that counts
-    counter  the stretch that holds that one
+    counter  the stretch that holds that one, where libmpg123 knows its kind
     """
 
     head: Frame
@@ -67,9 +68,20 @@ class Part:
     counter: tuple[int, int] | None = None
     continued: bool = False  # frames follow those that were counted, and lean on them
 
+    @property
+    def counted(self) -> bool:
+        """Whether what it says of its length is true."""
+        return self.counter is not None and self.stated == self.frames and not self.continued
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one stretch of the file, and counts itself rightly."""
+        whole = self.counter is not None and [self.counter[1]] == [start for start, _ in self.runs]
+        return whole and self.counted
+
     def pieces(self, first: bytes) -> list[Piece]:
         """What libsndfile shall be given. `first` is the header of the first frame."""
-        if self.counter is not None and self.stated == self.frames and not self.continued:
+        if self.counted and self.counter is not None:
             return [self.counter, *self.runs]
         return [_counting(self.head, first, self.frames + 1), _silent(self.head, first), *self.runs]
 
@@ -129,8 +141,6 @@ def parts(file: BinaryIO, name: str) -> tuple[list[list[Piece]], int]:
     end = _before_tags(file)
     if start is None or start >= end:
         raise AudioError(f"{name}: an MP3 file without frames; it was cut off")
-    if start == tags and _counts_itself(file, start, end):
-        return [], 0
     found, lost, whole = _walk(file, start, end, name)
     lost += max(0, start - _behind_zeros(file, tags) - _LONGEST_FRAME)
     for part in found:
@@ -138,6 +148,8 @@ def parts(file: BinaryIO, name: str) -> tuple[list[list[Piece]], int]:
             part.stated = 0  # some encoders count the frame that counts
         if part.stated > part.frames:
             raise AudioError(f"{name}: cut off: {part.frames} frames of MP3 instead of {part.stated}")
+    if start == tags and lost == 0 and len(found) == 1 and found[0].is_plain:
+        return [], 0
     made = []
     for part in found:
         if part.frames:
@@ -150,19 +162,44 @@ def parts(file: BinaryIO, name: str) -> tuple[list[list[Piece]], int]:
     return made, lost
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Frames of one kind that follow each other. Of `data`, they begin at index `at`."""
+
+    start: int
+    end: int
+    count: int
+    frame: Frame
+    data: bytes
+    at: int
+
+    def split(self, count: int) -> list[_Run]:
+        """The first so many frames, and the rest."""
+        at = self.at
+        for _ in range(count):
+            frame = header(self.data[at : at + 4])
+            assert frame is not None
+            at += frame.size
+        middle = self.start + at - self.at
+        return [
+            replace(self, end=middle, count=count),
+            replace(self, start=middle, count=self.count - count, at=at),
+        ]
+
+
 def _walk(file: BinaryIO, start: int, end: int, name: str) -> tuple[list[Part], int, bool]:
     """The parts from `start` on, how many bytes were no frames and no tags, and whether the last is whole."""
     found: list[Part] = []
     first: Frame | None = None
-    lost, seconds, whole = 0, 0.0, True
+    lost, seconds = 0, 0.0
     part: Part | None = None
-    for position, frame, data, at in _frames(file, start, end):
-        if frame is None:  # `position` bytes were skipped; `at` of them were nothing known
-            lost += at
+    for run in _runs(file, start, end):
+        if isinstance(run, int):
+            lost += run
             continue
-        if position + frame.size > end:
-            whole = False
-            break
+        if run.end > end:  # it is the last, and one frame alone
+            return found, lost, False
+        frame = run.frame
         if first is None:
             first = frame
         elif (frame.rate, frame.channels) != (first.rate, first.channels):
@@ -170,53 +207,73 @@ def _walk(file: BinaryIO, start: int, end: int, name: str) -> tuple[list[Part], 
                 f"{name}: changes from {first.rate} Hz, {first.channels} channels to {frame.rate} Hz, "
                 f"{frame.channels} channels after {seconds:.1f} s; convert it first, or cut it there"
             )
-        stated = _stated(frame, data, at)
-        if stated is not None or part is None or _begins_anew(part, frame, data, at):
-            part = Part(frame)
-            found.append(part)
-            if len(found) > _MOST_PARTS:
-                raise AudioError(f"{name}: more than {_MOST_PARTS} MP3 files in a row; cut it")
-        if stated is not None:
-            part.stated, part.counter = stated, (position, position + frame.size)
-            continue
-        part.continued |= 0 < part.stated == part.frames
-        part.frames += 1
-        seconds += (1152 if frame.version == 3 else 576) / frame.rate
-        if part.runs and part.runs[-1][1] == position:
-            part.runs[-1] = (part.runs[-1][0], position + frame.size)
-        else:
-            part.runs.append((position, position + frame.size))
-    return found, lost, whole
+        seconds += run.count * (1152 if frame.version == 3 else 576) / frame.rate
+        left = part.stated - part.frames if part is not None else 0
+        for stretch in run.split(left) if 0 < left < run.count else [run]:
+            stated = _stated(frame, stretch.data, stretch.at)
+            if part is None or stated is not None or _begins_anew(part, stretch):
+                part = Part(frame)
+                found.append(part)
+                if len(found) > _MOST_PARTS:
+                    raise AudioError(f"{name}: more than {_MOST_PARTS} MP3 files in a row; cut it")
+            if stated is not None:
+                part.stated = stated
+                if stretch.data[stretch.at + 36 : stretch.at + 40] != b"VBRI":
+                    part.counter = stretch.start, stretch.end
+                continue
+            part.continued |= 0 < part.stated == part.frames
+            part.frames += stretch.count
+            if part.runs and part.runs[-1][1] == stretch.start:
+                part.runs[-1] = (part.runs[-1][0], stretch.end)
+            else:
+                part.runs.append((stretch.start, stretch.end))
+    return found, lost, True
 
 
-def _frames(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, Frame | None, bytes, int]]:
-    """Each frame: where it is, its header, and data that holds it from an index on.
-
-    Between them what was skipped: where, None, nothing, and how many bytes of it are nothing that is known.
-    """
+def _runs(file: BinaryIO, start: int, end: int) -> Iterator[_Run | int]:
+    """Frames, many at once but for those that count others; and between them how many bytes are unknown."""
     position, base, data = start, start, b""
     last: Frame | None = None
+    sizes: dict[bytes, int] = {}  # of frames that are alike, by their headers
+    mark = 0  # where in the data the next name of a counting frame is
     while position + 4 <= end:
         at = position - base
-        if not 0 <= at <= len(data) - _CHAIN * _LONGEST_FRAME and base + len(data) < end:
+        if not 0 <= at < len(data) - _CHAIN * _LONGEST_FRAME and base + len(data) < end:
             file.seek(position)
             base, data, at = position, file.read(min(_READ, end - position)), 0
             if len(data) < 4:
                 return
+            mark = _mark(data, 0)
         frame = header(data[at : at + 4])
         if frame is not None and (last is None or _alike(frame, last) or _chained(data, at, _CHAIN)):
-            yield position, frame, data, at
+            if last is None or not _alike(frame, last):
+                sizes = {}
             last = frame
-            position += frame.size
+            sizes[data[at : at + 4]] = frame.size
+            count, to = 1, at + frame.size
+            if mark < to:
+                mark = _mark(data, to)
+            fence = min(mark, len(data)) - _LONGEST_FRAME
+            if _stated(frame, data, at) is None:
+                while to < fence and (size := sizes.get(data[to : to + 4])):
+                    to += size
+                    count += 1
+            yield _Run(position, base + to, count, frame, data, at)
+            position = base + to
             continue
         known = _tag(data, at)
         if known and position + known <= end:
-            yield position, None, b"", 0
             position += known
             continue
         step = _next_sync(data, at)
-        yield position, None, b"", len(data[at : at + step].strip(b"\0"))
+        yield len(data[at : at + step].strip(b"\0"))
         position += step
+
+
+def _mark(data: bytes, at: int) -> int:
+    """Where the next name of a frame that counts others is, at or behind an index."""
+    found = [place for name in _COUNTING if (place := data.find(name, at)) >= 0]
+    return min(found, default=len(data) + _LONGEST_FRAME)
 
 
 def _alike(frame: Frame, last: Frame) -> bool:
@@ -294,33 +351,22 @@ def _behind_zeros(file: BinaryIO, start: int) -> int:
 def _stated(frame: Frame, data: bytes, at: int) -> int | None:
     """How many frames follow, where this one counts them; 0 when it does not say; None where it is sound."""
     mark = data[at + 4 + frame.side : at + 16 + frame.side]
-    if mark[:4] in (b"Xing", b"Info"):
+    if mark[:4] in _COUNTING[:2]:
         return int.from_bytes(mark[8:12], "big") if mark[7:8] and mark[7] & 1 else 0
     if data[at + 36 : at + 40] == b"VBRI":
         return int.from_bytes(data[at + 50 : at + 54], "big")
     return None
 
 
-def _begins_anew(part: Part, frame: Frame, data: bytes, at: int) -> bool:
-    """Whether a frame behind those that were counted begins anew: it needs no data of the frames before."""
+def _begins_anew(part: Part, run: _Run) -> bool:
+    """Whether frames behind those that were counted begin anew: the first needs no data of those before."""
     if not 0 < part.stated == part.frames:
         return False
     back = (
-        at + 4 + (0 if data[at + 1] & 1 else 2)
-    )  # behind the checksum; how far back its data begin comes first
-    bits = int.from_bytes(data[back : back + 2], "big")
-    return bits >> (7 if frame.version == 3 else 8) == 0
-
-
-def _counts_itself(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether the first frame says how many bytes there are to the end, and does so rightly."""
-    file.seek(start)
-    data = file.read(_LONGEST_FRAME)
-    frame = header(data[:4])
-    if frame is None or not _stated(frame, data, 0) or data[36:40] == b"VBRI":
-        return False
-    at = 4 + frame.side
-    return bool(data[at + 7] & 2) and start + int.from_bytes(data[at + 12 : at + 16], "big") == end
+        run.at + 4 + (0 if run.data[run.at + 1] & 1 else 2)
+    )  # how far back its data begin, behind a checksum
+    bits = int.from_bytes(run.data[back : back + 2], "big")
+    return bits >> (7 if run.frame.version == 3 else 8) == 0
 
 
 def _like(frame: Frame, first: bytes, kbps: int) -> tuple[bytes, int]:
