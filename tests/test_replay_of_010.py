@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import typer
 
-from audiogen_minigpt.cli import commands as minigpt
-from audiogen_mlx.cli import cli as mlx
-from audiogen_onnx.cli import cli as onnx
 from support.commands import call
+from support.programs import command_line
 from support.stored import FIXTURES, Stored, digest, recorded_here, samples, stored
 
-PROGRAMS: dict[str, typer.Typer] = {
-    "audiogen-mlx": mlx,
-    "audiogen-onnx": onnx,
-    "audiogen-minigpt": minigpt,
-}
+
+def by_role(file: Stored) -> list[str]:
+    """Where model and clips are now, by `--use`."""
+    return [text for role, place in file.use.items() for text in ("--use", f"{role}={FIXTURES / place}")]
 
 
-def moved(file: Stored) -> list[str]:
-    """Where model and clips are now, told as 0.1.0 was told."""
-    places = {role: FIXTURES / place for role, place in file.use.items()}
-    if file.program == "audiogen-mlx":
-        return [text for role, place in places.items() for text in ("--use", f"{role}={place}")]
-    return [str(text) for role, place in places.items() for text in (f"--{role.replace('_', '-')}", place)]
+def by_options(file: Stored) -> list[str]:
+    """The same by an option for each, as `audiogen-onnx` and `audiogen-minigpt` of 0.1.0 had them."""
+    return [
+        str(text)
+        for role, place in file.use.items()
+        for text in (f"--{role.replace('_', '-')}", FIXTURES / place)
+    ]
+
+
+CASES = [(file, by_role) for file in stored()]
+CASES += [(file, by_options) for file in stored() if file.program != "audiogen-mlx"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +41,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("file", stored(), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    ("file", "moved"), CASES, ids=[f"{file.name} {moved.__name__}" for file, moved in CASES]
+)
 @pytest.mark.filterwarnings("ignore::audiogen_core.audio.ClippingWarning")
-def test_a_stored_file_is_made_again(file: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_file_is_made_again(
+    file: Stored, moved: Callable[[Stored], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # where none of the recipe's paths is
     again = tmp_path / "again.flac"
-    done = call(PROGRAMS[file.program], "replay", file.path, "-o", again, "-q", *moved(file))
+    done = call(command_line(file.program), "replay", file.path, "-o", again, "-q", *moved(file))
     assert done.exit_code == 0, done.stderr
     before, after = samples(file.path), samples(again)
     assert before.shape == after.shape

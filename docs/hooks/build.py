@@ -19,20 +19,20 @@ _PAGE = re.compile(r"reference/(?P<kind>cli|api)/(?P<name>audiogen-[a-z]+)\.md")
 
 API = {
     "audiogen-core": [
-        "audio", "codes", "codec", "codecs", "recipe", "sampling", "noise", "patterns",
-        "weights", "compose", "models", "hub", "plot", "terminal_picture", "errors",
+        "audio", "codes", "codec", "codecs", "recipe", "sampling", "noise", "patterns", "weights", "compose",
+        "jobs", "options", "models", "hub", "plot", "terminal_picture", "errors",
     ],
     "audiogen-mlx": [
         "musicgen.generate", "musicgen.options", "musicgen.melody", "musicgen.style", "stable_audio.generate",
         "stable_audio.options", "convert", "verify", "ops", "blas", "catalog",
     ],
     "audiogen-onnx": [
-        "vampnet.generate", "vampnet.options", "vampnet.export", "vampnet.quantize", "vampnet.verify",
-        "vampnet.mask", "vampnet.beats", "vampnet.sampling", "codec", "session", "manifest", "catalog",
+        "vampnet.generate", "vampnet.options", "exporter.export", "vampnet.verify", "vampnet.mask",
+        "vampnet.beats", "vampnet.sampling", "codec", "session", "manifest", "catalog",
     ],
     "audiogen-minigpt": [
-        "encode", "settings", "config", "train", "run", "generate", "evaluate", "export", "dataset", "shards",
-        "info", "errors",
+        "encode", "settings", "config", "train", "run", "generate", "options", "evaluate", "export",
+        "dataset", "shards", "info", "errors",
     ],
 }  # fmt: skip
 """The modules that are the public face of each package, in reading order."""

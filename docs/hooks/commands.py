@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from described import of_command, sentence
 
 PROGRAMS = {
     "audiogen-core": ("audiogen_core.main", "commands"),
@@ -63,8 +64,11 @@ def _usage(name: str, command: Any) -> str:
 def _table(command: Any) -> str:
     shown = [parameter for parameter in command.params if not parameter.hidden]
     shown.sort(key=lambda each: (each.param_type_name != "argument", each.opts[0] in _SHARED))
+    fields = of_command(command.name)
     rows = ["| argument or option | | default |", "| --- | --- | --- |"]
-    rows += [f"| {_names(each)} | {_escaped(each.help or '')} | {_default(each)} |" for each in shown]
+    for each in shown:
+        about = sentence(fields[each.name]) if each.name in fields else each.help or ""
+        rows.append(f"| {_names(each)} | {_escaped(about)} | {_default(each)} |")
     return "\n".join(rows)
 
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import audiogen_mlx
-from audiogen_mlx.musicgen.layers import attend
+from audiogen_mlx.musicgen.model import attend
 from support.bench import report
 from support.figures import compare
 from support.musicgen_models import SMALL, WindowRuns

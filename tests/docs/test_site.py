@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import importlib.util
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -34,6 +35,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hook(name: str) -> ModuleType:
     """A file of docs/hooks as a module."""
+    if str(HOOKS) not in sys.path:  # they import one another
+        sys.path.append(str(HOOKS))
     spec = importlib.util.spec_from_file_location(f"hooks_{name}", HOOKS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -55,7 +58,7 @@ def test_every_option_of_every_command_is_in_the_reference(site: Path, name: str
     assert set(by_name) == set(commands)
     for command in commands.values():
         for parameter in command.params:
-            if parameter.param_type_name == "option":
+            if parameter.param_type_name == "option" and not parameter.hidden:
                 for option in (*parameter.opts, *parameter.secondary_opts):
                     assert f"<code>{option}</code>" in by_name[command.name], f"{command.name} {option}"
 
@@ -91,6 +94,31 @@ def test_every_page_is_linked(site: Path) -> None:
     written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     named = set(re.findall(r"([\w./-]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert written <= named
+
+
+FOLDERS = {
+    name: f"packages/audiogen-{name}/src/audiogen_{name}/" for name in ("core", "mlx", "onnx", "minigpt")
+}
+"""What the pages call the folders of the packages."""
+
+
+def test_what_pages_name_is_there() -> None:
+    """Files by their path in the repository or in a package, modules and their names by their dots."""
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+    for page in pages:
+        for name in re.findall(r"`([\w./-]+)`", page.read_text(encoding="utf-8")):
+            first, _, rest = name.partition("/")
+            if first in FOLDERS and rest:
+                assert (ROOT / FOLDERS[first] / rest).exists(), f"{page.name}: {name}"
+            elif first in ("tests", "docs", "scripts", "packages") and rest:
+                assert (ROOT / name).exists(), f"{page.name}: {name}"
+            elif re.fullmatch(r"audiogen_\w+(\.\w+)+", name):
+                assert pkgutil.resolve_name(name) is not None, f"{page.name}: {name}"
 
 
 def test_lines_of_names_become_lists() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audiogen_core.errors import OptionError
-from audiogen_mlx.musicgen import guidance
+from audiogen_mlx.musicgen import conditioning
 from audiogen_mlx.musicgen.options import Options
 
 RNG = np.random.default_rng(5)
@@ -22,29 +22,29 @@ def arrays(*parts: np.ndarray) -> list[mx.array]:
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_plain(scale):
-    made = guidance.plain(*arrays(ASKED, OTHER), scale)
+    made = conditioning.guided(*arrays(ASKED, OTHER), scale)
     np.testing.assert_allclose(np.array(made), (1 - scale) * OTHER + scale * ASKED, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("scale", "style_scale"), [(3.0, 5.0), (1.0, 5.0), (3.0, 0.0)])
 def test_dual(scale, style_scale):
-    made = guidance.dual(*arrays(ASKED, STYLE, OTHER), scale, style_scale)
+    made = conditioning.guided_by_both(*arrays(ASKED, STYLE, OTHER), scale, style_scale)
     expected = OTHER + scale * (STYLE + style_scale * (ASKED - STYLE) - OTHER)
     np.testing.assert_allclose(np.array(made), expected, rtol=0, atol=1e-4)
 
 
 def test_dual_with_a_style_scale_of_one_is_plain():
-    made = guidance.dual(*arrays(ASKED, STYLE, OTHER), 3.0, 1.0)
+    made = conditioning.guided_by_both(*arrays(ASKED, STYLE, OTHER), 3.0, 1.0)
     np.testing.assert_allclose(
-        np.array(made), np.array(guidance.plain(*arrays(ASKED, OTHER), 3.0)), rtol=0, atol=1e-5
+        np.array(made), np.array(conditioning.guided(*arrays(ASKED, OTHER), 3.0)), rtol=0, atol=1e-5
     )
 
 
 def test_groups_of_rows():
-    two = guidance.combine(mx.array(np.concatenate([ASKED, OTHER])), 3.0)
-    np.testing.assert_array_equal(np.array(two), np.array(guidance.plain(*arrays(ASKED, OTHER), 3.0)))
-    three = guidance.combine(mx.array(np.concatenate([ASKED, STYLE, OTHER])), 3.0, 5.0)
-    expected = guidance.dual(*arrays(ASKED, STYLE, OTHER), 3.0, 5.0)
+    two = conditioning.combined(mx.array(np.concatenate([ASKED, OTHER])), 3.0)
+    np.testing.assert_array_equal(np.array(two), np.array(conditioning.guided(*arrays(ASKED, OTHER), 3.0)))
+    three = conditioning.combined(mx.array(np.concatenate([ASKED, STYLE, OTHER])), 3.0, 5.0)
+    expected = conditioning.guided_by_both(*arrays(ASKED, STYLE, OTHER), 3.0, 5.0)
     np.testing.assert_array_equal(np.array(three), np.array(expected))
 
 

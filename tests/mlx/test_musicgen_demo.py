@@ -14,11 +14,11 @@ from audiogen_core.audio import Audio
 from audiogen_core.compose import compose
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
+from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
-from audiogen_mlx.musicgen.catalog import DEMO
-from audiogen_mlx.musicgen.files import Files
 from audiogen_mlx.musicgen.generate import MusicGen
+from audiogen_mlx.musicgen.load import Files
 
 HOP = 320
 TEMPI = ("slow", "medium", "fast")
@@ -66,7 +66,7 @@ def test_it_is_there_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     demo = next(row for row in rows if row["name"] == "demo" and "musicgen" in row["note"])
     assert (demo["repository"], demo["licence"]) == ("comes with audiogen-mlx", "Apache-2.0")
     assert 1e6 < demo["bytes"] < 7e6
-    assert (DEMO.path / "MODEL_CARD.md").is_file()
+    assert (MUSICGEN["demo"].path / "MODEL_CARD.md").is_file()
 
 
 def test_its_defaults_are_its_own(model: MusicGen) -> None:
@@ -156,7 +156,7 @@ def test_a_dry_run_knows_its_frames() -> None:
 
 
 def test_it_can_be_converted_and_verified(tmp_path: Path, model: MusicGen) -> None:
-    folder = convert(Files(DEMO.path), tmp_path / "small", bits=8, dtype="float16")
+    folder = convert(Files(MUSICGEN["demo"].path), tmp_path / "small", bits=8, dtype="float16")
     small = MusicGen.load(folder)
     assert small.defaults == model.defaults
     assert small.generate("fast chiptune", seconds=0.2, seed=1).samples.shape == (1, 15 * HOP)

@@ -248,7 +248,7 @@ def test_what_a_step_raises_ends_the_run_and_memory_is_given_back():
 
 def test_numbers_that_overflow_are_told(monkeypatch: pytest.MonkeyPatch):
     network = model()._parts.transformer
-    monkeypatch.setattr(network.norm, "weight", network.norm.weight * np.inf)
+    monkeypatch.setitem(network.norm, "weight", network.norm.weight * np.inf)
     with pytest.raises(ModelError, match="the model gave NaN or infinity"):
         model().generate_codes("rock", seconds=0.1)
 

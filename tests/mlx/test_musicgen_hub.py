@@ -22,9 +22,8 @@ from audiogen_core.codecs import catalog as codec_catalog
 from audiogen_core.models import FileSpec, ModelSpec
 from audiogen_core.recipe import Recipe
 from audiogen_mlx import catalog as catalogs
+from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
-from audiogen_mlx.musicgen import mert_spec
-from audiogen_mlx.musicgen.catalog import MUSICGEN
 from support.commands import call
 from support.loopback_hub import LoopbackHub, point_at
 
@@ -57,7 +56,7 @@ def repositories() -> dict[str, dict[str, bytes]]:
         "somebody/music": models["small"],
         "google-t5/t5-base": files(FIXTURES / "t5", tokenizer),
         "facebook/encodec_32khz": files(CODEC),
-        mert_spec.MERT.repo: {
+        catalogs.MERT.repo: {
             "config.json": (style / "mert" / "config.json").read_bytes(),
             "pytorch_model.bin": as_pickle(style / "mert" / WEIGHTS),
         },
@@ -93,7 +92,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback
             for name, spec in list(table.items()):
                 if isinstance(spec, ModelSpec):
                     monkeypatch.setitem(table, name, as_served(spec))
-        monkeypatch.setattr(mert_spec, "MERT", as_served(mert_spec.MERT))
+        monkeypatch.setattr(catalogs, "MERT", as_served(catalogs.MERT))
         yield found
 
 
@@ -166,7 +165,7 @@ def test_a_style_model_brings_its_text_encoder_codec_and_mert(
     assert "mert" not in plain.stderr
     result = run(output, "--style", clip, "--force", model="musicgen-style")
     assert result.exit_code == 0, result.output
-    assert f"from {mert_spec.MERT.repo}" in result.stderr
+    assert f"from {catalogs.MERT.repo}" in result.stderr
     offline = run(output, "--style", clip, "--force", "--offline", model="musicgen-style")
     assert offline.exit_code == 0, offline.output
 

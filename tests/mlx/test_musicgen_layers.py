@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from audiogen_mlx.musicgen import on_cpu
-from audiogen_mlx.musicgen.cache import Cache
-from audiogen_mlx.musicgen.layers import Linear, activation, attend
-from audiogen_mlx.musicgen.model import Rows
-from audiogen_mlx.musicgen.weights import Quantized
+from audiogen_mlx import cpu
+from audiogen_mlx.musicgen.model import Block, Cache, Linear, Rows, attend
 from support.musicgen_models import TINY, transformer
 
 
@@ -26,10 +25,10 @@ def test_products_in_blocks(
     rows: int, inputs: int, outputs: int, streams: int, monkeypatch: pytest.MonkeyPatch
 ):
     made = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(streams)]
-    monkeypatch.setattr(on_cpu, "_streams", lambda: made)
+    monkeypatch.setattr(cpu, "_streams", lambda: made)
     x, weight = normal(rows, 1, inputs), normal(outputs, inputs, seed=1)
     expected = np.array(x, copy=False) @ np.array(weight, copy=False).T
-    np.testing.assert_allclose(np.array(on_cpu.product(x, weight)), expected, rtol=0, atol=2e-4)
+    np.testing.assert_allclose(np.array(cpu.product(x, weight)), expected, rtol=0, atol=2e-4)
 
 
 def test_streams_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch):
@@ -41,8 +40,8 @@ def test_streams_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch):
     found: list[int] = []
 
     def count() -> None:
-        found.append(len(on_cpu._streams()))
-        assert on_cpu._streams() is on_cpu._streams()
+        found.append(len(cpu._streams()))
+        assert cpu._streams() is cpu._streams()
 
     for _ in range(2):
         thread = threading.Thread(target=count)
@@ -55,7 +54,7 @@ def test_streams_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("length", "streams"), [(3, 0), (700, 0), (2000, 0), (2000, 3)])
 def test_attention_of_one_position(length: int, streams: int, masked: bool, monkeypatch: pytest.MonkeyPatch):
     made = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(streams)]
-    monkeypatch.setattr(on_cpu, "_streams", lambda: made)
+    monkeypatch.setattr(cpu, "_streams", lambda: made)
     query, keys, values = (
         normal(2, 4, 1, 16),
         normal(2, 4, length, 16, seed=1),
@@ -75,27 +74,30 @@ def test_activations():
 
     x = np.linspace(-5, 5, 101, dtype=np.float32)
     exact = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()])
-    np.testing.assert_allclose(np.array(activation("gelu")(mx.array(x))), exact, atol=1e-6)
-    np.testing.assert_array_equal(np.array(activation("relu")(mx.array(x))), np.maximum(x, 0))
+    gelu, relu = (Block(replace(TINY, activation=name)).activate for name in ("gelu", "relu"))
+    np.testing.assert_allclose(np.array(gelu(mx.array(x))), exact, atol=1e-6)
+    np.testing.assert_array_equal(np.array(relu(mx.array(x))), np.maximum(x, 0))
 
 
 def test_quantised_layers():
-    weight = normal(96, 128)
-    layer = Linear(Quantized(*mx.quantize(weight, group_size=64, bits=8), 8), bias=normal(96, seed=3))
+    weight, bias = normal(96, 128), normal(96, seed=3)
+    plain = Linear(128, 96)
+    plain.load_weights([("weight", weight), ("bias", bias)])
     x = normal(2, 1, 128, seed=4)
-    exact = np.array(x @ weight.T + normal(96, seed=3))
-    assert 0 < np.abs(np.array(layer(x)) - exact).max() < 0.2
+    exact = np.array(x @ weight.T + bias)
+    np.testing.assert_allclose(np.array(plain(x)), exact, rtol=0, atol=2e-4)
+    assert 0 < np.abs(np.array(plain.to_quantized(64, 8)(x)) - exact).max() < 0.2
 
 
 def test_the_mask_of_filled_rows():
-    cache = Cache(1, 2, 1, 6, 4, mx.float32, fill=(0, 2))
+    cache = Cache(TINY, 2, 6, mx.float32, fill=(0, 2))
     first = np.array(cache.mask(3))[:, 0]
     np.testing.assert_array_equal(first[0], np.tril(np.ones((3, 3), bool)))
     np.testing.assert_array_equal(first[1], [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
     cache.offset = 3
     np.testing.assert_array_equal(np.array(cache.mask(1))[:, 0, 0], [[1, 1, 1, 1], [0, 0, 1, 1]])
     np.testing.assert_array_equal(np.array(cache.places(1)), [[3], [1]])
-    assert Cache(1, 2, 1, 6, 4, mx.float32, fill=(0, 0)).mask(1) is None
+    assert Cache(TINY, 2, 6, mx.float32, fill=(0, 0)).mask(1) is None
 
 
 def test_rows_filled_on_the_left_are_as_without():

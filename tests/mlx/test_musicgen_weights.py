@@ -9,26 +9,22 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from audiogen_core.codecs import encodec
 from audiogen_core.errors import OptionError, WeightsError
 from audiogen_core.models import ModelSpec
 from audiogen_core.weights import StoredArray, Weights
-from audiogen_mlx.musicgen.catalog import MUSICGEN
+from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.musicgen.config import Config, from_audiocraft, from_transformers
-from audiogen_mlx.musicgen.style import StyleConditioner
-from audiogen_mlx.musicgen.weights import (
-    IGNORED,
-    Quantized,
-    Source,
-    is_linear,
-    parameters,
-    quantized_shapes,
-)
-from audiogen_mlx.nn import stored_shapes
+from audiogen_mlx.musicgen.load import load_transformer, outline
+from audiogen_mlx.musicgen.model import Transformer, outputs
+from audiogen_mlx.musicgen.style import load_style
+from audiogen_mlx.musicgen.weights import pieces
+from audiogen_mlx.nn import parameters, stored_shapes, tensors
 from audiogen_mlx.t5 import T5Config, T5Encoder
 from audiogen_mlx.t5 import pieces as pieces_of_t5
-from support.musicgen_models import SMALL, TINY, RandomTable
+from support.musicgen_models import SMALL, TINY, RandomTable, transformer
 from support.published import expanded, published
 
 FETCHED = [name for name, spec in MUSICGEN.items() if isinstance(spec, ModelSpec)]
@@ -65,20 +61,14 @@ def test_every_model_of_the_catalogue_has_its_table():
 def test_every_tensor_of_a_published_model_is_used(name: str):
     config, layout = config_of(name)
     shapes = expanded(published()["models"][name]["keys"])
-    used = {
-        piece: parameter.piece_shape
-        for parameter in parameters(config, layout).values()
-        for piece in parameter.pieces
-    }
+    used = stored_shapes(Transformer(config), pieces(config, layout))
     left = {key: shape for key, shape in shapes.items() if key not in used}
     if config.style is not None:
-        table = stored(left)
-        StyleConditioner.from_table(table, config.style, lambda: pytest.fail("MERT is not needed"))
-        table.finish(IGNORED)
+        load_style(stored(left), config.style)
         left = {}
     assert not left
     assert used == {key: shape for key, shape in shapes.items() if key in used}
-    Source(stored(shapes), config, layout)  # complete
+    next(tensors(Transformer(config), stored(shapes), pieces=pieces(config, layout)))  # complete
 
 
 @pytest.mark.parametrize(
@@ -86,7 +76,7 @@ def test_every_tensor_of_a_published_model_is_used(name: str):
 )
 def test_parameters_are_as_many_as_transformers_counts(name: str):
     config, layout = config_of(name)
-    count = sum(math.prod(parameter.shape) for parameter in parameters(config, layout).values())
+    count = sum(math.prod(one.shape) for one in parameters(Transformer(config), pieces(config, layout)))
     assert count == published()["models"][name]["parameters"]
 
 
@@ -123,29 +113,21 @@ def test_geometry_of_the_published_models():
         assert config.window_seconds == (10 if name == "audiogen-medium" else 30)
 
 
-def pieces(layout: str = "audiogen") -> dict[str, tuple[int, ...]]:
-    return {
-        piece: parameter.piece_shape
-        for parameter in parameters(TINY, layout).values()
-        for piece in parameter.pieces
-    }
+def stored_in(layout: str = "audiogen") -> dict[str, tuple[int, ...]]:
+    return stored_shapes(Transformer(TINY), pieces(TINY, layout))
 
 
 def test_what_is_missing_is_named():
-    shapes = pieces("transformers")
+    shapes = stored_in("transformers")
     del shapes["decoder.model.decoder.layers.1.fc1.weight"]
     with pytest.raises(WeightsError, match=r"missing \(1\): decoder\.model\.decoder\.layers\.1\.fc1\.weight"):
-        Source(stored(shapes), TINY, "transformers")
+        load_transformer(stored(shapes), TINY, "transformers")
 
 
 def test_what_is_misshapen_is_named():
-    shapes = pieces("audiocraft") | {"linears.2.weight": (16, 63)}
+    shapes = stored_in("audiocraft") | {"linears.2.weight": (16, 63)}
     with pytest.raises(WeightsError, match=r"linears\.2\.weight \(16, 63\) instead of \(16, 64\)"):
-        Source(stored(shapes), TINY, "audiocraft")
-
-
-def taken(source: Source) -> dict[str, Any]:
-    return {name: read() for name, read in source.each()}
+        load_transformer(stored(shapes), TINY, "audiocraft")
 
 
 def test_what_is_left_over_is_named_and_what_is_known_is_not():
@@ -154,23 +136,20 @@ def test_what_is_left_over_is_named_and_what_is_known_is_not():
         "text_encoder.shared.weight": (4, 4),
         "audio_encoder.anything": (1,),
     }
-    source = Source(stored(pieces("transformers") | known), TINY, "transformers")
-    taken(source)
-    source.finish()
-    source = Source(stored(pieces("transformers") | {"decoder.extra.weight": (1,)}), TINY, "transformers")
-    taken(source)
+    load_transformer(stored(stored_in("transformers") | known), TINY, "transformers")
     with pytest.raises(WeightsError, match=r"unexpected \(1\): decoder\.extra\.weight"):
-        source.finish()
+        load_transformer(
+            stored(stored_in("transformers") | {"decoder.extra.weight": (1,)}), TINY, "transformers"
+        )
 
 
 def test_values_that_are_not_finite_are_refused():
-    source = Source(stored(pieces(), fill=math.nan), TINY, "audiogen")
     with pytest.raises(WeightsError, match="holds NaN or infinity"):
-        source.vector("norm.weight")
+        load_transformer(stored(stored_in(), fill=math.nan), TINY, "audiogen")
 
 
 def test_pieces_are_put_below_one_another():
-    shapes = pieces("transformers")
+    shapes = stored_in("transformers")
     order = {"q_proj": 1.0, "k_proj": 2.0, "v_proj": 3.0}
     arrays = {
         name: StoredArray(
@@ -182,37 +161,38 @@ def test_pieces_are_put_below_one_another():
         )
         for name, shape in shapes.items()
     }
-    matrix = np.array(Source(Weights(arrays, "made up"), TINY, "transformers").array("layers.0.attention.in"))
+    network = load_transformer(Weights(arrays, "made up"), TINY, "transformers")
+    matrix = np.array(network.blocks[0].qkv.weight)
     assert [matrix[rows : rows + 64].mean() for rows in (0, 64, 128)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_dtypes(dtype: str):
-    source = Source(RandomTable(), TINY, "audiogen", dtype=dtype)
     expected = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[dtype]
-    assert source.array("heads").dtype == expected
-    assert source.vector("norm.weight").dtype == mx.float32
+    assert {array.dtype for _, array in tree_flatten(transformer(TINY, dtype=dtype).parameters())} == {
+        expected
+    }
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_matrices_are_close(bits: int):
-    plain = Source(RandomTable(), TINY, "audiogen").array("heads")
-    matrix = Source(RandomTable(), TINY, "audiogen", bits=bits).matrix("heads")
-    assert isinstance(matrix, Quantized)
-    parts = (matrix.packed, matrix.scales, matrix.offsets)
-    assert tuple(part.shape for part in parts) == quantized_shapes(plain.shape, bits)
-    restored = mx.dequantize(*parts, group_size=64, bits=bits)
+    plain = transformer(TINY).heads.weight
+    layer = transformer(TINY, bits=bits).heads
+    rows, columns = plain.shape
+    shapes = [part.shape for part in (layer.weight, layer.scales, layer.biases)]
+    assert shapes == [(rows, columns * bits // 32), (rows, columns // 64), (rows, columns // 64)]
+    restored = restore(layer, bits)
     span = float(plain.max() - plain.min())
     assert float(mx.abs(restored - plain).max()) <= span / (2**bits - 1)
-    rows = matrix.rows(3, 5)
-    np.testing.assert_array_equal(
-        np.array(mx.dequantize(rows.packed, rows.scales, rows.offsets, group_size=64, bits=bits)),
-        np.array(restored[3:5]),
-    )
+    np.testing.assert_array_equal(np.array(restore(outputs(layer, 3, 5), bits)), np.array(restored[3:5]))
+
+
+def restore(layer: Any, bits: int) -> mx.array:
+    return mx.dequantize(layer.weight, layer.scales, layer.biases, group_size=64, bits=bits)
 
 
 def test_linear_layers_are_those_without_a_bias():
-    names = [name for name in parameters(TINY, "audiogen") if is_linear(name)]
+    names = [one.name for one in parameters(outline(TINY, bits=8)) if one.quantizes]
     assert len(names) == 6 * TINY.layers + 1
     assert not any("norm" in name or name.startswith(("text", "embeddings")) for name in names)
 
@@ -227,10 +207,10 @@ def test_linear_layers_are_those_without_a_bias():
 )
 def test_impossible_precision(options: dict[str, Any], message: str):
     with pytest.raises(OptionError, match=message):
-        Source(RandomTable(), SMALL, "audiogen", **options)
+        load_transformer(RandomTable(), SMALL, "audiogen", **options)
 
 
 def test_a_model_too_narrow_to_be_quantised():
     narrow = Config(**{**vars(TINY), "width": 48, "heads": 4})
     with pytest.raises(OptionError, match="its width, 48, is no multiple of 64"):
-        Source(RandomTable(), narrow, "audiogen", bits=8)
+        load_transformer(RandomTable(), narrow, "audiogen", bits=8)

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from audiogen_core.errors import OptionError
-from audiogen_mlx.musicgen.files import Files
 from audiogen_mlx.musicgen.generate import MusicGen
-from audiogen_mlx.musicgen.loading import Parts
+from audiogen_mlx.musicgen.load import Files, Parts
 from audiogen_mlx.musicgen.model import Rows
 from support import recipes
 

@@ -13,13 +13,13 @@ import yaml
 
 from audiogen_core import weights
 from audiogen_core.audio import Audio
-from audiogen_core.errors import AudioError, ModelError, OptionError, WeightsError
+from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning, WeightsError
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.weights import Weights
+from audiogen_mlx.musicgen.config import STYLE, StyleConfig
 from audiogen_mlx.musicgen.mert import Mert
-from audiogen_mlx.musicgen.parts import positions
-from audiogen_mlx.musicgen.style import PREFIX, UNUSED, StyleConditioner, StyleConfig, excerpt
-from audiogen_mlx.musicgen.style_network import StyleNetwork
+from audiogen_mlx.musicgen.style import StyleConditioner, excerpt, load_style
+from audiogen_mlx.nn import positions
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style"
 
@@ -36,8 +36,8 @@ def table() -> Weights:
 
 @cache
 def conditioner() -> StyleConditioner:
-    return StyleConditioner.from_table(
-        table(), StyleConfig.from_audiocraft(settings()), lambda: Mert.load(FOLDER / "mert")
+    return StyleConditioner(
+        load_style(table(), StyleConfig.from_audiocraft(settings())), lambda: Mert.load(FOLDER / "mert")
     )
 
 
@@ -67,7 +67,7 @@ def test_more_codebooks_hold_more_of_the_style():
     codes = network.codes(heard, 6)
     assert len(codes) == 6
     errors = [
-        float(mx.mean(mx.square(heard - network._quantizer.decode(codes[:count])))) for count in (1, 3, 6)
+        float(mx.mean(mx.square(heard - network.quantizer.decode(codes[:count])))) for count in (1, 3, 6)
     ]
     assert errors[0] > errors[1] > errors[2]
 
@@ -157,6 +157,15 @@ def test_style_that_is_silent_where_it_is_heard():
     assert conditioner().embed(audio, start=0.0).shape == (15, 48)
 
 
+def test_style_that_is_silent_in_mono():
+    left = sound(6).samples[0]
+    with (
+        pytest.warns(SoundWarning, match="antiphase"),
+        pytest.raises(AudioError, match="the style clip is silent"),
+    ):
+        conditioner().embed(Audio(np.stack([left, -left]), 32_000))
+
+
 def published() -> dict[str, tuple[int, ...]]:
     """Names and shapes of the published style conditioner, below its prefix."""
     shapes: dict[str, tuple[int, ...]] = {
@@ -189,30 +198,29 @@ def zeros(shape: tuple[int, ...]) -> StoredArray:
 
 
 def test_published_parameters_are_all_used():
-    full = Weights({PREFIX + name: zeros(shape) for name, shape in published().items()}, "published")
-    network = StyleNetwork(full, StyleConfig())
-    full.finish(UNUSED)
+    full = Weights({STYLE + name: zeros(shape) for name, shape in published().items()}, "published")
+    network = load_style(full, StyleConfig())
     assert (network.inputs, network.outputs) == (768, 1536)
     assert network(mx.zeros((1, 224, 768)), eval_q=3, stride=15).shape == (1, 15, 1536)
 
 
 def test_parameters_that_do_not_fit():
     for name, shape, reason in (
-        ("transformer.layers.1.linear1.weight", (127, 32), r"linear1\.weight. has shape \(127, 32\)"),
+        ("transformer.layers.1.linear1.weight", (127, 32), r"linear1\.weight \(127, 32\) instead of"),
         ("embed.weight", (32,), "expected a matrix"),
         ("rvq.vq.layers.2._codebook.embed", (64, 31), r"layers\.2\._codebook\.embed. has shape"),
     ):
-        changed = Weights({**table()._arrays, PREFIX + name: zeros(shape)}, "changed")
+        changed = Weights({**table()._arrays, STYLE + name: zeros(shape)}, "changed")
         with pytest.raises((WeightsError, ModelError), match=reason):
-            StyleNetwork(changed, StyleConfig(heads=4))
+            load_style(changed, StyleConfig(heads=4))
     with pytest.raises(ModelError, match="cannot have 5 heads"):
-        StyleNetwork(table(), StyleConfig(heads=5))
+        load_style(table(), StyleConfig(heads=5))
 
 
 def test_mert_of_another_width():
     network = conditioner().network
-    wide = StyleNetwork(
-        Weights({PREFIX + name: zeros(shape) for name, shape in published().items()}, "published"),
+    wide = load_style(
+        Weights({STYLE + name: zeros(shape) for name, shape in published().items()}, "published"),
         StyleConfig(),
     )
     with pytest.raises(ModelError, match=r"gives vectors of 48, .* takes 768; use m-a-p/MERT-v1-95M"):

@@ -19,10 +19,10 @@ from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
 from audiogen_mlx.musicgen.generate import MusicGen
 from audiogen_mlx.musicgen.model import Rows
-from audiogen_mlx.musicgen.parts import positions
 from audiogen_mlx.musicgen.sampling import filtered
 from audiogen_mlx.musicgen.stereo import StereoCodec
 from audiogen_mlx.musicgen.windows import plan
+from audiogen_mlx.nn import positions
 from audiogen_mlx.ops import MlxOps
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen"

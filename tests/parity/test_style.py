@@ -13,10 +13,11 @@ import yaml
 
 from audiogen_core import weights
 from audiogen_core.audio import Audio
-from audiogen_mlx.musicgen import guidance
+from audiogen_core.sinc import resample
+from audiogen_mlx.musicgen import conditioning
+from audiogen_mlx.musicgen.config import StyleConfig
 from audiogen_mlx.musicgen.mert import Mert, MertConfig
-from audiogen_mlx.musicgen.resample import resample
-from audiogen_mlx.musicgen.style import StyleConditioner, StyleConfig, excerpt
+from audiogen_mlx.musicgen.style import StyleConditioner, excerpt, load_style
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style"
 
@@ -36,8 +37,8 @@ def clip() -> Audio:
 def conditioner() -> StyleConditioner:
     settings = yaml.safe_load(weights.read_checkpoint(FOLDER / "state_dict.bin")["xp.cfg"])
     table = weights.read(FOLDER / "state_dict.bin")
-    return StyleConditioner.from_table(
-        table, StyleConfig.from_audiocraft(settings), lambda: Mert.load(FOLDER / "mert")
+    return StyleConditioner(
+        load_style(table, StyleConfig.from_audiocraft(settings)), lambda: Mert.load(FOLDER / "mert")
     )
 
 
@@ -108,7 +109,7 @@ def test_prefix_is_the_style_then_the_text():
 def test_dual_guidance_chooses_the_codes():
     """The stored logits of [text and style, style, nothing], step by step, under the delay pattern."""
     logits = mx.array(stored()["dual_raw_logits"])  # (3, S, K, N)
-    chosen = np.array(mx.argmax(guidance.combine(logits, 3.0, 5.0), axis=-1))[0].T  # (K, S)
+    chosen = np.array(mx.argmax(conditioning.combined(logits, 3.0, 5.0), axis=-1))[0].T  # (K, S)
     codes = stored()["dual_codes"][0]
     frames = codes.shape[1]
     for book, row in enumerate(codes):
@@ -118,7 +119,7 @@ def test_dual_guidance_chooses_the_codes():
 @pytest.mark.parametrize("name", ["single_cfg", "text_only", "style_only"])
 def test_plain_guidance_chooses_the_codes(name):
     logits = mx.array(stored()[f"{name}_raw_logits"])
-    chosen = np.array(mx.argmax(guidance.combine(logits, 3.0), axis=-1))[0].T
+    chosen = np.array(mx.argmax(conditioning.combined(logits, 3.0), axis=-1))[0].T
     codes = stored()[f"{name}_codes"][0]
     for book, row in enumerate(codes):
         np.testing.assert_array_equal(chosen[book, book : book + codes.shape[1]], row)

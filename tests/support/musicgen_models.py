@@ -12,12 +12,12 @@ import mlx.core as mx
 import numpy as np
 
 from audiogen_core.sampling import Sampling
-from audiogen_mlx.musicgen import guidance
+from audiogen_mlx.musicgen.conditioning import combined
 from audiogen_mlx.musicgen.config import Config
 from audiogen_mlx.musicgen.generate import _WindowRun
+from audiogen_mlx.musicgen.load import load_transformer
 from audiogen_mlx.musicgen.model import Rows, Transformer
 from audiogen_mlx.musicgen.sampling import Sampler
-from audiogen_mlx.musicgen.weights import Source
 
 SMALL = Config(
     width=1024,
@@ -57,8 +57,8 @@ class RandomTable:
 
 
 def transformer(config: Config, **options: Any) -> Transformer:
-    """A transformer of that geometry. `options` are those of `Source`."""
-    return Transformer(Source(RandomTable(), config, "audiogen", **options))
+    """A transformer of that geometry. `options` are those of `load_transformer`."""
+    return load_transformer(RandomTable(), config, "audiogen", **options)
 
 
 class WindowRuns:
@@ -75,7 +75,7 @@ class WindowRuns:
             config=config, transformer=self.transformer, files=SimpleNamespace(folder="random weights")
         )
         self._conditioner: Any = SimpleNamespace(
-            groups=["all", "other"], join=lambda logits: guidance.combine(logits, scale)
+            groups=["all", "other"], join=lambda logits: combined(logits, scale)
         )
 
     def blocks(self, frames: int, prompt: int = 0) -> Iterator[np.ndarray]:

@@ -192,6 +192,15 @@ class Section:
         each = Section({f"{key}[{index}]": value for index, value in enumerate(values)}, self.where)
         return tuple(each.take(name, kind) for name in list(each.left))
 
+    def counts(self, key: str, default: tuple[int, ...] | None = None, *, least: int = 1) -> tuple[int, ...]:
+        """A list of whole numbers of at least `least`."""
+        values = self.many(key, int, default)
+        if not all(least <= value <= MAX_COUNT for value in values):
+            raise ModelError(
+                f"{self.where}: {key} must be whole numbers of {least} or more, found {_shown(values)}"
+            )
+        return values
+
     def section(self, key: str, *, optional: bool = False) -> Section:
         """A table within this one; an empty one when `optional` and absent."""
         value = self.left.pop(key, None)

@@ -1,16 +1,33 @@
-"""The models that can be fetched by name."""
+"""The models that can be fetched by name: what models.toml says, by what they are for."""
 
 from __future__ import annotations
 
-from audiogen_core.models import ModelSpec, Shipped
-from audiogen_mlx.musicgen.catalog import MUSICGEN, T5_LARGE
-from audiogen_mlx.stable_audio import catalog as stable_audio
+from audiogen_core.models import ModelSpec, Shipped, read_catalog
 
-MODELS: tuple[ModelSpec | Shipped, ...] = (*MUSICGEN.values(), *stable_audio.CATALOG.values())
+_ALL = read_catalog("audiogen_mlx")
+
+
+def _family(family: str) -> dict[str, ModelSpec | Shipped]:
+    return {spec.name: spec for spec in _ALL.values() if spec.family == family}
+
+
+MUSICGEN = _family("musicgen")
+STABLE_AUDIO = _family("stable-audio")
+
+MODELS = (*MUSICGEN.values(), *STABLE_AUDIO.values())
 """Everything that makes sound. `demo` is there twice: each command has one."""
 
-CATALOG: dict[str, ModelSpec | Shipped] = {**stable_audio.CATALOG, **MUSICGEN}
+CATALOG = {**STABLE_AUDIO, **MUSICGEN}
 """The same by name, for commands that take any of them."""
 
-TEXT_ENCODERS: dict[str, ModelSpec] = {**stable_audio.TEXT_ENCODERS, T5_LARGE.name: T5_LARGE}
+FETCHED = {name: spec for name, spec in _ALL.items() if isinstance(spec, ModelSpec)}
+
+TEXT_ENCODERS = {name: spec for name, spec in FETCHED.items() if spec.family == "t5"}
 """What checkpoints without a text encoder need."""
+
+T5_TOKENIZER = FETCHED["t5-tokenizer"]
+T5_VOCABULARY = 32_128
+"""Rows of the embedding that belong to this tokenizer."""
+
+MERT = FETCHED["mert-v1-95m"]
+"""The MERT that musicgen-style was trained with."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import struct
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +19,21 @@ from audiogen_core import weights
 from audiogen_core.codecs import encodec
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.files import atomic_path
-from audiogen_core.weights import Weights
+from audiogen_core.formats.safetensors_file import write_safetensors
+from audiogen_core.settings import read_json
+from audiogen_core.weights import StoredArray, Weights
+from audiogen_mlx import nn, t5
 from audiogen_mlx.memory import bounded_cache
-from audiogen_mlx.musicgen import style
-from audiogen_mlx.musicgen.config import FORMAT
-from audiogen_mlx.musicgen.files import TEXT, Files, text_weights
-from audiogen_mlx.musicgen.settings_file import CONFIG, STATE, read_json, read_package
-from audiogen_mlx.musicgen.weights import DTYPES, GROUP, Quantized, Source, is_linear, quantized_shapes
-from audiogen_mlx.nn import stored_shapes
-from audiogen_mlx.t5 import T5Encoder, pieces
+from audiogen_mlx.musicgen.config import FORMAT, STYLE
+from audiogen_mlx.musicgen.load import CONFIG, STATE, TEXT, Files, outline, read_package
+from audiogen_mlx.musicgen.model import Transformer
+from audiogen_mlx.musicgen.weights import pieces
 from audiogen_mlx.tokenizer import FILE as TOKENIZER
 
 CODEC = "audio_encoder."
 WEIGHTS = "model.safetensors"
 
 OnStep = Callable[[float, float], None]
-
-_KINDS = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2), "uint32": ("U32", 4)}
-"""dtype -> its name in a safetensors file, and bytes of one element."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor to be written: `read` gives it in that dtype and shape."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    read: Callable[[], mx.array]
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * _KINDS[self.dtype][1]
 
 
 def convert(
@@ -81,31 +62,34 @@ def convert(
         raise OptionError(f"{folder}: not empty; use --force to write over it, or another name")
     if folder.resolve() == files.folder.resolve():
         raise OptionError(f"{folder}: the model itself; name another folder")
-    source = Source(
-        files.table, files.config, files.layout, dtype=dtype, bits=bits, stored_bits=files.stored_bits
-    )
+    network = outline(files.config, dtype=dtype, bits=bits, stored_bits=files.stored_bits)
     named = files.named_codec if files.places.codec is None else None
     codec: dict[str, Any] = {"codec": named}
-    codec_entries: list[Entry] = []
+    codec_tensors: dict[str, StoredArray] = {}
     if named is None:
         described, table = _codec(files)
         codec = {"audio_encoder": described}
-        codec_entries = list(_plain(table, CODEC, list(table), "float32"))
+        codec_tensors = _plain(table, CODEC, table, "float32")
     tokenizer = files.tokenizer_file
     tokenizer = tokenizer / TOKENIZER if tokenizer.is_dir() else tokenizer
     if not tokenizer.is_file():
         raise ModelError(f"{tokenizer}: no such file; name the model's tokenizer (--tokenizer)")
-    entries = [
-        *_transformer(source),
-        *_text(files, dtype),
-        *_style(files),
-        *codec_entries,
-    ]
+    encoder = nn.stored_shapes(t5.T5Encoder(files.t5_config), t5.pieces(files.t5_config))
+    text = files.text_table
+    text.check(encoder)
+    style = [name for name in files.table if name.startswith(STYLE)] if files.config.style else []
+    tensors = {
+        **_transformer(network, files, dtype),
+        **_plain(text, TEXT, encoder, dtype),
+        **_plain(files.table, "", style, "float32"),
+        **codec_tensors,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
-    with bounded_cache():
-        write(folder / WEIGHTS, entries, on_step)
-    _copy(tokenizer, folder / TOKENIZER)
+    with bounded_cache(), atomic_path(folder / WEIGHTS) as temporary:
+        write_safetensors(temporary, tensors, on_step=on_step)
+    with atomic_path(folder / TOKENIZER) as temporary:
+        shutil.copyfile(tokenizer, temporary)
     if files.config.style is not None and (files.folder / "mert").is_dir():
         shutil.copytree(files.folder / "mert", folder / "mert", dirs_exist_ok=True)
     settings = {
@@ -115,8 +99,8 @@ def convert(
         **codec,
         "defaults": files.own_defaults,
         "dtype": dtype,
-        "bits": source.bits,
-        "group": GROUP,
+        "bits": files.stored_bits or bits,
+        "group": nn.GROUP,
         "source": files.fingerprint(),
     }
     with atomic_path(folder / CONFIG) as temporary:
@@ -124,88 +108,40 @@ def convert(
     return folder
 
 
-def write(path: Path, entries: list[Entry], on_step: OnStep | None = None) -> None:
-    """A safetensors file of the entries, read and written one by one; whole or not at all."""
-    header: dict[str, Any] = {}
-    offset = 0
-    for entry in entries:
-        end = offset + entry.bytes
-        header[entry.name] = {
-            "dtype": _KINDS[entry.dtype][0],
-            "shape": list(entry.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    done = 0
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for entry in entries:
-            file.write(_bytes(entry))
-            done += entry.bytes
-            if on_step is not None:
-                on_step(done, offset)
+def _transformer(network: Transformer, files: Files, dtype: str) -> dict[str, StoredArray]:
+    """Its tensors, to be read in this order: norms and biases float32, the others of the dtype."""
+    wanted = list(nn.parameters(network, pieces(files.config, "audiogen"), stored_quantized=True))
+    vectors = {one.name for one in wanted if len(one.shape) == 1}
+    read = nn.tensors(
+        network,
+        files.table,
+        pieces=pieces(files.config, files.layout),
+        dtype=nn.DTYPES[dtype],
+        keep=vectors.__contains__,
+        stored_quantized=files.stored_bits is not None,
+    )
+    tensors: dict[str, StoredArray] = {}
+    for one in wanted:
+        kind = "uint32" if one.packed else "float32" if one.name in vectors else dtype
+        tensors[one.pieces[0]] = StoredArray(one.shape, kind, lambda: _numpy(next(read)[1]))
+    return tensors
 
 
-def _bytes(entry: Entry) -> memoryview:
-    array = entry.read()
-    if array.shape != entry.shape:
-        raise ModelError(f"{entry.name} has shape {array.shape}, expected {entry.shape}")
-    if array.dtype == mx.bfloat16:  # numpy has no such type
-        array = array.view(mx.uint16)
-    return np.ascontiguousarray(np.array(array, copy=False)).reshape(-1).view(np.uint8).data
+def _plain(table: Weights, prefix: str, names: Iterable[str], dtype: str) -> dict[str, StoredArray]:
+    """Tensors as they are stored, of a dtype."""
 
-
-def _transformer(source: Source) -> Iterator[Entry]:
-    kind = next(name for name, dtype in DTYPES.items() if dtype == source.dtype)
-    for name, parameter in source.parameters.items():
-        shape = parameter.shape
-        if source.bits is not None and is_linear(name):
-            yield from _quantized(source, name, shape, kind)
-        elif len(shape) == 1:
-            yield Entry(name, "float32", shape, lambda name=name: source.vector(name))  # type: ignore[misc]
-        else:
-            yield Entry(name, kind, shape, lambda name=name: source.array(name))  # type: ignore[misc]
-
-
-def _quantized(source: Source, name: str, shape: tuple[int, ...], kind: str) -> Iterator[Entry]:
-    """The three parts of a quantised matrix, which is read when the first is asked for."""
-    held: list[Quantized] = []
-
-    def part(index: int) -> mx.array:
-        if index == 0:
-            matrix = source.matrix(name)
-            assert isinstance(matrix, Quantized)
-            held[:] = [matrix]
-        return (held[0].packed, held[0].scales, held[0].offsets)[index]
-
-    assert source.bits is not None
-    shapes = quantized_shapes(shape, source.bits)
-    for index, (suffix, size) in enumerate(zip(Quantized.suffixes(), shapes, strict=True)):
-        read: Callable[[], mx.array] = lambda index=index: part(index)  # type: ignore[misc]  # noqa: E731
-        yield Entry(name + suffix, "uint32" if index == 0 else kind, size, read)
-
-
-def _text(files: Files, dtype: str) -> Iterator[Entry]:
-    table = text_weights(files)
-    shapes = stored_shapes(T5Encoder(files.t5_config), pieces(files.t5_config))
-    table.check(shapes)
-    return _plain(table, TEXT, list(shapes), dtype)
-
-
-def _style(files: Files) -> Iterator[Entry]:
-    names = [name for name in files.table if name.startswith(style.PREFIX)]
-    return _plain(files.table, "", names if files.config.style is not None else [], "float32")
-
-
-def _plain(table: Weights, prefix: str, names: list[str], dtype: str) -> Iterator[Entry]:
-    for name in names:
+    def stored(name: str) -> StoredArray:
         shape = table.shape(name)
-        read: Callable[[], mx.array] = lambda name=name, shape=shape: mx.array(  # type: ignore[misc]  # noqa: E731
-            table.take(name, shape)
-        ).astype(DTYPES[dtype])
-        yield Entry(prefix + name, dtype, shape, read)
+        return StoredArray(
+            shape, dtype, lambda: _numpy(mx.array(table.take(name, shape)).astype(nn.DTYPES[dtype]))
+        )
+
+    return {prefix + name: stored(name) for name in names}
+
+
+def _numpy(array: mx.array) -> np.ndarray[Any, Any]:
+    """Of a type that numpy has; bfloat16 as float32."""
+    return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array, copy=False)
 
 
 def _codec(files: Files) -> tuple[Mapping[str, Any], Weights]:
@@ -254,8 +190,3 @@ def describe_codec(config: encodec.EncodecConfig) -> dict[str, Any]:
         "chunk_length_s": config.chunk_length / config.sample_rate or None,
         "overlap": 1 - config.chunk_stride / config.chunk_length if config.chunk_length else None,
     }
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)

@@ -89,12 +89,13 @@ def positions(count: int, width: int) -> NDArray[np.float32]:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def quantize(module: base.Module, bits: int, quantizable: Callable[[str], bool]) -> None:
-    """Turn linear layers of a module that holds no weights yet into quantised ones, in place.
+def quantize(module: base.Module, bits: int) -> None:
+    """Turn the linear layers without a bias of a module that holds no weights yet into quantised ones."""
 
-    quantizable  whether the layer of that path may be
-    """
-    quantize_layers(module, GROUP, bits, class_predicate=lambda path, layer: quantizable(path))
+    def chosen(path: str, layer: base.Module) -> bool:
+        return isinstance(layer, linear.Linear) and "bias" not in layer
+
+    quantize_layers(module, GROUP, bits, class_predicate=chosen)
 
 
 def load_strict(
@@ -148,28 +149,24 @@ def tensors(
 
     Raises WeightsError at the first when tensors are missing or misshapen, at one that is not finite.
     """
-    parameters = list(_parameters(module, pieces or {}, stored_quantized))
-    shapes = {name: one.piece_shape for one in parameters for name in one.pieces}
+    wanted = list(parameters(module, pieces, stored_quantized=stored_quantized))
+    shapes = {name: one.piece_shape for one in wanted for name in one.pieces}
     for name in squeezed:
         if name in weights and weights.shape(name) == (*shapes[name], 1):
             shapes[name] = (*shapes[name], 1)
     weights.check(shapes)
-    for one in parameters:
+    for one in wanted:
         kept = keep is not None and keep(one.name)
         yield from _read(one, weights, shapes, mx.float32 if kept else dtype)
 
 
 def stored_shapes(module: base.Module, pieces: Pieces | None = None) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that a checkpoint of floats must hold for a module."""
-    return {
-        name: one.piece_shape
-        for one in _parameters(module, pieces or {}, stored_quantized=False)
-        for name in one.pieces
-    }
+    return {name: one.piece_shape for one in parameters(module, pieces) for name in one.pieces}
 
 
 @dataclass(frozen=True)
-class _Parameter:
+class Parameter:
     """One parameter of a module, or the matrix that becomes the three of a quantised layer.
 
     name       in the module
@@ -202,8 +199,11 @@ class _Parameter:
         return mx.contiguous(value.T).T if by_columns else value
 
 
-def _parameters(module: base.Module, pieces: Pieces, stored_quantized: bool) -> Iterator[_Parameter]:
-    """The parameters of a module, in its order."""
+def parameters(
+    module: base.Module, pieces: Pieces | None = None, *, stored_quantized: bool = False
+) -> Iterator[Parameter]:
+    """What a checkpoint holds for the parameters of a module, in its order."""
+    pieces = pieces or {}
     layers = dict(module.named_modules())  # type: ignore[no-untyped-call]
     flat: Any = tree_flatten(module.parameters())  # type: ignore[no-untyped-call]
     for name, array in flat:
@@ -214,19 +214,19 @@ def _parameters(module: base.Module, pieces: Pieces, stored_quantized: bool) -> 
             stored = tuple(pieces.get(matrix, (matrix,)))
             if stored_quantized:
                 names = tuple(one + QUANTIZED[leaf] for one in stored)
-                yield _Parameter(name, shape, names, layer, packed=leaf == "weight")
+                yield Parameter(name, shape, names, layer, packed=leaf == "weight")
             elif leaf == "weight":  # the other two come of it
                 rows, words = shape
-                yield _Parameter(name, (rows, words * 32 // layer.bits), stored, layer, quantizes=True)
+                yield Parameter(name, (rows, words * 32 // layer.bits), stored, layer, quantizes=True)
             continue
         if isinstance(layer, Conv1d) and leaf == "weight":
             outputs, taps, inputs = shape
             shape = outputs, inputs, taps
-        yield _Parameter(name, shape, tuple(pieces.get(name, (name,))), layer)
+        yield Parameter(name, shape, tuple(pieces.get(name, (name,))), layer)
 
 
 def _read(
-    one: _Parameter, weights: Weights, shapes: Mapping[str, tuple[int, ...]], dtype: mx.Dtype
+    one: Parameter, weights: Weights, shapes: Mapping[str, tuple[int, ...]], dtype: mx.Dtype
 ) -> list[tuple[str, mx.array]]:
     """A parameter, or the three parts of a quantised matrix, in memory: what they were read from is not."""
     value = one.laid_out(_joined(one, weights, shapes), dtype)
@@ -239,7 +239,7 @@ def _read(
     return [(stem + part, array) for part, array in zip(QUANTIZED, parts, strict=True)]
 
 
-def _joined(one: _Parameter, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> NDArray[Any]:
+def _joined(one: Parameter, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> NDArray[Any]:
     """The pieces of a parameter below one another, of which one at a time is in memory."""
     dtype: Any = np.uint32 if one.packed else np.float32
     if len(one.pieces) == 1:

@@ -6,7 +6,7 @@ CPU some of them take another way to the same result, which is faster there (`Ml
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -14,12 +14,75 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core.errors import OptionError
 from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
-from audiogen_mlx import host
-from audiogen_mlx.layouts import ConvWeight, TransposeWeight
+from audiogen_mlx import cpu
+from audiogen_mlx.nn import gelu
 
 Codebook: TypeAlias = tuple[mx.array, mx.array]  # the entries (N, D), half their squared lengths (N,)
 LstmState: TypeAlias = list[tuple[mx.array, mx.array]]  # hidden and cell (B, H) of each layer
+
+
+class _Weight:
+    """A weight in the layout of the one layer it belongs to, made at its first use; the rest is let go."""
+
+    def __init__(self, array: Float) -> None:
+        self.shape: tuple[int, int, int] = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
+        self.kernel = self.shape[2]
+        self._array: Float | None = np.asarray(array, dtype=np.float32)
+        self._laid_out: tuple[str, list[mx.array]] | None = None
+
+    def _layout(self, use: str, make: Callable[[Float], list[Float]]) -> list[mx.array]:
+        if self._laid_out is None:
+            assert self._array is not None
+            parts = [mx.array(np.ascontiguousarray(part)) for part in make(self._array)]
+            self._laid_out, self._array = (use, parts), None
+        if self._laid_out[0] != use:
+            raise OptionError(f"this weight is laid out for {self._laid_out[0]} and cannot serve {use}")
+        return self._laid_out[1]
+
+
+class ConvWeight(_Weight):
+    """The weight of a convolution, from (out, in, k)."""
+
+    @property
+    def plain(self) -> mx.array:
+        """(out, k, in), as mlx has it."""
+        return self._layout("mlx's convolution", lambda array: [array.transpose(0, 2, 1)])[0]
+
+    def suits_taps(self, stride: int, dilation: int) -> bool:
+        """Whether the products with all taps make fewer numbers than the input laid out for each tap."""
+        outputs, inputs, kernel = self.shape
+        if stride == 1:
+            return kernel == 1 or outputs <= inputs
+        return dilation == 1 and kernel % stride == 0 and outputs <= stride * inputs
+
+    def taps(self, stride: int) -> list[mx.array]:
+        """(stride * in, out) for each tap: what `stride` neighbouring steps add to an output."""
+        outputs, inputs, kernel = self.shape
+
+        def make(array: Float) -> list[Float]:
+            folded = array.reshape(outputs, inputs, kernel // stride, stride).transpose(2, 3, 1, 0)
+            return list(folded.reshape(-1, stride * inputs, outputs))
+
+        return self._layout(f"taps of stride {stride}", make)
+
+
+class TransposeWeight(_Weight):
+    """The weight of a transposed convolution, from (in, out, k)."""
+
+    def folded(self, stride: int) -> mx.array:
+        """(stride * out, overlap, in): row r * out + o makes step r of output o in every group of steps."""
+        inputs, outputs, kernel = self.shape
+        overlap = -(-kernel // stride)  # how many inputs reach one output
+
+        def make(array: Float) -> list[Float]:
+            taps = np.zeros((inputs, outputs, overlap * stride), np.float32)
+            taps[..., :kernel] = array
+            newest_last = taps.reshape(inputs, outputs, overlap, stride)[:, :, ::-1]
+            return [newest_last.transpose(3, 1, 2, 0).reshape(stride * outputs, overlap, inputs)]
+
+        return self._layout(f"a transposed convolution of stride {stride}", make)[0]
 
 
 class MlxOps:
@@ -32,7 +95,7 @@ class MlxOps:
     name = "mlx"
 
     def __init__(self, *, on_cpu: bool | None = None) -> None:
-        self.on_cpu = mx.default_device() == mx.Device(mx.cpu) if on_cpu is None else on_cpu
+        self.on_cpu = cpu.here() if on_cpu is None else on_cpu
         # On a CPU short chunks keep what a layer makes near the cache; elsewhere launches must pay off.
         self.chunk_seconds = 2.0 if self.on_cpu else 30.0
 
@@ -68,7 +131,7 @@ class MlxOps:
         return book, 0.5 * mx.sum(book * book, axis=1)
 
     def lstm(self, layers: Sequence[LstmLayer]) -> Lstm:
-        return host.HostLstm(layers) if self.on_cpu else MlxLstm(layers)
+        return cpu.HostLstm(layers) if self.on_cpu else MlxLstm(layers)
 
     def pad(self, x: mx.array, left: int, right: int, mode: PadMode = "constant") -> mx.array:
         if left == 0 and right == 0:
@@ -130,13 +193,13 @@ class MlxOps:
         return y if bias is None else y + bias
 
     def elu(self, x: mx.array) -> mx.array:
-        return host.pointwise(host.elu, x) if self.on_cpu else _elu(x)
+        return cpu.blockwise(cpu.elu, x) if self.on_cpu else _elu(x)
 
     def gelu(self, x: mx.array) -> mx.array:
-        return _gelu(x)
+        return gelu(x)
 
     def tanh(self, x: mx.array) -> mx.array:
-        return host.pointwise(host.tanh, x) if self.on_cpu else mx.tanh(x)
+        return cpu.blockwise(cpu.tanh, x) if self.on_cpu else mx.tanh(x)
 
     def power(self, x: mx.array, exponent: float) -> mx.array:
         return mx.power(x, exponent)
@@ -144,7 +207,7 @@ class MlxOps:
     def snake(self, x: mx.array, alpha: mx.array, beta: mx.array | None = None) -> mx.array:
         beta = alpha if beta is None else beta
         if self.on_cpu:
-            return host.pointwise(host.snake(np.array(alpha), np.array(beta)), x)
+            return cpu.blockwise(cpu.snake(np.array(alpha), np.array(beta)), x)
         return _snake(x, alpha, beta)
 
     def scale(self, x: mx.array, factor: mx.array) -> mx.array:
@@ -237,11 +300,6 @@ def _lstm_step(
 @partial(mx.compile, shapeless=True)
 def _elu(x: mx.array) -> mx.array:
     return mx.where(x > 0, x, mx.expm1(mx.minimum(x, 0)))
-
-
-@partial(mx.compile, shapeless=True)
-def _gelu(x: mx.array) -> mx.array:
-    return 0.5 * x * (1 + mx.erf(x * 0.7071067811865476))
 
 
 @partial(mx.compile, shapeless=True)

@@ -13,6 +13,7 @@ from mlx.nn.layers.embedding import Embedding
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError
+from audiogen_core.settings import Section
 from audiogen_core.weights import Weights
 from audiogen_mlx.nn import Linear, Module, gelu, load_strict
 
@@ -62,23 +63,21 @@ class T5Config:
         feed_forward = str(config.get("feed_forward_proj", "relu"))
         activation = feed_forward.removeprefix("gated-")
         gated = activation != feed_forward
-        try:
-            return cls(
-                vocabulary=int(config["vocab_size"]),
-                width=int(config["d_model"]),
-                layers=int(config["num_layers"]),
-                heads=int(config["num_heads"]),
-                head_width=int(config["d_kv"]),
-                hidden=int(config["d_ff"]),
-                gated=gated,
-                # As the original has it: "gated-gelu" stands for the tanh approximation, "gelu" does not.
-                activation="gelu_new" if feed_forward == "gated-gelu" else activation,
-                buckets=int(config.get("relative_attention_num_buckets", 32)),
-                max_distance=int(config.get("relative_attention_max_distance", 128)),
-                eps=float(config.get("layer_norm_epsilon", 1e-6)),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"the configuration does not describe a T5: {error!r}") from error
+        own = Section(config, "the configuration does not describe a T5")
+        return cls(
+            vocabulary=own.take("vocab_size", int),
+            width=own.take("d_model", int),
+            layers=own.take("num_layers", int),
+            heads=own.take("num_heads", int),
+            head_width=own.take("d_kv", int),
+            hidden=own.take("d_ff", int),
+            gated=gated,
+            # As the original has it: "gated-gelu" stands for the tanh approximation, "gelu" does not.
+            activation="gelu_new" if feed_forward == "gated-gelu" else activation,
+            buckets=own.take("relative_attention_num_buckets", int, 32),
+            max_distance=own.take("relative_attention_max_distance", int, 128),
+            eps=own.take("layer_norm_epsilon", float, 1e-6),
+        )
 
 
 class T5Encoder(Module):

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.models import find
-from audiogen_mlx.catalog import CATALOG
-from audiogen_mlx.musicgen.files import Files, Places
-from audiogen_mlx.stable_audio.catalog import CATALOG as STABLE_AUDIO
+from audiogen_mlx.catalog import CATALOG, STABLE_AUDIO
+from audiogen_mlx.musicgen.load import Files, Places
 
 
 def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict[str, Any]:
@@ -31,24 +30,24 @@ def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict
 def check(files: Files) -> dict[str, Any]:
     """Read every tensor of a MusicGen once, keeping none. Raises as loading would."""
     from audiogen_core.codecs import load_codec
-    from audiogen_mlx import nn
+    from audiogen_mlx import nn, t5
     from audiogen_mlx.memory import bounded_cache
-    from audiogen_mlx.musicgen.files import text_weights
-    from audiogen_mlx.musicgen.style import StyleConditioner
-    from audiogen_mlx.musicgen.weights import Source
-    from audiogen_mlx.t5 import IGNORED, T5Encoder, pieces
+    from audiogen_mlx.musicgen.load import ignored, outline
+    from audiogen_mlx.musicgen.style import load_style
+    from audiogen_mlx.musicgen.weights import pieces
 
+    bits, style = files.stored_bits, files.config.style
     with bounded_cache():
-        source = Source(files.table, files.config, files.layout, stored_bits=files.stored_bits)
-        for _, read in source.each():
-            read()
-        if files.config.style is not None:
-            StyleConditioner.from_table(files.table, files.config.style, files.mert)
-        source.finish()
-        text = text_weights(files)
-        for _ in nn.tensors(T5Encoder(files.t5_config), text, pieces=pieces(files.t5_config)):
+        network, names = outline(files.config, stored_bits=bits), pieces(files.config, files.layout)
+        for _ in nn.tensors(network, files.table, pieces=names, stored_quantized=bits is not None):
             pass
-        text.finish(IGNORED)
+        files.table.finish(ignored(files.config))
+        if style is not None:
+            load_style(files.table, style)
+        encoder, text = t5.T5Encoder(files.t5_config), files.text_table
+        for _ in nn.tensors(encoder, text, pieces=t5.pieces(files.t5_config)):
+            pass
+        text.finish(t5.IGNORED)
         codec = load_codec(files.codec_path)
     return {
         "layout": files.layout,

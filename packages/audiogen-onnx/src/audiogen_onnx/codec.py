@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from audiogen_core.errors import ManifestError, ModelError
 from audiogen_core.layers import Convolutional, PadToMultiple
 from audiogen_core.ops import Float, Ops
 from audiogen_core.ops.numpy_ops import NumpyOps
+from audiogen_core.settings import parse_json
 from audiogen_onnx.manifest import CODEC, CodecGeometry, Manifest
 from audiogen_onnx.session import Session
 
@@ -109,12 +109,13 @@ class _Facts:
 
 
 def _facts(session: Session) -> _Facts:
+    damaged = f"{session.path}: not a codec's graph, or its description is damaged"
     try:
-        found = json.loads(session.metadata[FACTS])
-        left, right = (int(steps) for steps in found.pop("reach"))
-        info = CodecInfo(**found)
+        facts = dict(parse_json(session.metadata[FACTS], damaged, ManifestError))
+        left, right = (int(steps) for steps in facts.pop("reach"))
+        info = CodecInfo(**facts)
     except (KeyError, TypeError, ValueError) as error:
-        raise ManifestError(f"{session.path}: not a codec's graph, or its description is damaged") from error
+        raise ManifestError(damaged) from error
     counts = (info.sample_rate, info.channels, info.hop_length, info.codebooks, info.codebook_size)
     if not all(isinstance(count, int) and count > 0 for count in counts) or min(left, right) < 0:
         raise ManifestError(f"{session.path}: the description of the codec is damaged ({info})")

@@ -9,6 +9,7 @@ from audiogen_onnx import catalog
 from audiogen_onnx.manifest import NAME
 
 _EXPORT = 'pip install "audiogen-onnx[export]"'
+_PLOT = 'pip install "audiogen-onnx[plot]"'
 
 SUBJECT = doctor.Subject(
     "audiogen-onnx",
@@ -18,9 +19,10 @@ SUBJECT = doctor.Subject(
         "onnx": doctor.Extra(_EXPORT, ("quantize",)),
         "onnxscript": doctor.Extra(_EXPORT, ("export",)),
         "sounddevice": doctor.Extra(playback.INSTALL, ("vamp --play", "replay --play")),
-        "matplotlib": doctor.Extra('pip install "audiogen-onnx[plot]"', ("vamp --preview",)),
+        "matplotlib": doctor.Extra(_PLOT, ("vamp --preview",)),
+        "pillow": doctor.Extra(_PLOT, ("vamp --mask FILE.png", "vamp --save-mask FILE.png")),
     },
-    ("vamp", "replay", "beats", "models", "verify", "bench"),
+    ("replay", "beats", "models", "verify", "bench"),
 )
 
 

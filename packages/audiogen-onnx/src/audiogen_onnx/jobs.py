@@ -45,8 +45,8 @@ def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
 
 def plan(vampnet: Vampnet, load: Load, options: Asked) -> dict[str, Any]:
     """What a run of a model that is open would do."""
-    clip, given = vampnet.prepared(options)
-    mask = clip.mask(given, options.seed or 0)
+    clip, own = vampnet.prepared(options)
+    mask = clip.mask(own, options.seed or 0)
     rate, channels = options.sample_rate or clip.source.sample_rate, clip.source.channels
     return {
         "model": load.model,

@@ -1,7 +1,8 @@
 """What steers a run: prompts, melodies and styles as rows of vectors, and how their predictions are joined.
 
 Every item of a batch has a row with everything that was asked for. Guidance adds rows with nothing, or with
-the negative prompt; guidance by text and style adds rows with the style alone.
+the negative prompt; guidance by text and style adds rows with the style alone. Rows lie group by group: all
+items with everything, then (with a style and a text) all with the style alone, then all with nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ import mlx.core as mx
 import numpy as np
 
 from audiogen_core.audio import Audio
-from audiogen_mlx.musicgen import guidance
 from audiogen_mlx.musicgen import melody as melodies
-from audiogen_mlx.musicgen.loading import Parts
+from audiogen_mlx.musicgen.load import Parts
 from audiogen_mlx.musicgen.model import Rows
 from audiogen_mlx.musicgen.options import Compat, Settings
 
@@ -107,10 +107,10 @@ class Conditioner:
         if scale == 1 or not asked_for:
             if not dual or weight is None:
                 return ["all"], lambda logits: logits
-            return ["all", "style"], lambda logits: guidance.combine(logits, weight)
+            return ["all", "style"], lambda logits: combined(logits, weight)
         if not dual:
-            return ["all", "other"], lambda logits: guidance.combine(logits, scale)
-        return ["all", "style", "other"], lambda logits: guidance.combine(logits, scale, weight)
+            return ["all", "other"], lambda logits: combined(logits, scale)
+        return ["all", "style", "other"], lambda logits: combined(logits, scale, weight)
 
     def _row(self, item: Item, group: str, start: float | None) -> _Row:
         if group == "style" and item.dual:
@@ -190,3 +190,40 @@ def _stacked(rows: Rows, prefixes: Sequence[mx.array]) -> Rows:
     fill = tuple(longest - len(prefix) for prefix in prefixes)
     mx.eval(prefix)
     return Rows(rows.count, prefix, fill, rows.text, rows.mask)
+
+
+# Guidance
+
+
+def guided(asked: mx.array, other: mx.array, scale: float) -> mx.array:
+    """Away from `other` towards `asked`: other + scale * (asked - other). Any shapes that agree.
+
+    `other` is the prediction with no conditioning, or with a negative prompt. Scale 1 gives `asked`.
+    Source: Ho and Salimans 2022, "Classifier-free diffusion guidance" (arXiv 2207.12598), for logits.
+    """
+    return other + scale * (asked - other)
+
+
+def guided_by_both(
+    asked: mx.array, style: mx.array, other: mx.array, scale: float, style_scale: float
+) -> mx.array:
+    """Guidance by text and style: other + scale * (style + style_scale * (asked - style) - other).
+
+    asked  with text and style
+    style  with the style alone
+    other  with neither, or with a negative prompt
+
+    The higher `style_scale`, the more the text counts against the style; 1 gives `guided`.
+    Source: Rouard et al. 2024, "Audio conditioning for music generation via discrete bottleneck
+    features" (arXiv 2407.12563), section 4.3.
+    """
+    return guided(guided(asked, style, style_scale), other, scale)
+
+
+def combined(logits: mx.array, scale: float, style_scale: float | None = None) -> mx.array:
+    """Logits (groups * B, ...) of two groups, or three with a `style_scale` -> (B, ...)."""
+    if style_scale is None:
+        asked, other = mx.split(logits, 2, axis=0)
+        return guided(asked, other, scale)
+    asked, style, other = mx.split(logits, 3, axis=0)
+    return guided_by_both(asked, style, other, scale, style_scale)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.models import find
-from audiogen_mlx.musicgen.catalog import MUSICGEN
+from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.musicgen.files import Files, Places, fetch_from_hub
+from audiogen_mlx.musicgen.load import Files, Places, outline
 from audiogen_mlx.musicgen.options import Load, Options, Settings, resolve
-from audiogen_mlx.musicgen.weights import GROUP, is_linear, parameters
+from audiogen_mlx.nn import parameters
+from audiogen_mlx.pretrained import fetch_from_hub
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -56,14 +57,11 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
 
 def weight_bytes(config: Config, dtype: str, bits: int | None) -> int:
     """Of the transformer's parameters."""
-    total = 0.0
-    for name, parameter in parameters(config, "audiogen").items():
-        size = math.prod(parameter.shape)
-        if bits is not None and is_linear(name):
-            total += size * bits / 8 + 2 * size / GROUP * _BYTES[dtype]
-        else:
-            total += size * (4 if len(parameter.shape) == 1 else _BYTES[dtype])
-    return round(total)
+    network = outline(config, dtype=dtype, bits=bits)
+    return sum(
+        math.prod(one.shape) * (4 if one.packed else _BYTES[dtype])
+        for one in parameters(network, stored_quantized=True)
+    )
 
 
 def cache_bytes(config: Config, settings: Settings, dtype: str) -> int:

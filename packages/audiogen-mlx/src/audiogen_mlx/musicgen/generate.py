@@ -21,11 +21,11 @@ from audiogen_core.jobs import Take
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
-from audiogen_mlx.musicgen.files import Places, fetch_from_hub, find_files
-from audiogen_mlx.musicgen.loading import Parts
+from audiogen_mlx.musicgen.load import Parts, Places, find_files
 from audiogen_mlx.musicgen.options import Defaults, Load, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
+from audiogen_mlx.pretrained import fetch_from_hub
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec

@@ -9,18 +9,16 @@ melody's stems.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
-from audiogen_core.errors import AudioError, ModelError
-from audiogen_mlx.musicgen.resample import resample
+from audiogen_core.errors import AudioError
+from audiogen_core.sinc import resample
+from audiogen_mlx.musicgen.config import ChromaConfig
 
 Chroma = NDArray[np.float32]
 
@@ -33,91 +31,6 @@ SILENCE = 1e-4
 _EPS = 1e-6
 _OCTAVE_CENTRE, _OCTAVE_WIDTH = 5.0, 2.0  # the octave that weighs most, and how fast others fall off
 _LOWEST_A = 27.5  # Hz, where octaves are counted from
-
-
-@dataclass(frozen=True)
-class ChromaConfig:
-    """The facts of the features. The defaults are those of every published melody model.
-
-    sample_rate  Hz
-    window       samples per frame, a power of two
-    hop          samples from frame to frame
-    bins         pitch classes, the first is C
-    seconds      that are looked at; what is behind is cut off
-    """
-
-    sample_rate: int = 32_000
-    window: int = 16_384
-    hop: int = 4_096
-    bins: int = 12
-    seconds: float = 30.0
-
-    def __post_init__(self) -> None:
-        good = self.window >= 64 and self.hop >= 1 and self.bins >= 1 and self.seconds > 0
-        if not good or self.sample_rate < 1_000:
-            raise ModelError(f"the settings of the melody features make no sense: {self}")
-
-    @property
-    def samples(self) -> int:
-        """How many samples are looked at."""
-        return int(self.seconds * self.sample_rate)
-
-    @property
-    def frames(self) -> int:
-        """How many frames a clip of full length has (235 in the published models)."""
-        return 1 + self.samples // self.hop
-
-    @classmethod
-    def from_preprocessor(cls, settings: Mapping[str, Any]) -> ChromaConfig:
-        """From transformers' preprocessor_config.json. Raises ModelError."""
-        kind = settings.get("feature_extractor_type", "MusicgenMelodyFeatureExtractor")
-        if kind != "MusicgenMelodyFeatureExtractor":
-            raise ModelError(f"preprocessor_config.json is of a {kind!r}, not of a melody model")
-        try:
-            return cls(
-                sample_rate=int(settings.get("sampling_rate", cls.sample_rate)),
-                window=int(settings.get("n_fft", cls.window)),
-                hop=int(settings.get("hop_length", cls.hop)),
-                bins=int(settings.get("num_chroma", settings.get("feature_size", cls.bins))),
-                seconds=float(settings.get("chunk_length", cls.seconds)),
-            )
-        except (TypeError, ValueError) as error:
-            raise ModelError(
-                f"preprocessor_config.json does not describe melody features: {error}"
-            ) from error
-
-    @classmethod
-    def from_audiocraft(cls, settings: Mapping[str, Any]) -> ChromaConfig:
-        """From all settings of an audiocraft checkpoint (its `xp.cfg`, as a table). Raises ModelError."""
-        own = conditioner_settings(settings, "chroma_stem")
-        data = settings.get("dataset") or {}
-        try:
-            window = int(own.get("winlen") or 2 ** int(own.get("radix2_exp", 14)))
-            if not own.get("argmax", True) or int(own.get("nfft") or window) != window:
-                raise ModelError(f"melody features of this kind are not known here: {dict(own)}")
-            return cls(
-                sample_rate=int(own.get("sample_rate", cls.sample_rate)),
-                window=window,
-                hop=int(own.get("winhop") or window // 4),
-                bins=int(own.get("n_chroma", cls.bins)),
-                seconds=float(own.get("duration", data.get("segment_duration", cls.seconds))),
-            )
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"the settings do not describe melody features: {error}") from error
-
-
-def conditioner_settings(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """What audiocraft's settings say of the conditioner on a clip, of a kind. Raises ModelError.
-
-    Where its sample rate is a reference (`${sample_rate}`), that of the whole is put in.
-    """
-    node = (settings.get("conditioners") or {}).get("self_wav") or {}
-    if node.get("model") != kind or not isinstance(node.get(kind), Mapping):
-        raise ModelError(f"the settings have no conditioner of the kind {kind!r} on a clip")
-    own = dict(node[kind])
-    if own.get("sample_rate") == "${sample_rate}":
-        own["sample_rate"] = settings.get("sample_rate")
-    return own
 
 
 def prepare(source: Audio | str | Path, config: ChromaConfig | None = None) -> Audio:
@@ -133,6 +46,8 @@ def prepare(source: Audio | str | Path, config: ChromaConfig | None = None) -> A
     if audio.peak < SILENCE:
         raise AudioError(f"{name} is silent: nothing in it reaches -80 dB; give a clip with a melody")
     mono = audio.mix(1)
+    if mono.peak < SILENCE:
+        raise AudioError(f"{name} is silent in mono: left and right take each other out; give one of them")
     if mono.sample_rate == config.sample_rate:
         return mono
     return Audio(resample(mono.samples[0], mono.sample_rate, config.sample_rate)[None], config.sample_rate)

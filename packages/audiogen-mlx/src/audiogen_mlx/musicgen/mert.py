@@ -7,7 +7,6 @@ checkpoint and has a licence of its own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,20 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.nn.layers.convolution import Conv1d
+from mlx.nn.layers.normalization import LayerNorm
 
 from audiogen_core import weights
 from audiogen_core.errors import AudioError, ModelError, WeightsError
-from audiogen_core.weights import Weights
-from audiogen_mlx.musicgen.parts import LayerNorm, Linear, attend, gelu
+from audiogen_core.settings import Section, read_json
+from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict
 
 SAMPLE_RATE = 24_000
 """Hz of the sound that MERT hears."""
 
 _IGNORED = ("masked_spec_embed",)  # used in training alone
 _CONV_EPS = 1e-5
-_POSITION = "encoder.pos_conv_embed.conv"
+_PLACES = "encoder.pos_conv_embed.conv"
 
 _EXPECTED: dict[str, Any] = {
     "feat_extract_norm": "group",
@@ -80,22 +81,20 @@ class MertConfig:
         for key, expected in _EXPECTED.items():
             if config.get(key, expected) != expected:
                 raise ModelError(f"a MERT with {key}: {config[key]} is not known here; expected {expected}")
-        try:
-            return cls(
-                width=int(config["hidden_size"]),
-                layers=int(config["num_hidden_layers"]),
-                heads=int(config["num_attention_heads"]),
-                hidden=int(config["intermediate_size"]),
-                conv_channels=tuple(int(size) for size in config["conv_dim"]),
-                conv_kernels=tuple(int(size) for size in config["conv_kernel"]),
-                conv_strides=tuple(int(size) for size in config["conv_stride"]),
-                conv_bias=bool(config.get("conv_bias", False)),
-                position_kernel=int(config.get("num_conv_pos_embeddings", 128)),
-                position_groups=int(config.get("num_conv_pos_embedding_groups", 16)),
-                eps=float(config.get("layer_norm_eps", 1e-5)),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"the configuration does not describe a MERT: {error!r}") from error
+        own = Section(config, "the configuration does not describe a MERT")
+        return cls(
+            width=own.take("hidden_size", int),
+            layers=own.take("num_hidden_layers", int),
+            heads=own.take("num_attention_heads", int),
+            hidden=own.take("intermediate_size", int),
+            conv_channels=own.counts("conv_dim"),
+            conv_kernels=own.counts("conv_kernel"),
+            conv_strides=own.counts("conv_stride"),
+            conv_bias=own.take("conv_bias", bool, False),
+            position_kernel=own.take("num_conv_pos_embeddings", int, 128),
+            position_groups=own.take("num_conv_pos_embedding_groups", int, 16),
+            eps=own.take("layer_norm_eps", float, 1e-5),
+        )
 
     def frames(self, samples: int) -> int:
         """How many vectors come of so many samples; zero when they are too few."""
@@ -104,40 +103,45 @@ class MertConfig:
         return samples
 
 
-class Mert:
-    """Sound to vectors, in float32.
+class Mert(Module):
+    """Sound to vectors, in float32. Make one with `load`."""
 
-    Raises WeightsError when a parameter is missing, misshapen, not finite or left over.
-    """
-
-    def __init__(self, config: MertConfig, table: Weights) -> None:
+    def __init__(self, config: MertConfig) -> None:
+        super().__init__()
         self.config = config
-        self._convs = _Convs(config, table)
         features, width = config.conv_channels[-1], config.width
-        self._projection_norm = LayerNorm(table, "feature_projection.layer_norm", features, config.eps)
-        self._projection = Linear(table, "feature_projection.projection", features, width)
-        self._position = _position_weight(config, table)
-        self._position_bias = mx.array(table.take(f"{_POSITION}.bias", (width,)))
-        self._norm = LayerNorm(table, "encoder.layer_norm", width, config.eps)
-        self._layers = [_Layer(config, table, f"encoder.layers.{index}") for index in range(config.layers)]
-        table.finish(_IGNORED)
+        inputs = (1, *config.conv_channels)
+        convs = zip(inputs, config.conv_channels, config.conv_kernels, config.conv_strides, strict=False)
+        self.convs = [Conv1d(*sizes, bias=config.conv_bias) for sizes in convs]
+        self.conv_norm = OverTime(config.conv_channels[0])
+        self.projection_norm = LayerNorm(features, config.eps)
+        self.projection = Linear(features, width)
+        self.places = Places(config)
+        self.norm = LayerNorm(width, config.eps)
+        self.blocks = [Block(config) for _ in range(config.layers)]
 
     @classmethod
     def load(cls, folder: str | Path) -> Mert:
         """From a folder as transformers writes it: config.json beside safetensors or pytorch_model.bin.
 
-        Raises ModelError when it holds no MERT, WeightsError when the weights do not fit.
+        Raises ModelError when it holds no MERT, WeightsError when a parameter is missing, misshapen, not
+        finite or unknown.
         """
-        path = Path(folder) / "config.json"
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"{path}: not readable as JSON ({error}); expected the folder of a MERT"
-            ) from error
-        if not isinstance(config, dict):
-            raise ModelError(f"{path}: expected a JSON object, found {type(config).__name__}")
-        return cls(MertConfig.from_dict(config), weights.read(folder))
+            settings = read_json(Path(folder) / "config.json")
+        except ModelError as error:
+            raise ModelError(f"{error}; expected the folder of a MERT") from error
+        config, table = MertConfig.from_dict(settings), weights.read(folder)
+        mert = cls(config)
+        # The names of torch's newer weight norm, or of its older one.
+        gain, direction = (f"{_PLACES}.parametrizations.weight.original{part}" for part in (0, 1))
+        if gain not in table:
+            gain, direction = f"{_PLACES}.weight_g", f"{_PLACES}.weight_v"
+        pieces = _pieces(config) | {"places.gain": (gain,), "places.direction": (direction,)}
+        load_strict(mert, table, pieces=pieces, ignore=_IGNORED)
+        if not mert.places.fuse():
+            raise WeightsError(f"{table.source}: {direction} holds only zeros somewhere; the file is damaged")
+        return mert
 
     def __call__(self, samples: mx.array) -> mx.array:
         """Sound (B, T) at 24 kHz -> what the last layer gives, (B, frames, width).
@@ -146,95 +150,107 @@ class Mert:
         """
         if self.config.frames(samples.shape[1]) < 1:
             raise AudioError(f"{samples.shape[1]} samples are too few to hear a style in")
-        x = self._convs(samples)
-        x = self._projection(self._projection_norm(x))
-        x = self._norm(x + self._positions(x))
-        for layer in self._layers:
-            x = layer(x)
-        return x
-
-    def _positions(self, x: mx.array) -> mx.array:
-        """What a wide convolution over neighbours makes of (B, F, width)."""
-        kernel, groups = self.config.position_kernel, self.config.position_groups
-        y = mx.conv1d(x, self._position, padding=kernel // 2, groups=groups)
-        return gelu(y[:, : x.shape[1]] + self._position_bias)  # an even kernel makes one vector too many
-
-
-class _Convs:
-    """From samples to vectors: convolutions, the first one's channels each normalised over time."""
-
-    def __init__(self, config: MertConfig, table: Weights) -> None:
-        self.strides = config.conv_strides
-        self.weights, self.biases = [], []
-        inputs = 1
-        for index, (outputs, kernel) in enumerate(
-            zip(config.conv_channels, config.conv_kernels, strict=True)
-        ):
-            at = f"feature_extractor.conv_layers.{index}"
-            weight = table.take(f"{at}.conv.weight", (outputs, inputs, kernel))
-            self.weights.append(mx.array(np.ascontiguousarray(weight.transpose(0, 2, 1))))
-            bias = table.take(f"{at}.conv.bias", (outputs,)) if config.conv_bias else None
-            self.biases.append(None if bias is None else mx.array(bias))
-            inputs = outputs
-        name, size = "feature_extractor.conv_layers.0.layer_norm", config.conv_channels[0]
-        self.scale = mx.array(table.take(f"{name}.weight", (size,)))
-        self.shift = mx.array(table.take(f"{name}.bias", (size,)))
-
-    def __call__(self, samples: mx.array) -> mx.array:
         x = samples[..., None]  # (B, T, 1)
-        for index, (weight, bias, stride) in enumerate(
-            zip(self.weights, self.biases, self.strides, strict=True)
-        ):
-            x = mx.conv1d(x, weight, stride=stride)
-            x = x if bias is None else x + bias
-            x = gelu(self.over_time(x) if index == 0 else x)
+        for index, conv in enumerate(self.convs):
+            x = conv(x)
+            x = gelu(self.conv_norm(x) if index == 0 else x)
             mx.eval(x)  # long clips need not hold every stage at once
+        x = self.projection(self.projection_norm(x))
+        x = self.norm(x + self.places(x))
+        for block in self.blocks:
+            x = block(x)
         return x
 
-    def over_time(self, x: mx.array) -> mx.array:
-        """Every channel of (B, T, C) to mean 0 and variance 1, then scaled and shifted."""
+
+class OverTime(Module):
+    """Every channel of (B, T, C) over time to mean 0 and variance 1, then scaled and shifted."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = mx.ones((channels,))
+        self.bias = mx.zeros((channels,))
+
+    def __call__(self, x: mx.array) -> mx.array:
         centred = x - mx.mean(x, axis=1, keepdims=True)
         variance = mx.mean(mx.square(centred), axis=1, keepdims=True)
-        return centred * mx.rsqrt(variance + _CONV_EPS) * self.scale + self.shift
+        return centred * mx.rsqrt(variance + _CONV_EPS) * self.weight + self.bias
 
 
-class _Layer:
+class Places(Module):
+    """What a wide convolution over neighbours makes of (B, F, width): where each vector stands.
+
+    It is stored under a weight norm that is taken at each of its taps over all channels, so there are as
+    many gains as taps; `fuse` makes one weight of gains and directions.
+    """
+
+    def __init__(self, config: MertConfig) -> None:
+        super().__init__()
+        self.kernel, self.groups = config.position_kernel, config.position_groups
+        self.gain = mx.ones((1, 1, self.kernel))
+        self.direction = mx.ones((config.width, config.width // self.groups, self.kernel))
+        self.bias = mx.zeros((config.width,))
+
+    def fuse(self) -> bool:
+        """Whether there is a direction at every tap."""
+        gain, direction = np.array(self.gain), np.array(self.direction)
+        length = np.sqrt(np.square(direction, dtype=np.float64).sum(axis=(0, 1), keepdims=True))
+        if not length.all():
+            return False
+        weight = (direction * (gain / length)).astype(np.float32)
+        self.weight = mx.array(np.ascontiguousarray(weight.transpose(0, 2, 1)))  # (width, kernel, in a group)
+        del self.gain, self.direction
+        return True
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = mx.conv1d(x, self.weight, padding=self.kernel // 2, groups=self.groups)
+        y = y[:, : x.shape[1]] + self.bias  # an even kernel makes one vector too many
+        return gelu(y)
+
+
+class Block(Module):
     """Attention and a feed-forward part, the sum normalised after each."""
 
-    def __init__(self, config: MertConfig, table: Weights, at: str) -> None:
+    def __init__(self, config: MertConfig) -> None:
+        super().__init__()
         width, self.heads = config.width, config.heads
-        self.query, self.key, self.value, self.out = (
-            Linear(table, f"{at}.attention.{name}_proj", width, width) for name in ("q", "k", "v", "out")
-        )
-        self.attention_norm = LayerNorm(table, f"{at}.layer_norm", width, config.eps)
-        self.widen = Linear(table, f"{at}.feed_forward.intermediate_dense", width, config.hidden)
-        self.narrow = Linear(table, f"{at}.feed_forward.output_dense", config.hidden, width)
-        self.final_norm = LayerNorm(table, f"{at}.final_layer_norm", width, config.eps)
+        self.query, self.key, self.value = (Linear(width, width) for _ in range(3))
+        self.out = Linear(width, width)
+        self.attention_norm = LayerNorm(width, config.eps)
+        self.up = Linear(width, config.hidden)
+        self.down = Linear(config.hidden, width)
+        self.final_norm = LayerNorm(width, config.eps)
 
     def __call__(self, x: mx.array) -> mx.array:
         heard = attend(self.query(x), self.key(x), self.value(x), self.heads)
         x = self.attention_norm(x + self.out(heard))
-        return self.final_norm(x + self.narrow(gelu(self.widen(x))))
+        x = self.final_norm(x + self.down(gelu(self.up(x))))
+        return x
 
 
-def _position_weight(config: MertConfig, table: Weights) -> mx.array:
-    """The convolution over neighbours as (width, kernel, width / groups), its weight norm undone.
-
-    The norm is taken at each of its places over all channels, so there are as many gains as places. They
-    are stored under the names of either of torch's two kinds of weight norm.
-    """
-    kernel, per_group = config.position_kernel, config.width // config.position_groups
-    names = [f"{_POSITION}.parametrizations.weight.original", f"{_POSITION}.weight_"]
-    newer = f"{names[0]}0" in table
-    gain_name, direction_name = (
-        (f"{names[0]}0", f"{names[0]}1") if newer else (f"{names[1]}g", f"{names[1]}v")
-    )
-    gain = table.take(gain_name, (1, 1, kernel))
-    direction = table.take(direction_name, (config.width, per_group, kernel))
-    length = np.sqrt(np.square(direction, dtype=np.float64).sum(axis=(0, 1), keepdims=True))
-    if not length.all():
-        raise WeightsError(
-            f"{table.source}: {direction_name} holds only zeros somewhere; the file is damaged"
-        )
-    weight = (direction * (gain / length)).astype(np.float32)
-    return mx.array(np.ascontiguousarray(weight.transpose(0, 2, 1)))
+def _pieces(config: MertConfig) -> dict[str, tuple[str, ...]]:
+    """The parameters of a MERT -> their tensors in a checkpoint of transformers, but for the weight norm."""
+    names = {
+        "conv_norm": "feature_extractor.conv_layers.0.layer_norm",
+        "projection_norm": "feature_projection.layer_norm",
+        "projection": "feature_projection.projection",
+        "places": _PLACES,
+        "norm": "encoder.layer_norm",
+    }
+    names |= {
+        f"convs.{i}": f"feature_extractor.conv_layers.{i}.conv" for i in range(len(config.conv_channels))
+    }
+    for i in range(config.layers):
+        at, ours = f"encoder.layers.{i}", f"blocks.{i}"
+        projections = {"query": "q", "key": "k", "value": "v", "out": "out"}
+        names |= {f"{ours}.{one}": f"{at}.attention.{theirs}_proj" for one, theirs in projections.items()}
+        names |= {
+            f"{ours}.attention_norm": f"{at}.layer_norm",
+            f"{ours}.up": f"{at}.feed_forward.intermediate_dense",
+            f"{ours}.down": f"{at}.feed_forward.output_dense",
+            f"{ours}.final_norm": f"{at}.final_layer_norm",
+        }
+    return {
+        f"{ours}.{leaf}": (f"{theirs}.{leaf}",)
+        for ours, theirs in names.items()
+        for leaf in ("weight", "bias")
+    }

@@ -5,15 +5,28 @@ Pre-norm blocks without biases; sinusoidal positions; text attended to, or befor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import mlx.core as mx
+from mlx.nn.layers import linear
+from mlx.nn.layers.normalization import LayerNorm
+from mlx.nn.layers.quantized import QuantizedLinear
 
-from audiogen_mlx.musicgen.cache import Cache, LayerCache
+from audiogen_mlx import cpu
 from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.musicgen.layers import Linear, Norm, activation, attend
-from audiogen_mlx.musicgen.parts import positions
-from audiogen_mlx.musicgen.weights import Quantized, Source
+from audiogen_mlx.nn import Module, gelu, positions
+
+EPS = 1e-5
+
+Mask: TypeAlias = mx.array | str | None
+"""True where a key is seen, (R, 1, S, n) or (R, 1, 1, n); "causal"; or None: all are."""
+
+Text: TypeAlias = tuple[mx.array, mx.array]
+"""The keys and values (rows, heads, L, head width) of a text in one layer."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +49,11 @@ class Rows:
 
 @dataclass
 class Run:
-    """A run in progress: its rows, its cache, the text's keys and values in every layer, and its mask."""
+    """A run in progress: its rows, its cache, the text in every layer, and the mask of the text."""
 
     rows: Rows
     cache: Cache
-    text: list[tuple[mx.array, mx.array]]
+    text: list[Text]
     mask: mx.array | None
 
     def close(self) -> None:
@@ -49,43 +62,43 @@ class Run:
         self.text.clear()
 
 
-class Transformer:
-    """The network. `run` begins a run; a call goes on with it. Raises WeightsError as `Source` does."""
+class Transformer(Module):
+    """The network. `run` begins a run; a call goes on with it."""
 
-    def __init__(self, source: Source) -> None:
-        config = source.config
+    def __init__(self, config: Config) -> None:
+        super().__init__()
         self.config = config
-        self.dtype = source.dtype
-        self.embeddings = source.array("embeddings")  # (K * (N + 1), D)
-        self._starts = mx.arange(config.codebooks)[:, None] * (config.codebook_size + 1)
-        self.blocks = [Block(config, source, i) for i in range(config.layers)]
-        self.norm = Norm(source, "norm")
-        self.heads = Linear(source.matrix("heads"))
-        self.text = Linear.with_bias(source, "text") if config.text_projected else None
-        self.melody = Linear.with_bias(source, "melody") if config.chroma is not None else None
-        self._positions = mx.zeros((0, config.width), self.dtype)
+        books, size = config.codebooks, config.codebook_size
+        # One table for all codebooks, one after the other, each with the special token as its last row.
+        self.embeddings = mx.zeros((books * (size + 1), config.width))
+        self.heads = Linear(config.width, books * size, bias=False)
+        self.blocks = [Block(config) for _ in range(config.layers)]
+        self.norm = LayerNorm(config.width, EPS)
+        if config.text_projected:
+            self.text = Linear(config.text_width, config.width)
+        if config.chroma is not None:
+            self.melody = Linear(config.chroma.bins, config.width)
+        # Names that begin with _ are no parameters.
+        self._starts = mx.arange(books)[:, None] * (size + 1)
+        self._positions = mx.zeros((0, config.width))
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        return self.embeddings.dtype
 
     def run(self, rows: Rows, steps: int) -> Run:
         """Begin a run of at most `steps` steps of tokens."""
-        config = self.config
-        ahead = 0 if rows.prefix is None else rows.prefix.shape[1]
-        cache = Cache(
-            config.layers,
-            rows.count,
-            config.heads,
-            ahead + steps,
-            config.width // config.heads,
-            self.dtype,
-            rows.fill,
-        )
-        text = (
-            []
-            if rows.text is None
-            else [block.cross.remember(rows.text) for block in self.blocks if block.cross]
-        )
+        length = steps if rows.prefix is None else rows.prefix.shape[1] + steps
+        cache = Cache(self.config, rows.count, length, self.dtype, rows.fill)
+        text = []
+        if rows.text is not None and not self.config.text_in_prefix:
+            text = [block.cross.remember(rows.text) for block in self.blocks]
         mask = None if rows.mask is None else rows.mask[:, None, None, :]  # (A, 1, 1, L)
         mx.eval(text, cache.arrays)
-        self._grow(ahead + steps)
+        if length > self._positions.shape[0]:  # in whole thousands
+            self._positions = mx.array(positions(-(-length // 1024) * 1024, self.config.width))
+            self._positions = self._positions.astype(self.dtype)
+            mx.eval(self._positions)
         return Run(rows, cache, text, mask)
 
     def __call__(self, tokens: mx.array, run: Run, *, last: bool = False) -> mx.array:
@@ -102,8 +115,7 @@ class Transformer:
         x = x + self._positions[cache.places(x.shape[1])]
         mask = cache.mask(x.shape[1])
         for index, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
-            text = run.text[index] if run.text else None
-            x = block(x, layer, cache.offset, mask, text, run.mask)
+            x = block(x, layer, cache.offset, mask, run.text[index] if run.text else None, run.mask)
         cache.offset += x.shape[1]
         x = x[:, -1:] if last else x[:, x.shape[1] - steps :]
         logits = self.heads(self.norm(x)).astype(mx.float32)  # (R, S, K * N)
@@ -115,80 +127,163 @@ class Transformer:
 
     def project_text(self, vectors: mx.array) -> mx.array:
         """Vectors of the text encoder (..., text_width) -> (..., D)."""
-        return vectors.astype(self.dtype) if self.text is None else self.text(vectors.astype(self.dtype))
+        vectors = vectors.astype(self.dtype)
+        return self.text(vectors) if self.config.text_projected else vectors
 
     def project_melody(self, features: mx.array) -> mx.array:
         """Features of a melody (..., bins) -> (..., D)."""
-        assert self.melody is not None
         return self.melody(features.astype(self.dtype))
 
-    def _grow(self, count: int) -> None:
-        """Make the table of positions long enough, in whole thousands."""
-        if count > self._positions.shape[0]:
-            table = positions(-(-count // 1024) * 1024, self.config.width)
-            self._positions = mx.array(table).astype(self.dtype)
-            mx.eval(self._positions)
 
-
-class Block:
+class Block(Module):
     """One layer: attention to what came before, to the text where there is one, and a feed-forward part."""
 
-    def __init__(self, config: Config, source: Source, index: int) -> None:
-        name = f"layers.{index}"
-        self.heads = config.heads
-        self.attention_norm = Norm(source, f"{name}.attention_norm")
-        self.qkv = Linear(source.matrix(f"{name}.attention.in"))
-        self.out = Linear(source.matrix(f"{name}.attention.out"))
-        self.cross = None if config.text_in_prefix else Cross(config, source, name)
-        self.feed_norm = Norm(source, f"{name}.feed_norm")
-        self.widen = Linear(source.matrix(f"{name}.widen"))
-        self.narrow = Linear(source.matrix(f"{name}.narrow"))
-        self.activate = activation(config.activation)
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.heads, width = config.heads, config.width
+        self.attention_norm = LayerNorm(width, EPS)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
+        if not config.text_in_prefix:
+            self.cross = Cross(config)
+        self.feed_norm = LayerNorm(width, EPS)
+        self.up = Linear(width, config.hidden, bias=False)
+        self.down = Linear(config.hidden, width, bias=False)
+        self.activate: Callable[[mx.array], mx.array] = (
+            gelu if config.activation == "gelu" else partial(mx.maximum, 0)
+        )
 
     def __call__(
         self,
         x: mx.array,
         cache: LayerCache,
         start: int,
-        mask: mx.array | str | None,
-        text: tuple[mx.array, mx.array] | None,
+        mask: Mask,
+        text: Text | None,
         text_mask: mx.array | None,
     ) -> mx.array:
         count, steps, _ = x.shape
-        qkv = (
-            self.qkv(self.attention_norm(x)).reshape(count, steps, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        )
-        keys, values = cache.add(start, qkv[1], qkv[2])
-        x = x + self.out(attend(qkv[0], keys, values, mask))
-        if self.cross is not None and text is not None:
+        qkv = self.qkv(self.attention_norm(x)).reshape(count, steps, 3, self.heads, -1)
+        query, keys, values = qkv.transpose(2, 0, 3, 1, 4)  # (R, H, S, D) each
+        x = x + self.out(attend(query, *cache.add(start, keys, values), mask))
+        if text is not None:
             x = self.cross(x, text, text_mask)
-        return x + self.narrow(self.activate(self.widen(self.feed_norm(x))))
+        return x + self.down(self.activate(self.up(self.feed_norm(x))))
 
 
-class Cross:
+class Cross(Module):
     """Attention of the first rows to the text. A row with nothing to attend to gets exactly nothing."""
 
-    def __init__(self, config: Config, source: Source, name: str) -> None:
+    def __init__(self, config: Config) -> None:
+        super().__init__()
         self.heads = config.heads
-        self.norm = Norm(source, f"{name}.cross_norm")
-        matrix = source.matrix(f"{name}.cross.in")
-        width = config.width
-        if isinstance(matrix, Quantized):
-            self.query, self.memory = Linear(matrix.rows(0, width)), Linear(matrix.rows(width, 3 * width))
-        else:
-            self.query, self.memory = Linear(matrix[:width]), Linear(matrix[width:])
-        self.out = Linear(source.matrix(f"{name}.cross.out"))
+        self.norm = LayerNorm(config.width, EPS)
+        self.qkv = Linear(config.width, 3 * config.width, bias=False)
+        self.out = Linear(config.width, config.width, bias=False)
 
-    def remember(self, text: mx.array) -> tuple[mx.array, mx.array]:
-        """Keys and values (rows, heads, L, head width) of text vectors (rows, L, width)."""
-        count, length, _ = text.shape
-        pair = self.memory(text).reshape(count, length, 2, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        return mx.contiguous(pair[0]), mx.contiguous(pair[1])
+    def remember(self, text: mx.array) -> Text:
+        """Keys and values of text vectors (rows, L, width)."""
+        count, length, width = text.shape
+        # One matrix is stored: its first rows are for queries, at every step, the others for this alone.
+        self._query = outputs(self.qkv, 0, width)
+        pair = outputs(self.qkv, width, 3 * width)(text).reshape(count, length, 2, self.heads, -1)
+        keys, values = pair.transpose(2, 0, 3, 1, 4)
+        return mx.contiguous(keys), mx.contiguous(values)
 
-    def __call__(self, x: mx.array, text: tuple[mx.array, mx.array], mask: mx.array | None) -> mx.array:
+    def __call__(self, x: mx.array, text: Text, mask: mx.array | None) -> mx.array:
         keys, values = text
         attending, steps = keys.shape[0], x.shape[1]
         asked = x[:attending]
-        query = self.query(self.norm(asked)).reshape(attending, steps, self.heads, -1).transpose(0, 2, 1, 3)
+        query = self._query(self.norm(asked)).reshape(attending, steps, self.heads, -1).transpose(0, 2, 1, 3)
         asked = asked + self.out(attend(query, keys, values, mask))
         return asked if attending == x.shape[0] else mx.concatenate([asked, x[attending:]])
+
+
+class Linear(linear.Linear):
+    """x @ weight.T + bias; a step on a CPU is bound by reading the weights, so they are read well."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, bias)
+        self._on_cpu = cpu.here()
+
+    def __call__(self, x: mx.array) -> mx.array:
+        weight = self["weight"]
+        y = cpu.product(x, weight) if self._on_cpu else x @ weight.T
+        return y + self["bias"] if "bias" in self else y
+
+
+def outputs(layer: Linear | QuantizedLinear, start: int, stop: int) -> Linear | QuantizedLinear:
+    """Some outputs of a layer without a bias as a layer of their own, in the same memory."""
+    part = copy(layer)
+    part.update({name: array[start:stop] for name, array in layer.items() if isinstance(array, mx.array)})
+    return part
+
+
+def attend(query: mx.array, keys: mx.array, values: mx.array, mask: Mask = None) -> mx.array:
+    """Softmax attention: query (R, H, S, D), keys and values (R, H, n, D) -> (R, S, H * D)."""
+    count, heads, steps, width = query.shape
+    scale = width**-0.5
+    if steps == 1 and not isinstance(mask, str) and cpu.here():
+        y = cpu.attention_of_one(query, keys, values, scale=scale, mask=mask)
+    else:
+        y = mx.fast.scaled_dot_product_attention(query, keys, values, scale=scale, mask=mask)
+    return y.transpose(0, 2, 1, 3).reshape(count, steps, heads * width)
+
+
+class LayerCache:
+    """Keys and values of one layer: (rows, heads, positions, head width), filled from the left."""
+
+    def __init__(self, rows: int, heads: int, positions: int, width: int, dtype: mx.Dtype) -> None:
+        self.keys = mx.zeros((rows, heads, positions, width), dtype)
+        self.values = mx.zeros((rows, heads, positions, width), dtype)
+
+    def add(self, start: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Put in the keys and values of positions from `start` on; returns those of all positions so far."""
+        end = start + keys.shape[2]
+        self.keys[:, :, start:end] = keys
+        self.values[:, :, start:end] = values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class Cache:
+    """What a run remembers: keys and values of all positions in every layer, in memory laid out once.
+
+    positions  of the whole run
+    fill       (rows,) positions at the beginning of each row that are nothing; None when there are none
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        rows: int,
+        positions: int,
+        dtype: mx.Dtype,
+        fill: tuple[int, ...] | None = None,
+    ) -> None:
+        width = config.width // config.heads
+        self.layers = [LayerCache(rows, config.heads, positions, width, dtype) for _ in range(config.layers)]
+        self.offset = 0  # positions that are in it
+        self.fill = fill if fill is not None and any(fill) else None
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [array for layer in self.layers for array in (layer.keys, layer.values)]
+
+    def mask(self, steps: int) -> Mask:
+        """What each of the next `steps` positions may see."""
+        if self.fill is None:
+            return "causal" if steps > 1 else None
+        end = self.offset + steps
+        keys = mx.arange(end)
+        queries = mx.arange(self.offset, end)[:, None]
+        real = keys[None, None, :] >= mx.array(self.fill)[:, None, None]  # (R, 1, end)
+        seen = mx.logical_and(real, keys[None, :] <= queries)  # (R, steps, end)
+        itself = keys[None, :] == queries
+        return mx.logical_or(seen, itself)[:, None]  # what is nothing sees itself, so no row is empty
+
+    def places(self, steps: int) -> mx.array:
+        """The place in its own sequence of each of the next positions: (rows or 1, steps)."""
+        places = mx.arange(self.offset, self.offset + steps)[None]
+        if self.fill is None:
+            return places
+        return mx.maximum(places - mx.array(self.fill)[:, None], 0)

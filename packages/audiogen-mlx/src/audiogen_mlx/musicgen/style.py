@@ -9,22 +9,34 @@ Source: Rouard et al. 2024, "Audio conditioning for music generation via discret
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from mlx.nn.layers.normalization import LayerNorm
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.layers import ResidualQuantizer
+from audiogen_core.sinc import Samples, resample
 from audiogen_core.weights import Weights
+from audiogen_mlx.musicgen.config import STYLE, StyleConfig
 from audiogen_mlx.musicgen.melody import SILENCE
 from audiogen_mlx.musicgen.mert import SAMPLE_RATE, Mert
-from audiogen_mlx.musicgen.resample import Samples, resample
-from audiogen_mlx.musicgen.style_network import PREFIX, UNUSED, StyleConfig, StyleNetwork
+from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict, positions
+from audiogen_mlx.ops import MlxOps
 
-__all__ = ["PREFIX", "UNUSED", "StyleConditioner", "StyleConfig"]
+IGNORED = (
+    rf"(?!{re.escape(STYLE)}).*",  # the rest of the checkpoint, for loaders as strict as this one
+    r".*\.rvq\.vq\.layers\.\d+\._codebook\.(inited|cluster_size|embed_avg)",
+    r".*\.batch_norm\.num_batches_tracked",
+)
+"""Regular expressions of the names in an audiocraft checkpoint that a style conditioner has no use for."""
+
+BATCH_NORM_EPS = 1e-5
 
 SHORTEST, LONGEST = 0.5, 10.0
 """Seconds an excerpt may have; the published model was trained on 1.5 to 4.5."""
@@ -44,21 +56,6 @@ class StyleConditioner:
         self.network = network
         self.config = network.config
         self._load_mert = mert
-
-    @classmethod
-    def from_table(
-        cls,
-        table: Weights,
-        config: StyleConfig,
-        mert: Callable[[], Mert],
-        *,
-        prefix: str = PREFIX,
-    ) -> StyleConditioner:
-        """From the weights of an audiocraft checkpoint, of which those below `prefix` are taken.
-
-        The names in UNUSED are left. Raises WeightsError, or ModelError when weights and settings disagree.
-        """
-        return cls(StyleNetwork(table, config, prefix=prefix), mert)
 
     @cached_property
     def mert(self) -> Mert:
@@ -139,6 +136,128 @@ def excerpt(
             f"{name} is silent from {first / sample_rate:.2f} s on: nothing there reaches -80 dB"
         )
     return taken
+
+
+class StyleNetwork(Module):
+    """What MERT heard to style tokens: transformer, batch norm, residual quantiser, projection. Float32.
+
+    inputs   width of MERT's vectors
+    outputs  width of the tokens, that of the music model; they are `config.stride` vectors apart
+    """
+
+    def __init__(
+        self,
+        config: StyleConfig,
+        quantizer: ResidualQuantizer,
+        *,
+        inputs: int,
+        width: int,
+        layers: int,
+        outputs: int,
+    ) -> None:
+        super().__init__()
+        self.config, self.quantizer = config, quantizer
+        self.inputs, self.outputs = inputs, outputs
+        self.embed = Linear(inputs, width)
+        self.blocks = [Block(width, config.heads) for _ in range(layers)]
+        if config.batch_norm:
+            self.batch_norm = BatchNorm(width)
+        self.project = Linear(width, outputs)
+
+    def __call__(self, heard: mx.array, *, eval_q: int, stride: int) -> mx.array:
+        """(B, F, inputs) -> (B, ceil(F / stride), outputs), by the first `eval_q` codebooks."""
+        coarse = self.quantizer.decode(self.codes(self.normalised(self.context(heard)), eval_q))
+        return self.project(coarse[:, ::stride])
+
+    def context(self, heard: mx.array) -> mx.array:
+        """(B, F, inputs) -> (B, F, width), what the transformer gives."""
+        x = self.embed(heard)
+        x = x + mx.array(positions(*x.shape[1:]))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def normalised(self, x: mx.array) -> mx.array:
+        """(B, F, width) by the statistics of training."""
+        return self.batch_norm(x) if self.config.batch_norm else x
+
+    def codes(self, x: mx.array, count: int) -> list[mx.array]:
+        """(B, F, width) -> the indices (B, F) in each of the first `count` codebooks."""
+        return self.quantizer.encode(x, count)
+
+
+class Block(Module):
+    """Attention of all to all, then a feed-forward part; each on a normalised input and added to it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = LayerNorm(width)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
+        self.feed_norm = LayerNorm(width)
+        self.up = Linear(width, 4 * width, bias=False)
+        self.down = Linear(4 * width, width, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        query, key, value = mx.split(self.qkv(self.attention_norm(x)), 3, axis=-1)
+        x = x + self.out(attend(query, key, value, self.heads))
+        return x + self.down(gelu(self.up(self.feed_norm(x))))
+
+
+class BatchNorm(Module):
+    """Each channel by the mean and variance it had in training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean = mx.zeros((width,))
+        self.variance = mx.ones((width,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return (x - self.mean) * (1 / mx.sqrt(self.variance + BATCH_NORM_EPS))
+
+
+def load_style(table: Weights, config: StyleConfig) -> StyleNetwork:
+    """From the weights of an audiocraft checkpoint, of which those below STYLE are taken.
+
+    Widths, layers and codebook sizes are read off them. Raises WeightsError when a parameter is missing,
+    misshapen, not finite or unknown, ModelError when weights and settings disagree.
+    """
+    width, inputs = _matrix(table, f"{STYLE}embed.weight")
+    outputs, _ = _matrix(table, f"{STYLE}output_proj.weight")
+    if width % config.heads:
+        raise ModelError(f"a style transformer {width} wide cannot have {config.heads} heads")
+    at = re.compile(re.escape(STYLE) + r"transformer\.layers\.(\d+)\.")
+    layers = 1 + max((int(match[1]) for match in map(at.match, table) if match), default=-1)
+    names = [f"{STYLE}rvq.vq.layers.{index}._codebook.embed" for index in range(config.codebooks)]
+    quantizer = ResidualQuantizer(MlxOps(), [table.take(name, (None, width)) for name in names])
+    network = StyleNetwork(config, quantizer, inputs=inputs, width=width, layers=layers, outputs=outputs)
+    load_strict(network, table, pieces=_pieces(layers), ignore=IGNORED)
+    return network
+
+
+def _pieces(layers: int) -> dict[str, tuple[str, ...]]:
+    """The parameters of the network -> their tensors in an audiocraft checkpoint."""
+    names = {"batch_norm.mean": "batch_norm.running_mean", "batch_norm.variance": "batch_norm.running_var"}
+    for leaf in ("weight", "bias"):
+        names |= {f"embed.{leaf}": f"embed.{leaf}", f"project.{leaf}": f"output_proj.{leaf}"}
+    for i in range(layers):
+        at, ours = f"transformer.layers.{i}", f"blocks.{i}"
+        for leaf in ("weight", "bias"):
+            names[f"{ours}.attention_norm.{leaf}"] = f"{at}.norm1.{leaf}"
+            names[f"{ours}.feed_norm.{leaf}"] = f"{at}.norm2.{leaf}"
+        names[f"{ours}.qkv.weight"] = f"{at}.self_attn.in_proj_weight"
+        names[f"{ours}.out.weight"] = f"{at}.self_attn.out_proj.weight"
+        names[f"{ours}.up.weight"] = f"{at}.linear1.weight"
+        names[f"{ours}.down.weight"] = f"{at}.linear2.weight"
+    return {ours: (STYLE + theirs,) for ours, theirs in names.items()}
+
+
+def _matrix(table: Weights, name: str) -> tuple[int, int]:
+    shape = table.shape(name)
+    if len(shape) != 2:
+        raise ModelError(f"{table.source}: {name} has shape {shape}, expected a matrix")
+    return shape[0], shape[1]
 
 
 def _between(name: str, value: float | None, default: float, low: float, high: float) -> float:

@@ -205,12 +205,7 @@ def read_diffusers(folder: Path) -> Config:
     if index.take("_class_name", str, "") != "StableAudioPipeline":
         raise ModelError(f"{folder / 'model_index.json'}: not a StableAudioPipeline")
     vae = Section.read(folder / "vae" / "config.json")
-    ratios = vae.many("downsampling_ratios", int, (2, 4, 4, 8, 8))
-    if min(ratios, default=0) < 1:
-        raise ModelError(
-            f"{vae.where}: downsampling_ratios must be whole numbers of 1 or more, found {ratios}"
-        )
-    hop = math.prod(ratios)
+    hop = math.prod(vae.counts("downsampling_ratios", (2, 4, 4, 8, 8)))
     rate, channels = vae.count("sampling_rate", 44100), vae.count("audio_channels", 2)
     transformer = Section.read(folder / "transformer" / "config.json")
     frames = transformer.count("sample_size", 1024)

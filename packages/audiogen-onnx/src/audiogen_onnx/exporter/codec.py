@@ -87,9 +87,9 @@ class _Decoder(torch.nn.Module):
         super().__init__()
         self.ops, self.layers = codec.ops, layers
         self.books = _quantizer(codec).books
-        found = settled(codec)
-        changed = (found != np.arange(codec.info.codebook_size)).any()
-        self.settled = [torch.tensor(row) if changed else None for row in found]
+        entries = settled(codec)
+        changed = (entries != np.arange(codec.info.codebook_size)).any()
+        self.settled = [torch.tensor(row) if changed else None for row in entries]
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         latents: Any = 0.0
@@ -107,11 +107,11 @@ def settled(codec: Codec) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Of each entry, the one that is found when the entry itself is quantised: int64 (K, N)."""
     ops, entries = codec.ops, codec.codebook_vectors()
     books = _quantizer(codec).books
-    found = [
+    nearest = [
         book.nearest(ops.signal(rows[:, : book.width].T[None]))
         for book, rows in zip(books, entries, strict=True)
     ]
-    return np.concatenate([ops.indices_numpy(row) for row in found])
+    return np.concatenate([ops.indices_numpy(row) for row in nearest])
 
 
 def _quantizer(codec: Codec) -> ProjectedQuantizer:

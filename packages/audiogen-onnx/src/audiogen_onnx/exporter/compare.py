@@ -31,10 +31,10 @@ def compare_network(net: VampNet, path: Path, cases: tuple[tuple[int, int], ...]
     session, furthest = Session(path), 0.0
     for batch, frames in cases:
         codes = random_codes(net.config.codebooks, net.config.codebook_size, batch, frames)
-        made = session.run({"codes": codes})["logits"]
+        logits = session.run({"codes": codes})["logits"]
         with torch.inference_mode():
             expected = net(torch.from_numpy(codes)).numpy()
-        furthest = max(furthest, _difference(made, expected, f"{path.name} at {frames} frames"))
+        furthest = max(furthest, _difference(logits, expected, f"{path.name} at {frames} frames"))
     return furthest
 
 

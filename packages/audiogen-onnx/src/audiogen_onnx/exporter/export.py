@@ -75,9 +75,9 @@ class Sources:
 
     def hashes(self) -> dict[str, str]:
         """Name -> SHA-256. A lora.pth is named after the network it changes."""
-        found = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
+        hashes = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
         others = {"coarse lora": self.coarse_lora, "fine lora": self.fine_lora, BEATS: self.beats}
-        return found | {name: sha256(path) for name, path in others.items() if path is not None}
+        return hashes | {name: sha256(path) for name, path in others.items() if path is not None}
 
 
 def export(
@@ -237,8 +237,8 @@ def checkpoints(name_or_path: str, *, offline: bool = False, notify: Notify | No
     """The folder with a model's checkpoints: a path, or fetched by a name of the catalogue."""
     from audiogen_core.hub import fetch
 
-    found = find(CATALOG, name_or_path)
-    return found if isinstance(found, Path) else fetch(found, offline=offline or None, notify=notify)
+    spec = find(CATALOG, name_or_path)
+    return spec if isinstance(spec, Path) else fetch(spec, offline=offline or None, notify=notify)
 
 
 def require_export() -> None:

@@ -96,16 +96,16 @@ def _peaks(rise: Floats, *, short: float, long: float) -> Frames:
     Both are lengths in frames. The next peak is more than `short` later.
     """
     before, around = math.floor(short), math.floor(long)
-    found: list[int] = []
+    peaks: list[int] = []
     frame = 0
     while frame < len(rise):
         highest = rise[max(0, frame - before) : frame + 1].max()
         mean = rise[max(0, frame - around) : frame + around + 1].mean()
         if rise[frame] == highest and rise[frame] >= mean + THRESHOLD:
-            found.append(frame)
+            peaks.append(frame)
             frame += before
         frame += 1
-    return np.array(found, np.int64)
+    return np.array(peaks, np.int64)
 
 
 def _moved_back(peaks: Frames, rise: Floats) -> Frames:

@@ -112,14 +112,14 @@ def spans(options: VampOptions, layout: Layout, fade: float) -> list[Span]:
         return []
     begin = options.outpaint_left
     end = begin + layout.length / layout.sample_rate
-    found: list[Span] = []
+    made: list[Span] = []
     if options.outpaint_left:
-        found.append((-np.inf, begin + fade))
+        made.append((-np.inf, begin + fade))
     if options.outpaint_right:
-        found.append((end - fade, np.inf))
+        made.append((end - fade, np.inf))
     if options.infill is not None:
-        found.append((begin + options.infill[0], begin + options.infill[1]))
-    return found
+        made.append((begin + options.infill[0], begin + options.infill[1]))
+    return made
 
 
 def _region(options: VampOptions, layout: Layout, given: ArrayLike | None) -> Mask | None:

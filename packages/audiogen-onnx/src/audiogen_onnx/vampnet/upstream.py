@@ -56,8 +56,8 @@ class UpstreamVamp:
             parts, seen = [], []
             for rows in _chunks(codes.shape[-1], self.coarse.window):
                 source = renew()
-                made, shown = self._coarse(codes[..., rows], mask[..., rows], source, step)
-                parts.append(made)
+                new, shown = self._coarse(codes[..., rows], mask[..., rows], source, step)
+                parts.append(new)
                 seen.append(shown)
             codes, masked = np.concatenate(parts, axis=-1), np.concatenate(seen, axis=-1)
         return self._fine(codes, mask, source, step), self._shown(masked, mask)
@@ -67,8 +67,8 @@ class UpstreamVamp:
         chosen = mask[:, :rows].copy()
         if not chosen.all():
             chosen[..., [0, -1]] = False
-        made = codes.copy()
-        made[:, :rows] = fill_scored(
+        new = codes.copy()
+        new[:, :rows] = fill_scored(
             codes[:, :rows],
             chosen,
             self.coarse.logits,
@@ -79,7 +79,7 @@ class UpstreamVamp:
         ).codes
         shown = codes.copy()
         shown[:, :rows][chosen] = size
-        return made, shown
+        return new, shown
 
     def _fine(self, codes: Int, mask: Bools, noise: Noise, step: OnStep) -> Int:
         frames, window, rows = codes.shape[-1], self.fine.window, self.fine.codebooks
@@ -87,7 +87,7 @@ class UpstreamVamp:
         codes = np.pad(codes, missing)
         mask = np.pad(mask, missing, constant_values=True)
         mask[:, : self.fine.conditioning_codebooks] = False
-        made = [
+        parts = [
             fill_scored(
                 codes[..., part],
                 mask[..., part],
@@ -100,7 +100,7 @@ class UpstreamVamp:
             ).codes
             for part in _chunks(codes.shape[-1], window)
         ]
-        return np.concatenate(made, axis=-1)[..., :frames]
+        return np.concatenate(parts, axis=-1)[..., :frames]
 
     def _shown(self, masked: Int, mask: Bools) -> Int:
         """What was masked for the coarse model, and for the fine one in the rows that it makes."""

@@ -55,21 +55,22 @@ def verify(folder: str | Path, reference: str | Path | None = None) -> list[Veri
     other = None if reference is None else Manifest.load(reference)
     if other is not None and _model(other) != _model(manifest):
         raise ManifestError(f"{reference}: is not the model of {folder}, so they cannot be compared")
-    found = []
+    rows = []
     for name in (*(CODEC if manifest.has_codec else ()), "coarse", "fine"):
-        made = _output(manifest, folder, name)
-        against = None if other is None or reference is None else _output(other, reference, name)
+        output = _output(manifest, folder, name)
         size = sum(stored.size for stored in manifest.graphs[name].files)
-        error = None if against is None or name == "encoder" else _relative(made, against)
-        found.append(Verified(name, size, error, _agreement(name, made, against)))
+        if other is None or reference is None:
+            rows.append(Verified(name, size))
+        else:
+            rows.append(Verified(name, size, *_compared(name, output, _output(other, reference, name))))
     for name, geometry in (("coarse", manifest.coarse), ("fine", manifest.fine)):
         network, step = (manifest.graph_path(folder, graph) for graph in (name, f"{name}_step"))
         compare_step(network, step, geometry.conditioning_codebooks)
-        found.append(Verified(f"{name}_step", step.stat().st_size))
+        rows.append(Verified(f"{name}_step", step.stat().st_size))
     for name in sorted(set(manifest.graphs) - set(GRAPHS)):
         Session(manifest.graph_path(folder, name))
-        found.append(Verified(name, sum(stored.size for stored in manifest.graphs[name].files)))
-    return found
+        rows.append(Verified(name, sum(stored.size for stored in manifest.graphs[name].files)))
+    return rows
 
 
 def compare_step(network: Path, step: Path, given: int) -> None:
@@ -133,13 +134,11 @@ def _output(manifest: Manifest, folder: str | Path, name: str) -> NDArray[Any]:
     return made
 
 
-def _relative(made: NDArray[Any], expected: NDArray[Any]) -> float:
-    return float(np.linalg.norm(made - expected) / max(float(np.linalg.norm(expected)), 1e-12))
-
-
-def _agreement(name: str, made: NDArray[Any], expected: NDArray[Any] | None) -> float | None:
-    if expected is None or name == "decoder":
-        return None
+def _compared(name: str, output: NDArray[Any], expected: NDArray[Any]) -> tuple[float | None, float | None]:
+    """The relative error, and the part of the most likely codes that agree, as `Verified` has them."""
     if name == "encoder":
-        return float((made == expected).mean())
-    return float((made.argmax(axis=-1) == expected.argmax(axis=-1)).mean())
+        return None, float((output == expected).mean())
+    error = float(np.linalg.norm(output - expected) / max(float(np.linalg.norm(expected)), 1e-12))
+    if name == "decoder":
+        return error, None
+    return error, float((output.argmax(axis=-1) == expected.argmax(axis=-1)).mean())

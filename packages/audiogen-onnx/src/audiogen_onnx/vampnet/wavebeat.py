@@ -90,10 +90,10 @@ class BeatTracker:
         for start in range(0, len(samples), window):
             first = max(0, start - self._reach)
             part = samples[first : start + window + self._reach]
-            made = self._session.run({"audio": part[None, None]})["beats"][0]
+            curves = self._session.run({"audio": part[None, None]})["beats"][0]
             begin, skip = start // self._hop, (start - first) // self._hop
             count = min(window // self._hop, frames - begin)
-            out[:, begin : begin + count] = made[:, skip : skip + count]
+            out[:, begin : begin + count] = curves[:, skip : skip + count]
         return out
 
     def _times(self, curve: Floats, distance: float) -> NDArray[np.float64]:

@@ -1,0 +1,44 @@
+"""What both models need to find their files: fetching by the catalogue, the text encoder, a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from audiogen_core.errors import ModelError
+from audiogen_core.models import ModelSpec
+
+_SAMPLE = 1 << 20  # bytes of a file that tell it from others: its header and some weights
+
+Fetch = Callable[[ModelSpec], Path]
+"""Gives the folder of a model in a catalogue, fetching it when needed."""
+
+
+def fetch_from_hub(spec: ModelSpec) -> Path:
+    """With the settings of the environment, and silently."""
+    from audiogen_core import hub
+
+    return hub.fetch(spec)
+
+
+def fetch_text_encoder(name: str, fetch: Fetch, source: Path) -> Path:
+    """The folder of the T5 that the model in `source` names. Raises ModelError for one that is not known."""
+    from audiogen_mlx.catalog import TEXT_ENCODERS
+
+    if name not in TEXT_ENCODERS:
+        raise ModelError(
+            f"{source}: its text encoder {name!r} is not in the catalogue; give the folder of that T5 "
+            "(t5, --t5)"
+        )
+    return fetch(TEXT_ENCODERS[name])
+
+
+def fingerprint(config: Path, weights: Iterable[Path]) -> str:
+    """16 hex digits that change with the configuration, or the size or beginning of the weights."""
+    digest = hashlib.sha256(config.read_bytes() if config.is_file() else b"")
+    for path in sorted(weights):
+        digest.update(path.stat().st_size.to_bytes(8, "little"))
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:16]
