@@ -21,12 +21,13 @@ from audiogen_core.noise import SeededNoise
 from audiogen_core.progress import OnStep
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
+from audiogen_mlx.pretrained import fetch_from_hub
 from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
 from audiogen_mlx.stable_audio.guidance import predictor
-from audiogen_mlx.stable_audio.load import Parts, fetch_from_hub, locate, locate_text
+from audiogen_mlx.stable_audio.load import Parts, locate, locate_text
 from audiogen_mlx.stable_audio.options import Load, Options
 from audiogen_mlx.stable_audio.settings import Settings, resolve
 
