@@ -8,6 +8,7 @@ from typing import Any
 
 from audiogen_core.codec import AutoencoderInfo, CodecInfo, Info
 from audiogen_core.errors import DownloadError, ModelError, UnknownModel
+from audiogen_core.files import require_regular
 
 FACTS = {
     info.name: info
@@ -99,6 +100,7 @@ def bits_per_second(codebooks: int, codebook_size: int, frame_rate: float) -> fl
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins like one of safetensors: the length of a JSON object, and the object."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             head = file.read(_HEADER + 1)
     except OSError:

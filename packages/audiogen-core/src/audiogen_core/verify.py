@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiogen_core.errors import ModelError
+from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.settings import read_json
 
@@ -69,7 +69,7 @@ class Memory:
         if self.known.get(key) == entry:
             return
         self.known[key] = entry
-        with suppress(OSError):
+        with suppress(OSError, OptionError):  # OptionError: a link has its name
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(self.path) as temporary:
                 temporary.write_text(json.dumps(self.known, indent=1), encoding="utf-8")
