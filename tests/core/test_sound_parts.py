@@ -173,6 +173,27 @@ def test_a_count_that_is_too_large_is_a_file_that_was_cut_off(tmp_path):
         Audio.load(path)
 
 
+@pytest.mark.parametrize("stated", [0, 1, 20])
+def test_a_count_that_is_too_small_cuts_nothing(tmp_path, stated):
+    data = mp3(tmp_path / "a.mp3", tone(1.7, channels=2))
+    whole = load(tmp_path / "b.mp3", bare(data)).samples
+    at = data.index(b"Xing") + 8
+    path = tmp_path / "c.mp3"
+    path.write_bytes(data[:at] + stated.to_bytes(4, "big") + data[at + 4 :])
+    read = Audio.load(path).samples
+    assert whole.shape[1] - 2304 <= read.shape[1] <= whole.shape[1]  # delay and padding may be taken off
+    late = whole.shape[1] - read.shape[1]
+    np.testing.assert_allclose(read[:, 40_000:60_000], whole[:, 40_000 + late : 60_000 + late], atol=0.01)
+
+
+def test_a_tag_that_says_it_is_longer_than_the_file_hides_no_sound(tmp_path):
+    data = mp3(tmp_path / "a.mp3", tone(0.8))
+    path = tmp_path / "b.mp3"
+    path.write_bytes(b"ID3\x03\0\0\x7f\x7f\x7f\x7f" + bytes(50) + data)
+    read = Audio.load(path).samples
+    np.testing.assert_array_equal(read, Audio.load(tmp_path / "a.mp3").samples)
+
+
 def test_libmpg123_says_nothing_on_the_terminal(tmp_path):
     rng = np.random.default_rng(3)
     data = mp3(tmp_path / "a.mp3", tone(2.0, channels=2))

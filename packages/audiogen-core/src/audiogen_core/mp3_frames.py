@@ -101,7 +101,7 @@ def header(four: bytes) -> Frame | None:
 
 
 def after_id3(file: BinaryIO) -> int:
-    """Where the ID3v2 tags at the start end (0 when there are none)."""
+    """Where the ID3v2 tags at the start end; 0 when there are none, or one is longer than the file."""
     position = 0
     for _ in range(8):
         file.seek(position)
@@ -112,7 +112,7 @@ def after_id3(file: BinaryIO) -> int:
         for byte in tag[6:]:
             size = size << 7 | byte & 0x7F
         position += 10 + size + (10 if tag[5] & 0x10 else 0)
-    return position
+    return position if position < file.seek(0, 2) else 0
 
 
 def find_start(file: BinaryIO, start: int) -> int | None:
@@ -207,7 +207,6 @@ def _walk(file: BinaryIO, start: int, end: int, name: str) -> tuple[list[Part], 
                 f"{name}: changes from {first.rate} Hz, {first.channels} channels to {frame.rate} Hz, "
                 f"{frame.channels} channels after {seconds:.1f} s; convert it first, or cut it there"
             )
-        seconds += run.count * (1152 if frame.version == 3 else 576) / frame.rate
         left = part.stated - part.frames if part is not None else 0
         for stretch in run.split(left) if 0 < left < run.count else [run]:
             stated = _stated(frame, stretch.data, stretch.at)
@@ -223,6 +222,7 @@ def _walk(file: BinaryIO, start: int, end: int, name: str) -> tuple[list[Part], 
                 continue
             part.continued |= 0 < part.stated == part.frames
             part.frames += stretch.count
+            seconds += stretch.count * (1152 if frame.version == 3 else 576) / frame.rate
             if part.runs and part.runs[-1][1] == stretch.start:
                 part.runs[-1] = (part.runs[-1][0], stretch.end)
             else:
