@@ -10,24 +10,38 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
 from audiogen_core import cli, present
+from audiogen_core.commands import command
 from audiogen_core.errors import AudiogenError, DownloadError, OptionError
+from audiogen_core.jobs import JobLoad, JobOptions, Shown, Written
+from audiogen_core.options import argument, option, place
 from support.commands import call
 
 PROGRAM = """
 import os, sys, time, warnings
-import typer
+from dataclasses import dataclass
+from typing import Annotated
 from audiogen_core import cli
+from audiogen_core.commands import command
 from audiogen_core.errors import OptionError
+from audiogen_core.jobs import Shown
+from audiogen_core.options import argument
 
 commands = cli.app("thing", "audiogen-core", "A thing.")
 
-@commands.command()
-def make(how: str, debug: cli.DebugOption = False, quiet: cli.QuietOption = False) -> None:
+@dataclass(frozen=True, kw_only=True)
+class How(Shown):
+    how: Annotated[str, argument("How.")]
+
+@command(commands, "make", How)
+def make(asked: How) -> None:
+    how = asked.how
     if how == "wait":
         print("ready", flush=True)
         time.sleep(60)
@@ -47,6 +61,21 @@ def other() -> None: ...
 
 cli.run(commands)
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class How(Shown):
+    how: Annotated[str, argument("How.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load(JobLoad):
+    model: Annotated[str, place("Which.", "-m")] = "demo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded(JobOptions):
+    dry_run: Annotated[bool, option("Nothing.")] = False
 
 
 class Broken(AudiogenError):
@@ -69,29 +98,19 @@ ERRORS = {
 def commands():
     made = cli.app("thing", "audiogen-core", "A thing.")
 
-    @made.command()
-    def fail(
-        how: str,
-        debug: cli.DebugOption = False,
-        quiet: cli.QuietOption = False,
-        verbose: cli.VerboseOption = False,
-    ) -> None:
+    @command(made, "fail", How)
+    def fail(asked: How) -> None:
+        """Fail as it is told."""
         cli.note("a note")
         cli.detail("a detail")
-        if how in ERRORS:
-            raise ERRORS[how]
+        if asked.how in ERRORS:
+            raise ERRORS[asked.how]
 
-    @made.command()
-    def options(
-        output: cli.OutputOption,
-        model: cli.ModelOption = "demo",
-        seed: cli.SeedOption = None,
-        json: cli.JsonOption = False,
-        dry_run: cli.DryRunOption = False,
-        offline: cli.OfflineOption = False,
-        force: cli.ForceOption = False,
-    ) -> None:
-        cli.emit({"output": output, "model": model, "seed": cli.choose_seed(seed), "force": force}, json=json)
+    @command(made, "options", Seeded, Written, Load)
+    def options(seeded: Seeded, written: Written, load: Load) -> None:
+        """Tell what was asked."""
+        told = {"output": written.output, "model": load.model, "seed": cli.choose_seed(seeded.seed)}
+        cli.emit(told | {"force": written.force}, json=written.json)
 
     return made
 

@@ -1,13 +1,18 @@
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and what is never replaced."""
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from audiogen_core import cli
 from audiogen_core.errors import OptionError
-from audiogen_core.files import TEMPORARY, atomic_folder, remove_folder, require_new_folder
+from audiogen_core.files import TEMPORARY, atomic_folder, atomic_path, remove_folder, require_new_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -82,3 +87,103 @@ def test_a_folder_is_removed_under_its_name_at_once(tmp_path: Path) -> None:
     (tmp_path / "model" / "a.txt").write_text("a")
     remove_folder(tmp_path / "model")
     assert names(tmp_path) == []
+
+
+posix = pytest.mark.skipif(os.name == "nt", reason="links, pipes and modes of POSIX")
+
+
+def _socket(path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(path.parent)  # a socket's name may have 107 bytes
+    try:
+        socket.socket(socket.AF_UNIX).bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def _device(path: Path) -> None:
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+
+
+def _link(path: Path) -> None:
+    (path.parent / "real.wav").write_bytes(b"old")
+    path.symlink_to("real.wav")
+
+
+SPECIAL: dict[str, Callable[[Path], None]] = {
+    "pipe": os.mkfifo,
+    "socket": _socket,
+    "device": _device,
+    "link": _link,
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "link to a device": lambda path: path.symlink_to("/dev/null"),
+}
+
+
+@posix
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_devices_pipes_and_links_are_never_replaced(tmp_path: Path, kind: str, force: bool) -> None:
+    target = tmp_path / "out.wav"
+    SPECIAL[kind](target)
+    before = target.lstat()
+    with pytest.raises(OptionError, match="not replaced; name"):
+        cli.require_new(target, force)
+    with pytest.raises(OptionError, match="not replaced; name"), atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+    for replace in (False, True):
+        with pytest.raises(OptionError, match="not replaced; name"), atomic_folder(target, replace=replace):
+            pass
+    assert (target.lstat().st_ino, target.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert set(names(tmp_path)) <= {"out.wav", "real.wav"}
+    if kind == "link":
+        assert (tmp_path / "real.wav").read_bytes() == b"old"
+
+
+@posix
+def test_standard_output_by_its_name_is_not_replaced() -> None:
+    for name in ("/dev/stdout", "/dev/null", "/dev/fd/1"):
+        with pytest.raises(OptionError, match="not replaced; name"):
+            cli.require_new(name, force=True)
+
+
+@posix
+def test_a_link_that_appears_while_the_file_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "a.wav"
+    with pytest.raises(OptionError, match="not replaced"), atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+        _link(target)
+    assert names(tmp_path) == ["a.wav", "real.wav"]
+    assert target.is_symlink()
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444])
+def test_a_file_that_is_replaced_hands_on_its_mode(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "a.wav"
+    target.write_bytes(b"old")
+    target.chmod(mode)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root gives files away")
+def test_a_file_that_is_replaced_hands_on_its_owner(tmp_path: Path) -> None:
+    target = tmp_path / "a.wav"
+    target.write_bytes(b"old")
+    os.chown(target, 1234, 2345)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+    assert (target.stat().st_uid, target.stat().st_gid) == (1234, 2345)
+
+
+def test_a_new_file_has_the_mode_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"")
+    with atomic_path(tmp_path / "a.wav") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "a.wav").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -14,8 +14,8 @@ import huggingface_hub.constants as constants
 import numpy as np
 import pytest
 
-from audiogen_core import hub, hub_client
-from audiogen_core.errors import DownloadError
+from audiogen_core import hub, hub_client, hub_guard
+from audiogen_core.errors import AudiogenError, DownloadError
 from audiogen_core.models import FileSpec, ModelSpec
 from support.loopback_hub import LARGE, LoopbackHub, point_at
 
@@ -323,3 +323,125 @@ def test_a_codec_is_loaded_by_its_name(server: LoopbackHub, monkeypatch: pytest.
     assert codec.info.name == "encodec-24khz"
     assert codecs.load("encodec-24khz").info == codec.info
     assert len(server.gets("model.safetensors")) == 1
+
+
+OUTSIDE = [
+    "../../../../ESCAPED",
+    "/tmp/ESCAPED",
+    "..",
+    "",
+    "g" * 40,
+    "0" * 39,
+    "A" * 64,
+    "0" * 4096,
+    "a/" * 20,
+]
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("etag", OUTSIDE)
+def test_an_etag_that_is_no_hash_names_no_file(
+    server: LoopbackHub, tmp_path: Path, etag: str, later: bool
+) -> None:
+    server.faults.etag, server.faults.later = etag, later
+    with pytest.raises(DownloadError, match=r"ETag .* no hash"):
+        hub.fetch(spec(files=(FileSpec("model.safetensors"),)))
+    assert server.gets("model.safetensors") == []
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["cache"])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("commit", ["../" * 13 + "x", "/" * 40, "." * 40, "x" * 40, "main"])
+def test_a_commit_that_is_none_names_no_folder(server: LoopbackHub, commit: str, later: bool) -> None:
+    server.faults.commit, server.faults.later = commit, later
+    with pytest.raises(DownloadError, match="check HF_ENDPOINT"):
+        hub.fetch(spec(revision="v1"))
+    assert server.gets("model.safetensors") == []
+
+
+@pytest.mark.parametrize("endless", ["chunked", "stated"])
+@pytest.mark.parametrize("size", [None, len(WEIGHTS)])
+def test_a_body_without_end_is_cut(
+    server: LoopbackHub, tmp_path: Path, endless: str, size: int | None
+) -> None:
+    server.faults.endless = endless
+    with pytest.raises(DownloadError, match=r"the hub (sends more than|offers)"):
+        hub.fetch(spec(files=(FileSpec("model.safetensors", size),)))
+    assert server.sent < 32 << 20
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        b"",
+        b"[" * 100_000,
+        b"not JSON",
+        b"[]",
+        b"5",
+        b'{"id": 1, "sha": "../..", "siblings": [{"rfilename": "a.safetensors"}]}',
+        b'{"id": "x/y", "siblings": 5, "sha": "' + b"0" * 40 + b'"}',
+        b'{"id": "x/y", "siblings": [{"rfilename": 5}], "sha": "' + b"0" * 40 + b'"}',
+        b'{"id": "x/y", "siblings": [{"rfilename": "../../a.safetensors"}], "sha": "' + b"0" * 40 + b'"}',
+        b'{"id": "x/y", "siblings": [' + b'{"rfilename": "a.safetensors"},' * 100_000 + b"{}]}",
+    ],
+)
+def test_a_listing_that_is_none(server: LoopbackHub, tmp_path: Path, listing: bytes) -> None:
+    server.faults.listing = listing
+    with pytest.raises(AudiogenError):
+        hub.fetch(spec(revision="main", files=()))
+    assert server.sent < 32 << 20
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "target", ["http://192.0.2.1/x", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://localhost.example/"]
+)
+def test_a_redirect_to_another_host_without_https(server: LoopbackHub, target: str) -> None:
+    server.faults.redirect = target
+    with pytest.raises(DownloadError, match="neither https nor the same host"):
+        hub.fetch(spec())
+
+
+def test_a_redirect_in_a_circle_ends(server: LoopbackHub) -> None:
+    server.faults.redirect = f"/{REPO}/resolve/{COMMIT}/config.json"
+    with pytest.raises(DownloadError):
+        hub.fetch(spec())
+    assert len(server.log) < 100
+
+
+def test_the_hub_says_when_to_come_back(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    server.faults.status, server.faults.statuses, server.faults.retry_after = 503, 2, "7"
+    assert (hub.fetch(spec()) / "config.json").read_bytes() == CONFIG
+    assert slept[:2] == [7, 7]
+    assert all(0 <= seconds <= 121 for seconds in slept)
+
+
+@pytest.mark.parametrize("wait", ["100000", "Fri, 31 Dec 2199 23:59:59 GMT"])
+def test_a_hub_that_asks_to_wait_for_hours_is_told(server: LoopbackHub, wait: str) -> None:
+    server.faults.status, server.faults.statuses, server.faults.retry_after = 429, -1, wait
+    with pytest.raises(DownloadError, match="asks to come back in"):
+        hub.fetch(spec())
+    assert len(server.log) == 1
+
+
+@pytest.mark.parametrize("wait", ["-5", "soon", "1e9", "9" * 400, "Fri, 99 Dec 9999"])
+def test_a_wait_that_is_none_is_passed_over(server: LoopbackHub, wait: str) -> None:
+    server.faults.status, server.faults.statuses, server.faults.retry_after = 503, 2, wait
+    assert (hub.fetch(spec()) / "config.json").read_bytes() == CONFIG
+
+
+def test_a_hub_of_ones_own_is_not_followed_to_other_stores(server: LoopbackHub) -> None:
+    server.faults.xet = True
+    assert (hub.fetch(spec()) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_slow_body_is_given_up(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000_000, 100))
+    monkeypatch.setattr(hub_guard, "SLOWEST", 1 << 30)
+    monkeypatch.setattr(hub_guard.time, "monotonic", lambda: next(clock))
+    with pytest.raises(DownloadError, match="sends less than"):
+        hub.fetch(spec(files=(FileSpec("model.safetensors"),)))

@@ -13,6 +13,7 @@ import pytest
 
 from audiogen_core import cli, jobs
 from audiogen_core.audio import Audio
+from audiogen_core.commands import command
 from audiogen_core.errors import OptionError
 from audiogen_core.options import Clips, Described, argument, audio, described, hidden, option, place, schema
 from support.commands import call
@@ -160,12 +161,12 @@ def commands():
     app = cli.app("thing", "audiogen-core", "A thing.")
     seen: list[Sample] = []
 
-    @cli.command(app, "make", Sample, jobs.Shown)
+    @command(app, "make", Sample, jobs.Shown)
     def make(sample: Sample, shown: jobs.Shown) -> None:
         """Make it."""
         seen.append(sample)
 
-    @cli.command(app, "other", jobs.Written)
+    @command(app, "other", jobs.Written)
     def other(written: jobs.Written) -> None:
         """Something else."""
 
@@ -233,8 +234,8 @@ def test_an_option_is_one_line():
 
     app = cli.app("thing", "audiogen-core", "A thing.")
     seen: list[More] = []
-    cli.command(app, "make", More)(seen.append)
-    cli.command(app, "other", jobs.Shown)(lambda shown: None)
+    command(app, "make", More)(seen.append)
+    command(app, "other", jobs.Shown)(lambda shown: None)
     assert "--extra" in call(app, "make", "--help").stdout
     assert call(app, "make", "x", "--extra", "5").exit_code == 0 and seen[0].extra == 5
     assert schema(More)["properties"]["extra"]["default"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 from audiogen_core import cli
 from audiogen_core.audio import Audio
+from audiogen_core.commands import command
+from audiogen_core.jobs import Play, Shown
 
 
 class PortAudioError(Exception):
@@ -37,13 +40,16 @@ def call(tmp_path):
     commands = cli.app("thing", "audiogen-core", "A thing.")
     made = []
 
-    @commands.command()
-    def make(
-        play: cli.PlayOption = False, json: cli.JsonOption = False, debug: cli.DebugOption = False
-    ) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Played(Shown):
+        play: Play = False
+
+    @command(commands, "make", Played)
+    def make(asked: Played) -> None:
+        """Make it."""
         made.append(path)
         Audio(np.full((2, 800), 0.25, np.float32), 8000).save(path)
-        cli.finished(path, seconds=0.1, took=0.1, json=json)
+        cli.finished(path, seconds=0.1, took=0.1, json=asked.json)
 
     @commands.command()
     def other() -> None:

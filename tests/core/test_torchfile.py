@@ -297,6 +297,32 @@ BAD_PICKLES = {
     "a numpy number of other bytes": call(
         named("numpy._core.multiarray.scalar"), call(named("numpy.dtype"), "f8", False, True), b"1234"
     ),
+    "texts doubled by devices": Raw(
+        named("torch.device").code + b"q\x00" + code("a" * 8) + b"q\x01" + b"h\x00h\x01h\x01\x86Rq\x01" * 31
+    ),
+    "copies of a set": Raw(
+        named("builtins.set").code
+        + (b"q\x00](" + b"K\0" * 150_000 + b"eq\x01(" + b"h\0h\1\x85R" * 20_000 + b"t0")
+    ),
+    "copies of bytes": Raw(
+        named("_codecs.encode").code
+        + (b"q\x00" + code("latin1") + b"q\x02" + code("a" * 4_000_000) + b"q\x01(")
+        + (b"h\0h\1h\2\x86R" * 2000 + b"t")
+    ),
+    "one long name of thousands of tensors": Raw(
+        tensor().code + b"q\0}" + code("k" * 3_000_000) + b"(" + b"h\0" * 3000 + b"ts"
+    ),
+    "keys that collide": Raw(
+        b"}(" + b"".join(b"\x8a\x08" + (at << 40).to_bytes(8, "little") + b"N" for at in range(30_000)) + b"u"
+    ),
+    "more tensors than models have": Raw(tensor().code + b"q\0(" + b"h\0" * 20_000 + b"t"),
+    "one storage in thousands of tensors": Raw(
+        tensor(storage(), 0, (65_536,), (0,)).code + b"q\0(" + b"h\0" * 1000 + b"t"
+    ),
+    "a text in thousands of places": Raw(code("a" * 100_000) + b"q\0(" + b"h\0" * 10_000 + b"t"),
+    "a device of another kind": call(named("torch.device"), "c" * 1000),
+    "a call of many arguments": Raw(named("torch.device").code + code(("cuda",) * 9) + b"R"),
+    "a storage with a name of megabytes": tensor(storage(key="0" * 1_000_000)),
     "a size of texts": call(named("torch.Size"), ("a",)),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from audiogen_core import cli as shared
-from audiogen_core import job_commands
+from audiogen_core import commands
 from audiogen_core.audio import Audio, probe
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.jobs import again
@@ -209,8 +209,8 @@ def test_one_more_option_is_one_line(tmp_path: Path) -> None:
 
     job = replace(MUSICGEN, options=More)
     app = shared.app("audiogen-mlx", "audiogen-mlx", "As the program, with one more option.")
-    job_commands.add_job(app, job)
-    job_commands.add_replay(app, job)
+    commands.add_job(app, job)
+    commands.add_replay(app, job)
     assert "--throw-away NUMBER" in call(app, "musicgen", "--help").stdout
     assert job.schema()["properties"]["throw_away"]["minimum"] == 0
     with pytest.raises(OptionError, match="throw_away must be a whole number of 0 or more"):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from audiogen_core.errors import ManifestError
+from audiogen_core.verify import Digest
 from audiogen_onnx import manifest as manifest_module
 from audiogen_onnx.manifest import (
     GRAPHS,
@@ -88,14 +89,47 @@ def test_files_that_changed_are_named(folder, monkeypatch):
     with pytest.raises(ManifestError, match=r"fine.onnx.data: its content is not"):
         Manifest.load(folder)
     monkeypatch.setattr(manifest_module, "ALWAYS_HASHED", 11)  # now the file counts as large
-    Manifest.load(folder)
-    with pytest.raises(ManifestError, match=r"fine.onnx.data: its content is not"):
-        Manifest.load(folder, verify=True)
+    for verify in (False, True):
+        with pytest.raises(ManifestError, match=r"fine.onnx.data: its content is not"):
+            Manifest.load(folder, verify=verify)
     data.write_text("short")
     with pytest.raises(ManifestError, match=r"fine.onnx.data: has 5 bytes, manifest.json says 12"):
         Manifest.load(folder)
     data.unlink()
     with pytest.raises(ManifestError, match=r"fine.onnx.data: no such file"):
+        Manifest.load(folder)
+
+
+def test_large_files_are_hashed_once(folder, monkeypatch):
+    monkeypatch.setattr(manifest_module, "ALWAYS_HASHED", 0)
+    hashed = []
+    matches = Digest.matches
+    monkeypatch.setattr(Digest, "matches", lambda self, path: hashed.append(path.name) or matches(self, path))
+    Manifest.load(folder)
+    assert sorted(hashed) == sorted(path.name for path in folder.glob("*.onnx*"))
+    hashed.clear()
+    Manifest.load(folder)
+    assert hashed == []
+    data = folder / "fine.onnx.data"
+    data.write_text("wEights fine")
+    with pytest.raises(ManifestError, match=r"fine.onnx.data: its content is not"):
+        Manifest.load(folder)
+    data.write_text("weights fine")
+    Manifest.load(folder)
+    assert hashed == ["fine.onnx.data"] * 2
+
+
+def test_seventeen_megabytes_of_zeros_with_one_byte_changed(folder):
+    data = folder / "fine.onnx.data"
+    data.write_bytes(bytes(17 << 20))
+    stored = StoredFile.of(data)
+    for graph in ("fine", "fine_step"):
+        edit(folder, "graphs", graph, "data", value=vars(stored))
+    Manifest.load(folder)
+    with data.open("r+b") as file:
+        file.seek(9 << 20)
+        file.write(b"\1")
+    with pytest.raises(ManifestError, match=r"fine.onnx.data: its content is not"):
         Manifest.load(folder)
 
 

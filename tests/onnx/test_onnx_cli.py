@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from audiogen_core import cli as shared
+from audiogen_core import commands
 from audiogen_core.audio import Audio
 from audiogen_core.compose import compose
 from audiogen_core.recipe import Recipe
@@ -114,7 +114,7 @@ def test_dry_run_makes_nothing(place):
 
 
 def gathered(asked: dict[str, object]) -> Asked:
-    return shared.gathered(Options, {"audio": "in.wav", **asked})
+    return commands.gathered(Options, {"audio": "in.wav", **asked})
 
 
 def test_what_was_asked_for_becomes_options():

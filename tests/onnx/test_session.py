@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import onnx
 from audiogen_core.errors import ManifestError, ModelError, OptionError
+from audiogen_onnx import session
 from audiogen_onnx.session import Session
 from onnx import TensorProto, helper
 
@@ -82,3 +84,75 @@ def test_options_out_of_range(tmp_path):
         Session(path, providers=["NoSuchProvider"])
     with pytest.raises(OptionError):
         Session(path, providers=[])
+
+
+def with_data(folder, location="weights.data"):
+    """x + y + weights, the weights in a file beside the graph."""
+    path = write(folder / "add.onnx", sizes=(4,))
+    model = onnx.load(path)
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": "0", "length": "16"}.items():
+        weight.external_data.add(key=key, value=value)
+    model.graph.initializer.append(weight)
+    model.graph.node[0].output[0] = "s"
+    model.graph.node.append(helper.make_node("Add", ["s", "w"], ["z"]))
+    path.write_bytes(model.SerializeToString())
+    (folder / "weights.data").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    return path
+
+
+def summed(session):
+    one = np.ones(4, np.float32)
+    return session.run({"x": one, "y": one})["z"]
+
+
+def test_data_beside_the_graph_is_found_from_any_folder(tmp_path, monkeypatch):
+    path = with_data(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    np.testing.assert_array_equal(summed(Session(path)), [2, 3, 4, 5])
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(summed(Session("add.onnx")), [2, 3, 4, 5])
+
+
+def test_the_bytes_that_were_checked_are_the_bytes_that_run(tmp_path, monkeypatch):
+    """A graph that is replaced after it was checked is not read again."""
+    path = with_data(tmp_path)
+    (tmp_path.parent / "secret.bin").write_bytes(np.full(4, 99, np.float32).tobytes())
+    checked = session.check_beside
+
+    def replaced(path, data):
+        beside = checked(path, data)
+        with_data(tmp_path, "../secret.bin")
+        return beside
+
+    monkeypatch.setattr(session, "check_beside", replaced)
+    with pytest.raises(ManifestError, match="replaced while it was read"):
+        Session(path)
+    monkeypatch.setattr(session, "check_beside", lambda path, data: (checked(path, data), path.unlink())[0])
+    with_data(tmp_path)
+    np.testing.assert_array_equal(summed(Session(path)), [2, 3, 4, 5])
+
+
+def test_data_that_is_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = with_data(tmp_path)
+    opened = session._open
+
+    def replaced(*given):
+        made = opened(*given)
+        (tmp_path / "other").write_bytes(bytes(16))
+        (tmp_path / "other").replace(tmp_path / "weights.data")
+        return made
+
+    monkeypatch.setattr(session, "_open", replaced)
+    with pytest.raises(ManifestError, match="replaced while it was read"):
+        Session(path)
+
+
+def test_a_graph_that_is_also_onnxruntimes_own_format_is_read_as_what_was_checked(tmp_path):
+    path = write(tmp_path / "add.onnx", sizes=(4,))
+    producer = b"\0\0ORTM" + bytes(20)  # what marks that format stands at byte 4
+    path.write_bytes(b"\x12" + bytes([len(producer)]) + producer + path.read_bytes())
+    assert path.read_bytes()[4:8] == b"ORTM"
+    np.testing.assert_array_equal(summed(Session(path)), [2, 2, 2, 2])

@@ -19,8 +19,12 @@ from audiogen_core import weights
 from audiogen_core.errors import WeightsError
 from support.figures import tell
 from support.forge import archive, call, named, program, safetensors, tensor, torch_entries
+from support.measured import measured
+from support.pickle_lies import GREEDY, greedy
 from support.safetensors_lies import SAFETENSORS, Rng, honest_header, many_tensors
 from support.torch_lies import CANARY, TORCH
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="measured in a fork")
 
 
 def judge(path: Path, content: bytes) -> str:
@@ -129,3 +133,42 @@ def test_the_payloads_would_work_where_they_were_run(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     pickle.loads(program(call(named("os.system"), f"touch {CANARY}")))
     assert [path.name for path in tmp_path.iterdir()] == [CANARY]
+
+
+def feed(folder: Path, count: int, seed: int) -> None:
+    """Greedy pickles, each in a process of its own."""
+    rng = np.random.default_rng(seed)
+    path = folder / "greedy.pth"
+    worst, slowest, verdicts = (0.0, ""), (0.0, ""), Counter[str]()
+    kinds = list(GREEDY)
+    for number in range(count):
+        kind = kinds[number % len(kinds)]
+        content = greedy(rng, kind)
+        cost = measured(lambda content=content: judge(path, content))
+        allowed = (64 << 20) + 4 * len(content)
+        worst = max(worst, (cost.memory / allowed, kind))
+        slowest = max(slowest, (cost.seconds, kind))
+        verdicts[cost.result] += 1
+        assert cost.memory < allowed, f"{kind}, number {number} of seed {seed}: {cost.memory >> 20} MiB"
+        assert cost.seconds < 1, f"{kind}, number {number} of seed {seed}: {cost.seconds:.2f} s"
+    assert verdicts["refused"] > count // 3
+    tell(
+        "weight files",
+        f"greedy pickles of {len(kinds)} kinds that name only allowed globals",
+        count,
+        f"{verdicts['refused']} refused, {verdicts['read']} read; at most {worst[0]:.0%} of the memory "
+        f"({worst[1]}), at most {slowest[0]:.2f} s ({slowest[1]})",
+        promised="memory below 64 MiB and four times the file, less than 1 s",
+    )
+
+
+@posix
+def test_greedy_pickles_of_allowed_globals_are_refused_or_bounded(tmp_path: Path) -> None:
+    feed(tmp_path, 3 * len(GREEDY), 7)
+
+
+@posix
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_six_hundred_greedy_pickles(tmp_path: Path) -> None:
+    feed(tmp_path, 600, 8)

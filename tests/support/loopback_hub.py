@@ -36,6 +36,19 @@ class Faults:
     status: int | None = None
     statuses: int = 0
     gated: bool = False
+    etag: str | None = None
+    commit: str | None = None
+    """What is stated in the place of the honest ones; from the second question on with `later`."""
+    later: bool = False
+    endless: str = ""
+    """ "chunked" or "stated": bodies of files without an end, with no length or a false one."""
+    listing: bytes | None = None
+    """What the listing is. An empty one never ends."""
+    redirect: str = ""
+    """Where files are said to lie."""
+    retry_after: str | None = None
+    """Header of refusals."""
+    xet: bool = False
     stall_at: int | None = None
     """Byte of a large file after which nothing more is sent until `LoopbackHub.released` is set."""
 
@@ -51,6 +64,8 @@ class LoopbackHub:
     token: str = "hf_opensesame"
     log: list[tuple[str, str, str | None]] = field(default_factory=list)
     """(method, path, Range) of every request for a model, oldest first."""
+    sent: int = 0
+    """Bytes of bodies without an end."""
     stalled: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -128,8 +143,17 @@ class _Handler(BaseHTTPRequestHandler):
         if code:
             self.send_header("X-Error-Code", code)
             self.send_header("X-Error-Message", f"{code} says the stand-in")
+        if self.server.hub.faults.retry_after is not None:
+            self.send_header("Retry-After", self.server.hub.faults.retry_after)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def _without_end(self) -> None:
+        self.end_headers()
+        piece = b"x" * (1 << 16)
+        for _ in range(4096):  # 256 MiB: a client that reads so much has failed
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.server.hub.sent += len(piece)
 
     def _list(self, repo: str) -> None:
         hub = self.server.hub
@@ -139,6 +163,13 @@ class _Handler(BaseHTTPRequestHandler):
             "siblings": [{"rfilename": name} for name in hub.repos[repo]],
         }
         content = json.dumps(body).encode()
+        if hub.faults.listing is not None:
+            content = hub.faults.listing
+        if not content:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self._without_end()
+            return
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -146,19 +177,35 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _file(self, content: bytes) -> None:
-        hub = self.server.hub
+        hub, faults = self.server.hub, self.server.hub.faults
+        if faults.redirect:
+            self.send_response(302)
+            self.send_header("Location", faults.redirect)
+        if faults.endless == "chunked" and self.command == "GET":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self._without_end()
+            return
+        lies = not faults.later or sum(method == "HEAD" for method, _, _ in hub.log) > 1
         start = 0
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if found:
             start = int(found[1])
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
+        elif not faults.redirect:
             self.send_response(200)
+        if faults.endless == "stated" and self.command == "GET":
+            content = content + bytes(1 << 26)
         self.send_header("Content-Length", str(len(content) - start))
-        self.send_header("X-Repo-Commit", hub.revision)
+        self.send_header("X-Repo-Commit", (faults.commit if lies else None) or hub.revision)
+        if faults.xet:
+            self.send_header("X-Xet-Hash", "0" * 64)
+            self.send_header("X-Xet-Refresh-Route", "/xet")
         self.send_header("Accept-Ranges", "bytes")
-        if len(content) >= LARGE:
+        if faults.etag is not None and lies:
+            self.send_header("ETag", f'"{faults.etag}"')
+        elif len(content) >= LARGE:
             self.send_header("X-Linked-Etag", f'"{hub.etag(content)}"')
             self.send_header("X-Linked-Size", str(len(content)))
             self.send_header("ETag", '"cdn-of-the-stand-in"')

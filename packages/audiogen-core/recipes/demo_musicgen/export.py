@@ -22,9 +22,12 @@ from settings import Settings
 from audiogen_core.codecs.frame import quantize
 from audiogen_core.files import atomic_path
 from audiogen_mlx.musicgen.config import FORMAT, Config
+from audiogen_mlx.musicgen.model import Transformer
 from audiogen_mlx.musicgen.options import Defaults
-from audiogen_mlx.musicgen.weights import parameters
-from audiogen_mlx.t5 import T5Config
+from audiogen_mlx.musicgen.weights import LAYOUTS, pieces
+from audiogen_mlx.nn import parameters, stored_shapes
+from audiogen_mlx.t5 import T5Config, T5Encoder
+from audiogen_mlx.t5 import pieces as pieces_of_t5
 
 CODEC = "demo"
 FRAME_RATE = 75  # of it, Hz
@@ -93,16 +96,17 @@ def shrunk(table: Table) -> Table:
 
 
 def _decoder(network: Table, config: Config) -> Table:
-    parts = parameters(config, "transformers")
-    stored = dict(zip(parameters(config, "audiogen"), parts.values(), strict=True))
+    transformer = Transformer(config)
+    theirs, _, ours = (list(parameters(transformer, pieces(config, layout))) for layout in LAYOUTS)
     return {
-        name: np.concatenate([network[piece] for piece in parameter.pieces]).astype(np.float32)
-        for name, parameter in stored.items()
+        whole.pieces[0]: np.concatenate([network[piece] for piece in one.pieces]).astype(np.float32)
+        for whole, one in zip(ours, theirs, strict=True)
     }
 
 
 def _text_encoder(network: Table, config: T5Config) -> Table:
-    return {f"text_encoder.{name}": network[f"text_encoder.{name}"] for name in config.shapes()}
+    names = stored_shapes(T5Encoder(config), pieces_of_t5(config))
+    return {f"text_encoder.{name}": network[f"text_encoder.{name}"] for name in names}
 
 
 def main() -> None:

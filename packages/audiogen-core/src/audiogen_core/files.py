@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,20 +18,55 @@ from audiogen_core.errors import OptionError
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """A temporary path beside `target`; on leaving, fsynced and renamed over it.
 
-    The temporary name keeps the target's suffix, so writers that look at it still work. When the
-    body raises, the temporary file is removed and the target stays as it was.
+    The temporary name keeps the target's suffix, so writers that look at it still work. A file that is
+    replaced hands on its mode, and its owner where the system allows that. When the body raises, the
+    temporary file is removed and the target stays as it was. Raises OptionError for a target that is a link,
+    a device or a pipe: see `require_plain`.
     """
     target = Path(target)
+    require_plain(target)
     temporary = target.with_name(f".{secrets.token_hex(6)}.tmp{target.suffix}")
     try:
         yield temporary
         sync(temporary)
+        require_plain(target)
+        _take_after(temporary, target)
         temporary.replace(target)
         sync(target.parent)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def require_plain(target: str | Path) -> None:
+    """Raise OptionError when a link, a device, a pipe or a socket has that name: renaming a file to it would
+    take it away, be it /dev/null, and a link would no longer lead where its owner meant.
+    """
+    target = Path(target)
+    try:
+        mode = target.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISLNK(mode):
+        raise OptionError(
+            f"{target}: a link to {target.readlink()}, which is not replaced; name the file itself"
+        )
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OptionError(f"{target}: a device, pipe or socket, which is not replaced; name a file")
+
+
+def _take_after(new: Path, old: Path) -> None:
+    """Give a file the owner and mode of the one it replaces, as far as the system allows."""
+    try:
+        facts = old.stat()
+    except FileNotFoundError:
+        return
+    if hasattr(os, "chown"):
+        with suppress(PermissionError):
+            os.chown(new, -1, facts.st_gid)
+            os.chown(new, facts.st_uid, -1)
+    new.chmod(facts.st_mode & 0o777)
 
 
 TEMPORARY = ".tmp-"
@@ -45,6 +82,7 @@ def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path
     When the body raises, the new folder is removed and the target stays as it was.
     """
     target = Path(target).absolute()  # so that "." has a name
+    require_plain(target)
     if not replace:
         require_new_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +108,7 @@ def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path
 def require_new_folder(target: str | Path) -> None:
     """Raise OptionError unless a folder may be written there: nothing is, or an empty folder."""
     target = Path(target)
+    require_plain(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OptionError(
             f"{target}: exists and is not an empty folder; nothing that exists already is written over: "
@@ -82,6 +121,15 @@ def remove_folder(folder: Path) -> None:
     grave = _grave(folder)
     folder.replace(grave)
     shutil.rmtree(grave, ignore_errors=True)
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise OSError unless this is a regular file or a link to one, before it is opened to be read.
+
+    A pipe would be waited for, a device read without end.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
 
 
 def sync(path: Path) -> None:

@@ -9,6 +9,7 @@ killed keeps the files it finished.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -123,7 +124,7 @@ def _fetch_file(todo: Plan, file: Wanted, memory: verify.Memory, steps: Steps) -
     path = todo.folder / file.name
     fault: str | None = None
     for force in (False, True):
-        hub_client.download(todo.spec, file.name, force, steps)
+        hub_client.download(todo.spec, file.name, force, steps, file.size)
         fault = verify.problem(path, key, memory, file.digest, file.size)
         if fault is None:
             steps.complete(file.size or 0)
@@ -145,7 +146,7 @@ def _state(spec: ModelSpec, file: FileSpec) -> tuple[Wanted, str]:
     stated = hub_client.metadata(spec, file.name)
     commit = stated.commit_hash or ""
     digest = verify.Digest.of_etag(stated.etag)
-    if len(commit) != 40 or (spec.pinned and commit != spec.revision):
+    if not re.fullmatch("[0-9a-f]{40}", commit) or (spec.pinned and commit != spec.revision):
         raise DownloadError(
             f"{constants.ENDPOINT} did not answer as a hub does for {spec.repo}; check HF_ENDPOINT"
         )

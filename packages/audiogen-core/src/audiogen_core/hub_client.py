@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from audiogen_core import hub_guard
 from audiogen_core.errors import DownloadError
-from audiogen_core.models import ModelSpec
+from audiogen_core.hub_guard import Guard
+from audiogen_core.models import FileSpec, ModelSpec
 
 T = TypeVar("T")
 
@@ -17,16 +20,23 @@ OnStep = Callable[[int, int], None]
 RETRY_DELAYS = (1.0, 4.0)
 """Seconds before the second and the third try after a network fault."""
 
+MAX_LISTED = 10_000
+"""Files that a repository may list."""
+
 _LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
 _SETTINGS = (".json", ".model", ".txt", ".yaml")
 _WEIGHTS = ((".safetensors",), (".bin", ".pth", ".th", ".ckpt"))
 
 
-def download(spec: ModelSpec, name: str, force: bool, steps: Steps) -> None:
-    """Bring one file into the hub's cache; `force` replaces the one that is there."""
+def download(spec: ModelSpec, name: str, force: bool, steps: Steps, size: int | None) -> None:
+    """Bring one file into the hub's cache; `force` replaces the one that is there.
+
+    size  bytes it has, if that is known: no more is read
+    """
     from huggingface_hub import constants, hf_hub_download
 
+    steps.limit = hub_guard.MAX_UNSTATED if size is None else size
     retried(
         spec,
         lambda: hf_hub_download(
@@ -39,6 +49,7 @@ def download(spec: ModelSpec, name: str, force: bool, steps: Steps) -> None:
             library_name="audiogen-core",
             tqdm_class=steps.bar,
         ),
+        Guard(steps.limit),
     )
 
 
@@ -55,8 +66,15 @@ def listing(spec: ModelSpec) -> tuple[list[str], str]:
     from huggingface_hub import HfApi, constants
 
     api = HfApi(endpoint=constants.ENDPOINT, library_name="audiogen-core")
-    info = retried(spec, lambda: api.model_info(spec.repo, revision=spec.revision))
-    names = sorted(entry.rfilename for entry in info.siblings or [])
+    try:
+        info = retried(spec, lambda: api.model_info(spec.repo, revision=spec.revision))
+        names = sorted(FileSpec(entry.rfilename).name for entry in info.siblings or [])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DownloadError(
+            f"{constants.ENDPOINT} did not answer as a hub does for {spec.repo}; check HF_ENDPOINT"
+        ) from error
+    if len(names) > MAX_LISTED or not re.fullmatch(r"[0-9a-f]{40}", info.sha or "0" * 40):
+        raise DownloadError(f"{spec.repo}: the hub lists {len(names)} files, or a commit that is none")
     kinds = [[name for name in names if name.endswith(kind)] for kind in _WEIGHTS]
     weights = next((kind for kind in kinds if kind), [])
     if not weights or info.sha is None:
@@ -64,17 +82,21 @@ def listing(spec: ModelSpec) -> tuple[list[str], str]:
     return [name for name in names if name.endswith(_SETTINGS)] + weights, info.sha
 
 
-def retried(spec: ModelSpec, action: Callable[[], T]) -> T:
-    """Run an action of huggingface_hub, up to three times after faults that may pass."""
+def retried(spec: ModelSpec, action: Callable[[], T], guard: Guard | None = None) -> T:
+    """Run an action of huggingface_hub, up to three times after faults that may pass; what the hub answers is
+    checked by the guard.
+    """
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's, whichever it uses
 
+    guard = guard or Guard()
     for delay in (*RETRY_DELAYS, None):
         try:
-            return action()
+            with guard.on_duty():
+                return action()
         except (HTTPError, OSError, RuntimeError) as error:
             if delay is None or not _may_pass(error):
                 raise DownloadError(_explain(spec, error)) from error
-        time.sleep(delay)
+        time.sleep(max(delay, guard.wait or 0))
     raise AssertionError("unreachable")
 
 
@@ -136,6 +158,7 @@ class Steps:
     def __init__(self, on_step: OnStep | None, total: int) -> None:
         self.on_step, self.total = on_step, total
         self.done = self.before = 0  # bytes so far; those of the files that are complete
+        self.limit = 0  # bytes of the file that comes in
         steps = self
 
         class Bar:
@@ -151,6 +174,9 @@ class Steps:
                 return None
 
             def update(self, count: float | None = 1) -> None:
+                self.n += count or 0
+                if self.n > 2 * steps.limit + (1 << 20):  # in all its tries, unpacked
+                    raise DownloadError(f"the hub sends more than the {steps.limit} bytes of a file")
                 steps.add(int(count or 0))
 
             def close(self) -> None:

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from audiogen_core import cli
-from audiogen_core.cli import (
-    DebugOption,
-    ForceOption,
-    JsonOption,
-    OfflineOption,
-    OutputOption,
-    PlayOption,
-    QuietOption,
-    SeedOption,
-)
+from audiogen_core.commands import command
 from audiogen_core.errors import OptionError
+from audiogen_core.jobs import Channel, Play, Shown, Written
+from audiogen_core.options import Described, argument, option, place
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
@@ -30,178 +21,175 @@ commands = cli.app(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."
 )
 
-OpsOption = Annotated[
-    str, typer.Option("--ops", metavar="NAME", help="What computes: numpy, torch, torch:cuda, torch:mps.")
-]
-CODEC_HELP = "Name in the catalogue (see `codecs`), or path."
+
+@dataclass(frozen=True, kw_only=True)
+class Computing(Described):
+    """What computes."""
+
+    ops: Annotated[str, option("What computes: numpy, torch, torch:cuda, torch:mps.", metavar="NAME")] = (
+        "numpy"
+    )
 
 
-class Kind(StrEnum):
-    """What `plot` draws of a sound."""
+@dataclass(frozen=True, kw_only=True)
+class Encoding(Computing):
+    """What `encode` takes."""
 
-    waveform = "waveform"
-    spectrogram = "spectrogram"
-    both = "both"
+    audio: Annotated[Path, argument("Audio file.", metavar="IN")]
+    codec: Annotated[str, place("Name in the catalogue (see `codecs`), or path.", metavar="NAME|PATH")] = (
+        "demo"
+    )
+    codebooks: Annotated[int | None, option("How many to use; all when absent.", ge=1)] = None
+    channel: Channel = None
 
 
-@commands.command()
-def encode(
-    audio: Annotated[Path, typer.Argument(metavar="IN", help="Audio file.")],
-    output: OutputOption,
-    codec: Annotated[str, typer.Option("--codec", metavar="NAME|PATH", help=CODEC_HELP)] = "demo",
-    codebooks: Annotated[
-        int | None, typer.Option("--codebooks", min=1, help="How many to use; all when absent.")
-    ] = None,
-    ops: OpsOption = "numpy",
-    offline: OfflineOption = False,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Decoding(Computing):
+    """What `decode` takes."""
+
+    codes: Annotated[Path, argument("File that `encode` wrote.", metavar="CODES")]
+    codec: Annotated[
+        str | None, place("The codec; the one named in CODES when absent.", metavar="NAME|PATH")
+    ] = None
+    play: Play = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(Shown):
+    """What `info` takes."""
+
+    path: Annotated[str, argument("Audio, codes, a checkpoint, a codec's folder or name.", metavar="FILE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(Shown):
+    """What `plot` takes."""
+
+    path: Annotated[Path, argument("Audio or codes.", metavar="FILE")]
+    output: Annotated[Path | None, option("The PNG; in the terminal when absent.", "-o", metavar="PATH")] = (
+        None
+    )
+    kind: Annotated[str, option("What to draw of a sound.", choices=("waveform", "spectrogram", "both"))] = (
+        "both"
+    )
+    force: Annotated[bool, option("Write over what is there.", "-f")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composing(Described):
+    """What `compose` takes."""
+
+    minutes: Annotated[float, option("How much music in all.")] = 10.0
+    seed: Annotated[int | None, option("Seed of the music; drawn and shown when absent.", ge=0)] = None
+    style: Annotated[tuple[str, ...], option("Style to use; give it again for more. All when absent.")] = ()
+    piece_seconds: Annotated[float, option("Length of one piece.", unit="s")] = 60.0
+
+
+@command(commands, "encode", Encoding, Written)
+def encode(asked: Encoding, written: Written) -> None:
     """Turn an audio file into codes, or latents where the codec is an autoencoder."""
     from audiogen_core import coding
     from audiogen_core.audio import probe
 
-    cli.require_new(output, force)
-    info = probe(audio)
-    made = _load(codec, ops, offline)
-    if change := coding.conversion(info, made):
-        cli.note(f"{audio}: {change}")
+    cli.require_new(written.output, written.force)
+    info = probe(asked.audio)
+    codec = _load(asked.codec, asked.ops, written.offline)
+    if change := coding.conversion(info, codec) if asked.channel is None else "":
+        cli.note(f"{asked.audio}: {change}")
     started = time.monotonic()
     with cli.progress("encoding", unit="s") as on_step:
-        codes = coding.encode_file(audio, made, codebooks=codebooks, on_step=on_step)
-    codes.save(output)
+        codes = coding.encode_file(
+            asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
+        )
+    codes.save(written.output)
     seconds = codes.values.shape[1] / codes.frame_rate
-    cli.finished(output, seconds=seconds, took=time.monotonic() - started, json=json)
+    cli.finished(written.output, seconds=seconds, took=time.monotonic() - started, json=written.json)
 
 
-@commands.command()
-def decode(
-    codes: Annotated[Path, typer.Argument(metavar="CODES", help="File that `encode` wrote.")],
-    output: OutputOption,
-    codec: Annotated[
-        str | None,
-        typer.Option("--codec", metavar="NAME|PATH", help="The codec; the one named in CODES when absent."),
-    ] = None,
-    ops: OpsOption = "numpy",
-    offline: OfflineOption = False,
-    play: PlayOption = False,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@command(commands, "decode", Decoding, Written)
+def decode(asked: Decoding, written: Written) -> None:
     """Turn codes or latents into an audio file; its suffix chooses the format."""
     from audiogen_core import coding
     from audiogen_core.codes import Codes
 
-    cli.require_new(output, force)
-    read = coding.load_coded(codes)
+    cli.require_new(written.output, written.force)
+    read = coding.load_coded(asked.codes)
     maker = read.codec if isinstance(read, Codes) else read.autoencoder
-    made = _load(codec or _codec_of(maker, codes), ops, offline)
-    recipe = _decoding(codes, maker, made)
+    codec = _load(asked.codec or _codec_of(maker, asked.codes), asked.ops, written.offline)
+    recipe = _decoding(asked.codes, maker, codec)
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:
-        seconds = coding.decode_file(read, made, output, recipe=recipe, on_step=on_step)
-    cli.finished(output, seconds=seconds, took=time.monotonic() - started, picture=True, json=json)
+        seconds = coding.decode_file(read, codec, written.output, recipe=recipe, on_step=on_step)
+    took = time.monotonic() - started
+    cli.finished(written.output, seconds=seconds, took=took, picture=True, json=written.json)
 
 
-@commands.command()
-def info(
-    path: Annotated[
-        str, typer.Argument(metavar="FILE", help="Audio, codes, a checkpoint, a codec's folder or name.")
-    ],
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@command(commands, "info", Named)
+def info(asked: Named) -> None:
     """Say what a file is and what is in it."""
     from audiogen_core.describe import describe
 
-    cli.emit(describe(path), json=json)
+    cli.emit(describe(asked.path), json=asked.json)
 
 
-@commands.command()
-def plot(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Audio or codes.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="PATH", help="The PNG; in the terminal when absent."),
-    ] = None,
-    kind: Annotated[Kind, typer.Option("--kind", help="What to draw of a sound.")] = Kind.both,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@command(commands, "plot", Drawn)
+def plot(asked: Drawn) -> None:
     """Draw a sound or codes as a PNG, or a sound's spectrogram in the terminal."""
     from audiogen_core import describe, plot, terminal_picture
     from audiogen_core.audio import Audio
     from audiogen_core.codes import Codes
 
+    path, output = asked.path, asked.output
     if output is None:
         terminal_picture.show(Audio.load(path), sys.stdout)
         return
     if output.suffix.lower() != ".png":
         raise OptionError(f"{output}: pictures are written as .png; choose such a name")
-    cli.require_new(output, force)
+    cli.require_new(output, asked.force)
     if describe.is_safetensors(path):
         plot.codes(Codes.load(path), output, title=path.name)
     else:
-        kinds = plot.KINDS if kind is Kind.both else (kind.value,)
+        kinds = plot.KINDS if asked.kind == "both" else (asked.kind,)
         plot.overview(Audio.load(path), output, kinds=kinds, title=path.name)
-    _say({"path": str(output)}, json=json)
+    _say({"path": str(output)}, json=asked.json)
 
 
-@commands.command("codecs")
-def list_codecs(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
+@command(commands, "codecs", Shown)
+def list_codecs(shown: Shown) -> None:
     """List the codecs that have names."""
     from audiogen_core.describe import catalogue
 
-    shown = ("name", "sample_rate", "hop_length", "codebooks", "codebook_size", "license", "cached")
+    names = ("name", "sample_rate", "hop_length", "codebooks", "codebook_size", "license", "cached")
     rows = catalogue()
-    cli.emit(rows if json else [{key: row[key] for key in shown} for row in rows], json=json)
+    cli.emit(rows if shown.json else [{key: row[key] for key in names} for row in rows], json=shown.json)
 
 
-@commands.command()
-def compose(
-    output: OutputOption,
-    minutes: Annotated[float, typer.Option("--minutes", help="How much music in all.")] = 10.0,
-    seed: SeedOption = None,
-    style: Annotated[
-        list[str] | None,
-        typer.Option("--style", help="Style to use; give it again for more. All when absent."),
-    ] = None,
-    piece_seconds: Annotated[float, typer.Option("--piece-seconds", help="Length of one piece.")] = 60.0,
-    force: ForceOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@command(commands, "compose", Composing, Written)
+def compose(asked: Composing, written: Written) -> None:
     """Write a folder of captioned, licence-free music to try things on."""
     from audiogen_core.compose import write_folder
 
-    drawn = cli.choose_seed(seed)
+    seed = cli.choose_seed(asked.seed)
     with cli.progress("composing", unit="pieces") as on_step:
         paths = write_folder(
-            output,
-            minutes=minutes,
-            seed=drawn,
-            styles=style,
-            piece_seconds=piece_seconds,
-            force=force,
+            written.output,
+            minutes=asked.minutes,
+            seed=seed,
+            styles=list(asked.style) or None,
+            piece_seconds=asked.piece_seconds,
+            force=written.force,
             on_step=on_step,
         )
-    _say({"path": str(output), "pieces": len(paths), "minutes": minutes, "seed": drawn}, json=json)
+    told = {"path": str(written.output), "pieces": len(paths), "minutes": asked.minutes, "seed": seed}
+    _say(told, json=written.json)
 
 
-@commands.command()
-def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
+@command(commands, "doctor", Shown)
+def doctor(shown: Shown) -> None:
     """Show versions, devices, the cache, what each command needs, and what is missing."""
     from audiogen_core.doctor import report
 
-    cli.emit(report(), json=json)
+    cli.emit(report(), json=shown.json)
 
 
 def _say(result: dict[str, Any], *, json: bool) -> None:

@@ -1,23 +1,46 @@
-"""Results as text: JSON, `key  value` lines, or a table. Nothing is printed here."""
+"""Results as text: JSON, `key  value` lines, or a table. Nothing is printed here.
+
+Much of it was written by whoever made a file, and a terminal obeys control characters: they could set its
+title, hide lines or type commands. So none is passed on.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1, whose CSI is one character
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing
+    "\u2028\u2029]"  # separators of lines and paragraphs
+)
 
 Result = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 def as_json(result: Result) -> str:
     """The result as JSON, indented; NaN and infinity become null."""
-    return json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+    return "\n".join(_CONTROL.sub(_as_json, line) for line in text.split("\n"))
 
 
 def as_text(result: Result) -> str:
     """A mapping as lines, mappings inside it indented; a list of mappings as a table."""
     return _lines(result) if isinstance(result, Mapping) else _table(result)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text with every control character written out, as \\x1b or \\n, but for those to `keep`."""
+    return _CONTROL.sub(
+        lambda match: match[0] if match[0] in keep else match[0].encode("unicode_escape").decode(), text
+    )
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def plain(value: Any) -> Any:
@@ -34,16 +57,17 @@ def plain(value: Any) -> Any:
 
 
 def _lines(result: Mapping[str, Any], indent: str = "") -> str:
-    width = max((len(str(key)) for key in result), default=0)
+    shown = {printable(str(key)): value for key, value in result.items()}
+    width = max(map(len, shown), default=0)
     rows = []
-    for key, value in result.items():
+    for key, value in shown.items():
         if isinstance(value, Mapping) and value:
             rows.append(f"{indent}{key}\n{_lines(value, indent + '  ')}")
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
             table = "\n".join(indent + "  " + row for row in _table(value).splitlines())
             rows.append(f"{indent}{key}\n{table}")
         else:
-            rows.append(f"{indent}{key!s:<{width}}  {_cell(value)}")
+            rows.append(f"{indent}{key:<{width}}  {_cell(value)}")
     return "\n".join(rows)
 
 
@@ -51,7 +75,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "(none)"
     heads = list(rows[0])
-    cells = [[head.replace("_", " ") for head in heads]]
+    cells = [[printable(head.replace("_", " ")) for head in heads]]
     cells += [[_cell(row.get(head)) for head in heads] for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
     return "\n".join(
@@ -69,4 +93,4 @@ def _cell(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value)) or "-"
-    return str(value)
+    return printable(str(value))

@@ -52,6 +52,9 @@ WRAPPERS = ("state_dict", "best_state")
 Shape = Sequence[int | None]
 """Sizes a tensor must have; None accepts any size there."""
 
+MAX_NAMES = 8 << 20
+"""Characters of all tensor names together. In a torch file one long key can stand before thousands."""
+
 _LISTED = 10
 
 
@@ -218,22 +221,35 @@ def _read_file(path: Path) -> dict[str, StoredArray]:
             tree = tree[wrapper]
             break
     arrays: dict[str, StoredArray] = {}
-    for name, value in _leaves(tree, ""):
-        if name in arrays:
-            raise WeightsError(f"{path}: two tensors are named {shorten(name)}")
-        arrays[name] = value
+    try:
+        for name, value in _leaves(tree):
+            if name in arrays:
+                raise WeightsError(f"two tensors are named {shorten(name)}")
+            arrays[name] = value
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     return arrays
 
 
-def _leaves(value: object, name: str) -> Iterator[tuple[str, StoredArray]]:
-    if isinstance(value, StoredArray):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, below in value.items():
-            yield from _leaves(below, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple):
-        for index, below in enumerate(value):
-            yield from _leaves(below, f"{name}.{index}" if name else str(index))
+def _leaves(tree: object) -> Iterator[tuple[str, StoredArray]]:
+    """Every tensor, its keys joined by dots."""
+    joined = 0
+
+    def walk(value: object, name: str) -> Iterator[tuple[str, StoredArray]]:
+        nonlocal joined
+        if isinstance(value, StoredArray):
+            yield name, value
+            return
+        if not isinstance(value, dict | list | tuple):
+            return
+        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(below, StoredArray | dict | list | tuple):
+                joined += len(name) + (len(key) if isinstance(key, str) else 20)
+                if joined > MAX_NAMES:
+                    raise WeightsError(f"the names of its tensors have more than {MAX_NAMES} characters")
+                yield from walk(below, f"{name}.{key}" if name else str(key))
+
+    yield from walk(tree, "")
 
 
 def _fits(found: tuple[int, ...], expected: Shape) -> bool:

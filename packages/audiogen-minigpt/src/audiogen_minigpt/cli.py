@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from audiogen_core import cli, job_commands
+from audiogen_core import cli
+from audiogen_core.commands import add, add_job, add_replay, command, gathered, parsed
 from audiogen_core.jobs import Shown
 from audiogen_core.options import Described, Field, argument, described, option, place
 from audiogen_minigpt.jobs import GENERATE
@@ -113,11 +114,11 @@ def _shown(cls: type[Described]) -> list[Field]:
 def _settings(given: Mapping[str, Any], training: Training) -> Settings:
     """What a command was told about training, over what its TOML file says. Raises OptionError."""
     train = {
-        field.name: cli.parsed(field, given[field.name])
+        field.name: parsed(field, given[field.name])
         for field in described(TrainConfig)
         if given.get(field.name) is not None
     }
-    told = Settings.of(train, cli.gathered(Shape, given))
+    told = Settings.of(train, gathered(Shape, given))
     return told.over(Settings.read(training.config)) if training.config else told
 
 
@@ -126,8 +127,8 @@ def run(**given: Any) -> None:
     from audiogen_minigpt.run import run
     from audiogen_minigpt.status import Stages
 
-    source, training = cli.gathered(Source, given), cli.gathered(Training, given)
-    into = cli.gathered(Into, given)
+    source, training = gathered(Source, given), gathered(Training, given)
+    into = gathered(Into, given)
     codec = given.pop("codec")  # of all stages
     with Stages(into.quiet or into.json) as stages:
         result = run(
@@ -146,7 +147,7 @@ def run(**given: Any) -> None:
     _leave(result.signal)
 
 
-cli.add(
+add(
     commands,
     "run",
     run,
@@ -161,7 +162,7 @@ cli.add(
 )
 
 
-@cli.command(commands, "encode", Encoding, Preparation, Into)
+@command(commands, "encode", Encoding, Preparation, Into)
 def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
     """Turn a folder of audio into a folder of codes. Goes on where it was stopped."""
     from audiogen_minigpt.encode import encode, verify
@@ -196,7 +197,7 @@ def train(**given: Any) -> None:
     from audiogen_minigpt.status import Status
     from audiogen_minigpt.train import train
 
-    training, shown = cli.gathered(Resumable, given), cli.gathered(Shown, given)
+    training, shown = gathered(Resumable, given), gathered(Shown, given)
     told = _settings(given, training)
     data, output = told.train["data"], told.train["run"]
     facts, before = Meta.load(data).facts, load_config(output) if training.resume else None
@@ -217,7 +218,7 @@ def train(**given: Any) -> None:
     _leave(result.signal)
 
 
-cli.add(
+add(
     commands,
     "train",
     train,
@@ -230,11 +231,11 @@ cli.add(
     train.__doc__,
 )
 
-job_commands.add_job(commands, GENERATE)
-job_commands.add_replay(commands, GENERATE)
+add_job(commands, GENERATE)
+add_replay(commands, GENERATE)
 
 
-@cli.command(commands, "eval", Judging, Shown)
+@command(commands, "eval", Judging, Shown)
 def evaluate(judging: Judging, shown: Shown) -> None:
     """Judge a model on held-out codes, beside what counting codes achieves."""
     from audiogen_minigpt.evaluate import evaluate
@@ -255,7 +256,7 @@ def evaluate(judging: Judging, shown: Shown) -> None:
     cli.emit(result.to_dict(), json=shown.json)
 
 
-@cli.command(commands, "export", Exporting, Into)
+@command(commands, "export", Exporting, Into)
 def export(exporting: Exporting, into: Into) -> None:
     """Write a model for use elsewhere: for transformers' GPT-2, as safetensors, or light for `generate`."""
     from audiogen_minigpt.export import export
@@ -265,7 +266,7 @@ def export(exporting: Exporting, into: Into) -> None:
     _tell({"path": str(folder)}, into)
 
 
-@cli.command(commands, "info", Place, Shown)
+@command(commands, "info", Place, Shown)
 def info(place: Place, shown: Shown) -> None:
     """Say what is in a folder or file."""
     from audiogen_minigpt.info import info
@@ -273,7 +274,7 @@ def info(place: Place, shown: Shown) -> None:
     cli.emit(info(place.path), json=shown.json)
 
 
-@cli.command(commands, "doctor", Shown)
+@command(commands, "doctor", Shown)
 def doctor(shown: Shown) -> None:
     """Show versions, devices, the cache, what each command needs, and what is missing."""
     from audiogen_minigpt.doctor import report

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from audiogen_core import cli as shared
-from audiogen_core import job_commands
-from audiogen_core.cli import DebugOption, JsonOption, QuietOption
+from audiogen_core import commands
 from audiogen_core.jobs import Shown, Written
 from audiogen_core.options import argument, option
 from audiogen_mlx import jobs
@@ -19,9 +16,9 @@ if TYPE_CHECKING:
     from audiogen_mlx.musicgen.load import Places
 
 cli = shared.app("audiogen-mlx", "audiogen-mlx", "MusicGen and Stable Audio Open in MLX.")
-job_commands.add_job(cli, jobs.MUSICGEN)
-job_commands.add_job(cli, jobs.STABLE_AUDIO)
-job_commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO)
+commands.add_job(cli, jobs.MUSICGEN)
+commands.add_job(cli, jobs.STABLE_AUDIO)
+commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ class Checked(Located):
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
-@shared.command(cli, "convert", Converted, Written)
+@commands.command(cli, "convert", Converted, Written)
 def convert(asked: Converted, written: Written) -> None:
     """Write a MusicGen as a self-contained folder, smaller if wanted."""
     from audiogen_mlx.convert import convert as write
@@ -60,7 +57,7 @@ def convert(asked: Converted, written: Written) -> None:
         print(folder)
 
 
-@shared.command(cli, "verify", Checked, Shown)
+@commands.command(cli, "verify", Checked, Shown)
 def verify(asked: Checked, shown: Shown) -> None:
     """Check a model's files: hashes where they are known, every tensor's name, shape and values."""
     from audiogen_mlx.verify import verify as check
@@ -72,12 +69,12 @@ def verify(asked: Checked, shown: Shown) -> None:
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
     from audiogen_mlx.musicgen.load import Places
 
-    fetch = job_commands.fetching(offline, silent)
+    fetch = commands.fetching(offline, silent)
     return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
 
 
-@cli.command()
-def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
+@commands.command(cli, "models", Shown)
+def models(shown: Shown) -> None:
     """The models there are by name, and their licences."""
     from audiogen_mlx.catalog import MODELS
 
@@ -92,20 +89,22 @@ def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOpt
         }
         for spec in MODELS
     ]
-    shared.emit(rows, json=json)
+    shared.emit(rows, json=shown.json)
 
 
-@cli.command()
-def doctor(
-    measure: Annotated[bool, typer.Option("--measure", help="Time a matrix product.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Examined(Shown):
+    """What `doctor` takes."""
+
+    measure: Annotated[bool, option("Time a matrix product.")] = False
+
+
+@commands.command(cli, "doctor", Examined)
+def doctor(asked: Examined) -> None:
     """Show versions, the device, the matrix library, the cache, what each command needs, what is missing."""
     from audiogen_mlx.doctor import report
 
-    shared.emit(report(measure=measure), json=json)
+    shared.emit(report(measure=asked.measure), json=asked.json)
 
 
 def main() -> None:

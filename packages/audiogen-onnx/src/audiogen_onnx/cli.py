@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from audiogen_core import cli as shared
-from audiogen_core import job_commands
-from audiogen_core.cli import DebugOption, JsonOption, QuietOption
+from audiogen_core import commands
 from audiogen_core.jobs import Run, Shown
 from audiogen_core.options import Described, argument, option, place
 from audiogen_onnx.jobs import VAMP, estimate, plan
@@ -31,16 +30,16 @@ class MaskFiles(Described):
     ] = None
 
 
-@shared.command(cli, VAMP.name, Options, Load, Run, MaskFiles)
+@commands.command(cli, VAMP.name, Options, Load, Run, MaskFiles)
 def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     """New sound out of a clip: of its length and loudness, around what is kept of it."""
     outputs = shared.require_new_each(run.output, run.variations, run.force)
     masks = [path for path in (files.save_mask, files.preview) if path is not None]
     for path in masks:
         shared.require_new(path, run.force)
-    job_commands.check_sounds(outputs)
-    job_commands.check_inputs(VAMP, options)
-    load = replace(load, fetch=job_commands.fetching(run.offline, run.quiet or run.json))
+    commands.check_sounds(outputs)
+    commands.check_inputs(VAMP, options)
+    load = replace(load, fetch=commands.fetching(run.offline, run.quiet or run.json))
     options = replace(options, seed=shared.choose_seed(options.seed))
     told = {"output": [str(path) for path in outputs], "seed": options.seed}
     if run.dry_run and not masks:
@@ -54,7 +53,9 @@ def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     elif run.dry_run:
         shared.emit(plan(vampnet, load, options) | told, json=run.json)
     else:
-        job_commands.write(VAMP, vampnet, load, options, outputs, json=run.json, quiet=run.quiet)
+        commands.write(
+            VAMP, vampnet, load, options, outputs, channel=run.channel, json=run.json, quiet=run.quiet
+        )
 
 
 def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
@@ -78,7 +79,7 @@ def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
         )
 
 
-job_commands.add_replay(cli, VAMP)
+commands.add_replay(cli, VAMP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class Tracked(Shown):
     force: Annotated[bool, option("Write over what is there.", "-f")] = False
 
 
-@shared.command(cli, "beats", Tracked)
+@commands.command(cli, "beats", Tracked)
 def beats(asked: Tracked) -> None:
     """The beats of a clip, one a line, as `vamp --beats` takes them: seconds, place in the bar."""
     from audiogen_core.audio import Audio
@@ -119,8 +120,8 @@ def beats(asked: Tracked) -> None:
         print(asked.output)
 
 
-@cli.command()
-def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
+@commands.command(cli, "models", Shown)
+def models(shown: Shown) -> None:
     """The models there are by name: fetched when they are needed, or part of the package."""
     from audiogen_onnx.catalog import CATALOG
 
@@ -128,15 +129,15 @@ def models(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOpt
         {"name": spec.name, "repository": spec.repo, "licence": spec.license, "note": spec.note}
         for spec in CATALOG.values()
     ]
-    shared.emit(rows, json=json)
+    shared.emit(rows, json=shown.json)
 
 
-@cli.command()
-def doctor(json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False) -> None:
+@commands.command(cli, "doctor", Shown)
+def doctor(shown: Shown) -> None:
     """Show versions, onnxruntime's providers, the cache, what each command needs, and what is missing."""
     from audiogen_onnx.doctor import report
 
-    shared.emit(report(), json=json)
+    shared.emit(report(), json=shown.json)
 
 
 # Exported folders
@@ -163,7 +164,7 @@ class Exported(Shown):
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
-@shared.command(cli, "export", Exported)
+@commands.command(cli, "export", Exported)
 def export(asked: Exported) -> None:
     """Write a folder that onnxruntime runs, from VampNet's checkpoints. Needs the [export] extra."""
     from audiogen_onnx.exporter import export as exporter
@@ -190,7 +191,7 @@ class Quantized(Shown):
     dtype: Annotated[str, option("Of the weights: float16, int8 or int4.", metavar="TYPE")] = "int8"
 
 
-@shared.command(cli, "quantize", Quantized)
+@commands.command(cli, "quantize", Quantized)
 def quantize(asked: Quantized) -> None:
     """Write a smaller copy of a float32 folder. Needs the [export] extra."""
     from audiogen_onnx.exporter.export import quantize
@@ -212,7 +213,7 @@ class Verified(Shown):
     against: Annotated[Path | None, option("The float32 folder it was quantised from.", metavar="DIR")] = None
 
 
-@shared.command(cli, "verify", Verified)
+@commands.command(cli, "verify", Verified)
 def verify(asked: Verified) -> None:
     """Check the hash of every file, run every graph, and compare with a float32 folder."""
     from audiogen_onnx.vampnet.verify import verify
@@ -239,7 +240,7 @@ class Timed(Shown):
     ] = ()
 
 
-@shared.command(cli, "bench", Timed)
+@commands.command(cli, "bench", Timed)
 def bench(asked: Timed) -> None:
     """Time every stage of a vamp; against torch, when the checkpoints are named."""
     from audiogen_core.progress import peak_memory

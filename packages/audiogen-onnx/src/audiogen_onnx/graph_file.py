@@ -2,12 +2,16 @@
 
 An ONNX file is a protocol buffer: fields of (number, kind, value), nested. Only the fields on the way to
 tensors are walked, so no onnx package is needed and weights inside the file are passed over.
+
+Readers of protocol buffers differ where the bytes are not as a writer makes them: numbers written in more
+bytes than they need are cut to 32 bits by some, and a field that may stand once is merged or replaced when it
+stands twice. Such bytes are refused, so that onnxruntime cannot find in them what was not seen here.
 Source: onnx.proto of the ONNX project, and the encoding of protocol buffers.
 """
 
 from __future__ import annotations
 
-import mmap
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,8 @@ from pathlib import Path
 from audiogen_core.errors import ManifestError
 
 _INSIDE: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 25: "function"},
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
     "node": {5: "attribute"},
@@ -31,6 +36,26 @@ _INSIDE: dict[str, dict[int, str]] = {
     "tensor": {13: "entry"},
 }
 """Message -> number of a field -> the message in it."""
+
+_ONCE: dict[str, frozenset[int]] = {
+    "model": frozenset((1, 2, 3, 4, 5, 6, 7)),
+    "training": frozenset((1, 2)),
+    "function": frozenset((1, 2, 8, 10, 13)),
+    "graph": frozenset((2, 10)),
+    "node": frozenset((3, 4, 7, 6, 8)),
+    "attribute": frozenset((1, 2, 3, 4, 5, 6, 13, 14, 20, 21, 22)),
+    "sparse tensor": frozenset((1, 2)),
+    "tensor": frozenset((2, 3, 8, 9, 12, 14)),
+    "entry": frozenset((1, 2)),
+}
+"""Message -> fields that stand in it once or never."""
+
+_KEYS = ("location", "offset", "length", "checksum")
+"""What is said of a tensor in another file."""
+
+_OP_TYPE = 4  # of a node
+_FOREIGN = "EPContext"
+"""The operator whose program an execution provider loads from another file."""
 
 _DEEPEST = 64
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -49,16 +74,17 @@ def external_data(path: Path) -> list[ExternalData]:
 
     Raises ManifestError when the graph is no regular file, is cut off, or is not an ONNX file.
     """
+    return _external_data(path, read_graph(path))
+
+
+def read_graph(path: Path) -> bytes:
+    """The bytes of a graph. Raises ManifestError when it is no regular file, or empty."""
     check_regular(path)
-    if path.stat().st_size == 0:
+    with path.open("rb") as file:
+        data = file.read()
+    if not data:
         raise ManifestError(f"{path}: the graph is empty; export it again")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            return _collect(data)
-        except _Damaged as error:
-            raise ManifestError(
-                f"{path}: not a whole ONNX graph ({error}); copy or export it again"
-            ) from error
+    return data
 
 
 def check_regular(path: Path) -> None:
@@ -77,28 +103,58 @@ def check_name(name: str, where: Path) -> None:
 
 def check_external_data(path: Path) -> None:
     """Raise ManifestError unless every file a graph names lies beside it, whole and without links."""
-    for data in external_data(path):
-        check_name(data.name, path)
-        beside = path.parent / data.name
-        check_regular(beside)
-        size = beside.stat().st_size
-        if size < data.size:
+    check_beside(path, read_graph(path))
+
+
+def check_beside(path: Path, data: bytes) -> dict[Path, tuple[int, ...]]:
+    """As `check_external_data`, of a graph's bytes. Returns the `identity` of each file beside it."""
+    beside = {}
+    for named in _external_data(path, data):
+        check_name(named.name, path)
+        other = path.parent / named.name
+        beside[other] = identity(other)
+        size = other.stat().st_size
+        if size < named.size:
             raise ManifestError(
-                f"{beside}: has {size} bytes, but {path.name} needs {data.size}; it is cut off, "
+                f"{other}: has {size} bytes, but {path.name} needs {named.size}; it is cut off, "
                 "copy or export it again"
             )
+    return beside
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    """Device, inode, size and time of a regular file. Raises ManifestError when it is none, or a link."""
+    check_regular(path)
+    facts = path.lstat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise ManifestError(f"{path}: was replaced while it was read")
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 class _Damaged(ValueError):
     """The bytes are no protocol buffer of this kind."""
 
 
-def _collect(data: mmap.mmap) -> list[ExternalData]:
+def _external_data(path: Path, data: bytes) -> list[ExternalData]:
+    try:
+        return _collect(data)
+    except _Damaged as error:
+        raise ManifestError(f"{path}: not a whole ONNX graph ({error}); copy or export it again") from error
+
+
+def _collect(data: bytes) -> list[ExternalData]:
     sizes: dict[str, int] = {}
-    if not any(number == 7 for number, _, _ in _fields(data, 0, len(data))):
+    if not any(number == 7 for number, _, _ in _fields(data, 0, len(data), "model")):
         raise _Damaged("it holds no graph")
     for start, end in _tensors(data, "model", 0, len(data), 0):
-        entries = dict(_entry(data, *span) for number, *span in _fields(data, start, end) if number == 13)
+        entries: dict[str, str] = {}
+        for number, *span in _fields(data, start, end, "tensor"):
+            if number != 13:
+                continue
+            key, value = _entry(data, *span)
+            if key not in _KEYS or key in entries:
+                raise _Damaged(f"a tensor in another file has {key!r}, unknown or twice")
+            entries[key] = value
         if not entries:
             continue
         name = entries.get("location", "")
@@ -107,7 +163,7 @@ def _collect(data: mmap.mmap) -> list[ExternalData]:
     return [ExternalData(name, size) for name, size in sizes.items()]
 
 
-def _tensors(data: mmap.mmap, kind: str, start: int, end: int, depth: int) -> Iterator[tuple[int, int]]:
+def _tensors(data: bytes, kind: str, start: int, end: int, depth: int) -> Iterator[tuple[int, int]]:
     """(start, end) of every tensor within a message."""
     if depth > _DEEPEST:
         raise _Damaged("graphs lie in graphs without end")
@@ -115,15 +171,17 @@ def _tensors(data: mmap.mmap, kind: str, start: int, end: int, depth: int) -> It
         yield start, end
         return
     inside = _INSIDE[kind]
-    for number, begin, stop in _fields(data, start, end):
+    for number, begin, stop in _fields(data, start, end, kind):
+        if kind == "node" and number == _OP_TYPE and data[begin:stop] == _FOREIGN.encode():
+            raise _Damaged(f"it has the operator {_FOREIGN}, whose program lies in another file")
         if number in inside:
             yield from _tensors(data, inside[number], begin, stop, depth + 1)
 
 
-def _entry(data: mmap.mmap, start: int, end: int) -> tuple[str, str]:
+def _entry(data: bytes, start: int, end: int) -> tuple[str, str]:
     """A key and its value."""
     parts = {1: "", 2: ""}
-    for number, begin, stop in _fields(data, start, end):
+    for number, begin, stop in _fields(data, start, end, "entry"):
         try:
             parts[number] = data[begin:stop].decode()
         except UnicodeDecodeError as error:
@@ -137,30 +195,42 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, start, end) of each field with bytes in it; other fields are passed over."""
+def _fields(data: bytes, start: int, end: int, kind: str) -> Iterator[tuple[int, int, int]]:
+    """(number, start, end) of each field with bytes in it; other fields are passed over.
+
+    Raises _Damaged for what readers may take in different ways.
+    """
+    once, walked, seen = _ONCE[kind], _INSIDE.get(kind, {}), set()
     at = start
     while at < end:
         tag, at = _varint(data, at, end)
-        kind = tag & 7
-        if kind == _BYTES:
+        number, form = tag >> 3, tag & 7
+        if tag >= 1 << 32 or number == 0:
+            raise _Damaged(f"a field without a number before byte {at}")
+        if number in once:
+            if number in seen:
+                raise _Damaged(f"field {number} of a {kind} stands there twice")
+            seen.add(number)
+        if number in walked and form != _BYTES:
+            raise _Damaged(f"field {number} of a {kind} is of another kind")
+        if form == _BYTES:
             size, at = _varint(data, at, end)
             if size > end - at:
                 raise _Damaged(f"{size} bytes are announced at byte {at}, {end - at} are there")
-            yield tag >> 3, at, at + size
+            yield number, at, at + size
             at += size
-        elif kind == _VARINT:
+        elif form == _VARINT:
             _, at = _varint(data, at, end)
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
+        elif form in (_FIXED64, _FIXED32):
+            at += 8 if form == _FIXED64 else 4
         else:
             raise _Damaged(f"unknown kind of field at byte {at}")
     if at != end:
         raise _Damaged(f"a field ends beyond byte {end}")
 
 
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    """A whole number in groups of seven bits, and where it ends."""
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A whole number of at most 64 bits in groups of seven, and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:
@@ -169,5 +239,7 @@ def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
+            if (byte == 0 and shift > 0) or value >= 1 << 64:
+                raise _Damaged(f"a number before byte {at} is not written in the shortest way")
             return value, at
     raise _Damaged(f"a number does not end before byte {at}")

@@ -14,6 +14,7 @@ from typing import Any
 from audiogen_core.errors import ManifestError
 from audiogen_core.files import atomic_path
 from audiogen_core.settings import from_mapping, parse_json
+from audiogen_core.verify import Digest, Memory, problem
 from audiogen_onnx.graph_file import check_name, check_regular
 
 NAME = "manifest.json"
@@ -31,7 +32,8 @@ LOUDNESS = -24.0
 """LUFS that VampNet's codec was trained on."""
 
 ALWAYS_HASHED = 16 << 20
-"""Files of up to so many bytes have their hash checked whenever a folder is loaded: graphs, small weights."""
+"""Files of up to so many bytes are hashed whenever a folder is loaded: graphs, small weights. Larger ones are
+hashed once."""
 
 _LARGEST = 1 << 20
 
@@ -158,8 +160,10 @@ class Manifest:
     def check(self, folder: str | Path, *, verify: bool = False) -> None:
         """Raise ManifestError unless every file is there, no link, of its size and of its hash.
 
-        The hashes of large files are checked with `verify` only.
+        The hash of a large file that passed is remembered with its size, time and inode, and not computed
+        again while these stay the same, but with `verify`. See `audiogen_core.verify`.
         """
+        memory = Memory(Path(folder))
         for stored in self.files.values():
             path = Path(folder) / stored.file
             check_regular(path)
@@ -168,7 +172,11 @@ class Manifest:
                 raise ManifestError(
                     f"{path}: has {size} bytes, {NAME} says {stored.size}; copy or export the folder again"
                 )
-            if (verify or size <= ALWAYS_HASHED) and sha256(path) != stored.sha256:
+            if verify or size <= ALWAYS_HASHED:
+                other = sha256(path) != stored.sha256
+            else:
+                other = problem(path, stored.file, memory, Digest(stored.sha256), None) is not None
+            if other:
                 raise ManifestError(
                     f"{path}: its content is not the one {NAME} describes; copy or export the folder again"
                 )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ManifestError, ModelError, OptionError
-from audiogen_onnx.graph_file import check_external_data
+from audiogen_onnx.graph_file import check_beside, identity, read_graph
 
 CPU = "CPUExecutionProvider"
 
@@ -32,8 +32,11 @@ class Session:
         self, path: str | Path, providers: Sequence[str] | None = None, threads: int | None = None
     ) -> None:
         self.path = Path(path)
-        check_external_data(self.path)
-        self._session = _open(self.path, _providers(providers), threads)
+        graph = read_graph(self.path)
+        beside = check_beside(self.path, graph)
+        self._session = _open(self.path, graph, _providers(providers), threads)
+        if beside != {path: identity(path) for path in beside}:
+            raise ManifestError(f"{self.path}: its data was replaced while it was read; load it again")
         self.inputs: dict[str, str] = {item.name: item.type for item in self._session.get_inputs()}
         self.shapes: dict[str, list[Any]] = {
             item.name: item.shape for item in (*self._session.get_inputs(), *self._session.get_outputs())
@@ -79,14 +82,18 @@ def _providers(wanted: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _open(path: Path, providers: list[str], threads: int | None) -> Any:
+def _open(path: Path, graph: bytes, providers: list[str], threads: int | None) -> Any:
+    """A session of the bytes that were checked: what the file holds by now is not read again."""
     import onnxruntime
 
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be 1 or more, got {threads}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only: its warnings speak of what cannot be helped here
+    # A file can be a whole ONNX graph and onnxruntime's own format as well, which is another graph.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     errors = _errors()
     refusals = (
         errors.Fail,
@@ -100,7 +107,7 @@ def _open(path: Path, providers: list[str], threads: int | None) -> Any:
         errors.EPFail,
     )
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        return onnxruntime.InferenceSession(graph, options, providers=providers)
     except refusals as error:
         raise ManifestError(f"{path}: onnxruntime cannot open this graph: {_first_line(error)}") from error
 

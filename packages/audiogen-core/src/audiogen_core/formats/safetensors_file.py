@@ -30,6 +30,9 @@ MAX_HEADER = 4 << 20
 
 MAX_TENSORS = 20_000
 
+MAX_MARKS = 30 * MAX_TENSORS
+"""Commas, colons and brackets in a header. An empty list takes three bytes of it and sixty of memory."""
+
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
@@ -115,6 +118,8 @@ def _header(file: FileBytes) -> tuple[dict[str, object], int]:
     count = text.count(b'"data_offsets"')
     if count > MAX_TENSORS:
         raise WeightsError(f"{file.path}: {count} tensors, more than {MAX_TENSORS}")
+    if sum(map(text.count, (b",", b":", b"[", b"{"))) > MAX_MARKS:
+        raise WeightsError(f"{file.path}: a damaged safetensors header (more values than tensors need)")
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:

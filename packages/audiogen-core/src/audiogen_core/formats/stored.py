@@ -140,7 +140,7 @@ def checked_shape(shape: object, what: str, *, product: bool = True) -> tuple[in
 
 def shorten(name: object, limit: int = 120) -> str:
     """A name from a file, safe and short enough for a message."""
-    text = repr(name if isinstance(name, str) else type(name).__name__)
+    text = repr(name[:limit] if isinstance(name, str) else type(name).__name__)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

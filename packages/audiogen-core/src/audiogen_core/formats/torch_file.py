@@ -30,6 +30,10 @@ from audiogen_core.formats.torch_zip import Entry, TorchZip
 MAX_PICKLE = 8 << 20
 """Bytes of pickle accepted: names, shapes and settings only, as tensor data lies beside it."""
 
+REPEATED = 16 << 20
+"""Bytes that all tensors together may have, beyond four times those of the file: tied weights, and the same
+tensors under two names, share what is stored once."""
+
 MAX_EXPANDED = 1 << 16
 """Elements a view with repeats (stride 0) may have beyond those of its storage."""
 
@@ -77,7 +81,11 @@ def read_torch(path: str | Path) -> Any:
         raise WeightsError(f"{path}: written on a big-endian machine; resave it on a little-endian one")
     reader = _Reader(archive)
     return torch_pickle.load(
-        archive.read("data.pkl", MAX_PICKLE), reader.allowed, reader.persistent, str(path)
+        archive.read("data.pkl", MAX_PICKLE),
+        reader.allowed,
+        reader.persistent,
+        str(path),
+        most_stored=REPEATED + 4 * file.size,
     )
 
 
@@ -88,11 +96,9 @@ class _Reader:
         self.archive = archive
         self.storages: dict[str, _Storage] = {}
         calls = {
-            "torch._utils._rebuild_tensor_v2": self.tensor,
-            "torch._utils._rebuild_tensor_v3": self.typed_tensor,
             "torch._utils._rebuild_parameter": lambda args: _only(args, 3, StoredArray)[0],
             "torch.Size": lambda args: checked_shape(_only(args, 1, tuple)[0], "torch.Size"),
-            "torch.device": lambda args: ":".join(str(part) for part in args if type(part) in (str, int)),
+            "torch.device": _device,
             "collections.OrderedDict": _ordered_dict,
             "_codecs.encode": _latin1,
             "numpy.dtype": _numpy_type,
@@ -100,6 +106,9 @@ class _Reader:
             **{f"{module}.set": _set for module in ("__builtin__", "builtins")},
         }
         self.allowed: dict[str, object] = {name: Global(name, call) for name, call in calls.items()}
+        for name, build in (("v2", self.tensor), ("v3", self.typed_tensor)):
+            name = f"torch._utils._rebuild_tensor_{name}"
+            self.allowed[name] = Global(name, build, size=1024)
         self.allowed |= {f"torch.{dtype}": dtype for dtype in ITEM_SIZES} | _CALLBACKS
         names = [f"torch.{name}" for name in _STORAGES] + [
             "torch.storage.UntypedStorage",
@@ -112,7 +121,9 @@ class _Reader:
         if type(identity) is not tuple or len(identity) != 5 or identity[0] != "storage":
             raise self.bad("a persistent id that is not a storage")
         _, kind, key, _, count = identity
-        if type(kind) is not Global or type(key) is not str or type(count) is not int or count < 0:
+        if type(kind) is not Global or type(count) is not int or count < 0:
+            raise self.bad("a damaged storage id")
+        if type(key) is not str or len(key) > 64:  # torch counts them: "0", "1"
             raise self.bad("a damaged storage id")
         name = kind.name.rpartition(".")[2]
         if name not in (*_STORAGES, "UntypedStorage"):
@@ -179,6 +190,14 @@ def _only(args: tuple[Any, ...], count: int, kind: type) -> tuple[Any, ...]:
     if len(args) != count or not isinstance(args[0], kind):
         raise ValueError
     return args
+
+
+def _device(args: tuple[Any, ...]) -> str:
+    """("cuda", 0) as "cuda:0"."""
+    kind, *index = args
+    if type(kind) is not str or len(kind) > 32 or any(type(part) is not int for part in index):
+        raise ValueError
+    return ":".join(map(str, args))
 
 
 def _ordered_dict(args: tuple[Any, ...]) -> dict[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
-from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
 from audiogen_core.jobs import Take
 from audiogen_core.noise import SeededNoise
 from audiogen_core.progress import OnStep
@@ -258,6 +259,13 @@ class StableAudio:
         if settings.inpaint is not None:
             samples = inpaint.sample_mask(settings.inpaint, self.config)
             mask = inpaint.latent_mask(samples, self.config.frames)
+        if settings.init_audio.duration > self.config.window_seconds + 1 / self.config.sample_rate:
+            warnings.warn(
+                f"the clip to begin from has {settings.init_audio.duration:.2f} s; the model takes the first "
+                f"{self.config.window_seconds:.2f} s of it",
+                SoundWarning,
+                stacklevel=2,
+            )
         clip, autoencoder = self._fitted(settings.init_audio), self._parts.autoencoder()
         if count == 1:
             latents = autoencoder.encode(clip, settings.noise).values[None]

@@ -139,6 +139,7 @@ class Clip:
         """All channels draw the same numbers: what is alike in them stays alike."""
         results = []
         for channel, codes in enumerate(self.codes):
+            # a copy for all but the last channel, which leaves the source where one channel leaves it
             last = channel == len(self.codes) - 1
             source = noise if last else deepcopy(noise)
             given = seed if seed is not None and self.options.compat == "upstream" else source

@@ -105,6 +105,7 @@ def plan(frames: int, size: int, before: int, after: int) -> list[Window]:
         return [Window(0, frames, 0, frames)]
     hop = size - before - after
     count = 1 + -(-(frames - size) // hop)
+    # As many as it takes, spread evenly: so all have more context than asked for, and none is a short rest.
     starts = [round(index * (frames - size) / (count - 1)) for index in range(count)]
     firsts = [0, *(start + before for start in starts[1:]), frames]
     return [

@@ -26,7 +26,8 @@ Logits = Callable[[NDArray[Any]], NDArray[Any]]
 
 OnStep = Callable[[float, float], None]
 
-_UNIFORM = np.float32(1e-20), np.nextafter(np.float32(1), np.float32(0))  # uniform noise is held inside
+# Uniform noise is held inside: at 0 and at 1 its Gumbel value -log(-log(u)) would be infinite.
+_UNIFORM = np.float32(1e-20), np.nextafter(np.float32(1), np.float32(0))
 
 
 @dataclass(frozen=True)
@@ -252,6 +253,7 @@ class _Fill:
 
     def run(self, masked: Bools, noise: Noise, on_step: OnStep | None) -> Filled:
         options = self.options
+        # the original counts the masks of the whole batch, so that an item feels what it is batched with
         count = masked.sum() if options.upstream else masked.sum(axis=(1, 2))[:, None]
         start = np.where(masked, self.size, self.codes)  # (B, K, F)
         current = start
@@ -264,7 +266,7 @@ class _Fill:
             surely = np.where(open_, _log(chances), surely)
             again = self._again(step, count, open_, chances, noise)
             current = self._joined(np.where(again, self.size, tokens))
-            if step + 1 < options.steps:
+            if step + 1 < options.steps:  # in the last step all that was drawn stays
                 tokens = np.where(again, self.size, tokens)
             if on_step is not None:
                 on_step(step + 1, options.steps)
@@ -276,6 +278,7 @@ class _Fill:
         """Tokens and their probability at the open places (B, L); elsewhere -1 and infinity."""
         logits = self._logits(codes)
         batch, places = open_.shape
+        # noise for settled places too: so the stream lies as the original's, whatever is open
         drawn = noise.exponential((batch, places, self.size)) if draws else None
         item, place = np.nonzero(open_)
         frame, book = np.divmod(place, logits.shape[1])
@@ -308,7 +311,7 @@ class _Fill:
         progress = (step + 1) / options.steps
         left = np.floor(gamma(progress) * count.astype(np.float32)).astype(np.int64)
         number = np.broadcast_to(left, (len(open_), 1))
-        if step + 1 < options.steps:
+        if step + 1 < options.steps:  # each step settles a place at least, and leaves one
             number = np.maximum(1, np.minimum(open_.sum(axis=1, keepdims=True) - 1, number))
         heat = float(np.float32(options.mask_temperature) * (np.float32(1) - np.float32(progress)))
         return least_sure(chances, number, heat, noise.uniform(open_.shape))

@@ -1,23 +1,171 @@
-"""The commands of all jobs: the job itself, and `replay`, which makes its files again."""
+"""Commands made of descriptions: of any dataclass of options, of a job, and `replay` of all jobs.
+
+```
+program = cli.app("audiogen-thing", "audiogen-thing", "One line about it.")
+
+@commands.command(program, "make", Options, Shown)
+def make(options: Options, shown: Shown) -> None: ...  # its docstring is what help says
+
+commands.add_job(program, THING)
+commands.add_replay(program, THING)
+```
+"""
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 
 from audiogen_core import cli, jobs
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.jobs import Fetch, Job, JobLoad, JobOptions, Play, Run, Written
-from audiogen_core.options import Field, Option, argument, described, option
+from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
     from audiogen_core.models import ModelSpec
+
+Kind = TypeVar("Kind", bound=Described)
+
+
+def command(
+    app: typer.Typer, name: str, *classes: type[Described]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a command whose options are the fields of these dataclasses; the function takes a value of each.
+
+    Arguments come first in the help, then what must be given, then the model, then the rest in order.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        shown = [field for cls in classes for field in described(cls) if field.option.role != "hidden"]
+
+        def called(**given: Any) -> None:
+            function(*(gathered(cls, given) for cls in classes))
+
+        add(app, name, called, shown, function.__doc__)
+        return function
+
+    return decorate
+
+
+def add(
+    app: typer.Typer, name: str, function: Callable[..., None], shown: Sequence[Field], about: str | None
+) -> None:
+    """Add a command that takes these fields as keywords."""
+    ranked = sorted(
+        shown, key=lambda each: (not each.option.argument, not each.required, each.name != "model")
+    )
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.required else _default(field),
+            annotation=Annotated[_typer_type(field), typer_option(field)],
+        )
+        for field in ranked
+    ]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {each.name: each.annotation for each in parameters}
+    function.__doc__ = about
+    app.command(name)(function)
+
+
+def gathered(cls: type[Kind], given: Mapping[str, Any]) -> Kind:
+    """A dataclass of what a command was given; None leaves a field at its default. Raises OptionError."""
+    values: dict[str, Any] = {}
+    for field in described(cls):
+        value = given.get(field.name)
+        if value is None or field.option.role == "hidden":
+            continue
+        values[field.name] = parsed(field, value)
+    return cls.of(values)
+
+
+def parsed(field: Field, value: Any) -> Any:
+    """What a command was given for a field, as Python is given it."""
+    if isinstance(value, list):
+        values = tuple(field.parse(each) if isinstance(each, str) else each for each in value)
+        return values[0] if field.repeated is None and len(values) == 1 else values
+    if field.option.role != "value" and field.option.role != "hidden":
+        return str(value)
+    return field.parse(value) if isinstance(value, str) else value
+
+
+def typer_option(field: Field) -> Any:
+    """What typer is told of a field."""
+    told = field.option
+    metavar = told.metavar or "|".join(field.texts if _typer_type(field) is str else ()) or _metavar(field)
+    more: dict[str, Any] = {"help": told.help, "metavar": metavar or None}
+    if told.group:
+        more["rich_help_panel"] = told.group
+    if told.argument:
+        return typer.Argument(show_default=False, **more)
+    flag = f"{field.flag}/{told.no}" if told.no else field.flag
+    names = [name for name in told.names if name != field.flag]
+    if field.name in ("quiet", "verbose", "debug", "play"):
+        more["callback"] = _play if field.name == "play" else _remember(field.name)
+    if field.kind is bool:
+        del more["metavar"]
+    return typer.Option(flag, *names, hidden=told.concealed, **more)
+
+
+_WORDS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB"}
+
+
+def _metavar(field: Field) -> str:
+    """What stands for a value where its description names no word of its own."""
+    kind = field.repeated or field.kind
+    if get_origin(kind) is tuple:
+        return "START:END"
+    members = get_args(kind) if get_origin(kind) in (types.UnionType, Union) else (kind,)
+    if int in members or float in members:
+        return _WORDS.get(field.option.unit, "NUMBER")
+    return "TEXT" if kind is str else ""
+
+
+def _default(field: Field) -> Any:
+    """The default that help shows: of plain values; what is left out of others is the dataclass's own."""
+    return field.default if isinstance(field.default, bool | int | float | str | Path) else None
+
+
+def _typer_type(field: Field) -> Any:
+    """The type that typer reads a field as; what it cannot read comes as text."""
+    kind = field.repeated or field.kind
+    several = field.repeated is not None
+    if field.option.role in ("audio", "file"):
+        kind = Path
+    elif field.option.parse is not None or get_origin(kind) is tuple or get_origin(kind) is Literal:
+        kind = str
+    elif get_origin(kind) in (types.UnionType, Union):
+        members = get_args(kind)
+        several = several or any(get_origin(member) is tuple for member in members)
+        kind = str if int in members or str in members else float
+    read = list[kind] if several else kind  # type: ignore[valid-type]
+    return read if field.required or _default(field) is not None else read | None
+
+
+def _remember(name: str) -> Callable[[bool], bool]:
+    def callback(value: bool) -> bool:
+        if value:
+            setattr(cli.state, name, True)
+        return value
+
+    return callback
+
+
+def _play(value: bool) -> bool:
+    if value:
+        from audiogen_core import playback
+
+        playback.library()  # before any long work
+    return _remember("play")(value)
 
 
 def add_job(app: typer.Typer, job: Job) -> None:
@@ -27,7 +175,7 @@ def add_job(app: typer.Typer, job: Job) -> None:
         carry_out(job, options, load, asked)
 
     made.__doc__ = job.summary
-    cli.command(app, job.name, job.options, job.load, Run)(made)
+    command(app, job.name, job.options, job.load, Run)(made)
 
 
 def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
@@ -44,7 +192,7 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
         return
     options = replace(options, seed=cli.choose_seed(options.seed))
     model = opened(job, load)
-    write(job, model, load, options, outputs, json=asked.json, quiet=asked.quiet)
+    write(job, model, load, options, outputs, channel=asked.channel, json=asked.json, quiet=asked.quiet)
 
 
 def check_sounds(outputs: Sequence[Path]) -> None:
@@ -90,6 +238,7 @@ def write(
     options: JobOptions,
     outputs: Sequence[Path],
     *,
+    channel: str | None = None,
     json: bool,
     quiet: bool,
 ) -> None:
@@ -98,13 +247,14 @@ def write(
 
     report: list[Any] = [None]  # the bar of the clip that is being made
     options = replace(options, on_step=lambda done, total: report[0](done, total))
-    takes = model.takes(options, len(outputs), folder=outputs[0].parent)
+    given = jobs.heard(job, options, channel)
+    takes = model.takes(given, len(outputs), folder=outputs[0].parent)
     done: list[tuple[Path, jobs.Take, float, float]] = []
     for path in outputs:
         began = time.monotonic()
         with cli.progress(job.label, unit=job.unit, quiet=quiet or json) as report[0]:
             take = next(takes)
-            recipe = jobs.recipe_of(job, model, load, options, take)
+            recipe = jobs.recipe_of(job, model, load, options, take, channel)
             with AudioWriter(path, take.sample_rate, take.channels, recipe=recipe) as writer:
                 for piece in take.pieces:
                     writer.write(piece.samples)
@@ -148,7 +298,7 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
     def replay(**given: Any) -> None:
         from audiogen_core.recipe import Recipe
 
-        asked = cli.gathered(Replay, given)
+        asked = gathered(Replay, given)
         cli.require_new(asked.output, asked.force)
         check_sounds([asked.output])
         recipe = Recipe.read(asked.file)
@@ -157,12 +307,21 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
         except AudioError as error:
             raise AudioError(f"{asked.file}: {error}") from error
         moved = {name: str(given[name]) for name in roles if given.get(name) is not None} | _places(asked.use)
-        load = {name: cli.parsed(local[name], given[name]) for name in local if given.get(name) is not None}
+        load = {name: parsed(local[name], given[name]) for name in local if given.get(name) is not None}
         load["fetch"] = fetching(asked.offline, asked.quiet or asked.json)
         opening, options = jobs.again(job, recipe, moved, **load)
         model = opened(job, opening)
         jobs.check_revision(recipe, str(vars(opening)["model"]), model.revision)
-        write(job, model, opening, options, [asked.output], json=asked.json, quiet=asked.quiet)
+        write(
+            job,
+            model,
+            opening,
+            options,
+            [asked.output],
+            channel=recipe.settings.get("channel"),
+            json=asked.json,
+            quiet=asked.quiet,
+        )
 
     shown = [field for field in described(Replay) if field.name != "verbose"]
     places = [
@@ -170,7 +329,7 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
         for field in roles.values()
     ]
     about = "Make a file again, from the recipe it carries."
-    cli.add(app, "replay", replay, [*shown, *local.values(), *places], about)
+    add(app, "replay", replay, [*shown, *local.values(), *places], about)
 
 
 def _by_name(fields: Iterable[Field]) -> dict[str, Field]:
