@@ -24,7 +24,7 @@ API = {
     ],
     "audiogen-mlx": [
         "musicgen.generate", "musicgen.options", "musicgen.melody", "musicgen.style", "stable_audio.generate",
-        "stable_audio.options", "convert", "verify", "ops", "blas", "catalog",
+        "stable_audio.options", "stable_audio.settings", "convert", "verify", "ops", "blas", "catalog",
     ],
     "audiogen-onnx": [
         "vampnet.generate", "vampnet.options", "exporter.export", "vampnet.verify", "vampnet.mask",

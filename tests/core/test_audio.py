@@ -156,8 +156,10 @@ def test_loading_converts_as_the_methods_do(tmp_path):
     np.testing.assert_array_equal(wide.samples[0], wide.samples[1])
     six = tone(0.1, channels=6).save(tmp_path / "c.wav")
     assert Audio.load(six, channels=1).channels == 1
-    with pytest.raises(AudioMismatch, match=r"c\.wav: 6 channels"):
-        Audio.load(six, channels=2)
+    nine = tone(0.1, channels=9).save(tmp_path / "d.wav")
+    assert Audio.load(nine, channels=1).channels == 1
+    with pytest.raises(AudioMismatch, match=r"d\.wav: 9 channels"):
+        Audio.load(nine, channels=2)
 
 
 @pytest.mark.parametrize(
@@ -362,9 +364,9 @@ def test_doubles_beyond_float_are_refused(tmp_path):
         ("c.wav", "WAV", "GSM610"),
         ("d.aiff", "AIFF", "ALAW"),
         ("e.au", "AU", "PCM_16"),
-        ("f.w64", "W64", "PCM_16"),
+        ("f.w64", "W64", "ULAW"),
         ("g.caf", "CAF", "PCM_16"),
-        ("h.rf64", "RF64", "PCM_16"),
+        ("h.rf64", "RF64", "ULAW"),
         ("i.mat", "MAT5", "PCM_16"),
     ],
 )

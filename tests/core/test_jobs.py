@@ -58,7 +58,8 @@ class Hum:
             noise = np.random.default_rng(seed).normal(0, 0.1, (1, round(options.seconds * RATE)))
             pieces = [Audio(noise.astype(np.float32), RATE)]
             if options.start is not None:
-                pieces.insert(0, Audio.load(options.start, sample_rate=RATE, channels=1))
+                start = options.start if isinstance(options.start, Audio) else Audio.load(options.start)
+                pieces.insert(0, start.resample(RATE).mix(1))
             yield Take(
                 self._told(pieces, options), RATE, 1, options.asked() | {"seconds": options.seconds}, seed
             )
@@ -188,6 +189,23 @@ def test_a_command_makes_a_file_and_makes_it_again(run, tmp_path):
     assert again.exit_code == 0, again.stderr
     assert Path("b.wav").read_bytes() == Path("a.wav").read_bytes()
     assert [(one["codec"], one["threads"]) for one in Hum.opened] == [("c", 2), ("c", 4)]
+
+
+@pytest.mark.parametrize(("channel", "heard"), [("left", 0.25), ("right", -0.25), ("side", 0.25), ("mid", 0)])
+def test_one_side_of_the_clips_that_go_in_can_be_taken(run, channel, heard):
+    rows = np.repeat([[0.25], [-0.25]], 800, axis=1).astype(np.float32)
+    Audio(rows, RATE).save("in.wav", subtype="FLOAT")
+    made = run("hum", "x", "-o", "a.wav", "--seed", 3, "--continue", "in.wav", "--channel", channel)
+    assert made.exit_code == 0, made.stderr
+    np.testing.assert_allclose(Audio.load("a.wav").samples[:, :800], heard, atol=1e-4)
+    recipe = Recipe.read("a.wav")
+    assert (recipe.settings["channel"], recipe.settings["start"]) == (channel, "in.wav")
+    assert set(recipe.inputs) == {"start"}
+    Path("in.wav").rename("moved.wav")
+    again = run("replay", "a.wav", "-o", "b.wav", "--use", "start=moved.wav")
+    assert again.exit_code == 0, again.stderr
+    np.testing.assert_array_equal(Audio.load("b.wav").samples, Audio.load("a.wav").samples)
+    assert run("hum", "x", "-o", "c.wav", "--continue", "moved.wav", "--channel", "up").exit_code == 1
 
 
 @pytest.mark.parametrize("how", [("--use", "start=moved.wav"), ("--continue", "moved.wav")])

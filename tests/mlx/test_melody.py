@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audiogen_core.audio import Audio
-from audiogen_core.errors import AudioError, ModelError
+from audiogen_core.errors import AudioError, ModelError, SoundWarning
 from audiogen_mlx.musicgen.config import ChromaConfig
 from audiogen_mlx.musicgen.melody import (
     chroma,
@@ -113,6 +113,19 @@ def test_melody_that_is_silent(tmp_path):
         prepare(path)
     with pytest.raises(AudioError, match="the melody is silent"):
         prepare(quiet)
+
+
+def test_melody_that_is_silent_in_mono(tmp_path):
+    left = tone(69, 1.0).samples[0]
+    anti = Audio(np.stack([left, -left]), 32_000)
+    path = anti.save(tmp_path / "anti.wav", subtype="FLOAT")
+    for source in (anti, path):
+        with (
+            pytest.warns(SoundWarning, match="antiphase"),
+            pytest.raises(AudioError, match=r"silent in mono: left and right take each other out"),
+        ):
+            prepare(source)
+    assert prepare(Audio.load(path, channel="left")).peak > 0.1
 
 
 def test_melody_that_is_too_short():

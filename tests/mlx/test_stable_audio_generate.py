@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -12,7 +14,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from audiogen_core.audio import Audio
-from audiogen_core.errors import AudioError, ModelError, OptionError, UnknownModel, WeightsError
+from audiogen_core.errors import (
+    AudioError,
+    ModelError,
+    OptionError,
+    SoundWarning,
+    UnknownModel,
+    WeightsError,
+)
 from audiogen_core.noise import SeededNoise
 from audiogen_mlx.stable_audio.generate import StableAudio
 
@@ -151,6 +160,20 @@ def test_a_clip_of_another_rate_and_one_channel_is_converted() -> None:
     assert np.array_equal(
         generate(SMALL, init_audio=mono).samples, generate(SMALL, init_audio=converted).samples
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"inpaint": (0.1, 0.2)}])
+def test_a_clip_cut_to_the_window_is_told(options: dict[str, Any]) -> None:
+    window = model(ONE).config.window_seconds
+    with pytest.warns(
+        SoundWarning, match=rf"{window + 0.5:.2f} s; the model takes the first {window:.2f} s"
+    ) as told:
+        longer = generate(ONE, init_audio=sound(window + 0.5), **options)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cut = generate(ONE, init_audio=sound(window + 0.5).trim(window), **options)
+    np.testing.assert_array_equal(longer.samples, cut.samples)
 
 
 @pytest.mark.parametrize("name", ["init_audio", "prompt_audio"])

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from audiogen_core import hub, hub_client
 from audiogen_core.errors import DownloadError
 from audiogen_core.models import ModelSpec, find
+from audiogen_mlx.catalog import STABLE_AUDIO as CATALOG
+from audiogen_mlx.catalog import TEXT_ENCODERS
 from audiogen_mlx.cli import cli
 from audiogen_mlx.stable_audio import StableAudio
-from audiogen_mlx.stable_audio.catalog import CATALOG, TEXT_ENCODERS
 from support.loopback_hub import LoopbackHub, point_at
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stable-audio"

@@ -13,7 +13,7 @@ import yaml
 
 from audiogen_core import weights
 from audiogen_core.audio import Audio
-from audiogen_core.errors import AudioError, ModelError, OptionError, WeightsError
+from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning, WeightsError
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.weights import Weights
 from audiogen_mlx.musicgen.config import STYLE, StyleConfig
@@ -155,6 +155,15 @@ def test_style_that_is_silent_where_it_is_heard():
     with pytest.raises(AudioError, match=r"the style clip is silent from 1\.50 s on"):
         conditioner().embed(audio)
     assert conditioner().embed(audio, start=0.0).shape == (15, 48)
+
+
+def test_style_that_is_silent_in_mono():
+    left = sound(6).samples[0]
+    with (
+        pytest.warns(SoundWarning, match="antiphase"),
+        pytest.raises(AudioError, match="the style clip is silent"),
+    ):
+        conditioner().embed(Audio(np.stack([left, -left]), 32_000))
 
 
 def published() -> dict[str, tuple[int, ...]]:

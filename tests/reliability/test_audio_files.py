@@ -19,6 +19,7 @@ from audiogen_core.recipe import Recipe
 from support import audio_worker
 from support.audio_mutations import damage
 from support.figures import tell
+from support.foreign import write_foreign
 from support.sounds import FILES, tone, write_reference
 
 CPU_SECONDS = 2.0
@@ -94,7 +95,25 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
     return made
 
 
-def run(worker: Worker, originals: dict[str, bytes], folder: Path, count: int) -> None:
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory) -> dict[str, bytes]:
+    """What FFmpeg reads."""
+    folder = tmp_path_factory.mktemp("foreign")
+    kinds = {
+        "a.m4a": "aac",
+        "b.m4a": "alac",
+        "c.wma": "wmav2",
+        "d.webm": "libopus",
+        "e.mka": "flac",
+        "f.wv": "wavpack",
+    }
+    clip = tone(0.3, channels=2)
+    return {name: write_foreign(folder / name, clip, codec).read_bytes() for name, codec in kinds.items()}
+
+
+def run(
+    worker: Worker, originals: dict[str, bytes], folder: Path, count: int, what: str = "of ten formats"
+) -> None:
     results: Counter[str] = Counter()
     wrong: list[str] = []
     slowest, memory = 0.0, 0
@@ -114,7 +133,7 @@ def run(worker: Worker, originals: dict[str, bytes], folder: Path, count: int) -
     assert results["loaded"] > 0
     tell(
         "audio files",
-        "files of ten formats damaged, loaded in a process of their own",
+        f"files {what} damaged, loaded in a process of their own",
         count,
         f"0 crashes, 0 hangs; {results['refused']:,} refused, {results['loaded']:,} readable; slowest "
         f"{slowest:.2f} s of CPU; largest process {memory / 1e6:.0f} MB",
@@ -136,6 +155,14 @@ def test_damaged_files(worker, originals, tmp_path):
 @pytest.mark.timeout(3600)
 def test_20_000_damaged_files(worker, originals, tmp_path):
     run(worker, originals, tmp_path, 20_000)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [60, pytest.param(2_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
+)
+def test_damaged_files_that_ffmpeg_reads(worker, foreign, tmp_path, count):
+    run(worker, foreign, tmp_path, count, "that FFmpeg reads")
 
 
 def test_a_crash_would_be_seen(worker, tmp_path, monkeypatch):

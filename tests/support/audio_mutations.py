@@ -88,6 +88,34 @@ def garbage(data: bytearray, rng: random.Random) -> bytearray:
     return data
 
 
+def joined(data: bytearray, rng: random.Random) -> bytearray:
+    """The file in a row with itself, often without its first or last bytes."""
+    return (
+        data
+        + data[
+            rng.choice([0, 0, rng.randrange(len(data))]) : rng.choice([len(data), rng.randrange(len(data))])
+        ]
+    )
+
+
+def uncounted(data: bytearray, rng: random.Random) -> bytearray:
+    """The names of what counts or sizes the sound, replaced, or with another number behind them."""
+    names = [name for name in (b"Xing", b"Info", b"data", b"ds64", b"RIFF", b"stsz", b"trun") if name in data]
+    if names:
+        at = data.find(rng.choice(names))
+        if rng.random() < 0.5:
+            data[at : at + 4] = rng.choice([bytes(4), b"VBRI", b"Xing", b"RF64"])
+        else:
+            data[at + 8 : at + 12] = struct.pack(rng.choice("<>") + "I", rng.choice(LIES))
+    return data
+
+
+def zeros(data: bytearray, rng: random.Random) -> bytearray:
+    start = rng.choice([0, rng.randrange(len(data))])
+    data[start:start] = bytes(rng.choice([1, 500, 70_000]))
+    return data
+
+
 def other_head(data: bytearray, rng: random.Random) -> bytearray:
     heads = [
         b"RIFF\xff\xff\xff\xffWAVE",
@@ -111,6 +139,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     repeat,
     garbage,
     other_head,
+    joined,
+    uncounted,
+    zeros,
 )
 
 

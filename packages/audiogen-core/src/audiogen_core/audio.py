@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.errors import AudioError, AudioMismatch, OptionError
+from audiogen_core.channels import Mixer
+from audiogen_core.errors import AudioError, OptionError, SoundWarning
 from audiogen_core.sound_reader import (
     MAX_CHANNELS,
     MAX_RATE,
@@ -27,7 +28,7 @@ from audiogen_core.sound_writer import AudioWriter, ClippingWarning
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
 
-__all__ = ["Audio", "AudioWriter", "ClippingWarning", "FileInfo", "probe", "stream"]
+__all__ = ["Audio", "AudioWriter", "ClippingWarning", "FileInfo", "SoundWarning", "probe", "stream"]
 
 MAX_SECONDS = 3600.0
 """How long a clip may be, unless asked otherwise."""
@@ -47,6 +48,8 @@ class Audio:
 
     samples      float32 (channels, time), nominal [-1, 1]; read-only, copied when it could change
     sample_rate  Hz
+    speakers     which speaker each channel is for, the mask of WAVEFORMATEXTENSIBLE; 0 where channels come as
+                 usual: 5.1 is front left, front right, centre, low effects, back left, back right
 
     Raises AudioError when samples are not 2-D, empty, or not finite, when there are more than 32 channels,
     or when the rate is outside 1,000 to 768,000 Hz.
@@ -54,6 +57,7 @@ class Audio:
 
     samples: Floats
     sample_rate: int
+    speakers: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
@@ -100,22 +104,30 @@ class Audio:
         *,
         sample_rate: int | None = None,
         channels: int | None = None,
+        channel: str | None = None,
         max_seconds: float = MAX_SECONDS,
     ) -> Audio:
-        """Read a WAV, AIFF, FLAC, Ogg (Vorbis, Opus) or MP3 file, converted where asked.
+        """Read a WAV, RF64, W64, AIFF, FLAC, Ogg (Vorbis, Opus) or MP3 file, converted where asked.
 
         sample_rate  resample to this, Hz; None keeps the file's
-        channels     mix to this many; None keeps the file's
+        channels     mix to this many, as `mix` does; None keeps the file's, or is 1 beside `channel`
+        channel      take this out of it: "left", "right", "mid" or "side"; see `mix`
         max_seconds  a longer file is refused
 
+        M4A, WMA, WebM and more are read where the extra `ffmpeg` is installed. All of a file is read: streams
+        and files that were put in a row, too. A SoundWarning tells when a header cannot be true, when samples
+        are far beyond full scale, and when left and right take each other out in mono.
+
         Raises AudioError when the file is missing, not audio, damaged, truncated, empty, too long or not
-        finite; AudioMismatch when its channels cannot be mixed as asked.
+        finite, or changes its rate or channels on the way; AudioMismatch when its channels cannot be mixed
+        as asked.
         """
         with open_sound(path) as reader:
-            blocks = list(_convert(reader, sample_rate, channels, 10.0, max_seconds, MAX_BYTES))
+            blocks = list(_convert(reader, sample_rate, channels, channel, 10.0, max_seconds, MAX_BYTES))
             samples = np.concatenate(blocks, axis=1)
             samples.setflags(write=False)
-            return cls(samples, sample_rate or reader.info.sample_rate)
+            speakers = reader.info.speakers if len(samples) == reader.info.channels else 0
+            return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 
     def save(self, path: str | Path, *, recipe: Recipe | None = None, subtype: str | None = None) -> Path:
         """Write the clip; the suffix chooses the format (.wav .flac .ogg .opus .mp3 .aiff). Returns the path.
@@ -141,16 +153,28 @@ class Audio:
                 f"too short to resample: {self.samples.shape[1]} samples at {self.sample_rate} Hz"
             )
         samples.setflags(write=False)
-        return Audio(samples, rate)
+        return Audio(samples, rate, self.speakers)
 
-    def mix(self, channels: int) -> Audio:
-        """The clip with this many channels: one is the mean of all; several are copies of one.
+    def mix(self, channels: int, *, channel: str | None = None) -> Audio:
+        """The clip with this many channels.
+
+        channel  take this out of it: "left", "right", "mid" (half of left and right) or "side" (half their
+                 difference); `channels` are copies of it
+
+        Surround (5.1, 7.1, and others whose speakers are known) becomes stereo with the centre and the
+        surrounds at -3 dB and without the channel of low effects, as ITU-R BS.775 has it, and mono from that.
+        Mono is the mean of stereo, and of channels whose speakers are not known; several channels are copies
+        of one. A SoundWarning tells when the mono of stereo is 20 dB below the difference of its sides.
 
         Raises AudioMismatch for other changes.
         """
-        if channels == self.channels:
+        if channels == self.channels and channel is None:
             return self
-        return Audio(_mixed(self.samples.T, channels, "the clip").T, self.sample_rate)
+        check_channels(channels, "the clip")
+        mixer = Mixer(self.channels, channels, "the clip", self.speakers, channel)
+        samples = mixer.up(mixer.down(self.samples.T)).T
+        mixer.tell()
+        return Audio(samples, self.sample_rate)
 
     def trim(self, seconds: float) -> Audio:
         """The first `seconds` of the clip; the clip itself when it is shorter. At least one sample stays."""
@@ -166,7 +190,7 @@ class Audio:
             last = max(first + 1, round(end * self.sample_rate))
         if first >= self.samples.shape[1]:
             raise AudioError(f"cannot cut from {start} s on: the clip has {self.duration:.3f} s")
-        return Audio(self.samples[:, first:last], self.sample_rate)
+        return Audio(self.samples[:, first:last], self.sample_rate, self.speakers)
 
 
 def _may_change(samples: NDArray[Any]) -> bool:
@@ -186,6 +210,7 @@ def stream(
     *,
     sample_rate: int | None = None,
     channels: int | None = None,
+    channel: str | None = None,
     block_seconds: float = 10.0,
     max_seconds: float | None = None,
 ) -> Iterator[Floats]:
@@ -197,7 +222,7 @@ def stream(
     Raises as Audio.load does, at the latest when the bad place is reached.
     """
     with open_sound(path) as reader:
-        yield from _convert(reader, sample_rate, channels, block_seconds, max_seconds, None)
+        yield from _convert(reader, sample_rate, channels, channel, block_seconds, max_seconds, None)
 
 
 def resampled(blocks: Iterable[Floats], old: int, new: int, channels: int) -> Iterator[Floats]:
@@ -249,6 +274,7 @@ def _convert(
     reader: Reader,
     sample_rate: int | None,
     channels: int | None,
+    channel: str | None,
     block_seconds: float,
     max_seconds: float | None,
     max_bytes: int | None,
@@ -258,24 +284,24 @@ def _convert(
     _check_positive("max_seconds", math.inf if max_seconds is None else max_seconds)
     info, name = reader.info, name_of(reader.path)
     rate = check_rate(info.sample_rate if sample_rate is None else sample_rate)
-    target = info.channels if channels is None else channels
-    _check_mix(info.channels, target, name)
+    target = (info.channels if channel is None else 1) if channels is None else channels
+    check_channels(target, name)
+    mixer = Mixer(info.channels, target, name, info.speakers, channel)
     size = max(1, round(min(block_seconds * info.sample_rate, _BLOCK_BYTES / (4 * info.channels))))
-    blocks: Iterable[Floats] = _bounded(reader, size, max_seconds)
-    if target < info.channels:
-        blocks = (_mixed(block, target, name) for block in blocks)
+    blocks: Iterable[Floats] = map(mixer.down, _bounded(reader, size, max_seconds))
     if rate != info.sample_rate:
         turned = (block.T for block in blocks)
-        blocks = (block.T for block in resampled(turned, info.sample_rate, rate, min(info.channels, target)))
+        blocks = (block.T for block in resampled(turned, info.sample_rate, rate, mixer.fewest))
     total = 0
     for block in blocks:
         total += block.shape[0] * target * 4
         if max_bytes is not None and total > max_bytes:
             raise AudioError(f"{name}: more than {max_bytes >> 30} GiB of sound; read it with stream()")
         if block.shape[0]:
-            yield np.ascontiguousarray(_mixed(block, target, name).T)
+            yield np.ascontiguousarray(mixer.up(block).T)
     if total == 0:
         raise AudioError(f"{name}: holds no samples")
+    mixer.tell()
 
 
 def _bounded(reader: Reader, size: int, max_seconds: float | None) -> Iterator[Floats]:
@@ -298,18 +324,7 @@ def _check_seconds(reader: Reader, count: int, limit: float) -> None:
         )
 
 
-def _check_mix(old: int, new: int, name: str) -> None:
-    if new != old and new != 1 and old != 1:
-        raise AudioMismatch(f"{name}: {old} channels cannot be mixed to {new}; mix to 1 first")
-    if not 1 <= new <= MAX_CHANNELS:
-        raise AudioError(f"{name}: cannot be mixed to {new} channels; 1 to {MAX_CHANNELS} are accepted")
-
-
-def _mixed(block: Floats, channels: int, name: str) -> Floats:
-    """Samples (n, channels) mixed to another number of channels."""
-    _check_mix(block.shape[1], channels, name)
-    if channels == block.shape[1]:
-        return block
-    if channels == 1:
-        return np.asarray(block.mean(axis=1, keepdims=True, dtype=np.float64), np.float32)
-    return np.repeat(block, channels, axis=1)
+def check_channels(channels: int, name: str) -> None:
+    """Raise AudioError when a clip cannot have so many channels."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"{name}: cannot be mixed to {channels} channels; 1 to {MAX_CHANNELS} are accepted")

@@ -40,10 +40,12 @@ def encode_file(
     codec: Codec | Autoencoder,
     *,
     codebooks: int | None = None,
+    channel: str | None = None,
     on_step: OnStep | None = None,
 ) -> Codes | Latents:
     """The codes, or the mean latents, of an audio file of any length, resampled and mixed as needed.
 
+    channel  what is taken out of stereo, "left", "right", "mid" or "side"; None mixes all
     on_step  called with (seconds done, seconds in all; 0 when not known)
 
     Raises AudioError when the file is not readable, AudioMismatch when its channels cannot be mixed,
@@ -53,7 +55,9 @@ def encode_file(
     if isinstance(codec, Autoencoder) and codebooks is not None:
         raise OptionError(f"{info.name} makes latents and has no codebooks to choose from")
     header = probe(path)
-    blocks = stream(path, sample_rate=info.sample_rate, channels=info.channels, block_seconds=10.0)
+    blocks = stream(
+        path, sample_rate=info.sample_rate, channels=info.channels, channel=channel, block_seconds=10.0
+    )
     told = _telling(blocks, info, header.frames / header.sample_rate, on_step)
     return codec.encode_clip(told) if isinstance(codec, Autoencoder) else codec.encode_clip(told, codebooks)
 

@@ -192,7 +192,7 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
         return
     options = replace(options, seed=cli.choose_seed(options.seed))
     model = opened(job, load)
-    write(job, model, load, options, outputs, json=asked.json, quiet=asked.quiet)
+    write(job, model, load, options, outputs, channel=asked.channel, json=asked.json, quiet=asked.quiet)
 
 
 def check_sounds(outputs: Sequence[Path]) -> None:
@@ -238,6 +238,7 @@ def write(
     options: JobOptions,
     outputs: Sequence[Path],
     *,
+    channel: str | None = None,
     json: bool,
     quiet: bool,
 ) -> None:
@@ -246,13 +247,14 @@ def write(
 
     report: list[Any] = [None]  # the bar of the clip that is being made
     options = replace(options, on_step=lambda done, total: report[0](done, total))
-    takes = model.takes(options, len(outputs), folder=outputs[0].parent)
+    given = jobs.heard(job, options, channel)
+    takes = model.takes(given, len(outputs), folder=outputs[0].parent)
     done: list[tuple[Path, jobs.Take, float, float]] = []
     for path in outputs:
         began = time.monotonic()
         with cli.progress(job.label, unit=job.unit, quiet=quiet or json) as report[0]:
             take = next(takes)
-            recipe = jobs.recipe_of(job, model, load, options, take)
+            recipe = jobs.recipe_of(job, model, load, options, take, channel)
             with AudioWriter(path, take.sample_rate, take.channels, recipe=recipe) as writer:
                 for piece in take.pieces:
                     writer.write(piece.samples)
@@ -310,7 +312,16 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
         opening, options = jobs.again(job, recipe, moved, **load)
         model = opened(job, opening)
         jobs.check_revision(recipe, str(vars(opening)["model"]), model.revision)
-        write(job, model, opening, options, [asked.output], json=asked.json, quiet=asked.quiet)
+        write(
+            job,
+            model,
+            opening,
+            options,
+            [asked.output],
+            channel=recipe.settings.get("channel"),
+            json=asked.json,
+            quiet=asked.quiet,
+        )
 
     shown = [field for field in described(Replay) if field.name != "verbose"]
     places = [

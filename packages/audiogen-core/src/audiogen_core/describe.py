@@ -8,6 +8,7 @@ from typing import Any
 
 from audiogen_core.codec import AutoencoderInfo, CodecInfo, Info
 from audiogen_core.errors import DownloadError, ModelError, UnknownModel
+from audiogen_core.files import require_regular
 
 FACTS = {
     info.name: info
@@ -99,6 +100,7 @@ def bits_per_second(codebooks: int, codebook_size: int, frame_rate: float) -> fl
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins like one of safetensors: the length of a JSON object, and the object."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             head = file.read(_HEADER + 1)
     except OSError:
@@ -134,7 +136,7 @@ def _audio(path: Path) -> dict[str, Any]:
         power += float(np.square(block, dtype=np.float64).sum())
         over += int(np.count_nonzero(np.abs(block) >= 1))
     rms = math.sqrt(power / (samples * info.channels))
-    found = recipe.find(path)
+    tag = recipe.find(path)
     return {
         "kind": "audio",
         "format": info.format,
@@ -148,7 +150,7 @@ def _audio(path: Path) -> dict[str, Any]:
         "rms_dbfs": _dbfs(rms),
         "samples_at_full_scale": over,
         "bytes": path.stat().st_size,
-        "recipe": {"synthetic": True, **vars(found)} if found else None,
+        "recipe": {"synthetic": True, **vars(tag)} if tag else None,
     }
 
 
@@ -210,16 +212,16 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     table = weights.read(path)
     settings = _settings(path)
     info = None if "pretrained" in settings else _codec(path)  # a pointer: following it may fetch
-    found: dict[str, Any] = {"kind": "checkpoint"}
+    facts: dict[str, Any] = {"kind": "checkpoint"}
     if isinstance(info, CodecInfo):
-        found = {"kind": "codec", **codec_facts(info)}
+        facts = {"kind": "codec", **codec_facts(info)}
     elif info is not None:
-        found = {"kind": "autoencoder", **autoencoder_facts(info)}
+        facts = {"kind": "autoencoder", **autoencoder_facts(info)}
     dtypes: dict[str, int] = {}
     for name in table:
         dtypes[table.dtype(name)] = dtypes.get(table.dtype(name), 0) + math.prod(table.shape(name))
-    found |= {"tensors": len(table), "parameters": sum(dtypes.values()), "parameters_by_dtype": dtypes}
-    return found | ({"settings": settings} if settings else {})
+    facts |= {"tensors": len(table), "parameters": sum(dtypes.values()), "parameters_by_dtype": dtypes}
+    return facts | ({"settings": settings} if settings else {})
 
 
 def _codec(path: Path) -> CodecInfo | AutoencoderInfo | None:

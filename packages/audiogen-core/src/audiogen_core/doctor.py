@@ -59,6 +59,7 @@ CORE = Subject(
         "torch": Extra('pip install "audiogen-core[torch]"', ("encode --ops torch", "decode --ops torch")),
         "matplotlib": Extra('pip install "audiogen-core[plot]"', ("plot -o",)),
         "sounddevice": Extra('pip install "audiogen-core[play]"', ("decode --play",)),
+        "av": Extra('pip install "audiogen-core[ffmpeg]"', ("encode IN.m4a",)),
     },
     ("encode", "decode", "info", "plot", "codecs", "compose"),
 )

@@ -21,6 +21,10 @@ class AudioMismatch(AudioError):
     """The sample rate or channel count is not the one the codec needs."""
 
 
+class SoundWarning(UserWarning):
+    """Sound that was read or mixed, but not as its file or its user may think."""
+
+
 class CodesError(AudiogenError):
     """Codes out of range, misshapen, or made by another codec."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -120,6 +121,15 @@ def remove_folder(folder: Path) -> None:
     grave = _grave(folder)
     folder.replace(grave)
     shutil.rmtree(grave, ignore_errors=True)
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise OSError unless this is a regular file or a link to one, before it is opened to be read.
+
+    A pipe would be waited for, a device read without end.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
 
 
 def sync(path: Path) -> None:

@@ -135,7 +135,7 @@ def _seconds(text: str) -> float | None:
 def _bounded(response: Any, limit: int) -> Any:
     """The stream of a response's body, ended by DownloadError when it is too long or too slow."""
     inner = response.stream
-    httpx = import_module(type(response).__module__.partition(".")[0])  # httpx or httpx2, as the hub's client
+    httpx: Any = import_module(type(response).__module__.partition(".")[0])  # httpx or httpx2, as the hub has
 
     class Bounded(httpx.SyncByteStream):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:

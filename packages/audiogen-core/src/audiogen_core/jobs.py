@@ -15,7 +15,7 @@ for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
@@ -76,6 +76,14 @@ class JobLoad(Described):
     ] = None
 
 
+Channel = Annotated[
+    str | None,
+    option(
+        "What is taken out of stereo that goes in; all is mixed when absent.",
+        choices=("left", "right", "mid", "side"),
+        advanced=True,
+    ),
+]
 Play = Annotated[bool, option("Play what was made; needs audiogen-core[play].")]
 
 
@@ -104,6 +112,7 @@ class Run(Written):
 
     play: Play = False
     variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=9999)] = 1
+    channel: Channel = None
     dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 
 
@@ -325,13 +334,22 @@ def _here(spec: ModelSpec | Shipped) -> bool:
 # Recipes: what made a file, and the way back
 
 
-def recipe_of(job: Job, model: Model, load: JobLoad, options: JobOptions, take: Take) -> Recipe:
-    """What makes a take again. Raises AudioError when a file that went in cannot be read."""
+def recipe_of(
+    job: Job, model: Model, load: JobLoad, options: JobOptions, take: Take, channel: str | None = None
+) -> Recipe:
+    """What makes a take again. Raises AudioError when a file that went in cannot be read.
+
+    channel  what was taken out of the clips that went in; see `heard`
+    """
     from audiogen_core.recipe import Recipe
     from audiogen_core.version import version
 
     kept, inputs = job.stored(load, options)
     settings = {"command": job.name, **kept, **take.settings}
+    if channel is not None:  # the model was given clips, not files
+        clips = {each.name: getattr(options, each.name) for each in job.inputs}
+        settings |= {name: str(path) for name, path in clips.items() if isinstance(path, str | Path)}
+        settings["channel"] = channel
     settings.pop("seed", None)  # of a run of several clips it is that of the first; the take knows its own
     return Recipe(
         package=job.package,
@@ -342,6 +360,21 @@ def recipe_of(job: Job, model: Model, load: JobLoad, options: JobOptions, take: 
         settings=settings,
         inputs=inputs,
     )
+
+
+def heard(job: Job, options: JobOptions, channel: str | None) -> JobOptions:
+    """The options with `channel` of each clip that goes in, "left" say, in place of its file.
+
+    Raises AudioError when a file cannot be read, OptionError for another channel.
+    """
+    from audiogen_core.audio import Audio
+
+    clips: dict[str, Any] = {}
+    for each in job.inputs if channel is not None else ():
+        path = getattr(options, each.name)
+        if each.option.role == "audio" and isinstance(path, str | Path):
+            clips[each.name] = Audio.load(path, channel=channel)
+    return replace(options, **clips)
 
 
 def job_of(recipe: Recipe, jobs: Mapping[str, Job] | None = None) -> Job:
@@ -377,6 +410,7 @@ def again(
         raise OptionError(f"nothing called {', '.join(unknown)} can have moved; what can: {', '.join(roles)}")
     stored = dict(recipe.settings)
     stored.pop("command", None)
+    stored.pop("channel", None)  # is for `heard`
     nested = stored.pop("options", {})  # where 0.1.0's vamp kept them
     stored |= nested if isinstance(nested, dict) else {"options": nested}
     values = {job.renamed.get(name, name): value for name, value in stored.items()}

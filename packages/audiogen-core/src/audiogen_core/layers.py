@@ -233,6 +233,7 @@ class Convolutional:
         for chunk, last in chunks:
             held.append(chunk)
             end += ops.length(chunk)
+            # Output is certain up to here: behind it, the cut at the end of the chunk shows.
             limit = end if last else max(done, (end - right) // self.down * self.down)
             if not last and limit <= max(done, 0 if done else left):
                 continue  # too little yet; the first chunk must be long enough to be reflected at its start
@@ -240,7 +241,7 @@ class Convolutional:
             window = ops.concat(held)
             held = [window]
             y = run(ops, self.layers, ops.trim(window, 0, end - stop))
-            before = (done - start) // self.down * self.up
+            before = (done - start) // self.down * self.up  # steps made again, only as context
             kept = (limit - done) // self.down * self.up
             yield ops.trim(y, before, 0 if last else ops.length(y) - before - kept), last
             done = limit
@@ -396,6 +397,7 @@ class _Adopted:
         self.ops = ops
         self.width = book.entries.shape[1]
         self.entries = ops.codebook(book.entries)
+        # Scaled by the adapter itself, so that both sides of the comparison are rounded alike: (N, d).
         directions = ops.numpy(ops.unit(ops.signal(book.entries.T[None])))[0].T
         self.directions = ops.codebook(directions)
         self.in_weight = ops.conv_weight(book.in_weight)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from audiogen_core import cli
 from audiogen_core.commands import command
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import Play, Shown, Written
+from audiogen_core.jobs import Channel, Play, Shown, Written
 from audiogen_core.options import Described, argument, option, place
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Encoding(Computing):
         "demo"
     )
     codebooks: Annotated[int | None, option("How many to use; all when absent.", ge=1)] = None
+    channel: Channel = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +94,13 @@ def encode(asked: Encoding, written: Written) -> None:
     cli.require_new(written.output, written.force)
     info = probe(asked.audio)
     codec = _load(asked.codec, asked.ops, written.offline)
-    if change := coding.conversion(info, codec):
+    if change := coding.conversion(info, codec) if asked.channel is None else "":
         cli.note(f"{asked.audio}: {change}")
     started = time.monotonic()
     with cli.progress("encoding", unit="s") as on_step:
-        codes = coding.encode_file(asked.audio, codec, codebooks=asked.codebooks, on_step=on_step)
+        codes = coding.encode_file(
+            asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
+        )
     codes.save(written.output)
     seconds = codes.values.shape[1] / codes.frame_rate
     cli.finished(written.output, seconds=seconds, took=time.monotonic() - started, json=written.json)

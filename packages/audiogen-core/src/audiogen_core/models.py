@@ -184,14 +184,14 @@ def find(
     if path.exists():
         return path
     if isinstance(name_or_path, str) and name in catalog:
-        found = catalog[name]
-        return found.path if isinstance(found, Shipped) else found
+        spec = catalog[name]
+        return spec.path if isinstance(spec, Shipped) else spec
     repo, _, revision = name.partition("@")
     if not isinstance(name_or_path, str) or not _REPO.fullmatch(repo):
         raise UnknownModel(name, catalog)
-    for spec in catalog.values():
-        if isinstance(spec, ModelSpec) and spec.repo == repo and revision in ("", spec.revision):
-            return spec
+    for listed in catalog.values():
+        if isinstance(listed, ModelSpec) and listed.repo == repo and revision in ("", listed.revision):
+            return listed
     if unlisted:
         return ModelSpec(
             name, "", repo, revision or "main", (), "unknown", f"See https://huggingface.co/{repo}."

@@ -79,7 +79,7 @@ def flatten(codes: Tokens, codebook_size: int | None = None) -> Tokens:
     Raises CodesError when codes are not (K, T).
     """
     codes = _integers(codes, 2, "codes must be (codebooks, frames)")
-    return (codes + _offsets(codes.shape[0], codebook_size)).T.reshape(-1)
+    return (codes + _offsets(codes.shape[0], codebook_size)).T.reshape(-1)  # (K, T) -> (T, K) -> (T * K,)
 
 
 def unflatten(tokens: Tokens, codebooks: int, codebook_size: int | None = None) -> Tokens:

@@ -55,7 +55,7 @@ def overview(audio: Audio, path: str | Path, *, kinds: Sequence[str] = KINDS, ti
     for channel, axis in enumerate(axes[:rows]):
         _draw_wave(axis, audio, channel)
     if "spectrogram" in kinds:
-        image = _draw_spectrogram(axes[-1], (made := _spectrogram(audio)), _reference([made]))
+        image = _draw_spectrogram(axes[-1], (power := _spectrogram(audio)), _reference([power]))
         _colour_bar(figure, image, axes[-1:])
     _time_axis(axes, audio.duration)
     return _write(figure, axes, path, title)
@@ -72,14 +72,14 @@ def compare(clips: Mapping[str, Audio], path: str | Path, *, title: str = "") ->
         raise OptionError("nothing to compare: give at least one clip")
     top = max(audio.sample_rate for audio in clips.values()) / 2
     longest = max(audio.duration for audio in clips.values())
-    made = []
+    spectra = []
     for audio in clips.values():
         columns = max(2, round(1200 * audio.duration / longest))
-        made.append(_spectrogram(audio, columns=columns, top=top))
-    figure, axes = _panels([2.6] * len(made))
-    reference = _reference(made)
-    for axis, name, one in zip(axes, clips, made, strict=True):
-        image = _draw_spectrogram(axis, one, reference)
+        spectra.append(_spectrogram(audio, columns=columns, top=top))
+    figure, axes = _panels([2.6] * len(spectra))
+    reference = _reference(spectra)
+    for axis, name, spectrum in zip(axes, clips, spectra, strict=True):
+        image = _draw_spectrogram(axis, spectrum, reference)
         axis.set_title(name_of(name), loc="left", fontsize=10, parse_math=False)
     _colour_bar(figure, image, axes)
     _time_axis(axes, longest)
@@ -179,19 +179,19 @@ def _draw_wave(axis: Any, audio: Audio, channel: int) -> None:
     axis.set_ylabel("amplitude" if audio.channels == 1 else f"channel {channel + 1}")
 
 
-def _draw_spectrogram(axis: Any, made: Spectrogram, reference: float) -> Any:
-    bottom, top = float(mel(LOWEST)), float(mel(made.top))
+def _draw_spectrogram(axis: Any, spectrum: Spectrogram, reference: float) -> Any:
+    bottom, top = float(mel(LOWEST)), float(mel(spectrum.top))
     image = axis.imshow(
-        decibels(made.power) - reference,
+        decibels(spectrum.power) - reference,
         aspect="auto",
         origin="lower",
         interpolation="bilinear",
         cmap="magma",
         vmin=-RANGE,
         vmax=0,
-        extent=(0, made.seconds, bottom, top),
+        extent=(0, spectrum.seconds, bottom, top),
     )
-    marks = _frequency_marks(made.top)
+    marks = _frequency_marks(spectrum.top)
     axis.set_yticks([float(mel(mark)) for mark in marks])
     axis.set_yticklabels([f"{mark / 1000:g}k" if mark >= 1000 else str(mark) for mark in marks])
     axis.set_ylabel("frequency (Hz)")
@@ -209,9 +209,9 @@ def _frequency_marks(top: float) -> list[int]:
     return kept
 
 
-def _reference(made: Sequence[Spectrogram]) -> float:
+def _reference(spectra: Sequence[Spectrogram]) -> float:
     """dB of the loudest place of all."""
-    return max(float(np.nanmax(decibels(one.power))) for one in made)
+    return max(float(np.nanmax(decibels(spectrum.power))) for spectrum in spectra)
 
 
 def _colour_bar(figure: Any, image: Any, axes: Sequence[Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.files import require_regular
 from audiogen_core.settings import parse_json
 from audiogen_core.sound_reader import name_of, open_sound
 
@@ -98,6 +99,7 @@ def _plain(value: Any) -> Any:
 def hash_file(path: str | Path) -> str:
     """sha256 of a file, 64 hex digits. Raises AudioError when it cannot be read."""
     try:
+        require_regular(path)
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -56,10 +56,10 @@ class Sampling:
 
     def temperatures_for(self, codebooks: int) -> tuple[float, ...]:
         """One temperature for each of `codebooks`. Raises OptionError when another number was given."""
-        given = self.temperatures
-        if len(given) not in (1, codebooks):
-            raise OptionError(f"there are {codebooks} codebooks, but {len(given)} temperatures were given")
-        return given * codebooks if len(given) == 1 else given
+        values = self.temperatures
+        if len(values) not in (1, codebooks):
+            raise OptionError(f"there are {codebooks} codebooks, but {len(values)} temperatures were given")
+        return values * codebooks if len(values) == 1 else values
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values, for a recipe."""

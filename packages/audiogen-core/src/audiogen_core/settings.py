@@ -117,12 +117,12 @@ def resolved(
 
     Raises `error`, which names `where`, when a reference leads nowhere or round in a circle.
     """
-    made = 0
+    count = 0  # of values written out: references may multiply as aliases do
 
     def replaced(value: Any, depth: int) -> Any:
-        nonlocal made
-        made += 1
-        if made > MAX_WRITTEN_OUT or depth > MAX_DEPTH:
+        nonlocal count
+        count += 1
+        if count > MAX_WRITTEN_OUT or depth > MAX_DEPTH:
             raise error(f"{where}: its references lead round in a circle or grow without end")
         if isinstance(value, dict):
             return {key: replaced(below, depth + 1) for key, below in value.items()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core.channels import from_vorbis
 from audiogen_core.errors import AudioError
 from audiogen_core.files import atomic_path
 from audiogen_core.sound_reader import MAX_CHANNELS, name_of, reason, sequential
@@ -128,6 +129,8 @@ class AudioWriter:
         import soundfile
 
         samples = self._checked(self._buffer[: self._held])
+        if self._format == "OGG" and self.channels > 2:
+            samples = np.ascontiguousarray(samples[:, np.argsort(from_vorbis(self.channels))])
         self._held = 0
         try:
             self._sound.write(samples)

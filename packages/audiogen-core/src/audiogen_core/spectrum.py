@@ -63,7 +63,7 @@ def spectrogram(
     top = rate / 2 if top is None else top
     filters = _filters(rate, window, bands, top)
     shape = np.hanning(window + 1)[:-1]
-    scale = (2 / shape.sum()) ** 2
+    scale = (2 / shape.sum()) ** 2  # half of a sine's amplitude lies at the negative frequency
     sums = np.zeros((bands, columns))
     counts = np.zeros(columns)
     padded = np.pad(audio.samples, ((0, 0), (window // 2, window)))

@@ -94,17 +94,17 @@ def show(audio: Audio, stream: TextIO) -> None:
 
 def _levels(audio: Audio, columns: int, rows: int) -> NDArray[np.float64]:
     """Loudness in [0, 1] of (rows, columns), the highest pitch first; 0 above what the clip holds."""
-    made = spectrogram(audio, bands=_BANDS, columns=columns, window_seconds=_WINDOW)
-    level = decibels(np.nan_to_num(made.power))
+    spectrum = spectrogram(audio, bands=_BANDS, columns=columns, window_seconds=_WINDOW)
+    level = decibels(np.nan_to_num(spectrum.power))
     if level.max() <= -100:
         return np.zeros((rows, columns))
-    centres = hertz(np.linspace(mel(LOWEST), mel(made.top), _BANDS + 2))[1:-1]
+    centres = hertz(np.linspace(mel(LOWEST), mel(spectrum.top), _BANDS + 2))[1:-1]
     level = level + TILT * np.log2(centres / _BOTTOM)[:, None]
     edges = _BOTTOM * (_TOP / _BOTTOM) ** (np.arange(rows + 1) / rows)
     folded = np.full((rows, level.shape[1]), -np.inf)
     for row, (low, high) in enumerate(pairwise(edges)):
         inside = (centres >= low) & (centres < high)
-        if not inside.any() and low < made.top:  # a row narrower than a band takes the nearest
+        if not inside.any() and low < spectrum.top:  # a row narrower than a band takes the nearest
             inside[np.abs(np.log(centres / math.sqrt(low * high))).argmin()] = True
         if inside.any():
             folded[row] = level[inside].max(axis=0)

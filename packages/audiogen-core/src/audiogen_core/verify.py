@@ -34,8 +34,8 @@ class Digest:
     @classmethod
     def of_etag(cls, etag: str | None) -> Digest | None:
         """The digest in an ETag of the hub, or None when it is something else."""
-        found = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag or "")
-        return cls(found.group()) if found else None
+        digest = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag or "")
+        return cls(digest.group()) if digest else None
 
     def matches(self, path: Path) -> bool:
         """Whether the file has this hash. Reads all of it."""
@@ -82,14 +82,18 @@ def problem(path: Path, key: str, memory: Memory, digest: Digest | None, size: i
     cache links to; when there is none at all only the size is checked.
     """
     try:
-        found = path.stat()
-        digest = digest or _remembered(memory, key) or _linked(path)
-        if size is not None and found.st_size != size:
-            return f"has {found.st_size} bytes instead of {size}"
+        now = path.stat()
+        if digest is None:
+            remembered = memory.recall(key).get("hash")
+            digest = Digest.of_etag(remembered) if isinstance(remembered, str) else None
+        if digest is None and path.is_symlink():  # the hub's cache names the blob behind a link by its ETag
+            digest = Digest.of_etag(path.readlink().name)
+        if size is not None and now.st_size != size:
+            return f"has {now.st_size} bytes instead of {size}"
         if digest is None:
             return None
         entry: dict[str, object] = {
-            "hash": digest.value, "size": found.st_size, "mtime": found.st_mtime_ns, "inode": found.st_ino
+            "hash": digest.value, "size": now.st_size, "mtime": now.st_mtime_ns, "inode": now.st_ino
         }  # fmt: skip
         if memory.recall(key) == entry:
             return None
@@ -101,15 +105,3 @@ def problem(path: Path, key: str, memory: Memory, digest: Digest | None, size: i
         return f"cannot be read ({error.strerror})"
     memory.keep(key, entry)
     return None
-
-
-def _remembered(memory: Memory, key: str) -> Digest | None:
-    value = memory.recall(key).get("hash")
-    return Digest.of_etag(value) if isinstance(value, str) else None
-
-
-def _linked(path: Path) -> Digest | None:
-    """The hub's cache links each file to a blob that is named by its ETag."""
-    if not path.is_symlink():
-        return None
-    return Digest.of_etag(path.readlink().name)

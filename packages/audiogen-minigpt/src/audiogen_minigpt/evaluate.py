@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import AudiogenError, CodesError, OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_regular
 from audiogen_core.progress import counted
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.settings import load_config
@@ -192,6 +192,7 @@ def _distance(codec: Codec, new: Sequence[Ints], judged: Dataset) -> float | Non
 def read_evaluation(run: str | Path) -> Evaluation | None:
     """What `evaluate` last wrote into a run; None when there is none or it is of another version."""
     try:
+        require_regular(Path(run) / NAME)
         return Evaluation(**json.loads((Path(run) / NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None

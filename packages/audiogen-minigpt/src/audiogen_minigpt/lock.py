@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from audiogen_core.errors import OptionError
+from audiogen_core.files import require_regular
 
 NAME = ".lock"
 _PATIENCE = 0.2  # seconds; `holder` takes the lock for a moment to see whether it can
@@ -71,6 +72,7 @@ def _in_use(path: Path) -> OptionError:
 def _read(path: Path) -> dict[str, Any]:
     """The process and host that a lock file names; {} when there is none, or it is empty or damaged."""
     try:
+        require_regular(path)
         identity = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_regular
 from audiogen_minigpt.errors import means_full
 
 NAME = "metrics.jsonl"
@@ -59,6 +59,7 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     try:
+        require_regular(path)
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, IsADirectoryError):  # the folder of a run that has only just begun
         return []

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.codec import CodecInfo
 from audiogen_core.errors import CodesError, OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_regular
 from audiogen_core.settings import from_mapping, parse_json, read_json
 from audiogen_minigpt.errors import differences
 
@@ -197,6 +197,7 @@ def read_shard(index: Path) -> Shard:
     tracks: list[Track] = []
     skips: list[Skip] = []
     try:
+        require_regular(index)
         for line in index.read_text(encoding="utf-8").splitlines():
             table = parse_json(line, "a line", OptionError)
             if isinstance(table, dict) and "reason" in table:

@@ -53,7 +53,9 @@ def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     elif run.dry_run:
         shared.emit(plan(vampnet, load, options) | told, json=run.json)
     else:
-        commands.write(VAMP, vampnet, load, options, outputs, json=run.json, quiet=run.quiet)
+        commands.write(
+            VAMP, vampnet, load, options, outputs, channel=run.channel, json=run.json, quiet=run.quiet
+        )
 
 
 def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:

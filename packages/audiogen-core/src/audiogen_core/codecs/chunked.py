@@ -113,7 +113,7 @@ class ChunkedCodec(Codec):
     def _encoded(self, blocks: Iterable[Float], count: int) -> Iterator[tuple[NDArray[Any], Float]]:
         """(codebooks, frames) and (chunks,) of some chunks at a time."""
         for batch in _batches(_cut(blocks, self.chunking), self._together()):
-            mono = np.mean(batch, axis=1, dtype=np.float32)
+            mono = np.mean(batch, axis=1, dtype=np.float32)  # (chunks, C, samples) -> (chunks, samples)
             scales: Float = np.sqrt(np.mean(mono * mono, axis=1, dtype=np.float32)) + np.float32(1e-8)
             even = np.asarray(batch / scales[:, None, None], np.float32)
             latents = whole(self.ops, self._encoder, self.ops.signal(even))
@@ -173,6 +173,7 @@ def _overlap_add(chunks: Iterable[Float], stride: int) -> Iterator[Float]:
     sound = total = np.zeros((1, 0), np.float32)  # what still waits for the chunks after it
     for chunk in chunks:
         if weight is None:
+            # A triangle that is nowhere 0: where a sample lies in one chunk alone, it is divided out again.
             times = np.linspace(0, 1, chunk.shape[1] + 2, dtype=np.float32)[1:-1]
             weight = np.float32(0.5) - np.abs(times - np.float32(0.5))
             sound = np.zeros((chunk.shape[0], 0), np.float32)

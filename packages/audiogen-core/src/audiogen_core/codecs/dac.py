@@ -95,13 +95,14 @@ def load_audiotools(path: Path, ops: Ops, name: str | None = None, family: Famil
     weights = read(path)
     if not any(name.startswith("quantizer.") for name in weights):
         raise ModelError(f"{path}: a checkpoint of audiotools, but not of a codec: it has no quantizer")
-    found = _family(weights)
-    if family is not None and found != family:
+    # By the one part that differs: the metadata does not name the class.
+    stored: Family = "lac" if any(".mrf_blocks." in name for name in weights) else "dac"
+    if family is not None and stored != family:
         raise WeightsError(
-            f"{path}: the weights are {found.upper()}'s, but a {family.upper()} is needed here"
+            f"{path}: the weights are {stored.upper()}'s, but a {family.upper()} is needed here"
         )
     try:
-        config = from_audiotools(kwargs, found)
+        config = from_audiotools(kwargs, stored)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     rules = snake_net.numbered(len(config.encoder_rates), len(config.decoder_rates))
@@ -215,8 +216,3 @@ def _stacked(codebooks: Sequence[Float]) -> Float:
     """(K, N, d), the narrower codebooks filled with zeros."""
     widest = max(book.shape[1] for book in codebooks)
     return np.stack([np.pad(book, ((0, 0), (0, widest - book.shape[1]))) for book in codebooks])
-
-
-def _family(weights: Weights) -> Family:
-    """By the one part that differs; audiotools' metadata does not name the class."""
-    return "lac" if any(".mrf_blocks." in name for name in weights) else "dac"

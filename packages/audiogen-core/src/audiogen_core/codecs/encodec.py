@@ -147,7 +147,7 @@ class _Network:
     ) -> list[Layer]:
         weight = self.weights.take(f"{name}.conv.weight", (outputs, inputs, kernel))
         bias = self.weights.take(f"{name}.conv.bias", (outputs,))
-        total = (kernel - 1) * dilation + 1 - stride
+        total = (kernel - 1) * dilation + 1 - stride  # so that as many steps come out as strides go in
         right = 0 if self.config.causal else total // 2
         conv = Conv(
             weight=self.ops.conv_weight(weight),
@@ -168,7 +168,7 @@ class _Network:
         bias = self.weights.take(f"{name}.conv.bias", (outputs,))
         surplus = kernel - ratio
         right = math.ceil(surplus * self.config.trim_right_ratio) if self.config.causal else surplus // 2
-        norm = self._norm(name, outputs)
+        norm = self._norm(name, outputs)  # it sees the surplus too, which is therefore cut off behind it
         conv = ConvTranspose(
             weight=self.ops.conv_transpose_weight(weight),
             bias=self.ops.vector(bias),

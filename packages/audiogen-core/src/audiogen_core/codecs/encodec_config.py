@@ -170,7 +170,7 @@ def _from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> EncodecConfig:
             "for other models use the folder in transformers' layout"
         )
     chunked = "encoder.layers.0.norm.weight" in shapes
-    last = int(lstm[1]) + 2
+    last = int(lstm[1]) + 2  # behind the LSTM come an ELU and the last convolution
     downs = [
         shapes[f"encoder.layers.{index}.conv.weight"]
         for index in range(1, last)
@@ -187,7 +187,7 @@ def _from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> EncodecConfig:
         )
     residual = max(branches)  # the widest: what a width is divided by shows in it without a remainder
     size = books[0][0]
-    ratios = tuple(shape[2] // 2 for shape in reversed(downs))
+    ratios = tuple(shape[2] // 2 for shape in reversed(downs))  # kernels are twice as long as their strides
     return EncodecConfig(
         sample_rate=48000 if chunked else 24000,
         channels=first[1],

@@ -128,6 +128,7 @@ class Compress(Pointwise):
     scale: float
 
     def __call__(self, ops: Ops, x: Signal) -> Signal:
+        # c |c|^(p - 1), the square of |c| kept from 0 by the floor: the phase stays, the range shrinks.
         real, imaginary = ops.channels(x, 0, self.bins), ops.channels(x, self.bins, 2 * self.bins)
         gain = ops.power(real * real + imaginary * imaginary + self.floor, (self.power - 1) / 2) * self.scale
         return ops.stack([real * gain, imaginary * gain])
@@ -328,6 +329,6 @@ def _edge_gain(frames: int, window: int, hop_length: int) -> Float:
 
 def _at_the_ends(frames: int, overlap: int) -> Iterator[int]:
     """The frames that reach into the first or the last window of a clip."""
-    near = 3 * overlap
+    near = 3 * overlap  # enough: a frame is `overlap` hops long, and half as many are cut off at an end
     yield from range(min(frames, near))
     yield from range(max(near, frames - near), frames)

@@ -101,6 +101,7 @@ def build(
     encoder, decoder = network.encoder_layers(), network.decoder_layers()
     weights.finish()
     shape = (config.channels, config.frames, codec.dimension)
+    # Rows of zeros make the raw deviations, which the offset below sets to what is certain.
     inward = np.pad(axes * scale[:, None], ((0, config.channels), (0, 0)))
     offset = np.concatenate([-scale * (axes @ mean), np.full(config.channels, _CERTAIN, np.float32)])
     project = Conv(

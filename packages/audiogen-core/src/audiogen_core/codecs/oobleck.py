@@ -83,14 +83,15 @@ def from_stable_audio_tools(config: Mapping[str, Any]) -> OobleckConfig:
             raise ModelError("this Oobleck has other activations than plain snakes, which is not supported")
     if decoder.take("use_nearest_upsample", bool, False):
         raise ModelError("this Oobleck repeats samples to go up, which is not supported")
-    strides, back = encoder.many("strides", int), decoder.many("strides", int)
-    if strides != back:
-        raise ModelError(f"the encoder's strides {strides} are not the decoder's {back}")
-    latents, made, taken = (each.take("latent_dim", int) for each in (parts, encoder, decoder))
-    if made != 2 * latents or taken != latents:
+    strides, mirrored = encoder.many("strides", int), decoder.many("strides", int)
+    if strides != mirrored:
+        raise ModelError(f"the encoder's strides {strides} are not the decoder's {mirrored}")
+    # The encoder makes two numbers for each latent, a mean and a deviation.
+    latents, doubled, back = (each.take("latent_dim", int) for each in (parts, encoder, decoder))
+    if doubled != 2 * latents or back != latents:
         raise ModelError(
             f"{latents} latent channels need an encoder that makes {2 * latents} and a decoder that takes "
-            f"{latents}, found {made} and {taken}"
+            f"{latents}, found {doubled} and {back}"
         )
     return OobleckConfig(
         sample_rate=rate,

@@ -55,16 +55,13 @@ def write_folder(
         lines.append(_line(piece, path))
         if on_step:
             on_step(index + 1, count)
-    _write_captions(folder / CAPTIONS, lines)
-    return paths
-
-
-def _write_captions(path: Path, lines: Sequence[str]) -> None:
+    captions = folder / CAPTIONS
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(captions) as temporary:
             temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
-        raise AudioError(f"{path}: cannot be written ({error.strerror})") from error
+        raise AudioError(f"{captions}: cannot be written ({error.strerror})") from error
+    return paths
 
 
 def _prepare(folder: Path, force: bool) -> Path:

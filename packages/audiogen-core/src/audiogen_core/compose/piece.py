@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from audiogen_core.audio import Audio
 from audiogen_core.compose.styles import DEFAULT_STYLES, KEYS, STYLES, Bar, Style
 from audiogen_core.compose.synth import DRUMS, HOP_LENGTH, SAMPLE_RATE, drum, limit, note
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import OptionError, nearest
 
 TEMPI = {"slow": 12, "medium": 10, "fast": 9}  # frames in a sixteenth: 94, 112 and 125 beats per minute
 
@@ -90,9 +89,7 @@ def check_style(style: str) -> str:
     """The name of a style. Raises OptionError with the closest names for one that does not exist."""
     if style in STYLES:
         return style
-    close = get_close_matches(style, STYLES, n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known styles: {', '.join(STYLES)}"
-    raise OptionError(f"unknown style {style!r}; {hint}")
+    raise OptionError(f"unknown style {style!r}; {nearest(style, STYLES, 'known styles')}")
 
 
 def _notes(rng: np.random.Generator, style: Style, key: str, sixteenth: int, frames: int) -> Iterator[Note]:

@@ -47,12 +47,12 @@ def locate(path: Path) -> Located:
 def _in_folder(folder: Path) -> Path:
     patterns = [*_ORDER, *(f"*{suffix}" for suffix in TORCH_SUFFIXES)]
     for pattern in patterns:
-        found = sorted(folder.glob(pattern))
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found[:5])
+        files = sorted(folder.glob(pattern))
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files[:5])
             raise WeightsError(f"{folder}: several weight files and no index ({names}); name one of them")
-        if found:
-            return found[0]
+        if files:
+            return files[0]
     raise WeightsError(f"{folder}: no weights in this folder; expected model.safetensors or a torch file")
 
 
@@ -84,7 +84,7 @@ def _weight_map(index: Path) -> dict[str, object]:
         table = read_json(index, WeightsError)
     except WeightsError as error:
         raise WeightsError(f"{error}; expected an index of shards") from error
-    found = table.get("weight_map")
-    if not isinstance(found, dict) or not found:
+    shards = table.get("weight_map")
+    if not isinstance(shards, dict) or not shards:
         raise WeightsError(f"{index}: no weight_map in this index of shards")
-    return found
+    return shards

@@ -1,5 +1,9 @@
 """The zip archive of a torch file: only the plain, uncompressed kind that torch.save writes.
 
+Python's zipfile is made to open whatever it can: it takes bytes before the archive and between entries,
+several disks and a directory of any size, which it builds in memory before anything can be checked. What is
+refused here would have to be read by hand all the same, and then two readers could differ over one file.
+
 Layout (PKWARE APPNOTE 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16): local headers with
 data, then the central directory, then the end record; the zip64 forms above 4 GiB.
 """
@@ -88,7 +92,9 @@ class TorchZip:
         local = _LOCAL.unpack_from(header)
         if local[0] != b"PK\x03\x04" or local[9] != len(record.raw) or header[_LOCAL.size :] != record.raw:
             raise self._bad(f"entry {shorten(name)} has a local header that differs from the directory")
-        start = record.header + len(header) + local[10]
+        start = (
+            record.header + len(header) + local[10]
+        )  # behind the extra field, with which torch aligns data
         if start + record.size > self._limits[record.header]:
             raise self._bad(f"entry {shorten(name)} overlaps another")
         return Entry(name, start, record.size, record.crc)
@@ -120,6 +126,7 @@ class TorchZip:
             at, here, count, size, start = self._end64(at)
         elif self._has_locator(at):
             at, *_ = self._end64(at)
+        # All bits set in a field of the old record mean that the zip64 record has the number.
         if disk not in (0, 0xFFFF) or first not in (0, 0xFFFF) or here != count:
             raise self._bad("an archive of several disks")
         if count > MAX_ENTRIES or size > MAX_DIRECTORY:
@@ -174,7 +181,7 @@ class TorchZip:
         except UnicodeDecodeError as error:
             raise self._bad("an entry name that is not UTF-8") from error
         what = f"entry {shorten(name)}"
-        if flags & 0x2041:
+        if flags & 0x2041:  # bits 0, 6 and 13: encrypted, strongly encrypted, its local header masked
             raise self._bad(f"{what} is encrypted")
         if method != 0:
             raise self._bad(f"{what} is compressed, which torch.save never does; unpack and save it again")

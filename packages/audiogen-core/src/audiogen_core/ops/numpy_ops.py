@@ -76,7 +76,7 @@ class NumpyOps:
         self, x: Float, weight: Float, bias: Float | None = None, *, stride: int = 1, dilation: int = 1
     ) -> Float:
         outputs, inputs, kernel = weight.shape
-        frames = (x.shape[-1] - dilation * (kernel - 1) - 1) // stride + 1
+        frames = (x.shape[-1] - dilation * (kernel - 1) - 1) // stride + 1  # only whole windows
         if kernel == 1 and stride == 1:
             y = np.matmul(weight[:, :, 0], x)
         else:
@@ -106,6 +106,8 @@ class NumpyOps:
         batch, _, frames = x.shape
         overlap = -(-kernel // stride)  # how many inputs reach one output
         total = (frames - 1) * stride + kernel
+        # Output time as (step of the input, place within the stride): the taps of one `piece` of the kernel
+        # then fall on whole steps, and overlap-add is a sum of shifted blocks.
         y = np.zeros((batch, outputs, frames + overlap - 1, stride), np.float32)
         matrix = weight.reshape(outputs * kernel, inputs)
         block = max(64, _BLOCK // (outputs * kernel))
@@ -114,7 +116,7 @@ class NumpyOps:
                 part = np.matmul(matrix, clip[:, start : start + block]).reshape(outputs, kernel, -1)
                 count = part.shape[-1]
                 for piece in range(overlap):
-                    taps = part[:, piece * stride : (piece + 1) * stride].transpose(0, 2, 1)
+                    taps = part[:, piece * stride : (piece + 1) * stride].transpose(0, 2, 1)  # (out, n, taps)
                     place = start + piece
                     result[:, place : place + count, : taps.shape[-1]] += taps
         y = y.reshape(batch, outputs, -1)[..., :total]
@@ -139,7 +141,7 @@ class NumpyOps:
     def snake(self, x: Float, alpha: Float, beta: Float | None = None) -> Float:
         y: Float = np.sin(x * alpha)
         y *= y
-        y /= (alpha if beta is None else beta) + np.float32(1e-9)
+        y /= (alpha if beta is None else beta) + np.float32(1e-9)  # as DAC does it: alpha may be 0
         return np.add(y, x, out=y)
 
     def scale(self, x: Float, factor: Float) -> Float:
@@ -156,6 +158,7 @@ class NumpyOps:
         return np.divide(x, np.maximum(norm, np.float32(1e-12)), dtype=np.float32)
 
     def nearest(self, x: Float, codebook: tuple[Float, Float]) -> NDArray[np.int64]:
+        # The nearest b to x: |x - b|^2 = |x|^2 - 2 (x.b - |b|^2 / 2) is least where the bracket is largest.
         book, half_square = codebook
         best: NDArray[np.int64] = np.argmax(np.matmul(book, x) - half_square, axis=1)
         return best  # (B, F)

@@ -47,6 +47,7 @@ class TorchOps:
     def vector(self, array: Float) -> Tensor:
         return self.signal(np.ascontiguousarray(array).reshape(-1))  # (C,)
 
+    # torch's own layouts, so nothing is turned: (out, in, k), (C, 1, k) and (in, out, k).
     def conv_weight(self, array: Float) -> Tensor:
         return self.signal(np.ascontiguousarray(array))
 
@@ -135,10 +136,10 @@ class _TorchLstm:
                 getattr(self.module, f"weight_ih_l{i}").copy_(ops.conv_weight(layer.weight_ih))
                 getattr(self.module, f"weight_hh_l{i}").copy_(ops.conv_weight(layer.weight_hh))
                 getattr(self.module, f"bias_ih_l{i}").copy_(ops.conv_weight(layer.bias))
-                getattr(self.module, f"bias_hh_l{i}").zero_()
+                getattr(self.module, f"bias_hh_l{i}").zero_()  # already in the other bias
         self.module.eval().requires_grad_(False)
         self.module.flatten_parameters()
 
     def __call__(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Any]:
-        y, after = self.module(x.permute(2, 0, 1), state)
+        y, after = self.module(x.permute(2, 0, 1), state)  # torch's LSTM goes over (T, B, C)
         return y.permute(1, 2, 0), after

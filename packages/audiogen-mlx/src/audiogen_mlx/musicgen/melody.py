@@ -46,6 +46,8 @@ def prepare(source: Audio | str | Path, config: ChromaConfig | None = None) -> A
     if audio.peak < SILENCE:
         raise AudioError(f"{name} is silent: nothing in it reaches -80 dB; give a clip with a melody")
     mono = audio.mix(1)
+    if mono.peak < SILENCE:
+        raise AudioError(f"{name} is silent in mono: left and right take each other out; give one of them")
     if mono.sample_rate == config.sample_rate:
         return mono
     return Audio(resample(mono.samples[0], mono.sample_rate, config.sample_rate)[None], config.sample_rate)

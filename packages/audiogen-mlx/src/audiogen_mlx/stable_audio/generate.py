@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,18 +15,19 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
-from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
 from audiogen_core.jobs import Take
 from audiogen_core.noise import SeededNoise
 from audiogen_core.progress import OnStep
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
+from audiogen_mlx.pretrained import fetch_from_hub
 from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
 from audiogen_mlx.stable_audio.guidance import predictor
-from audiogen_mlx.stable_audio.load import Parts, fetch_from_hub, locate, locate_text
+from audiogen_mlx.stable_audio.load import Parts, locate, locate_text
 from audiogen_mlx.stable_audio.options import Load, Options
 from audiogen_mlx.stable_audio.settings import Settings, resolve
 
@@ -154,6 +156,8 @@ class StableAudio:
         config, seconds = self.config, settings.seconds
         known = None if settings.prompt_audio is None else inpaint.conformed(settings.prompt_audio, config)
         samples, length = round(seconds * config.sample_rate), 0 if known is None else known.samples.shape[1]
+        if known is not None and length >= samples:  # resampled, it may be a sample longer than it was
+            raise OptionError(f"prompt_audio is {known.duration:.2f} s long; ask for more seconds than that")
         plan = windows.plan(config, samples, settings.overlap, length)
         if known is not None:
             yield from _cut(known, 0, plan[0].start)
@@ -255,6 +259,13 @@ class StableAudio:
         if settings.inpaint is not None:
             samples = inpaint.sample_mask(settings.inpaint, self.config)
             mask = inpaint.latent_mask(samples, self.config.frames)
+        if settings.init_audio.duration > self.config.window_seconds + 1 / self.config.sample_rate:
+            warnings.warn(
+                f"the clip to begin from has {settings.init_audio.duration:.2f} s; the model takes the first "
+                f"{self.config.window_seconds:.2f} s of it",
+                SoundWarning,
+                stacklevel=2,
+            )
         clip, autoencoder = self._fitted(settings.init_audio), self._parts.autoencoder()
         if count == 1:
             latents = autoencoder.encode(clip, settings.noise).values[None]

@@ -6,9 +6,8 @@ Where memory is short a part is given back as soon as its work is done, and read
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +22,10 @@ from audiogen_core.errors import ModelError
 from audiogen_core.models import ModelSpec, find
 from audiogen_core.settings import read_json
 from audiogen_core.weights import read
+from audiogen_mlx.catalog import STABLE_AUDIO, TEXT_ENCODERS
 from audiogen_mlx.ops import MlxOps
+from audiogen_mlx.pretrained import Fetch, fetch_from_hub, fingerprint
 from audiogen_mlx.stable_audio import read_config, weights
-from audiogen_mlx.stable_audio.catalog import CATALOG, TEXT_ENCODERS
 from audiogen_mlx.stable_audio.conditioning import (
     Conditioning,
     NumberEmbedder,
@@ -48,18 +48,6 @@ _INDEX = "model_index.json"
 _SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 _SHARE = 0.6  # of a machine's memory that weights may take before parts are given back
 
-Fetch = Callable[[ModelSpec], Path]
-"""Gives the folder of a model in the catalogue, fetching it when needed."""
-
-_SAMPLE = 1 << 20  # bytes of a checkpoint that tell it from others: its header and some weights
-
-
-def fetch_from_hub(spec: ModelSpec) -> Path:
-    """With the settings of the environment, and silently."""
-    from audiogen_core import hub
-
-    return hub.fetch(spec)
-
 
 @dataclass(frozen=True)
 class Files:
@@ -72,12 +60,7 @@ class Files:
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the configuration, the size or the beginning of the weights."""
-        digest = hashlib.sha256(self.config.read_bytes())
-        for path in weight_files(self.checkpoint):
-            digest.update(path.stat().st_size.to_bytes(8, "little"))
-            with path.open("rb") as file:
-                digest.update(file.read(_SAMPLE))
-        return digest.hexdigest()[:16]
+        return fingerprint(self.config, weight_files(self.checkpoint))
 
     def read_config(self) -> Config:
         """Its facts. Raises ModelError."""
@@ -99,7 +82,7 @@ def locate(name_or_path: str | Path, *, unlisted: bool = False, fetch: Fetch = f
     A path is a folder, a `..._config.json` in it, or a checkpoint beside one. Raises UnknownModel,
     DownloadError or ModelError.
     """
-    model = find(CATALOG, name_or_path, unlisted=unlisted)
+    model = find(STABLE_AUDIO, name_or_path, unlisted=unlisted)
     if isinstance(model, Path):
         return _at(model)
     folder = fetch(model)
@@ -153,23 +136,22 @@ class TextFiles:
 
 
 def locate_text(
-    files: Files, config: Config, given: str | Path | None, *, fetch: Fetch = fetch_from_hub
+    files: Files, config: Config, t5: str | Path | None, *, fetch: Fetch = fetch_from_hub
 ) -> TextFiles:
-    """The text encoder: what was given, what lies beside the model, or what its configuration names.
+    """The text encoder: `t5`, or what lies beside the model, or what its configuration names.
 
     Raises ModelError, saying where it was looked for.
     """
-    wanted = config.text.t5
-    if given is None and files.diffusers:
+    if t5 is None and files.diffusers:
         return TextFiles(files.folder / "text_encoder", files.folder / "tokenizer")
-    if given is None:
-        for place in (files.folder / wanted, files.folder / "t5", files.folder / "text_encoder"):
+    if t5 is None:
+        for place in (files.folder / config.text.t5, files.folder / "t5", files.folder / "text_encoder"):
             if (place / "config.json").is_file():
                 return _in_one(place)
-    name = str(wanted if given is None else given)
+    elif Path(t5).expanduser().exists():
+        return _in_one(Path(t5).expanduser())
+    name = str(t5 or config.text.t5)
     spec = TEXT_ENCODERS.get(name.removeprefix("google-t5/"))
-    if given is not None and Path(given).expanduser().exists():
-        return _in_one(Path(given).expanduser())
     if spec is None:
         raise ModelError(
             f"{files.folder}: the model's text encoder {name!r} is not there, nor in the catalogue; "
@@ -328,7 +310,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
             missing.append(plan)
         return plan.folder
 
-    model = find(CATALOG, load.model, unlisted=load.unlisted)
+    model = find(STABLE_AUDIO, load.model, unlisted=load.unlisted)
     if isinstance(model, ModelSpec):
         planned(model)
     facts: dict[str, Any] = {}

@@ -19,8 +19,8 @@ from mlx.nn.layers.activations import silu
 from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import LayerNorm
 
+from audiogen_mlx import cpu
 from audiogen_mlx.nn import Module
-from audiogen_mlx.stable_audio import pointwise
 from audiogen_mlx.stable_audio.config import DitConfig
 
 TIME_FEATURES = 256
@@ -149,7 +149,7 @@ class FeedForward(Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         value, gate = mx.split(self.inner(x), 2, axis=-1)
-        return self.out(pointwise.silu_gated(value, gate))
+        return self.out(cpu.silu_gated(value, gate))
 
 
 class Block(Module):
@@ -322,7 +322,7 @@ def split_heads(x: mx.array, heads: int) -> mx.array:
 def attend(query: mx.array, key: mx.array, value: mx.array, bias: mx.array | None) -> mx.array:
     """Softmax attention, (B, H, L, D) -> (B, L, H * D)."""
     scale = query.shape[-1] ** -0.5
-    mixed = pointwise.attention(query, key, value, scale=scale, bias=bias)
+    mixed = cpu.attention(query, key, value, scale=scale, bias=bias)
     return mixed.transpose(0, 2, 1, 3).reshape(query.shape[0], query.shape[2], -1)
 
 

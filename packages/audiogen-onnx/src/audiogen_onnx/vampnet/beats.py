@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.errors import OptionError
+from audiogen_core.files import require_regular
 from audiogen_core.noise import Noise
 from audiogen_onnx.vampnet.mask import (
     Compat,
@@ -117,6 +118,7 @@ class Beats:
         Raises OptionError when the file cannot be read, is too large, or holds something else.
         """
         try:
+            require_regular(path)
             with Path(path).open("rb") as file:
                 data = file.read(MAX_FILE + 1)
             text = data.decode("utf-8-sig")

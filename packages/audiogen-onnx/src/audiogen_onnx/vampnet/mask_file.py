@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import probe, stream
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_regular
 from audiogen_core.sound_reader import name_of
 from audiogen_onnx.vampnet.mask import Mask, checked
 
@@ -105,6 +105,7 @@ def read_png(path: str | Path) -> NDArray[np.float64]:
     """
     library, name = _pillow(), name_of(path)
     try:
+        require_regular(path)
         with Path(path).open("rb") as file:
             data = file.read(2 * MAX_PICTURE + 1)
     except OSError as error:
@@ -143,6 +144,7 @@ def _read_npy(path: str | Path) -> Mask:
     """The array of an NPY file as a mask. Its description is read here, bounded and strictly."""
     name = name_of(path)
     try:
+        require_regular(path)
         with Path(path).open("rb") as file:
             magic = file.read(8)
             width = {1: 2, 2: 4, 3: 4}.get(magic[6] if len(magic) == 8 else 0)

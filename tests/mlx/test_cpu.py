@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from audiogen_mlx.stable_audio import pointwise
+from audiogen_mlx import cpu
 
-ROWS = pointwise.BLOCK // 300 * 2 + 5  # more than two blocks, the last one short
+ROWS = cpu.BLOCK // 300 * 2 + 5  # more than two blocks, the last one short
 
 
 def sample(*shape: int, seed: int = 0) -> mx.array:
@@ -22,11 +22,11 @@ def plain(function, *arrays: mx.array) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("function", "count"), [(pointwise.silu_gated, 2), (pointwise.softmax, 1)], ids=lambda one: str(one)
+    ("function", "count"), [(cpu.silu_gated, 2), (cpu.softmax, 1)], ids=lambda one: str(one)
 )
 def test_equal_to_the_plain_formula(function, count: int) -> None:
     arrays = [sample(2, ROWS, 300, seed=seed) for seed in range(count)]
-    assert pointwise.applies(*arrays)
+    assert cpu.applies(*arrays)
     np.testing.assert_allclose(np.array(function(*arrays)), plain(function, *arrays), rtol=1e-5, atol=1e-6)
 
 
@@ -34,7 +34,7 @@ def test_equal_to_the_plain_formula(function, count: int) -> None:
 def test_attention_with_shared_heads(bias: bool) -> None:
     query, key, value = sample(2, 4, 7, 32), sample(2, 2, 5, 32, seed=1), sample(2, 2, 5, 32, seed=2)
     added = sample(1, 1, 1, 5, seed=3) if bias else None
-    found = pointwise.attention(query, key, value, scale=0.2, bias=added)
+    found = cpu.attention(query, key, value, scale=0.2, bias=added)
     expected = mx.fast.scaled_dot_product_attention(query, key, value, scale=0.2, mask=added)
     np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
 
@@ -42,11 +42,11 @@ def test_attention_with_shared_heads(bias: bool) -> None:
 def test_views_and_extreme_numbers() -> None:
     wide = mx.array([[-200.0, 0.0, 200.0, 1.0, 2.0, 3.0]])
     value, gate = wide[:, 3:], wide[:, :3]
-    np.testing.assert_allclose(np.array(pointwise.silu_gated(value, gate)), [[0.0, 0.0, 600.0]])
-    assert np.array_equal(np.array(pointwise.softmax(gate)), [[0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(np.array(cpu.silu_gated(value, gate)), [[0.0, 0.0, 600.0]])
+    assert np.array_equal(np.array(cpu.softmax(gate)), [[0.0, 0.0, 1.0]])
 
 
 def test_half_precision_stays_in_mlx() -> None:
     x = sample(3, 4).astype(mx.float16)
-    assert not pointwise.applies(x)
-    assert pointwise.softmax(x).dtype == mx.float16
+    assert not cpu.applies(x)
+    assert cpu.softmax(x).dtype == mx.float16
