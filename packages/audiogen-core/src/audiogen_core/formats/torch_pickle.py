@@ -21,10 +21,10 @@ from typing import Any
 from audiogen_core.errors import WeightsError
 from audiogen_core.formats.stored import ITEM_SIZES, StoredArray, shorten
 
-MAX_OPERATIONS = 400_000
+MAX_OPERATIONS = 300_000
 """A tensor takes about thirty operations."""
 
-MAX_NODES = 400_000
+MAX_NODES = 200_000
 """Values in the tree, a shared one counted wherever it appears."""
 
 MAX_TENSORS = 10_000
