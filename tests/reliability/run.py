@@ -18,7 +18,14 @@ sys.path.insert(0, str(HERE.parent))
 
 from support import tables  # noqa: E402
 
-ELSEWHERE = ("onnx/test_manifest.py", "onnx/test_graph_file.py", "core/test_torchfile.py")
+ELSEWHERE = (
+    "onnx/test_manifest.py",
+    "onnx/test_graph_file.py",
+    "core/test_torchfile.py",
+    "core/test_hub.py",
+    "core/test_files.py",
+    "core/test_present.py",
+)
 """Tests of the same kind that lie beside what they test."""
 
 STORE = HERE / "figures.json"

@@ -11,6 +11,7 @@ from typing import Any
 
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import require_regular
+from audiogen_core.settings import parse_json
 from audiogen_core.sound_reader import name_of, open_sound
 
 _FORMAT = "audiogen recipe 1"
@@ -53,16 +54,15 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """Read what `to_json` wrote. Raises AudioError."""
-        try:
-            facts = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise AudioError(f"not a recipe: no JSON ({error})") from error
+        facts = parse_json(text, "not a recipe", AudioError)
         if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
             raise AudioError(f"not a recipe: JSON, but not of the form {_FORMAT!r}")
         kinds: dict[str, type] = dict.fromkeys(("package", "version", "model", "revision"), str)
         kinds |= {"settings": dict, "inputs": dict}
         wrong = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
         seed = facts.get("seed")
+        if "inputs" not in wrong and any(type(value) is not str for value in facts["inputs"].values()):
+            wrong.append("inputs")
         if wrong or not (seed is None or type(seed) is int):
             raise AudioError(f"a damaged recipe: {', '.join(wrong) or 'seed'} missing or of the wrong kind")
         return cls(**{name: facts[name] for name in kinds}, seed=seed)

@@ -35,6 +35,7 @@ MAX_VALUES = 2_000_000
 MAX_WRITTEN_OUT = 100_000  # values of YAML with its aliases written out, or of settings with their references
 MAX_DEPTH = 64
 MAX_WHOLE = 1 << 128  # hashes and seeds are large; what is larger still does not fit a float either
+MAX_LAYERS = 1000  # of a network: each is built before its weights are looked for
 MAX_COUNT = 1 << 30  # of anything that is counted: layers, channels, samples
 
 Kind = TypeVar("Kind", int, float, str, bool, list, dict)  # type: ignore[type-arg]

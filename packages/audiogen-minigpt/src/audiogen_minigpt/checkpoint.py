@@ -264,10 +264,14 @@ def load_model(
     from audiogen_minigpt.model import GPT
 
     saved = find(path, which)
-    config = saved.config
+    config, tensors, source = saved.config, saved.model_tensors(), saved.path / _MODEL
+    if config.layers > len(tensors):
+        raise WeightsError(f"{source}: {len(tensors)} tensors are too few for {config.layers} layers")
+    with torch.device("meta"):  # without memory: sizes that are not those of the tensors may be any
+        _check_fit(GPT(config), tensors, source)
     with torch.random.fork_rng(devices=[]):
         model = GPT(config)
-    load_into(model, saved.model_tensors(), saved.path / _MODEL)
+    load_into(model, tensors, source)
     facts = {**saved.facts, "step": saved.step, "checkpoint": saved.revision}
     return model.to(device).eval(), config, facts
 
@@ -276,6 +280,12 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> 
     """Copy tensors into all parameters of a model. Raises WeightsError for any that do not match."""
     from audiogen_minigpt.ranks import put
 
+    _check_fit(model, tensors, source)
+    for name, parameter in model.named_parameters():
+        put(parameter, tensors[name])
+
+
+def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
     parameters = dict(model.named_parameters())
     missing = sorted(set(parameters) - set(tensors))
     unexpected = sorted(set(tensors) - set(parameters))
@@ -290,8 +300,6 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> 
             f"unexpected: {', '.join(unexpected[:10]) or 'none'}; "
             f"misshapen: {'; '.join(misshapen[:10]) or 'none'}"
         )
-    for name, parameter in parameters.items():
-        put(parameter, tensors[name])
 
 
 def sampling_of(model: str | Path) -> Sampling:

@@ -26,6 +26,10 @@ SAMPLING = Sampling(temperature=0.9, top_k=32)
 many unlikely codes a little chance each, and together they break the music up."""
 
 
+MAX_CONTEXT = 1 << 20
+"""Steps. A table of all places is made, which is not in the weights."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a model and the layout of its tokens.
@@ -62,6 +66,8 @@ class ModelConfig:
         for name in ("layers", "heads", "width", "context", "codebooks", "codebook_size"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.context > MAX_CONTEXT:
+            raise OptionError(f"context must be at most {MAX_CONTEXT}, got {self.context}")
         if self.width % self.heads or self.width // self.heads % 2:
             raise OptionError(
                 f"width {self.width} cannot be split over {self.heads} heads; "

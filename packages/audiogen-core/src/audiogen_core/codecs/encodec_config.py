@@ -154,15 +154,23 @@ def from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> EncodecConfig:
     model's own: 24 kHz and causal, or, where the layers have norms, 48 kHz in chunks of one second of which
     a hundredth overlaps. Reflection and a shortcut are common. Raises ModelError for other files.
     """
+    try:
+        return _from_shapes(shapes)
+    except (IndexError, KeyError, ZeroDivisionError) as error:
+        raise ModelError("an original EnCodec file whose tensors have shapes of another model") from error
+
+
+def _from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> EncodecConfig:
     first = shapes.get("encoder.layers.0.conv.weight")
-    lstm = next((name for name in shapes if name.startswith("encoder.") and ".lstm." in name), None)
+    recurrent = (re.match(r"encoder\.layers\.(\d{1,3})\.lstm\.", name) for name in shapes)
+    lstm = next(filter(None, recurrent), None)
     if first is None or lstm is None:
         raise ModelError(
             "not an original EnCodec file of the 24 kHz or 48 kHz family; "
             "for other models use the folder in transformers' layout"
         )
     chunked = "encoder.layers.0.norm.weight" in shapes
-    last = int(lstm.split(".")[2]) + 2  # behind the LSTM come an ELU and the last convolution
+    last = int(lstm[1]) + 2  # behind the LSTM come an ELU and the last convolution
     downs = [
         shapes[f"encoder.layers.{index}.conv.weight"]
         for index in range(1, last)

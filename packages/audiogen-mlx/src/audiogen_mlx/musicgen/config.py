@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from audiogen_core.errors import ModelError
-from audiogen_core.settings import Section, from_mapping
+from audiogen_core.settings import MAX_LAYERS, Section, from_mapping
 
 Clip = Literal["", "melody", "style"]
 
@@ -192,6 +192,7 @@ class Config:
             if getattr(self, name) < 1:
                 raise ModelError(f"the configuration does not describe a MusicGen: {name} is 0 or less")
         problems = {
+            f"{self.layers} layers": self.layers > MAX_LAYERS,
             "the heads do not divide the width": self.width % self.heads,
             "an odd or too small width": self.width % 2 or self.width < 4,
             "one delay of 0 or more per codebook is needed": len(self.delays) != self.codebooks

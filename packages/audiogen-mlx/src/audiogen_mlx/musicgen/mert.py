@@ -19,7 +19,7 @@ from mlx.nn.layers.normalization import LayerNorm
 
 from audiogen_core import weights
 from audiogen_core.errors import AudioError, ModelError, WeightsError
-from audiogen_core.settings import Section, read_json
+from audiogen_core.settings import MAX_LAYERS, Section, read_json
 from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict
 
 SAMPLE_RATE = 24_000
@@ -67,6 +67,8 @@ class MertConfig:
         sizes = (self.width, self.layers, self.heads, self.hidden, self.position_kernel, self.position_groups)
         if len({len(part) for part in convs}) != 1 or not convs[0] or min(*sizes, *sum(convs, ())) < 1:
             raise ModelError(f"the configuration does not describe a MERT: {self}")
+        if self.layers > MAX_LAYERS:
+            raise ModelError(f"the configuration does not describe a MERT: {self.layers} layers")
         if self.width % self.heads or self.width % self.position_groups:
             raise ModelError(
                 f"the configuration does not describe a MERT: {self.width} does not divide: {self}"

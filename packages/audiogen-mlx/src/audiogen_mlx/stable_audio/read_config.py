@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.errors import ModelError
-from audiogen_core.settings import Section
+from audiogen_core.settings import MAX_LAYERS, Section
 from audiogen_mlx.stable_audio import config as facts
 from audiogen_mlx.stable_audio.config import Config, DitConfig, NumberConditioner, Published, TextConditioner
 from audiogen_mlx.stable_audio.schedules import DistributionShift
 
 MODEL_TYPES = ("diffusion_cond", "diffusion_cond_inpaint")
 AUDIOGEN = "audiogen"  # type of a pretransform that audiogen_core has by name
+
+
+MAX_SAMPLES = 1 << 26
+"""Of a window, which is always made whole: 25 minutes, where published models have one to six."""
 
 
 def read_stable_audio_tools(path: Path) -> Config:
@@ -28,7 +32,7 @@ def read_stable_audio_tools(path: Path) -> Config:
         raise ModelError(f"{path}: no model_type; this is not a configuration of stable-audio-tools")
     kind = root.expect("model_type", *MODEL_TYPES)
     rate, channels = root.count("sample_rate"), root.count("audio_channels", 2)
-    size = root.count("sample_size")
+    size = root.count("sample_size", most=MAX_SAMPLES)
     root.ignore("training")
     model = root.section("model")
     published = None
@@ -128,7 +132,7 @@ def _network(section: Section) -> DitConfig:
     section.ignore("zero_init_branch_outputs", "timestep_embed_dim", "abs_pos_emb_max_length")
     width, depth, heads = (
         section.count("embed_dim", 768),
-        section.count("depth", 12),
+        section.count("depth", 12, most=MAX_LAYERS),
         section.count("num_heads", 8),
     )
     token_dim = section.count("cond_token_dim", 0, least=0)
@@ -208,7 +212,7 @@ def read_diffusers(folder: Path) -> Config:
     hop = math.prod(vae.counts("downsampling_ratios", (2, 4, 4, 8, 8)))
     rate, channels = vae.count("sampling_rate", 44100), vae.count("audio_channels", 2)
     transformer = Section.read(folder / "transformer" / "config.json")
-    frames = transformer.count("sample_size", 1024)
+    frames = transformer.count("sample_size", 1024, most=1 << 16)
     dit = _diffusers_dit(transformer)
     projection = Section.read(folder / "projection_model" / "config.json")
     cond_dim = projection.count("conditioning_dim")
@@ -245,7 +249,7 @@ def _diffusers_dit(section: Section) -> DitConfig:
     section.expect("time_proj_dim", 256)
     head_dim, heads = section.count("attention_head_dim", 64), section.count("num_attention_heads", 24)
     context_heads = section.count("num_key_value_attention_heads", 12)
-    depth = section.count("num_layers", 24)
+    depth = section.count("num_layers", 24, most=MAX_LAYERS)
     context = section.count("cross_attention_dim", 768)
     if context != context_heads * head_dim:
         raise ModelError(
