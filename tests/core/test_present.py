@@ -52,7 +52,8 @@ def test_notes_warnings_and_errors(
     app = cli.app("audiogen-thing", "audiogen-core", "One line.")
 
     @app.command()
-    def make(verbose: cli.VerboseOption = False) -> None:
+    def make() -> None:
+        cli.state.verbose = True
         cli.note(f"one\n{EVIL}")
         cli.detail(EVIL)
         warnings.warn(EVIL, UserWarning, stacklevel=1)
@@ -62,7 +63,7 @@ def test_notes_warnings_and_errors(
     def other() -> None:
         raise typer.Exit
 
-    monkeypatch.setattr("sys.argv", ["audiogen-thing", "make", "-v"])
+    monkeypatch.setattr("sys.argv", ["audiogen-thing", "make"])
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         with pytest.raises(SystemExit):
