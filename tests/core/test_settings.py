@@ -187,7 +187,7 @@ def test_a_section_is_read_key_by_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("read", "words"),
     [
-        (lambda s: s.take("none", int), "here: 'none' is missing"),
+        (lambda s: s.take("none", int), "here: none is missing"),
         (lambda s: s.take("name", int), "here: name must be int, found 'x'"),
         (lambda s: s.take("on", int), "here: on must be int, found True"),
         (lambda s: s.take("rate", int), r"here: rate must be int, found 1\.5"),
@@ -196,10 +196,10 @@ def test_a_section_is_read_key_by_key(tmp_path: Path) -> None:
         (lambda s: s.count("rate2", most=3), "here: rate2 must be at most 3, found 4"),
         (lambda s: s.many("mixed", int), r"here: mixed\[1\] must be int, found '2'"),
         (lambda s: s.many("name", str), "here: name must be a list, found 'x'"),
-        (lambda s: s.many("null", int, (1,)), "here: 'null' is missing"),
+        (lambda s: s.many("null", int, (1,)), "here: null is missing"),
         (lambda s: s.names("name"), "here: name must be a list of names"),
         (lambda s: s.section("name"), "here: name: expected a JSON object, found str"),
-        (lambda s: s.section("none"), "here: 'none' is missing"),
+        (lambda s: s.section("none"), "here: none is missing"),
         (lambda s: s.expect("name", "y", "z"), "name 'x' is not supported here, only 'y' or 'z'"),
         (lambda s: s.expect("on", 1), "on True is not supported"),
     ],

@@ -354,6 +354,26 @@ def test_quantised_folders(bits: int, wide: Path, tmp_path: Path):
         MusicGen.load(made, bits=12 - bits)
 
 
+@pytest.mark.parametrize("name", ["plain", "bits-4", "bits-8"])
+def test_folders_that_the_first_version_converted(name: str, tmp_path: Path):
+    """What 0.1.0 wrote loads to the same model, and converting it again gives the same bytes."""
+    folder = FOLDER / "converted" / name
+    music = MusicGen.load(folder, tokenizer=TOKENIZER)
+    network, half = music._parts.transformer, music._parts.transformer.dtype == mx.bfloat16
+    assert half == (name != "bits-8")
+    with np.load(folder / "io.npz") as stored:
+        text = mx.array(stored["text"]).astype(network.dtype)
+        found = np.array(network(mx.array(stored["tokens"]), network.run(Rows(1, text=text), 9)))
+        spread = stored["logits"].std()
+        np.testing.assert_allclose(found, stored["logits"], rtol=0, atol=(0.05 if half else 1e-4) * spread)
+        if not half:  # in half precision another machine may round to another token
+            made = music.generate_codes(PROMPT, seconds=0.3, sampling=GREEDY).values
+            np.testing.assert_array_equal(made, stored["codes"])
+    dtype = "bfloat16" if half else "float32"
+    again = convert(Files(folder, Places(tokenizer=TOKENIZER)), tmp_path / "again", dtype=dtype)
+    assert (again / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+
+
 def test_what_is_there_is_not_written_over(folder: Path, tmp_path: Path):
     made = convert(Files(folder), tmp_path / "made")
     with pytest.raises(OptionError, match="not empty; use --force"):

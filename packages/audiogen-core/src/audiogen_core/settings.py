@@ -167,7 +167,7 @@ class Section:
         value: Any = self.left.pop(key, None)
         if value is None:
             if default is None:
-                raise ModelError(f"{self.where}: {key!r} is missing")
+                raise ModelError(f"{self.where}: {key} is missing")
             return default
         if kind is float and type(value) is int:
             value = float(value)
@@ -187,7 +187,7 @@ class Section:
         """A list of values of one kind. The default stands for a list that is absent, not for null."""
         values = self.left.pop(key, default)
         if values is None:
-            raise ModelError(f"{self.where}: {key!r} is missing")
+            raise ModelError(f"{self.where}: {key} is missing")
         if not isinstance(values, list | tuple):
             raise ModelError(f"{self.where}: {key} must be a list, found {_shown(values)}")
         each = Section({f"{key}[{index}]": value for index, value in enumerate(values)}, self.where)
@@ -206,7 +206,7 @@ class Section:
         """A table within this one; an empty one when `optional` and absent."""
         value = self.left.pop(key, None)
         if value is None and not optional:
-            raise ModelError(f"{self.where}: {key!r} is missing")
+            raise ModelError(f"{self.where}: {key} is missing")
         return Section({} if value is None else value, f"{self.where}: {key}")
 
     def names(self, key: str) -> tuple[str, ...]:
