@@ -558,7 +558,7 @@ def test_a_saved_file_has_the_usual_rights(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 3),
     st.integers(1, 3_000),

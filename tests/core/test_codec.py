@@ -55,7 +55,7 @@ def test_fewer_codebooks_are_the_first_rows(codec):
     assert codec.decode(codec.encode(audio, 1)).samples.shape == (1, 4000)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     samples=st.integers(1, 9000),
     cuts=st.lists(st.integers(1, 4000), min_size=1, max_size=5),

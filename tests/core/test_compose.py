@@ -27,7 +27,7 @@ from audiogen_core.errors import AudioError, OptionError
 SEEDS = st.integers(0, 2**40)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=SEEDS, seconds=st.floats(0.02, 25), style=st.sampled_from([None, *STYLES]))
 def test_a_piece_is_the_same_every_time_and_keeps_to_the_frames(seed, seconds, style):
     piece, again = compose(seed, seconds=seconds, style=style), compose(seed, seconds=seconds, style=style)
@@ -45,7 +45,7 @@ def test_a_piece_is_the_same_every_time_and_keeps_to_the_frames(seed, seconds, s
         assert instrument in DRUMS or 28 <= pitch <= 100
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=SEEDS, seconds=st.floats(1, 8))
 def test_a_shorter_piece_is_the_start_of_a_longer_one(seed, seconds):
     short, long = compose(seed, seconds=seconds).audio.samples, compose(seed, seconds=16).audio.samples

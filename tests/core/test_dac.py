@@ -144,7 +144,7 @@ def test_weights_that_do_not_fit(tmp_path, tensors, message):
         codecs.load(lac.save(tmp_path / "a.pth", lac.TINY, tensors=tensors))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     samples=st.integers(1, 2500),
     cuts=st.lists(st.integers(1, 900), min_size=1, max_size=6),

@@ -84,7 +84,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((1, samples)).astype(np.float32) * 0.3
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     samples=st.integers(1, 2000),
     cuts=st.lists(st.integers(1, 700), min_size=1, max_size=5),
@@ -136,7 +136,7 @@ def test_the_inverse_transform_undoes_the_transform(window, hop_length):
     np.testing.assert_allclose(spectrum[0][:bins] + 1j * spectrum[0][bins:], expected, atol=1e-4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.floats(-1e3, 1e3, width=32))
 )

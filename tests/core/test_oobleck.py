@@ -70,7 +70,7 @@ def test_the_scale_divides_latents_and_multiplies_them_back(made, tmp_path):
     np.testing.assert_array_equal(again, made.decode(made.encode(clip)).samples)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     frames=st.integers(1, 60),
     tail=st.integers(0, HOP - 1),

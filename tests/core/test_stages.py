@@ -57,7 +57,7 @@ def joined(stages, x, sizes):
     return np.concatenate([part for part, _ in parts], axis=2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     length=st.integers(1, 700),
@@ -78,7 +78,7 @@ def test_an_encoder_in_chunks_is_the_encoder_at_once(seed, length, sizes, causal
     np.testing.assert_allclose(joined(stages, x, sizes), expected, rtol=0, atol=2e-5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     frames=st.integers(1, 60),

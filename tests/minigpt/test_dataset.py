@@ -44,7 +44,7 @@ def test_the_stream_is_all_tracks_each_behind_a_bos_frame(data):
     np.testing.assert_array_equal(stream[122:], dataset.track(3))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(start=st.integers(0, 400), count=st.integers(1, 500))
 def test_reading_goes_round(tmp_path_factory, start, count):
     dataset = Dataset.open(make_data(tmp_path_factory.mktemp("d"), [40, 1, 77, 30]))
@@ -53,7 +53,7 @@ def test_reading_goes_round(tmp_path_factory, start, count):
     np.testing.assert_array_equal(dataset.read(start, count), expected)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5),
     context=st.integers(2, 40),

@@ -96,7 +96,7 @@ def test_what_is_fixed_is_worked_out_once() -> None:
     seam=st.integers(0, 80),
     first=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_splice_keeps_what_is_far_and_makes_what_is_masked(
     edges: list[int], seam: int, first: bool
 ) -> None:
@@ -123,7 +123,7 @@ def test_a_seam_rises_without_a_jump() -> None:
 
 
 @given(samples=st.integers(1, 300_000), overlap=st.floats(0.05, 0.4), known=st.integers(0, 60_000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_windows_cover_everything_once(samples: int, overlap: float, known: int) -> None:
     config, _ = network("tiny-small")
     known = min(known, samples - 1)

@@ -59,7 +59,7 @@ def test_likeliest():
     assert (likeliest(LOGITS, 1).argmax(axis=1) == LOGITS.argmax(axis=1)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(0, 5),
     st.one_of(st.none(), st.floats(0, 1)),

@@ -100,7 +100,7 @@ def test_a_graph_cut_off_anywhere_is_refused_or_lacks_only_what_follows_the_grap
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_are_read_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("bytes") / "graph.onnx"
     path.write_bytes(data)

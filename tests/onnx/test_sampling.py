@@ -22,7 +22,7 @@ def model(conditioning: int = 0) -> FakeLogits:
     return FakeLogits(SIZE, conditioning)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 9),
     st.floats(0, 2),

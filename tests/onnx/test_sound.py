@@ -39,7 +39,7 @@ def blocks(samples: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
 SIZES = st.lists(st.integers(1, 9000), min_size=1, max_size=4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SIZES, st.integers(1, 20_000))
 def test_pieces_are_of_one_size(sizes, size):
     found = list(pieces(blocks(SOUND, sizes), size))
@@ -47,7 +47,7 @@ def test_pieces_are_of_one_size(sizes, size):
     assert {piece.shape[1] for piece in found[:-1]} <= {size}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SIZES, st.integers(-5000, 40_000), st.integers(1, 45_000))
 def test_cut_fills_up_with_silence(sizes, start, length):
     found = np.concatenate(list(cut(blocks(SOUND, sizes), start, length, 2)), axis=1)
@@ -92,7 +92,7 @@ def test_a_file_and_a_clip_are_the_same_source(tmp_path):
         assert np.allclose(ours, theirs, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SIZES)
 def test_glide_changes_only_the_end_and_arrives(sizes):
     lead = np.ones((2, 100), np.float32)
