@@ -74,6 +74,7 @@ def run_script(name: str, *arguments: object) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=200).stdout.strip()
 
 
+@pytest.mark.slow
 def test_twenty_steps_make_a_file_that_the_package_loads(recipe, config, tmp_path):
     checkpoint = run_script("train.py", "--config", config, "--out", tmp_path / "run")
     codec = codecs.load(recipe.export.export(Path(checkpoint), tmp_path / "codec.safetensors"))
@@ -86,6 +87,7 @@ def test_twenty_steps_make_a_file_that_the_package_loads(recipe, config, tmp_pat
     assert {"on, 2 codebooks: si-sdr", "other styles, 4 codebooks: mel"} <= set(lines[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_stopped_run_goes_on_to_the_same_result(recipe, config, tmp_path):
     settings = recipe.settings.Settings.read(config)

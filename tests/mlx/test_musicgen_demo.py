@@ -95,6 +95,7 @@ def test_each_of_a_batch_is_what_it_is_alone(model: MusicGen) -> None:
         np.testing.assert_array_equal(together[index].values, alone.values)
 
 
+@pytest.mark.slow
 def test_longer_than_a_window_and_streamed(model: MusicGen) -> None:
     options = {"seconds": 14.0, "seed": 1}
     pieces = [piece.samples for piece in model.stream("upbeat drum groove", **options)]

@@ -116,6 +116,7 @@ def measure(path, tmp_path, frames: int) -> tuple[int, int, int]:
     return found[0], found[1], found[2]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tmp_path):
     peaks = []
     for seconds in (30, 240):

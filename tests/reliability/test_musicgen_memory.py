@@ -112,6 +112,7 @@ def check_long(folder: Path, seconds: float) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_minute_and_a_half_by_windows(folder):
     check_long(folder, 90.0)
 

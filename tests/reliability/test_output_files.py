@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
 import signal
@@ -222,11 +223,14 @@ def test_codes_survive_a_failed_save(tmp_path, monkeypatch):
     Codes(np.zeros((2, 5), np.int64), 8, 75.0, "demo").save(path)
     old = path.read_bytes()
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    class Full(io.FileIO):
+        """A file on a disk without room: it is made, and nothing can be written to it."""
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(Path, "open", lambda self, mode: Full(self, mode))
         Codes(np.ones((2, 5), np.int64), 8, 75.0, "demo").save(path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
