@@ -183,9 +183,7 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
 
     Raises whatever the job does.
     """
-    outputs = cli.require_new_each(asked.output, asked.variations, asked.force)
-    check_sounds(outputs)
-    check_inputs(job, options)
+    outputs = checked(job, options, asked)
     load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json))
     if asked.dry_run:
         cli.emit(jobs.imported(job.estimate)(load, options, offline=asked.offline), json=asked.json)
@@ -195,22 +193,23 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
     write(job, model, load, options, outputs, channel=asked.channel, json=asked.json, quiet=asked.quiet)
 
 
-def check_sounds(outputs: Sequence[Path]) -> None:
-    """Raises AudioError when a file is to be written whose suffix names no format for sound."""
+def checked(job: Job, options: JobOptions, asked: Run) -> list[Path]:
+    """The files that a run is to write, before anything is fetched or opened for it.
+
+    Raises OptionError or AudioError when one cannot be written, AudioError when a clip that goes in is
+    missing or no sound.
+    """
+    from audiogen_core.audio import probe
     from audiogen_core.sound_writer import check_suffix
 
+    outputs = cli.require_new_each(asked.output, asked.variations, asked.force)
     for path in outputs:
         check_suffix(path)
-
-
-def check_inputs(job: Job, options: JobOptions) -> None:
-    """Raises AudioError when a clip is missing or no sound, before anything is fetched for it."""
-    from audiogen_core.audio import probe
-
     for field in job.inputs:
-        path = getattr(options, field.name)
-        if isinstance(path, str | Path) and field.option.role == "audio":
-            probe(path)
+        clip = getattr(options, field.name)
+        if isinstance(clip, str | Path) and field.option.role == "audio":
+            probe(clip)
+    return outputs
 
 
 def opened(job: Job, load: JobLoad) -> Any:
@@ -297,10 +296,11 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
 
     def replay(**given: Any) -> None:
         from audiogen_core.recipe import Recipe
+        from audiogen_core.sound_writer import check_suffix
 
         asked = gathered(Replay, given)
         cli.require_new(asked.output, asked.force)
-        check_sounds([asked.output])
+        check_suffix(asked.output)
         recipe = Recipe.read(asked.file)
         try:
             job = jobs.job_of(recipe, {each.name: each for each in known})

@@ -33,12 +33,10 @@ class MaskFiles(Described):
 @commands.command(cli, VAMP.name, Options, Load, Run, MaskFiles)
 def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     """New sound out of a clip: of its length and loudness, around what is kept of it."""
-    outputs = shared.require_new_each(run.output, run.variations, run.force)
+    outputs = commands.checked(VAMP, options, run)
     masks = [path for path in (files.save_mask, files.preview) if path is not None]
     for path in masks:
         shared.require_new(path, run.force)
-    commands.check_sounds(outputs)
-    commands.check_inputs(VAMP, options)
     load = replace(load, fetch=commands.fetching(run.offline, run.quiet or run.json))
     options = replace(options, seed=shared.choose_seed(options.seed))
     told = {"output": [str(path) for path in outputs], "seed": options.seed}
