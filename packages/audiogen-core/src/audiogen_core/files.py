@@ -128,7 +128,10 @@ def require_regular(path: str | Path) -> None:
 
     A pipe would be waited for, a device read without end.
     """
-    if not stat.S_ISREG(Path(path).stat().st_mode):
+    mode = Path(path).stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "no regular file", str(path))
 
 
