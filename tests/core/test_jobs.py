@@ -107,7 +107,7 @@ def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    app = cli.app("audiogen-core", "audiogen-core", "A thing.")
+    app = cli.Program("audiogen-core", "audiogen-core", "A thing.")
     commands.add_job(app, HUM)
     commands.add_replay(app, HUM)
     return lambda *arguments: call(app, *arguments)

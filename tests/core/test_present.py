@@ -6,7 +6,6 @@ import json
 import warnings
 
 import pytest
-import typer
 
 from audiogen_core import cli, present
 from audiogen_core.errors import AudioError
@@ -49,7 +48,7 @@ def test_texts_without_them_stay_as_they_are() -> None:
 def test_notes_warnings_and_errors(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = cli.app("audiogen-thing", "audiogen-core", "One line.")
+    app = cli.Program("audiogen-thing", "audiogen-core", "One line.")
 
     @app.command()
     def make() -> None:
@@ -61,7 +60,7 @@ def test_notes_warnings_and_errors(
 
     @app.command()
     def other() -> None:
-        raise typer.Exit
+        pass
 
     monkeypatch.setattr("sys.argv", ["audiogen-thing", "make"])
     with warnings.catch_warnings():

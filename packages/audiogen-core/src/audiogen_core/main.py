@@ -17,7 +17,7 @@ from audiogen_core.options import Described, argument, option, place
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
 
-commands = cli.app(
+commands = cli.Program(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."
 )
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from difflib import get_close_matches
 from inspect import get_annotations
 from numbers import Integral, Real
@@ -95,6 +95,11 @@ class Option:
         high = "" if self.le is None else f"at most {self.le:g}"
         high = high if self.lt is None else f"below {self.lt:g}"
         return " and ".join(part for part in (low, high) if part)
+
+    @property
+    def range_shown(self) -> str:
+        """The range as help shows it: that a seed is below 2 ** 63, nobody needs to hear."""
+        return replace(self, lt=None).range if self.lt == _LARGEST else self.range
 
 
 def option(help: str, *names: str, **facts: Any) -> Option:

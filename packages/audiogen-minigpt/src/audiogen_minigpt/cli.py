@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from audiogen_core import cli
 from audiogen_core.commands import add, add_job, add_replay, command, gathered, parsed
 from audiogen_core.jobs import Shown
@@ -17,7 +15,7 @@ from audiogen_minigpt.jobs import GENERATE
 from audiogen_minigpt.options import Load, Preparation, Trained
 from audiogen_minigpt.settings import Settings, Shape, TrainConfig
 
-commands = cli.app(
+commands = cli.Program(
     "audiogen-minigpt",
     "audiogen-minigpt",
     "A folder of audio in, a small GPT trained on its codes, new audio out.",
@@ -293,7 +291,7 @@ def _tell(result: dict[str, Any], shown: Shown) -> None:
 def _leave(signal: int | None) -> None:
     """Exit as a process that a signal ended."""
     if signal is not None:
-        raise typer.Exit(128 + signal)
+        raise SystemExit(128 + signal)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from audiogen_mlx.musicgen.options import DTYPES, Located
 if TYPE_CHECKING:
     from audiogen_mlx.musicgen.load import Places
 
-cli = shared.app("audiogen-mlx", "audiogen-mlx", "MusicGen and Stable Audio Open in MLX.")
+cli = shared.Program("audiogen-mlx", "audiogen-mlx", "MusicGen and Stable Audio Open in MLX.")
 commands.add_job(cli, jobs.MUSICGEN)
 commands.add_job(cli, jobs.STABLE_AUDIO)
 commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO)

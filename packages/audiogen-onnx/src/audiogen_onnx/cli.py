@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audiogen_onnx.manifest import Manifest
     from audiogen_onnx.vampnet.generate import Vampnet
 
-cli = shared.app("audiogen-onnx", "audiogen-onnx", "VampNet in ONNX: export, check and run.")
+cli = shared.Program("audiogen-onnx", "audiogen-onnx", "VampNet in ONNX: export, check and run.")
 
 
 @dataclass(frozen=True, kw_only=True)
