@@ -117,22 +117,23 @@ def _parameter(field: Field) -> click.Parameter:
         "required": field.required,
         "metavar": told.metavar or "|".join(texts) or _metavar(field) or None,
     }
+    if not field.required:
+        more["default"] = _default(field)
     if texts:
         more["shell_complete"] = lambda context, parameter, begun: [
             each for each in texts if each.startswith(begun)
         ]
     if told.argument:
-        return click.Argument([field.name], nargs=-1 if several else 1, default=None, **more)
+        return click.Argument([field.name], nargs=-1 if several else 1, **more)
     flag = f"{field.flag}/{told.no}" if told.no else field.flag
     names = [name for name in told.names if name != field.flag]
     if field.name in ("quiet", "verbose", "debug", "play"):
         more["callback"] = _play if field.name == "play" else _remember(field.name)
     if field.kind is bool:
         more |= {"is_flag": True, "metavar": None}
-    more |= {"default": _default(field), "show_default": True}
     within = told.range_shown
     more |= {"help": f"{told.help}  [{within}]" if within else told.help, "hidden": told.concealed}
-    return click.Option([field.name, flag, *names], multiple=several, **more)
+    return click.Option([field.name, flag, *names], multiple=several, show_default=True, **more)
 
 
 _WORDS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB"}
