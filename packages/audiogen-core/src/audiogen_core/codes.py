@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,4 +175,17 @@ def _load(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any
     facts = parse_json(metadata.get("facts", ""), damaged, CodesError)
     if not isinstance(facts, dict):
         raise CodesError(f"{damaged}: a {type(facts).__name__}")
+    for name, value in facts.items():
+        if name in _FACTS and not _FACTS[name](value):
+            raise CodesError(f"{damaged}: {name} is {value!r}")
     return arrays, facts
+
+
+_FACTS: Mapping[str, Callable[[Any], bool]] = {
+    "codebook_size": lambda value: type(value) is int and 1 <= value <= 1 << 31,
+    "frame_rate": lambda value: type(value) in (int, float) and 0 < value < 1e6,
+    "codec": lambda value: isinstance(value, str),
+    "autoencoder": lambda value: isinstance(value, str),
+    "length": lambda value: value is None or (type(value) is int and 0 <= value < 1 << 63),
+}
+"""What each of the facts of a file must be."""
