@@ -184,6 +184,12 @@ class TestShards:
         small = [Entry(str(index), "train", 1000) for index in range(1000)]
         assert max(len(group) for group in plan._grouped(small)) == 64
 
+    @posix
+    def test_a_pipe_is_no_plan(self, tmp_path):
+        os.mkfifo(tmp_path / "plan.json")
+        with pytest.raises(CodesError, match=r"plan\.json: the plan is damaged .*no regular file"):
+            read_plan(tmp_path)
+
     def test_a_damaged_plan_is_named(self, tmp_path):
         touch(tmp_path / "audio", "a.wav")
         planned(tmp_path / "audio", tmp_path / "data")

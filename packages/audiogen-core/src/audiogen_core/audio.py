@@ -125,9 +125,7 @@ class Audio:
         as asked.
         """
         with open_sound(path) as reader:
-            samples = _joined(
-                _convert(reader, sample_rate, channels, channel, 10.0, max_seconds, MAX_BYTES)
-            )
+            samples = _joined(_convert(reader, sample_rate, channels, channel, 10.0, max_seconds, MAX_BYTES))
             speakers = reader.info.speakers if len(samples) == reader.info.channels else 0
             return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_regular
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
 from audiogen_minigpt.report import NAME as REPORT
@@ -133,6 +133,7 @@ def _sample(
     stamp = out / SAMPLES / "made.json"
     wanted = {"step": step, "count": count, "seconds": seconds}
     try:
+        require_regular(stamp)
         if json.loads(stamp.read_text(encoding="utf-8")) == wanted:
             return False
     except (OSError, ValueError):

@@ -232,7 +232,9 @@ class Timed(Shown):
     ] = None
     seconds: Annotated[float, option("Of the clip.", unit="s", ge=0.01)] = 10.0
     repeats: Annotated[int, option("Runs of which the median is taken.", ge=1)] = 3
-    threads: Annotated[int | None, option("Of one operator; all cores when absent.", ge=1, le=MOST_THREADS)] = None
+    threads: Annotated[
+        int | None, option("Of one operator; all cores when absent.", ge=1, le=MOST_THREADS)
+    ] = None
     provider: Annotated[
         tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
     ] = ()
