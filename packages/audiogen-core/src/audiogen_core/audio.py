@@ -35,8 +35,8 @@ MAX_SECONDS = 3600.0
 """How long a clip may be, unless asked otherwise."""
 
 MAX_BYTES = 4 << 30
-"""Bytes of samples that one clip may have. Reading takes a quarter more, and where the rate changes up to twice
-as much."""
+"""Bytes of samples that one clip may have. Reading takes a quarter more, and where the rate changes up to
+twice as much."""
 
 _BLOCK_BYTES = 64 << 20  # the largest block read at once
 

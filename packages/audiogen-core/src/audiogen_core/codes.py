@@ -18,9 +18,10 @@ from audiogen_core.formats.stored import StoredArray
 from audiogen_core.settings import parse_json
 
 FOREIGN = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .m4a .aac .mp4 .wma .webm .mkv .w64 .rf64 .au .caf .mid "
-    ".npy .npz .json .jsonl .toml .yaml .yml .txt .md .csv .html .png .jpg .svg .pdf .zip .gz .tar "
-    ".th .pth .pt .bin .ckpt .pkl .onnx .gguf".split()
+    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".m4a", ".aac", ".mp4"]
+    + [".wma", ".webm", ".mkv", ".w64", ".rf64", ".au", ".caf", ".mid", ".npy", ".npz", ".json", ".jsonl"]
+    + [".toml", ".yaml", ".yml", ".txt", ".md", ".csv", ".html", ".png", ".jpg", ".svg", ".pdf", ".zip"]
+    + [".gz", ".tar", ".th", ".pth", ".pt", ".bin", ".ckpt", ".pkl", ".onnx", ".gguf"]
 )
 """Suffixes of other kinds of files, whose readers would not know what codes are."""
 
@@ -75,7 +76,7 @@ class Codes:
         return self.frames / self.frame_rate
 
     def save(self, path: str | Path) -> Path:
-        """Write as safetensors, atomically. Returns the path. Raises CodesError for a name of another kind."""
+        """Write as safetensors, atomically. Returns the path. CodesError for a name of another kind."""
         # The scales come first, as the library's own writer puts float32 before int32.
         arrays: dict[str, NDArray[Any]] = {}
         if self.scales is not None:
@@ -125,7 +126,7 @@ class Latents:
         object.__setattr__(self, "values", values)
 
     def save(self, path: str | Path) -> Path:
-        """Write as safetensors, atomically. Returns the path. Raises CodesError for a name of another kind."""
+        """Write as safetensors, atomically. Returns the path. CodesError for a name of another kind."""
         facts = {"frame_rate": self.frame_rate, "autoencoder": self.autoencoder, "length": self.length}
         return _save(Path(path), "latents", {"latents": self.values}, facts)
 
@@ -148,8 +149,8 @@ def check_name(path: Path) -> None:
     """Raise CodesError when a file of codes or latents would look like something else."""
     if path.suffix.lower() in FOREIGN:
         raise CodesError(
-            f"{path}: {path.suffix} is the name of another kind of file; codes are safetensors: name it so, or "
-            ".codes"
+            f"{path}: {path.suffix} is the name of another kind of file; codes are safetensors: name it so, "
+            "or .codes"
         )
 
 

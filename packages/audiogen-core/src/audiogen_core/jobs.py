@@ -57,10 +57,10 @@ class JobOptions(Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in described(type(self)):
-            value = getattr(self, field.name)
-            if field.option.role == "value" and isinstance(value, str):
-                check_text(field.name, value)
+        for each in described(type(self)):
+            value = getattr(self, each.name)
+            if each.option.role == "value" and isinstance(value, str):
+                check_text(each.name, value)
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:

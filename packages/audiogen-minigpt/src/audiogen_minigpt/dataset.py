@@ -85,8 +85,8 @@ class Dataset:
     def read(self, start: int, count: int) -> Ints:
         """`count` frames of the stream from `start` on, int64 (count, K); after its end comes its beginning.
 
-        Raises CodesError when the split is empty, a code lies beyond the codebook, or a shard has changed since
-        it was opened.
+        Raises CodesError when the split is empty, a code lies beyond the codebook, or a shard has changed
+        since it was opened.
         """
         if not self.tracks:
             raise CodesError(f"there are no {self.split} tracks in this folder of codes")
@@ -142,7 +142,7 @@ class Dataset:
 
 
 class Windows:
-    """The windows of a folder of codes that one process of a run sees. The hashes of all codes are checked first.
+    """The windows of a folder of codes that one process of a run sees. All hashes are checked first.
 
     frames      length of a window
     rank, world number of this process, and how many there are

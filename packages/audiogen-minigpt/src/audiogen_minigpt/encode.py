@@ -22,10 +22,8 @@ from audiogen_minigpt.plan import SUFFIXES, TAIL, Changes, Groups, make_plan, re
 from audiogen_minigpt.shards import (
     MAX_SIZE,
     META,
-    REMEDY,
     Meta,
     Skip,
-    checksum,
     is_committed,
     read_shards,
     repeats,
@@ -93,12 +91,12 @@ def encode(
     on_step       called with (shards done, shards in all)
 
     The shards are the same bytes whatever the engine, the number of workers, and however often the work was
-    interrupted. What is left out is listed in report.jsonl with a reason. Files are known by their path and the
-    hash of their bytes: new ones go into new shards; the codes of those that have changed or are gone are taken
-    out, and the shards they were in are made again. The log tells.
+    interrupted. What is left out is listed in report.jsonl with a reason. Files are known by their path and
+    the hash of their bytes: new ones go into new shards; the codes of those that have changed or are gone are
+    taken out, and the shards they were in are made again. The log tells.
 
-    Raises NoUsableAudio when there is no file, or none could be used, OptionError for options that contradict the folder,
-    CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency when Ray
+    Raises NoUsableAudio when no file is there or could be used, OptionError for options that contradict the
+    folder, CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency when Ray
     is not installed.
     """
     by_value, options = isinstance(codec, Codec), options or Preparation()

@@ -103,8 +103,8 @@ def scan(folder: Path) -> tuple[list[str], list[Skip]]:
 def make_plan(folder: Path, data: Path, files: list[str], *, val_permille: int, split_by: str) -> Groups:
     """The plan of a folder of codes for the `files` there are now, which is stored.
 
-    What is as it was keeps its place. A file that has changed keeps its group, one that is gone leaves it, new
-    ones go into groups of their own; the shards of groups that are not what they were are taken back.
+    What is as it was keeps its place. A file that has changed keeps its group, one that is gone leaves it,
+    new ones go into groups of their own; the shards of groups that are not what they were are taken back.
 
     A file's split follows from the hash of its path (of its parent folder with `split_by` "parent"), so it
     stays when files are added. Where that holds out nothing, or everything, the readable file with the lowest
@@ -140,7 +140,7 @@ def make_plan(folder: Path, data: Path, files: list[str], *, val_permille: int, 
 
 @dataclass(frozen=True)
 class Changes:
-    """Paths of the files that a plan has and the one before had not, that are others now, and that are gone."""
+    """Paths of the files that a plan has and the one before had not, that are others now, that are gone."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]

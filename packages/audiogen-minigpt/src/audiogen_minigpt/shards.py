@@ -160,8 +160,10 @@ class Shard:
         except FileNotFoundError as error:
             raise CodesError(f"{self.path}: the shard's codes are missing; {REMEDY}") from error
         if facts.st_size != expected:
-            how = f"{abs(facts.st_size - expected)} byte(s) {'short' if facts.st_size < expected else 'too long'}"
-            raise CodesError(f"{self.path}: {how}, {expected} are expected; {REMEDY}")
+            how = "short" if facts.st_size < expected else "too long"
+            raise CodesError(
+                f"{self.path}: {abs(facts.st_size - expected)} byte(s) {how}, {expected} are expected; {REMEDY}"
+            )
         return Stretch(self.path, _stamp(facts), codebooks)
 
     def check(self, meta: Meta) -> None:
@@ -176,7 +178,7 @@ class Shard:
 class Stretch:
     """Codes that are read from a shard when they are needed, from the frame `start` on.
 
-    The file is not mapped into memory: where one that is mapped is cut short, the process ends without a word.
+    The file is not mapped into memory: where one that is mapped is cut short, the process is killed.
     """
 
     path: Path

@@ -200,11 +200,11 @@ def finished(config: TrainConfig, new_data: bool = False) -> TrainResult | None:
 
 def _other_codes(last: Checkpoint, config: TrainConfig, codes: str, allowed: bool) -> bool:
     """Whether the data is not what a run has been trained on. Raises OptionError when that is not allowed."""
-    other = last.state.get("codes", codes) != codes  # release 0.1.0 did not keep it
+    other = bool(last.state.get("codes", codes) != codes)  # release 0.1.0 did not keep it
     if other and not allowed:
         raise OptionError(
-            f"{config.data}: other codes than {config.run} was trained on so far; resume it with those, or allow "
-            "these with --new-data"
+            f"{config.data}: other codes than {config.run} was trained on so far; resume it with those, or "
+            "allow these with --new-data"
         )
     return other
 
@@ -317,8 +317,8 @@ def _record(trainer: Trainer, peak: float) -> None:
     lost = trainer.progress.lost = trainer.progress.lost + 1 if mean > FAR * guessing else 0
     if lost == 2 or (lost == 1 and trainer.step >= trainer.plan.steps):
         trainer.note(
-            f"the loss is {mean:.1f}, where guessing costs {guessing:.1f}: this is not learning; train anew with "
-            "a lower --lr"
+            f"the loss is {mean:.1f}, where guessing costs {guessing:.1f}: this is not learning; train anew "
+            "with a lower --lr"
         )
 
 

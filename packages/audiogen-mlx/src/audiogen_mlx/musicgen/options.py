@@ -154,7 +154,7 @@ class Options(JobOptions):
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
-        """Recipes keep no prompt where none was wanted. Those of 0.1.0 name every option, asked for or not."""
+        """Recipes keep no prompt where none was wanted. Those of 0.1.0 name every option, asked or not."""
         first = {"melody", "style"} <= settings.keys()
         return cls.of({"unconditional": settings.get("prompt") is None, "whole_frames": first, **settings})
 
@@ -253,15 +253,15 @@ def resolve(
     options = _filled(options, defaults or Defaults())
     assert options.seconds is not None and options.guidance_scale is not None and options.sampling is not None
     frames = _frames("seconds", options.seconds, frame_rate)
-    if options.whole_frames:
-        options = replace(options, seconds=frames / frame_rate)
-    else:
+    if not options.whole_frames:
         frames = math.ceil(options.seconds * frame_rate - _ROUNDING)
     window = _frames("window_seconds", options.window_seconds or config.window_seconds, frame_rate)
     stride = max(1, math.floor(STRIDE_SHARE * window + _ROUNDING))
     if options.stride_seconds is not None:
         stride = _frames("stride_seconds", options.stride_seconds, frame_rate)
     seed = options.sampling.seed
+    if options.whole_frames:
+        options = replace(options, seconds=frames / frame_rate)
     same = {each.name for each in fields(Settings)} & {each.name for each in fields(Options)}
     settings = Settings(
         frames=frames,
