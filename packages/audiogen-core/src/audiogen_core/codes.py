@@ -18,10 +18,13 @@ from audiogen_core.formats.stored import StoredArray
 from audiogen_core.settings import parse_json
 
 FOREIGN = frozenset(
-    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".m4a", ".aac", ".mp4"]
-    + [".wma", ".webm", ".mkv", ".w64", ".rf64", ".au", ".caf", ".mid", ".npy", ".npz", ".json", ".jsonl"]
-    + [".toml", ".yaml", ".yml", ".txt", ".md", ".csv", ".html", ".png", ".jpg", ".svg", ".pdf", ".zip"]
-    + [".gz", ".tar", ".th", ".pth", ".pt", ".bin", ".ckpt", ".pkl", ".onnx", ".gguf"]
+    f".{suffix}"
+    for words in (
+        "wav flac ogg oga opus mp3 aif aiff aifc m4a aac mp4 wma webm mkv w64 rf64 au caf mid",
+        "npy npz json jsonl toml yaml yml txt md csv html png jpg svg pdf zip gz tar",
+        "th pth pt bin ckpt pkl onnx gguf",
+    )
+    for suffix in words.split()
 )
 """Suffixes of other kinds of files, whose readers would not know what codes are."""
 

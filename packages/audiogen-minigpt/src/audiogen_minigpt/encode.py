@@ -96,8 +96,8 @@ def encode(
     taken out, and the shards they were in are made again. The log tells.
 
     Raises NoUsableAudio when no file is there or could be used, OptionError for options that contradict the
-    folder, CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency when Ray
-    is not installed.
+    folder, CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency
+    when Ray is not installed.
     """
     by_value, options = isinstance(codec, Codec), options or Preparation()
     check_engine(engine, workers, by_value)

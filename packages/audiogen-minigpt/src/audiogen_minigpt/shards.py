@@ -160,10 +160,9 @@ class Shard:
         except FileNotFoundError as error:
             raise CodesError(f"{self.path}: the shard's codes are missing; {REMEDY}") from error
         if facts.st_size != expected:
-            how = "short" if facts.st_size < expected else "too long"
-            raise CodesError(
-                f"{self.path}: {abs(facts.st_size - expected)} byte(s) {how}, {expected} are expected; {REMEDY}"
-            )
+            off = facts.st_size - expected
+            how = f"{abs(off)} byte(s) {'short' if off < 0 else 'too long'}"
+            raise CodesError(f"{self.path}: {how}, {expected} are expected; {REMEDY}")
         return Stretch(self.path, _stamp(facts), codebooks)
 
     def check(self, meta: Meta) -> None:
