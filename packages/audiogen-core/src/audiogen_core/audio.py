@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ MAX_SECONDS = 3600.0
 """How long a clip may be, unless asked otherwise."""
 
 MAX_BYTES = 4 << 30
-"""Bytes of samples that one clip may have in memory."""
+"""Bytes of samples that one clip may have. Reading takes a quarter more, and where the rate changes up to
+twice as much."""
 
 _BLOCK_BYTES = 64 << 20  # the largest block read at once
 
@@ -70,7 +72,7 @@ class Audio:
             raise AudioError(f"1 to {MAX_CHANNELS} channels are accepted, got shape {samples.shape}")
         if samples.shape[1] == 0:
             raise AudioError("the clip is empty: it has no samples")
-        if not np.isfinite(samples).all():
+        if not np.isfinite([samples.min(), samples.max()]).all():  # NaN goes through both
             raise AudioError("samples must be finite, got NaN or infinity")
         if samples.dtype != np.float32 or _may_change(samples) or not samples.flags.c_contiguous:
             samples = np.array(samples, dtype=np.float32, order="C")
@@ -123,9 +125,7 @@ class Audio:
         as asked.
         """
         with open_sound(path) as reader:
-            blocks = list(_convert(reader, sample_rate, channels, channel, 10.0, max_seconds, MAX_BYTES))
-            samples = np.concatenate(blocks, axis=1)
-            samples.setflags(write=False)
+            samples = _joined(_convert(reader, sample_rate, channels, channel, 10.0, max_seconds, MAX_BYTES))
             speakers = reader.info.speakers if len(samples) == reader.info.channels else 0
             return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 
@@ -146,13 +146,11 @@ class Audio:
         """The same clip at another sample rate, Hz. Raises AudioError when nothing would be left."""
         if check_rate(rate) == self.sample_rate:
             return self
-        blocks = list(resampled([self.samples], self.sample_rate, rate, self.channels))
-        samples = np.concatenate(blocks, axis=1)
+        samples = _joined(resampled([self.samples], self.sample_rate, rate, self.channels))
         if samples.shape[1] == 0:
             raise AudioError(
                 f"too short to resample: {self.samples.shape[1]} samples at {self.sample_rate} Hz"
             )
-        samples.setflags(write=False)
         return Audio(samples, rate, self.speakers)
 
     def mix(self, channels: int, *, channel: str | None = None) -> Audio:
@@ -191,6 +189,19 @@ class Audio:
         if first >= self.samples.shape[1]:
             raise AudioError(f"cannot cut from {start} s on: the clip has {self.duration:.3f} s")
         return Audio(self.samples[:, first:last], self.sample_rate, self.speakers)
+
+
+def _joined(blocks: Iterable[Floats]) -> Floats:
+    """Blocks (channels, n) behind one another, read-only. Each is let go as soon as it is copied."""
+    waiting = deque(blocks)
+    samples = np.empty((len(waiting[0]), sum(block.shape[1] for block in waiting)), np.float32)
+    at = 0
+    while waiting:
+        block = waiting.popleft()
+        samples[:, at : at + block.shape[1]] = block
+        at += block.shape[1]
+    samples.setflags(write=False)
+    return samples
 
 
 def _may_change(samples: NDArray[Any]) -> bool:

@@ -143,6 +143,7 @@ def run(program: click.Group) -> None:
         if hasattr(output, "reconfigure"):
             output.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     warnings.showwarning = _show_warning
+    _escape_log()
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -170,6 +171,18 @@ def _show_warning(
     else:
         return
     sys.stderr.write(text)
+
+
+def _escape_log() -> None:
+    """What is logged names files, and quotes them: control characters are written out there, too."""
+    import logging
+
+    class Escaped(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return present.printable(super().format(record), keep=_LINES)
+
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Escaped())
 
 
 def _leave(error: BaseException) -> NoReturn:

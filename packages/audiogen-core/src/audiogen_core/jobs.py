@@ -55,10 +55,23 @@ class JobOptions(Described):
         Any, hidden("Called with (done, total) as the work goes on; what it raises ends it.")
     ] = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for each in described(type(self)):
+            value = getattr(self, each.name)
+            if each.option.role == "value" and isinstance(value, str):
+                check_text(each.name, value)
+
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
         """The options that a recipe stored. Raises OptionError."""
         return cls.of(settings)
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise OptionError for what is no text: bytes of a command line that are not UTF-8."""
+    if not text.isascii() and any("\ud800" <= mark <= "\udfff" for mark in text):
+        raise OptionError(f"{name} must be text in UTF-8, got {text!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,9 @@ def encode(asked: Encoding, written: Written) -> None:
     """Turn an audio file into codes, or latents where the codec is an autoencoder."""
     from audiogen_core import coding
     from audiogen_core.audio import probe
+    from audiogen_core.codes import check_name
 
+    check_name(written.output)
     cli.require_new(written.output, written.force)
     info = probe(asked.audio)
     codec = _load(asked.codec, asked.ops, written.offline)

@@ -54,6 +54,7 @@ class Training(Described):
     """What a command that trains takes beside the settings of the run."""
 
     config: Annotated[Path | None, option("Settings as TOML; options win over them.", metavar="TOML")] = None
+    new_data: Annotated[bool, option("Go on though the codes are others than the run had so far.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,7 @@ def run(**given: Any) -> None:
             codec=codec,
             settings=_settings(given, training),
             workers=source.workers,
+            new_data=training.new_data,
             on_stage=stages.begin,
             on_record=stages.status.on_record,
         )
@@ -185,7 +187,8 @@ def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
     if report.tails:
         cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
     facts = {"path": str(into.output), "tracks": report.tracks, "seconds": report.seconds}
-    _tell({**facts, "val_seconds": report.val_seconds, "left_out": len(report.skips)}, into)
+    changes = {kind: len(paths) for kind, paths in vars(report.changes).items()}
+    _tell({**facts, "val_seconds": report.val_seconds, "left_out": len(report.skips), **changes}, into)
 
 
 def train(**given: Any) -> None:
@@ -205,7 +208,13 @@ def train(**given: Any) -> None:
         return
     status = Status(shown.quiet or shown.json)
     try:
-        result = train(config, resume=training.resume, on_step=status.on_step, on_record=status.on_record)
+        result = train(
+            config,
+            resume=training.resume,
+            new_data=training.new_data,
+            on_step=status.on_step,
+            on_record=status.on_record,
+        )
     finally:
         status.clear()
     if result.ran == 0 and result.finished:

@@ -105,7 +105,9 @@ def evaluate(
     home = saved.path.parent.parent
     check_data(str(run), saved.facts, str(data), Meta.load(data).facts)
     model, config, facts = checkpoint.load_model(saved.path, device=str(choose_device(device)))
-    train, val = (Dataset.open(data, split=name, codebooks=config.codebooks) for name in ("train", "val"))
+    train, val = (
+        Dataset.open(data, split=name, codebooks=config.codebooks).check() for name in ("train", "val")
+    )
     judged = val if val.tracks else train
     if not judged.tracks:
         raise CodesError(f"{data}: there are no codes to judge by")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_regular
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
 from audiogen_minigpt.report import NAME as REPORT
@@ -53,6 +53,7 @@ def run(
     codec: str | None = None,
     settings: Settings | None = None,
     workers: int | None = None,
+    new_data: bool = False,
     on_stage: Callable[[str], OnStep | None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunReport:
@@ -64,6 +65,7 @@ def run(
     codec     name or path; None: as before, or else "demo"
     settings  anything else about training
     workers   processes that encode; None: one per core
+    new_data  training that has begun may go on with codes of a folder that has changed since
     on_stage  called with each stage's name as it begins; may return an `on_step(done, total)` for it
     on_record called with each record of metrics.jsonl
 
@@ -83,7 +85,7 @@ def run(
     source = codec or (before.codec if before else None) or "demo"
     if encode(folder, out / DATA, codec=source, workers=workers, on_step=begin("encode")).encoded:
         done.append("encode")
-    result = _train(out, settings, source, begin("train"), on_record)
+    result = _train(out, settings, source, new_data, begin("train"), on_record)
     if result.ran:
         done.append("train")
     if result.signal is not None:
@@ -105,6 +107,7 @@ def _train(
     out: Path,
     settings: Settings,
     codec: str,
+    new_data: bool,
     on_step: OnStep | None,
     on_record: Callable[[dict[str, Any]], None] | None,
 ) -> TrainResult:
@@ -115,7 +118,7 @@ def _train(
     facts, before = Meta.load(out / DATA).facts, load_config(out)
     settings = Settings({"data": str(out / DATA), "run": str(out), "codec": codec}).over(settings)
     config = settings.resumed(before, facts) if before else settings.config(facts)
-    return train(config, resume=True, on_step=on_step, on_record=on_record)
+    return train(config, resume=True, new_data=new_data, on_step=on_step, on_record=on_record)
 
 
 def _sample(
@@ -130,6 +133,7 @@ def _sample(
     stamp = out / SAMPLES / "made.json"
     wanted = {"step": step, "count": count, "seconds": seconds}
     try:
+        require_regular(stamp)
         if json.loads(stamp.read_text(encoding="utf-8")) == wanted:
             return False
     except (OSError, ValueError):

@@ -22,6 +22,7 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from audiogen_core.weights import Weights
+from audiogen_mlx import forks
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -149,6 +150,7 @@ def tensors(
 
     Raises WeightsError at the first when tensors are missing or misshapen, at one that is not finite.
     """
+    forks.check()
     wanted = list(parameters(module, pieces, stored_quantized=stored_quantized))
     shapes = {name: one.piece_shape for one in wanted for name in one.pieces}
     for name in squeezed:

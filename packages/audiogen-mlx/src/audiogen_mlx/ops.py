@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError
 from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
-from audiogen_mlx import cpu
+from audiogen_mlx import cpu, forks
 from audiogen_mlx.nn import gelu
 
 Codebook: TypeAlias = tuple[mx.array, mx.array]  # the entries (N, D), half their squared lengths (N,)
@@ -100,12 +100,14 @@ class MlxOps:
         self.chunk_seconds = 2.0 if self.on_cpu else 30.0
 
     def signal(self, array: Float) -> mx.array:
+        forks.check()
         return mx.array(np.ascontiguousarray(array.transpose(0, 2, 1), dtype=np.float32))
 
     def numpy(self, signal: mx.array) -> Float:
         return np.array(signal, dtype=np.float32).transpose(0, 2, 1)
 
     def indices(self, array: NDArray[np.integer]) -> mx.array:
+        forks.check()
         return mx.array(np.asarray(array, dtype=np.int32))
 
     def indices_numpy(self, indices: mx.array) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.jobs import check_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -75,6 +76,8 @@ class Tokenizer:
         """
         if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
             raise OptionError("the texts to encode must be a list of one or more strings")
+        for text in texts:
+            check_text("a text to encode", text)
         if max_length is not None and max_length < 1:
             raise OptionError(f"max_length must be 1 or more tokens, got {max_length}")
         rows = [self._row(text, max_length) for text in texts]

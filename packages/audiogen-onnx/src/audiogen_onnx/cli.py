@@ -11,7 +11,7 @@ from audiogen_core import commands
 from audiogen_core.jobs import Run, Shown
 from audiogen_core.options import Described, argument, option, place
 from audiogen_onnx.jobs import VAMP, estimate, plan
-from audiogen_onnx.vampnet.options import Asked, Load, Options
+from audiogen_onnx.vampnet.options import MOST_THREADS, Asked, Load, Options
 
 if TYPE_CHECKING:
     from audiogen_onnx.manifest import Manifest
@@ -232,7 +232,9 @@ class Timed(Shown):
     ] = None
     seconds: Annotated[float, option("Of the clip.", unit="s", ge=0.01)] = 10.0
     repeats: Annotated[int, option("Runs of which the median is taken.", ge=1)] = 3
-    threads: Annotated[int | None, option("Of one operator; all cores when absent.", ge=1)] = None
+    threads: Annotated[
+        int | None, option("Of one operator; all cores when absent.", ge=1, le=MOST_THREADS)
+    ] = None
     provider: Annotated[
         tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
     ] = ()

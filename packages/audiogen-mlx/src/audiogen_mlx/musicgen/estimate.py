@@ -51,7 +51,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "window_frames": settings.window,
         "stride_frames": settings.stride,
         **settings.asked,
-        "seconds": settings.frames / _frame_rate(files),
+        "seconds": settings.seconds,
     }
 
 

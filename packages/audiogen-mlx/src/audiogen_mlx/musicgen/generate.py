@@ -75,7 +75,7 @@ class MusicGen:
         return self._parts.files.fingerprint()
 
     def generate(self, prompt: str | None, **options: Any) -> Audio:
-        """A clip of floor(seconds * frame rate) frames. `prompt` None: music without a description.
+        """A clip of exactly round(seconds * sample rate) samples. `prompt` None: music without a description.
 
         Keywords are the fields of `Options`. Raises OptionError for options out of range or that do not fit
         the model, AudioError for clips that cannot be used.
@@ -94,17 +94,19 @@ class MusicGen:
 
     def generate_codes_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Codes]:
         """As `generate_batch`, but the codes."""
+        settings = self.settings(**options)
         with bounded_cache():
-            values = np.concatenate(list(self._frames(prompts, self.settings(**options))), axis=2)
-        info = self.codec.info
-        return [Codes(one, info.codebook_size, info.frame_rate, info.name) for one in values]
+            values = np.concatenate(list(self._frames(prompts, settings)), axis=2)
+        info, samples = self.codec.info, self._samples(settings)
+        return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
 
     def stream(self, prompt: str | None, **options: Any) -> Iterator[Audio]:
         """As `generate`, in pieces as they are made. Put together they are the whole, sample by sample.
 
         Memory does not grow with the length. Close the iterator to end early.
         """
-        return self._streamed(self._frames([prompt], self.settings(**options)))
+        settings = self.settings(**options)
+        return self._streamed(self._frames([prompt], settings), settings)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: streamed one after the other, with seeds that count up.
@@ -116,7 +118,7 @@ class MusicGen:
             settings = resolve(self.config, info.frame_rate, options, self.defaults)
             seed = settings.seed + index
             told = replace(settings, seed=seed, on_step=_in_seconds(settings.on_step, info.frame_rate))
-            pieces = self._streamed(self._frames([options.prompt], told))
+            pieces = self._streamed(self._frames([options.prompt], told), told)
             yield Take(pieces, info.sample_rate, info.channels, settings.asked, seed)
 
     def settings(self, **options: Any) -> Settings:
@@ -131,10 +133,17 @@ class MusicGen:
 
     # What a run consists of
 
-    def _streamed(self, frames: Iterator[Tokens]) -> Iterator[Audio]:
+    def _samples(self, settings: Settings) -> int:
+        """Samples of a clip: of its last frame as many as lie within the seconds asked for."""
+        return round(settings.seconds * self.codec.info.sample_rate)
+
+    def _streamed(self, frames: Iterator[Tokens], settings: Settings) -> Iterator[Audio]:
+        left = self._samples(settings)
         with bounded_cache():
-            for samples in self.codec.decode_blocks(values[0] for values in frames):
-                yield Audio(samples, self.codec.info.sample_rate)
+            for block in self.codec.decode_blocks(values[0] for values in frames):
+                if left:
+                    yield Audio(block[:, :left], self.codec.info.sample_rate)
+                left -= min(left, block.shape[1])
 
     def _frames(self, prompts: Sequence[str | None], settings: Settings) -> Iterator[Tokens]:
         """The codes of all clips as they are made, from the beginning: blocks (B, K, frames)."""

@@ -26,6 +26,13 @@ def _beats(text: str) -> Beats:
     return Beats.read(text) if Path(text).is_file() else Beats.parse(text, "--beats")
 
 
+LONGEST = 3600.0
+"""Seconds that are made before or after a clip, at most."""
+
+MOST_THREADS = 1024
+"""Of an operator. onnxruntime starts as many as it is asked for, and waits for them all."""
+
+
 @dataclass(frozen=True)
 class VampOptions(Described):
     """The options of a vamp. The first ones say what is kept of the clip as a prompt, all else is made.
@@ -90,9 +97,11 @@ class VampOptions(Described):
         option("Make only what lies between, in seconds.", unit="s", ge=0, group=_KEPT),
     ] = None
     outpaint_left: Annotated[
-        float, option("Seconds made before the beginning.", unit="s", ge=0, group=_KEPT)
+        float, option("Seconds made before the beginning.", unit="s", ge=0, le=LONGEST, group=_KEPT)
     ] = 0.0
-    outpaint_right: Annotated[float, option("Seconds made after the end.", unit="s", ge=0, group=_KEPT)] = 0.0
+    outpaint_right: Annotated[
+        float, option("Seconds made after the end.", unit="s", ge=0, le=LONGEST, group=_KEPT)
+    ] = 0.0
     loop: Annotated[bool, option("Let the end lead into the beginning.", group=_KEPT)] = False
     keep_original: Annotated[
         bool,
@@ -258,7 +267,14 @@ class Load(JobLoad):
     model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
     threads: Annotated[
         int | None,
-        option("Of one operator; all cores when absent.", ge=1, local=True, group=_RUNNING, advanced=True),
+        option(
+            "Of one operator; all cores when absent.",
+            ge=1,
+            le=MOST_THREADS,
+            local=True,
+            group=_RUNNING,
+            advanced=True,
+        ),
     ] = None
     provider: Annotated[
         tuple[str, ...],
