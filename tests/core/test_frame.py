@@ -133,7 +133,7 @@ def test_latents_and_codes_of_music_are_those_of_float64(name):
     expected = exact.numpy(whole(exact, truth._encoder, exact.signal(clip)))[0]
     off = np.linalg.norm(latents - expected, axis=0) / np.linalg.norm(expected, axis=0)
     assert off.max() < 5e-6
-    codes, margins = coded(truth, clip)
+    codes, margins = coded(truth, audio)
     assert strays(made.encode(audio).values, codes, margins).max(initial=0) < 5e-6
 
 

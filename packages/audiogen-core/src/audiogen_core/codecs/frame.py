@@ -295,7 +295,7 @@ def dequantize(weights: Weights, name: str, shape: tuple[int, int]) -> Float:
 
 
 def synthesis_basis(window: int, hop_length: int) -> Float:
-    """The inverse transform as kernels, windowed again and divided by the windows' sum: (2 * bins, window)."""
+    """The inverse transform, windowed again and divided by the windows' sum: kernels (2 * bins, window)."""
     bins = window // 2 + 1
     angle = 2 * np.pi * np.outer(np.arange(bins), np.arange(window)) / window
     twice = np.full((bins, 1), 2.0)

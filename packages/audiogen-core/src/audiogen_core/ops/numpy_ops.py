@@ -124,7 +124,7 @@ class NumpyOps:
 
     def spectrum(self, x: Float, window: NDArray[np.float64], hop: int) -> Float:
         frames = sliding_window_view(x[:, 0], len(window), axis=-1)[:, ::hop]  # (B, F, window)
-        # In float64: beside loud bins float32 leaves noise in quiet ones, which a codec may raise to any power.
+        # In float64: float32 leaves noise in quiet bins beside loud ones, which a codec may raise.
         y = np.fft.rfft(frames * window)
         return np.concatenate([y.real, y.imag], axis=2).transpose(0, 2, 1).astype(np.float32)
 
