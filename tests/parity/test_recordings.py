@@ -117,6 +117,23 @@ def test_sound_of_the_original(original: Original, name: str) -> None:
     assert worst < 1e-4
 
 
+@pytest.mark.parametrize("original", ["encodec-24k"], indirect=True)
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_real_codes_of_speech_sound_as_in_the_original(original: Original, name: str, tmp_path: Path) -> None:
+    """Half an hour of them survives a file; one prompt of some seconds is decoded."""
+    codec: Codec = codecs.load_codec(original.path, ADAPTERS[name]())
+    frames = 0
+    for path in sorted((archive(BARK) / "bark/assets/prompts").rglob("*.npz")):
+        with np.load(path) as stored:
+            codes = Codes(stored["fine_prompt"], 1024, codec.info.frame_rate, codec.info.name)
+        frames += codes.frames
+        np.testing.assert_array_equal(Codes.load(codes.save(tmp_path / "codes")).values, codes.values)
+    print(f"{frames / codec.info.frame_rate / 60:.1f} minutes of codes")
+    assert frames > 30 * 60 * codec.info.frame_rate
+    expected, made = original.decode(codes), codec.decode(codes).samples
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.fixture(scope="module")
 def extractor() -> Any:
     """transformers' melody features, which agree with audiocraft's; it resamples with torchaudio."""

@@ -30,7 +30,7 @@ SONGS = ("fretsonfire-songs-sectoid", "singularity-music")
 
 @cache
 def recordings() -> list[Path]:
-    """Twenty-seven: a voice and a band that come with EnCodec, a song of librosa's, the music of two games."""
+    """Twenty-seven: two clips that come with EnCodec, a song of librosa's, the music of two games."""
     found = [archive(ENCODEC) / f"encodec-0.1.1/test_{rate}.wav" for rate in ("24k", "48k")]
     places = [archive(LIBROSA), *(debian(name) for name in SONGS)]
     found += [path for place in places for path in sorted(place.rglob("*.ogg"))]
