@@ -52,7 +52,7 @@ def encodec(size: str, sound: Tensor, path: Path) -> Any:
                 residual.mean(dim=0) + 0.33 * drawn
             )  # of a length that the nearest has in common
             residual = residual - book.embed[torch.cdist(residual, book.embed).argmin(dim=1)]
-        _levelled(model, lambda: model.decoder(latents))
+        _levelled(model, lambda: model.decoder(latents[..., :150]))
     torch.save(model.state_dict(), path)
     return model
 
@@ -69,7 +69,7 @@ def dac(size: str, sound: Tensor, path: Path) -> Any:
             if name.endswith("alpha"):
                 parameter.copy_(torch.randn_like(parameter).abs() + 0.5)
         made = _levelled(model, lambda: model.encode(model.preprocess(sound, None)))
-        _levelled(model, lambda: model.decode(made[0]))
+        _levelled(model, lambda: model.decode(made[0][..., :100]))
     kwargs = {
         name: getattr(model, name)
         for name in (
