@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
+from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.typing import NDArray
 
 from audiogen_core.ops.protocol import Float, Lstm, LstmLayer, PadMode
@@ -121,6 +121,12 @@ class NumpyOps:
                     result[:, place : place + count, : taps.shape[-1]] += taps
         y = y.reshape(batch, outputs, -1)[..., :total]
         return y if bias is None else np.add(y, bias, out=y)
+
+    def spectrum(self, x: Float, window: NDArray[np.float64], hop: int) -> Float:
+        frames = sliding_window_view(x[:, 0], len(window), axis=-1)[:, ::hop]  # (B, F, window)
+        # In float64: float32 leaves noise in quiet bins beside loud ones, which a codec may raise.
+        y = np.fft.rfft(frames * window)
+        return np.concatenate([y.real, y.imag], axis=2).transpose(0, 2, 1).astype(np.float32)
 
     def elu(self, x: Float) -> Float:
         y = np.minimum(x, 0)

@@ -20,7 +20,7 @@ from mlx.nn.layers.normalization import LayerNorm
 from audiogen_core import weights
 from audiogen_core.errors import AudioError, ModelError, WeightsError
 from audiogen_core.settings import MAX_LAYERS, Section, read_json
-from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict
+from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict, mean_over_time
 
 SAMPLE_RATE = 24_000
 """Hz of the sound that MERT hears."""
@@ -173,8 +173,8 @@ class OverTime(Module):
         self.bias = mx.zeros((channels,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        centred = x - mx.mean(x, axis=1, keepdims=True)
-        variance = mx.mean(mx.square(centred), axis=1, keepdims=True)
+        centred = x - mean_over_time(x)
+        variance = mean_over_time(mx.square(centred))
         return centred * mx.rsqrt(variance + _CONV_EPS) * self.weight + self.bias
 
 
