@@ -107,6 +107,15 @@ def parse_yaml(text: str, where: str, error: Error = ModelError) -> dict[str, An
     return tree
 
 
+def as_table(value: object, where: str, error: Error = ModelError) -> dict[str, Any]:
+    """Settings inside a checkpoint: a table, or the YAML text of one. Raises `error`, which names `where`."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, str):
+        return parse_yaml(value, where, error)
+    raise error(f"{where}: expected settings, found {type(value).__name__}")
+
+
 def resolved(
     tree: Mapping[str, Any], where: str, error: Error = ModelError, *, only: Iterable[str] | None = None
 ) -> dict[str, Any]:
