@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 IN_TRANSFORMERS = r"(encoder|decoder)\.layers\.\d+\.|quantizer\.layers\.\d+\."
-IN_ORIGINAL = Network(r"(encoder|decoder)\.model\.\d+\.|quantizer\.vq\.")
+IN_ORIGINAL = Network(r"encoder\.model\.\d+\.|decoder\.model\.\d+\.(conv|convtr|lstm)\.|quantizer\.vq\.")
 """How its tensors are known in either layout."""
 
 TRANSFORMERS: Rules = (

@@ -87,9 +87,11 @@ def find(names: Collection[str], networks: Mapping[str, Network]) -> tuple[dict[
     """
     places = {key: place for key, network in networks.items() if (place := _place(names, network))}
     dotless = _dotless(names)
+    used = set[str]()
     for place in places.values():
+        used |= set(place.names.values())
         _average(place, dotless)
-    used = {name for place in places.values() for name in place.names.values()}
+        used |= set(place.names.values())
     again = tuple(prefix for place in places.values() for prefix in place.others)
     return places, [
         name for name in names if name not in used and not name.startswith(again) and not _of_training(name)
