@@ -91,8 +91,9 @@ def parse_yaml(text: str, where: str, error: Error = ModelError) -> dict[str, An
 
     if len(text) > MAX_YAML:
         raise error(f"{where}: {len(text)} characters of YAML; at most {MAX_YAML} are read")
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)  # looks for characters that YAML does not allow
         root = loader.get_single_node()
         # Before values are made of the nodes: merged tables (<<: *a) are copied then, each time anew.
         _check(root, _nodes, most=MAX_WRITTEN_OUT)
@@ -101,10 +102,20 @@ def parse_yaml(text: str, where: str, error: Error = ModelError) -> dict[str, An
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as reason:
         raise error(f"{where}: not YAML ({reason})") from reason
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(tree, dict):
         raise error(f"{where}: expected a table of settings, found {type(tree).__name__}")
     return tree
+
+
+def as_table(value: object, where: str, error: Error = ModelError) -> dict[str, Any]:
+    """Settings inside a checkpoint: a table, or the YAML text of one. Raises `error`, which names `where`."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, str):
+        return parse_yaml(value, where, error)
+    raise error(f"{where}: expected settings, found {type(value).__name__}")
 
 
 def resolved(

@@ -153,10 +153,11 @@ def _codec(files: Files) -> tuple[Mapping[str, Any], Weights]:
         return config, files.table.below(CODEC).apply(encodec.TRANSFORMERS)
     path = Path(files.codec_path).expanduser()
     if path.is_dir() and (path / CONFIG).is_file():
-        return read_json(path / CONFIG), weights.read(path).apply(encodec.TRANSFORMERS)
+        network = weights.Network(encodec.IN_TRANSFORMERS)
+        return read_json(path / CONFIG), weights.read_network(path, network).apply(encodec.TRANSFORMERS)
     if path.is_file() and path.name != STATE:
-        settings = encodec.from_audiocraft(read_package(path))
-        return describe_codec(settings), weights.read(path).apply(encodec.ORIGINAL)
+        table = weights.read_network(path, encodec.IN_ORIGINAL).apply(encodec.ORIGINAL)
+        return describe_codec(encodec.from_audiocraft(read_package(path))), table
     raise ModelError(f"{path}: not a codec that can be put into the folder; give a transformers folder of it")
 
 

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError
 from audiogen_core.settings import MAX_LAYERS, Section
-from audiogen_core.weights import Weights
+from audiogen_core.weights import Network, Weights
 from audiogen_mlx.nn import Linear, Module, gelu, load_strict
+
+NETWORK = Network(r"shared\.|encoder\.(block|final_layer_norm)\.")
+"""How its tensors are known in transformers' layout."""
 
 IGNORED = (
     r"encoder\.embed_tokens\.weight",  # a twin of shared.weight

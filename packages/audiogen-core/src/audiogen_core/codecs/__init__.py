@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from audiogen_core.errors import ModelError, UnknownModel
 from audiogen_core.ops import Ops, resolve
-from audiogen_core.settings import parse_yaml, read_json, resolved
+from audiogen_core.settings import as_table, read_json, resolved
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
@@ -123,10 +123,10 @@ def _from_config(folder: Path, ops: Ops, name: str | None) -> Codec | Autoencode
 
     config = read_json(folder / "config.json")
     if config.get("_class_name") == "AutoencoderOobleck":
-        table = weights.read(folder).apply(oobleck.DIFFUSERS)
+        table = weights.read_network(folder, oobleck.IN_DIFFUSERS).apply(oobleck.DIFFUSERS)
         return oobleck.build(_described(oobleck.from_diffusers, folder), table, ops, name)
     if config.get("model_type") == "dac":
-        table = weights.read(folder).apply(dac.TRANSFORMERS)
+        table = weights.read_network(folder, dac.IN_TRANSFORMERS).apply(dac.TRANSFORMERS)
         return dac.build(_described(dac.from_transformers, folder), table, ops, name)
     prefix = ""
     if config.get("model_type") != "encodec" and isinstance(config.get("audio_encoder"), dict):
@@ -137,7 +137,8 @@ def _from_config(folder: Path, ops: Ops, name: str | None) -> Codec | Autoencode
             f"{folder / 'config.json'}: model_type {kind!r} is not a codec known here; expected 'encodec', "
             "'dac', 'AutoencoderOobleck', or a model with an EnCodec as audio_encoder"
         )
-    table = weights.read(folder, prefix=prefix).apply(encodec.TRANSFORMERS)
+    network = weights.Network(encodec.IN_TRANSFORMERS, below=prefix)
+    table = weights.read_network(folder, network).apply(encodec.TRANSFORMERS)
     return encodec.build(encodec.from_transformers(config), table, ops, name)
 
 
@@ -146,7 +147,8 @@ def _from_stable_audio_tools(weights_path: Path, settings: Path, ops: Ops, name:
     from audiogen_core.codecs import oobleck
 
     config = _described(oobleck.from_stable_audio_tools, settings)
-    table = oobleck.stable_audio_tools_weights(weights.read(weights_path), config)
+    stored = weights.read_network(weights_path, oobleck.IN_STABLE_AUDIO_TOOLS, among=True)
+    table = oobleck.stable_audio_tools_weights(stored, config)
     return oobleck.build(config, table, ops, name)
 
 
@@ -159,14 +161,17 @@ def _from_torch_file(path: Path, ops: Ops, name: str | None) -> Codec | Autoenco
         return _follow(str(tree["pretrained"]), path, ops)
     if dac.is_audiotools(tree):
         return dac.load_audiotools(path, ops, name)
-    table = weights.read(path).apply(encodec.ORIGINAL)
-    if "xp.cfg" in tree:
+    table = weights.read_network(path, encodec.IN_ORIGINAL).apply(encodec.ORIGINAL)
+    settings = weights.setting(tree, "xp.cfg")
+    if settings is not None:
         where = f"{path}: xp.cfg"
         needed = ("compression_model", "seanet", "rvq", "encodec")
-        settings = resolved(parse_yaml(str(tree["xp.cfg"]), where), where, only=needed)
-        config = encodec.from_audiocraft(settings)
-    else:
+        settings = resolved(as_table(settings, where), where, only=needed)
+        return encodec.build(encodec.from_audiocraft(settings), table, ops, name)
+    try:
         config = encodec.from_shapes({key: table.shape(key) for key in table})
+    except ModelError as error:
+        raise ModelError(f"{path}: {table.begins()}{error}") from error
     return encodec.build(config, table, ops, name)
 
 

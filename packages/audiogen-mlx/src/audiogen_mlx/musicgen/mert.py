@@ -25,6 +25,7 @@ from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict, mean_over
 SAMPLE_RATE = 24_000
 """Hz of the sound that MERT hears."""
 
+_NETWORK = weights.Network(r"(feature_extractor|feature_projection|encoder)\.")
 _IGNORED = ("masked_spec_embed",)  # used in training alone
 _CONV_EPS = 1e-5
 _PLACES = "encoder.pos_conv_embed.conv"
@@ -133,7 +134,7 @@ class Mert(Module):
             settings = read_json(Path(folder) / "config.json")
         except ModelError as error:
             raise ModelError(f"{error}; expected the folder of a MERT") from error
-        config, table = MertConfig.from_dict(settings), weights.read(folder)
+        config, table = MertConfig.from_dict(settings), weights.read_network(folder, _NETWORK)
         mert = cls(config)
         # The names of torch's newer weight norm, or of its older one.
         gain, direction = (f"{_PLACES}.parametrizations.weight.original{part}" for part in (0, 1))

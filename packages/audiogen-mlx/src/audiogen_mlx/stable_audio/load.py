@@ -19,9 +19,10 @@ from audiogen_core import codecs
 from audiogen_core.codec import Autoencoder
 from audiogen_core.codecs import oobleck
 from audiogen_core.errors import ModelError
+from audiogen_core.formats.locate import TORCH_SUFFIXES
 from audiogen_core.models import ModelSpec, find
 from audiogen_core.settings import read_json
-from audiogen_core.weights import read
+from audiogen_core.weights import read_network
 from audiogen_mlx.catalog import STABLE_AUDIO, TEXT_ENCODERS
 from audiogen_mlx.ops import MlxOps
 from audiogen_mlx.pretrained import Fetch, fetch_from_hub, fingerprint
@@ -40,12 +41,12 @@ from audiogen_mlx.stable_audio.model import DiT
 from audiogen_mlx.stable_audio.options import Load, Options
 from audiogen_mlx.stable_audio.settings import resolve
 from audiogen_mlx.stable_audio.weights import Tables
-from audiogen_mlx.t5 import T5Config, load_t5
+from audiogen_mlx.t5 import NETWORK, T5Config, load_t5
 from audiogen_mlx.tokenizer import Tokenizer
 
 _CONFIG = "model_config.json"
 _INDEX = "model_index.json"
-_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
+_SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 _SHARE = 0.6  # of a machine's memory that weights may take before parts are given back
 
 
@@ -235,7 +236,7 @@ class Parts:
         if self._text is None:
             t5, projection, _ = self._embedders
             tokenizer = Tokenizer.load(self.text_files.tokenizer)
-            encoder = load_t5(t5, read(self.text_files.encoder), dtype=self.dtype)
+            encoder = load_t5(t5, read_network(self.text_files.encoder, NETWORK), dtype=self.dtype)
             self._text = TextEmbedder(self.config.text, tokenizer, encoder, projection)
         return self._text
 
