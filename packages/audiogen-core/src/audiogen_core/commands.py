@@ -26,11 +26,11 @@ import typer
 
 from audiogen_core import cli, jobs
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.jobs import Fetch, Job, JobLoad, JobOptions, Play, Run, Written
+from audiogen_core.jobs import Job, JobLoad, JobOptions, Play, Run, Written
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
-    from audiogen_core.models import ModelSpec
+    from audiogen_core.models import Fetch, ModelSpec
 
 Kind = TypeVar("Kind", bound=Described)
 
@@ -184,7 +184,7 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
     Raises whatever the job does.
     """
     outputs = checked(job, options, asked)
-    load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json))
+    load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
     if asked.dry_run:
         cli.emit(jobs.imported(job.estimate)(load, options, offline=asked.offline), json=asked.json)
         return
@@ -219,13 +219,15 @@ def opened(job: Job, load: JobLoad) -> Any:
     return job.open_with(load)
 
 
-def fetching(offline: bool, quiet: bool) -> Fetch:
+def fetching(offline: bool, quiet: bool, unlisted: bool = False) -> Fetch:
     """How models are fetched by a command: with a notice before, and a bar."""
     from audiogen_core import hub
 
+    policy = hub.Policy(offline=offline, listed=not unlisted, notify=cli.note)
+
     def fetch(spec: ModelSpec) -> Path:
         with cli.progress(f"fetching {spec.name}", unit="bytes", quiet=quiet) as on_step:
-            return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
+            return hub.fetch(spec, policy, on_step=on_step)
 
     return fetch
 
@@ -308,7 +310,7 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
             raise AudioError(f"{asked.file}: {error}") from error
         moved = {name: str(given[name]) for name in roles if given.get(name) is not None} | _places(asked.use)
         load = {name: parsed(local[name], given[name]) for name in local if given.get(name) is not None}
-        load["fetch"] = fetching(asked.offline, asked.quiet or asked.json)
+        load["fetch"] = fetching(asked.offline, asked.quiet or asked.json, load.get("unlisted", False))
         opening, options = jobs.again(job, recipe, moved, **load)
         model = opened(job, opening)
         jobs.check_revision(recipe, str(vars(opening)["model"]), model.revision)

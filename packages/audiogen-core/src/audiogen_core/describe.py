@@ -116,7 +116,7 @@ def _cached(name: str) -> bool:
     if name not in CATALOG:
         return True
     try:
-        hub.plan(CATALOG[name], offline=True)
+        hub.here(CATALOG[name])
     except DownloadError:
         return False
     return True
@@ -211,7 +211,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
     table = weights.read(path)
     settings = _settings(path)
-    info = None if "pretrained" in settings else _codec(path)  # a pointer: following it may fetch
+    info = None if "pretrained" in settings else _codec(path)  # a pointer to another codec
     facts: dict[str, Any] = {"kind": "checkpoint"}
     if isinstance(info, CodecInfo):
         facts = {"kind": "codec", **codec_facts(info)}
@@ -225,10 +225,10 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _codec(path: Path) -> CodecInfo | AutoencoderInfo | None:
-    from audiogen_core import codecs
+    from audiogen_core import codecs, hub
 
     try:
-        return codecs.load(path).info
+        return codecs.load(path, fetch=hub.here).info
     except ModelError:
         return None
 

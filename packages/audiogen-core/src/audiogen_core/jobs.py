@@ -14,7 +14,7 @@ for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -40,8 +40,6 @@ FAMILY = {
 
 _UNNAMED = {"audiogen-onnx": "vamp", "audiogen-minigpt": "generate"}
 """Packages whose recipes of 0.1.0 do not name the job: each had one alone."""
-
-Fetch = Callable[["ModelSpec"], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ class JobLoad(Described):
         False
     )
     fetch: Annotated[
-        Any, hidden("How models of the catalogue are fetched: a function of a ModelSpec that gives a folder.")
+        Any, hidden("How models are fetched: a function of a ModelSpec that gives a folder; see hub.asking.")
     ] = None
 
 
@@ -326,7 +324,7 @@ def _here(spec: ModelSpec | Shipped) -> bool:
     if isinstance(spec, Shipped):
         return spec.size is not None
     try:
-        return not hub.plan(spec, offline=True).wanted
+        return hub.here(spec).is_dir()
     except AudiogenError:
         return False
 

@@ -7,7 +7,7 @@ A catalogue is a plain dictionary of name -> ModelSpec or Shipped, kept as data 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -90,6 +90,10 @@ class ModelSpec:
     def page(self) -> str:
         """The page of the model, with its licence."""
         return f"https://huggingface.co/{self.repo}"
+
+
+Fetch = Callable[[ModelSpec], Path]
+"""Gives the folder of a model, fetching it where its maker allows that; see `audiogen_core.hub`."""
 
 
 @dataclass(frozen=True)

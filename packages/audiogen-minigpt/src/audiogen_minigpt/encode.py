@@ -11,6 +11,7 @@ from typing import Any
 from audiogen_core import codecs
 from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudioError, CodesError, OptionError
+from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.sound_reader import name_of
 from audiogen_minigpt.engines import Job, check_engine, run_jobs
@@ -73,6 +74,7 @@ def encode(
     options: Preparation | None = None,
     val_permille: int = 50,
     split_by: str = "file",
+    fetch: Fetch | None = None,
     on_step: OnStep | None = None,
 ) -> EncodeReport:
     """Encode the audio files below `folder` into `out`; what is done already is not done again.
@@ -85,6 +87,7 @@ def encode(
     options       how audio is prepared
     val_permille  how much is held out, in thousandths of the files
     split_by      what is held out as a whole: a "file", or the files of a "parent" folder
+    fetch         how a codec that is not here comes; see `audiogen_core.codecs.load`. Workers fetch nothing
     on_step       called with (shards done, shards in all)
 
     The shards are the same bytes whatever the engine, the number of workers, and however often the work was
@@ -98,7 +101,7 @@ def encode(
     by_value, options = isinstance(codec, Codec), options or Preparation()
     check_engine(engine, workers, by_value)
     folder, data = Path(folder).absolute(), Path(out)
-    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops)
+    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops, fetch)
     meta = _describe(loaded, options, val_permille, split_by)
     _check(folder, data, meta)
     files, passed = scan(folder)

@@ -6,6 +6,7 @@ Torch is imported when a model is loaded: a wrong name is told before that.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -85,17 +86,14 @@ class Generator:
         source = checkpoint.place(path) if opening.revision is None else checkpoint.at(path, opening.revision)
 
         from audiogen_core import codecs
-        from audiogen_core.codecs.catalog import CATALOG as CODECS
         from audiogen_minigpt.device import choose_device
 
         device = choose_device(opening.device)
         which = "best" if opening.best else which
         model, config, facts = checkpoint.load_model(source, which=which, device=str(device))
         name = opening.codec or str(facts.get("codec"))
-        if opening.fetch is not None and name in CODECS and not Path(name).exists():
-            opening.fetch(CODECS[name])  # with a bar, or not at all: it is here when the codec is loaded
         ops = opening.ops or ("torch:cuda" if device.type == "cuda" else "torch")
-        codec = codecs.load_codec(name, ops=ops)
+        codec = codecs.load_codec(name, ops, opening.fetch)
         return cls(model, config, codec, facts, name=str(path), sampling=checkpoint.sampling_of(source))
 
     @property
@@ -246,6 +244,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     from audiogen_core import hub
     from audiogen_core.codecs.catalog import CATALOG as CODECS
 
+    policy = hub.Policy(offline=offline, listed=True, notify=warnings.warn)
     saved = checkpoint.find(load.model, "best" if load.best else "last")
     facts = saved.facts
     settings = resolve(options, saved.sampling, facts["sample_rate"], facts["hop_length"])
@@ -255,7 +254,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "model": load.model,
         "revision": saved.revision,
         "codec": codec,
-        "download_bytes": hub.plan(CODECS[codec], offline=offline or None).bytes if fetched else 0,
+        "download_bytes": hub.plan(CODECS[codec], policy).bytes if fetched else 0,
         "weight_bytes": (saved.path / "model.safetensors").stat().st_size,
         "frames": settings.frames,
         **settings.asked,

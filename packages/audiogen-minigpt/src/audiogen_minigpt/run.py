@@ -18,6 +18,7 @@ from audiogen_minigpt.schedule import parse_time
 from audiogen_minigpt.settings import Settings, load_config
 
 if TYPE_CHECKING:
+    from audiogen_core.models import Fetch
     from audiogen_minigpt.train import TrainResult
 
 DATA = "data"
@@ -55,6 +56,7 @@ def run(
     workers: int | None = None,
     on_stage: Callable[[str], OnStep | None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    fetch: Fetch | None = None,
 ) -> RunReport:
     """Make a model of a folder of audio, and sounds with it, in one folder; what is there is not done again.
 
@@ -66,6 +68,7 @@ def run(
     workers   processes that encode; None: one per core
     on_stage  called with each stage's name as it begins; may return an `on_step(done, total)` for it
     on_record called with each record of metrics.jsonl
+    fetch     how a codec that is not here comes; see `audiogen_core.codecs.load`
 
     Raises OptionError when both folders are one, and what `encode`, `train` and `evaluate` raise.
     """
@@ -81,18 +84,20 @@ def run(
         settings = Settings({"seconds": seconds}).over(settings)
     before, done = load_config(out), []
     source = codec or (before.codec if before else None) or "demo"
-    if encode(folder, out / DATA, codec=source, workers=workers, on_step=begin("encode")).encoded:
+    if encode(
+        folder, out / DATA, codec=source, workers=workers, fetch=fetch, on_step=begin("encode")
+    ).encoded:
         done.append("encode")
-    result = _train(out, settings, source, begin("train"), on_record)
+    result = _train(out, settings, source, begin("train"), on_record, fetch)
     if result.ran:
         done.append("train")
     if result.signal is not None:
         return RunReport(out, None, result.step, tuple(done), result.signal)
     evaluation = read_evaluation(out)
     if evaluation is None or evaluation.step != result.step:
-        evaluation = evaluate(out, out / DATA, codec=source, on_step=begin("judge"))
+        evaluation = evaluate(out, out / DATA, codec=source, fetch=fetch, on_step=begin("judge"))
         done.append("judge")
-    if _sample(out, result.step, source, lambda: begin("sample")):
+    if _sample(out, result.step, source, lambda: begin("sample"), fetch):
         done.append("sample")
     page = out / REPORT
     if done or not page.is_file():
@@ -107,6 +112,7 @@ def _train(
     codec: str,
     on_step: OnStep | None,
     on_record: Callable[[dict[str, Any]], None] | None,
+    fetch: Fetch | None,
 ) -> TrainResult:
     """Train on the codes of the run, or go on with it."""
     from audiogen_minigpt.shards import Meta
@@ -115,7 +121,7 @@ def _train(
     facts, before = Meta.load(out / DATA).facts, load_config(out)
     settings = Settings({"data": str(out / DATA), "run": str(out), "codec": codec}).over(settings)
     config = settings.resumed(before, facts) if before else settings.config(facts)
-    return train(config, resume=True, on_step=on_step, on_record=on_record)
+    return train(config, resume=True, on_step=on_step, on_record=on_record, fetch=fetch)
 
 
 def _sample(
@@ -123,6 +129,7 @@ def _sample(
     step: int,
     codec: str,
     begin: Callable[[], OnStep | None],
+    fetch: Fetch | None,
     count: int = 3,
     seconds: float = 10.0,
 ) -> bool:
@@ -138,7 +145,8 @@ def _sample(
     from audiogen_minigpt.generate import Generator
 
     on_step = begin()
-    write_clips(Generator.load(out, codec=codec), stamp.parent, count=count, seconds=seconds, on_step=on_step)
+    generator = Generator.load(out, codec=codec, fetch=fetch)
+    write_clips(generator, stamp.parent, count=count, seconds=seconds, on_step=on_step)
     with atomic_path(stamp) as temporary:
         temporary.write_text(json.dumps(wanted), encoding="utf-8")
     return True

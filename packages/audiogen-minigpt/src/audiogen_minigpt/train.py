@@ -30,6 +30,7 @@ from audiogen_minigpt.settings import (
 from audiogen_minigpt.shards import Meta, check_data
 
 if TYPE_CHECKING:
+    from audiogen_core.models import Fetch
     from audiogen_minigpt.clips import Samples
     from audiogen_minigpt.ranks import Ranks
     from audiogen_minigpt.signals import Stop
@@ -73,6 +74,7 @@ def train(
     resume: bool = False,
     on_step: Callable[[int, int], None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    fetch: Fetch | None = None,
 ) -> TrainResult:
     """Train, or go on training; checkpoints, metrics.jsonl and samples are left in the run's folder.
 
@@ -80,6 +82,7 @@ def train(
     resume     go on with the run in `config.run`; without it a folder that holds a run is refused
     on_step    called with (updates done, updates planned)
     on_record  called with each record of metrics.jsonl; see `metrics`
+    fetch      how the codec of the samples comes where it is not here; see `audiogen_core.codecs.load`
 
     Started by torchrun, this is one of its processes and the result is the same in all; the global batch does
     not depend on how many there are. SIGINT and SIGTERM end the run after the current update, with a
@@ -116,7 +119,7 @@ def train(
             check_data(config.run, last.facts, config.data, windows.facts)
         trainer = Trainer(config, model, windows, ranks, device, dtype, last, on_record)
         peak = peak_flops(device, dtype) * ranks.world
-        samples = Samples(config, windows) if ranks.first else None
+        samples = Samples(config, windows, fetch) if ranks.first else None
         if ranks.first:
             save_config(config)
         if trainer.metrics:

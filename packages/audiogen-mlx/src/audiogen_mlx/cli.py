@@ -69,7 +69,7 @@ def verify(asked: Checked, shown: Shown) -> None:
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
     from audiogen_mlx.musicgen.load import Places
 
-    fetch = commands.fetching(offline, silent)
+    fetch = commands.fetching(offline, silent, asked.unlisted)
     return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
 
 

@@ -37,7 +37,7 @@ def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     masks = [path for path in (files.save_mask, files.preview) if path is not None]
     for path in masks:
         shared.require_new(path, run.force)
-    load = replace(load, fetch=commands.fetching(run.offline, run.quiet or run.json))
+    load = replace(load, fetch=commands.fetching(run.offline, run.quiet or run.json, load.unlisted))
     options = replace(options, seed=shared.choose_seed(options.seed))
     told = {"output": [str(path) for path in outputs], "seed": options.seed}
     if run.dry_run and not masks:
@@ -104,7 +104,8 @@ def beats(asked: Tracked) -> None:
 
     if asked.output is not None:
         shared.require_new(asked.output, asked.force)
-    folder = exported(asked.model, offline=asked.offline, notify=shared.note)
+    fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
+    folder = exported(asked.model, notify=shared.note, fetch=fetch)
     tracked = BeatTracker.of(folder, asked.provider or None).track(Audio.load(asked.audio))
     if asked.output is not None:
         with atomic_path(asked.output) as temporary:
@@ -169,7 +170,7 @@ def export(asked: Exported) -> None:
 
     exporter.require_export()
     manifest = exporter.export(
-        exporter.checkpoints(asked.checkpoints, offline=asked.offline, notify=shared.note),
+        exporter.checkpoints(asked.checkpoints, commands.fetching(asked.offline, asked.quiet or asked.json)),
         asked.output,
         dtype=asked.dtype,
         check=asked.check,
@@ -236,6 +237,7 @@ class Timed(Shown):
     provider: Annotated[
         tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
     ] = ()
+    offline: Annotated[bool, option("Never use the network.")] = False
 
 
 @commands.command(cli, "bench", Timed)
@@ -245,7 +247,8 @@ def bench(asked: Timed) -> None:
     from audiogen_onnx.bench import compared, measure, torch_vampnet
     from audiogen_onnx.vampnet.generate import Vampnet
 
-    vampnet = Vampnet.load(asked.folder, providers=asked.provider or None, threads=asked.threads)
+    fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
+    vampnet = Vampnet.load(asked.folder, providers=asked.provider or None, threads=asked.threads, fetch=fetch)
     ours, theirs = measure(vampnet, asked.seconds, asked.repeats), None
     if (memory := peak_memory()) is not None:
         shared.note(f"peak memory {memory / 1e6:.0f} MB")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.jobs import Fetch, Job
+from audiogen_core.jobs import Job
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
+    from audiogen_core.models import Fetch
     from audiogen_onnx.vampnet.generate import Vampnet
 
 
@@ -29,7 +30,7 @@ class Opener:
         from audiogen_onnx.vampnet.generate import Vampnet
 
         folder = exported(model, notify=warnings.warn, fetch=fetch, unlisted=unlisted)
-        return Vampnet.load(folder, providers=provider or None, threads=threads)
+        return Vampnet.load(folder, providers=provider or None, threads=threads, fetch=fetch)
 
 
 def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from audiogen_mlx.musicgen.config import Config
 from audiogen_mlx.musicgen.load import Files, Places, outline
 from audiogen_mlx.musicgen.options import Load, Options, Settings, resolve
 from audiogen_mlx.nn import parameters
-from audiogen_mlx.pretrained import fetch_from_hub
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -20,25 +20,28 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     """The settings as they would be carried out, what would be fetched, and the memory it would take.
 
-    For a model that is yet to be fetched, only what is known of it before. Raises DownloadError when it is
-    not here and may not be asked for.
+    Nothing is fetched: of a model with parts that are yet to come, only what is known before. Raises
+    DownloadError when one is not here and may not be asked for.
     """
     from audiogen_core import hub
 
+    missing: list[hub.Plan] = []
+    policy = hub.Policy(offline=offline, listed=not load.unlisted, notify=warnings.warn)
+    fetch = hub.planning(policy, missing)
     found = find(MUSICGEN, load.model, unlisted=load.unlisted)
-    if not isinstance(found, Path):
-        todo = hub.plan(found, offline=offline or None)
-        if todo.wanted:
-            return {
-                "model": load.model,
-                "license": found.license,
-                "page": found.page,
-                "download_bytes": todo.bytes,
-                "download_to": str(todo.folder),
-            }
-        found = todo.folder
-    places = Places(load.t5, load.tokenizer, load.codec, load.mert, load.fetch or fetch_from_hub)
-    files = Files(found, places)
+    folder = found if isinstance(found, Path) else fetch(found)
+    if not missing:
+        files = Files(folder, Places(load.t5, load.tokenizer, load.codec, load.mert, fetch))
+        files.look_outside()
+    if missing:
+        of_first = missing[0].spec
+        return {
+            "model": load.model,
+            "license": of_first.license,
+            "page": of_first.page,
+            "download_bytes": sum(todo.bytes for todo in missing),
+            "download_to": str(missing[0].folder),
+        }
     config = files.config
     settings = resolve(config, _frame_rate(files), options, files.defaults)
     dtype = load.dtype or files.stored_dtype
@@ -78,7 +81,7 @@ def _frame_rate(files: Files) -> float:
     if files.named_codec is not None:
         from audiogen_core.codecs import load_codec
 
-        return load_codec(files.named_codec).info.frame_rate
+        return load_codec(files.named_codec, fetch=files.places.fetch).info.frame_rate
     codec = files.settings.get("audio_encoder")
     if isinstance(codec, dict):
         from audiogen_core.codecs import encodec

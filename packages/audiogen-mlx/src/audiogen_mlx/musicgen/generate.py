@@ -17,6 +17,7 @@ from audiogen_core import patterns
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
+from audiogen_core.hub import asking
 from audiogen_core.jobs import Take
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
@@ -25,7 +26,6 @@ from audiogen_mlx.musicgen.load import Parts, Places, find_files
 from audiogen_mlx.musicgen.options import Defaults, Load, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
-from audiogen_mlx.pretrained import fetch_from_hub
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
@@ -53,9 +53,8 @@ class MusicGen:
         OptionError.
         """
         opening = Load.of({**load, "model": name_or_path})
-        places = Places(
-            opening.t5, opening.tokenizer, opening.codec, opening.mert, opening.fetch or fetch_from_hub
-        )
+        fetch = opening.fetch or asking(unlisted=opening.unlisted)
+        places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)
         files = find_files(name_or_path, places, unlisted=opening.unlisted)
         return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path))
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
+from audiogen_core.hub import asking
 from audiogen_core.jobs import Take
 from audiogen_core.noise import SeededNoise
 from audiogen_core.progress import OnStep
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
-from audiogen_mlx.pretrained import fetch_from_hub
 from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.config import Config
@@ -54,13 +54,13 @@ class StableAudio:
         OptionError.
         """
         opening = Load.of({**load, "model": name_or_path})
-        fetch = opening.fetch or fetch_from_hub
+        fetch = opening.fetch or asking(unlisted=opening.unlisted)
         files = locate(name_or_path, unlisted=opening.unlisted, fetch=fetch)
         config = files.read_config()
         text = locate_text(files, config, opening.t5, fetch=fetch)
         base = None if opening.base is None else locate(opening.base, unlisted=opening.unlisted, fetch=fetch)
         dtype = DTYPES[opening.dtype]
-        parts = Parts(files, text, config, dtype=dtype, base=base, frugal=opening.low_memory)
+        parts = Parts(files, text, config, dtype=dtype, fetch=fetch, base=base, frugal=opening.low_memory)
         parts.load()
         return cls(config, parts, str(name_or_path))
 

@@ -6,6 +6,7 @@ This module can be imported without torch and onnx: what it does with them says 
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
 from audiogen_core.files import atomic_folder
-from audiogen_core.models import ModelSpec, find
+from audiogen_core.hub import asking
+from audiogen_core.models import Fetch, ModelSpec, find
 from audiogen_core.version import version
 from audiogen_onnx.catalog import CATALOG, cache, located
 from audiogen_onnx.codec import geometry_of
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from audiogen_onnx.exporter.model import Checkpoint
 
 Notify = Callable[[str], None]
-Fetch = Callable[[ModelSpec], Path]
 
 CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
 """The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
@@ -183,7 +184,7 @@ def exported(
     A model of the catalogue is fetched and exported the first time, into the user's cache.
 
     notify    told what is being done
-    fetch     how checkpoints are fetched; None: from the hub, unless `offline`
+    fetch     how checkpoints are fetched; None: from the hub, unless `offline`, with a DownloadNotice before
     unlisted  hub ids outside the catalogue are allowed
 
     Raises UnknownModel, DownloadError, ModelError for a folder of checkpoints that is not exported yet, and
@@ -201,7 +202,8 @@ def exported(
         return kept
     require_export()
     try:
-        folder = checkpoints(spec.name, offline=offline, notify=notify) if fetch is None else fetch(spec)
+        fetch = fetch or asking(offline=offline, unlisted=unlisted, notify=notify)
+        folder = checkpoints(spec, fetch)
     except DownloadError as error:
         raise DownloadError(f"{error}; or export a folder elsewhere and name it with --model") from error
     target = cache() / f"{_stem(spec)}-{folder.name[:12]}"
@@ -222,7 +224,8 @@ def to_fetch(name_or_path: str, *, offline: bool = False, unlisted: bool = False
     spec = find(CATALOG, name_or_path, unlisted=unlisted)
     if isinstance(spec, Path) or _kept(spec) is not None:
         return None
-    plan = hub.plan(spec, offline=offline or None)
+    policy = hub.Policy(offline=offline, listed=not unlisted, notify=warnings.warn)
+    plan = hub.plan(spec, policy)
     return {
         "model": name_or_path,
         "license": spec.license,
@@ -233,12 +236,10 @@ def to_fetch(name_or_path: str, *, offline: bool = False, unlisted: bool = False
     }
 
 
-def checkpoints(name_or_path: str, *, offline: bool = False, notify: Notify | None = None) -> Path:
+def checkpoints(model: str | ModelSpec, fetch: Fetch) -> Path:
     """The folder with a model's checkpoints: a path, or fetched by a name of the catalogue."""
-    from audiogen_core.hub import fetch
-
-    spec = find(CATALOG, name_or_path)
-    return spec if isinstance(spec, Path) else fetch(spec, offline=offline or None, notify=notify)
+    spec = find(CATALOG, model) if isinstance(model, str) else model
+    return spec if isinstance(spec, Path) else fetch(spec)
 
 
 def require_export() -> None:

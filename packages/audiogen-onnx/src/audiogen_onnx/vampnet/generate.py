@@ -17,6 +17,7 @@ from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import ManifestError, OptionError
 from audiogen_core.jobs import Take
+from audiogen_core.models import Fetch
 from audiogen_core.noise import Noise
 from audiogen_onnx.catalog import located
 from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
@@ -90,12 +91,15 @@ class Vampnet:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
         verify: bool = False,
+        fetch: Fetch | None = None,
     ) -> Vampnet:
         """An exported folder, or a model that comes with the package, by its name (`demo`).
 
         providers  onnxruntime's execution providers in order of preference; None: the processor
         threads    of one operator; None: all cores
         verify     check the hash of every file first, not only names and sizes
+        fetch      how the codec comes that the folder names, where it has none of its own; see
+                   `audiogen_core.codecs.load`
 
         Raises ManifestError when the folder is none, or its files are not those it describes.
         """
@@ -108,7 +112,7 @@ class Vampnet:
             return Session(manifest.graph_path(folder, name), providers, threads)
 
         geometry = manifest.codec
-        codec = codec_of(manifest, folder, providers, threads)
+        codec = codec_of(manifest, folder, providers, threads, fetch)
         coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
         fine = Network.of("fine", manifest.fine, geometry, session("fine"))
         revision = sha256(folder / NAME)[:16]
