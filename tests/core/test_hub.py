@@ -94,7 +94,7 @@ def test_offline_and_never_fetched(server: LoopbackHub) -> None:
 
 def test_offline_by_environment(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DownloadError, match="downloads are off.*HF_HUB_OFFLINE"):
+    with pytest.raises(DownloadError, match=r"downloads are off.*HF_HUB_OFFLINE"):
         hub.fetch(spec(), ALLOWED)  # no policy allows what the environment forbids
     assert server.log == []
 

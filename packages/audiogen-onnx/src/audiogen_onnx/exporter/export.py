@@ -215,24 +215,34 @@ def exported(
 
 
 def to_fetch(name_or_path: str, *, offline: bool = False, unlisted: bool = False) -> dict[str, Any] | None:
-    """What `exported` would fetch and make first, or None when the folder is there.
+    """What is to be fetched and made before the model can be opened, or None when all is there.
 
-    Raises UnknownModel, DownloadError when the checkpoints are not here and may not be asked for.
+    Raises UnknownModel, ManifestError, DownloadError when something is not here and may not be asked for.
     """
     from audiogen_core import hub
+    from audiogen_core.codecs.catalog import CATALOG as CODECS
 
-    spec = find(CATALOG, name_or_path, unlisted=unlisted)
-    if isinstance(spec, Path) or _kept(spec) is not None:
-        return None
     policy = hub.Policy(offline=offline, listed=not unlisted, notify=warnings.warn)
+    spec = find(CATALOG, name_or_path, unlisted=unlisted)
+    folder, to_export = spec if isinstance(spec, Path) else _kept(spec), {"export_to": str(cache())}
+    if folder is not None and not (folder / NAME).is_file():
+        return None  # no exported folder, which is told when it is opened
+    if folder is not None:
+        manifest, to_export = Manifest.load(folder), {}
+        if manifest.has_codec or manifest.codec.name not in CODECS:
+            return None
+        spec = CODECS[manifest.codec.name]
+    assert isinstance(spec, ModelSpec)
     plan = hub.plan(spec, policy)
+    if folder is not None and not plan.wanted:
+        return None
     return {
         "model": name_or_path,
         "license": spec.license,
         "page": spec.page,
         "download_bytes": plan.bytes,
         "download_to": str(plan.folder),
-        "export_to": str(cache()),
+        **to_export,
     }
 
 
