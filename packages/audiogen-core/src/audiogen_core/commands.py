@@ -183,7 +183,7 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
 
     Raises whatever the job does.
     """
-    outputs = checked(job, options, asked)
+    outputs = checked(job, load, options, asked)
     load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
     if asked.dry_run:
         cli.emit(jobs.imported(job.estimate)(load, options, offline=asked.offline), json=asked.json)
@@ -193,22 +193,13 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
     write(job, model, load, options, outputs, channel=asked.channel, json=asked.json, quiet=asked.quiet)
 
 
-def checked(job: Job, options: JobOptions, asked: Run) -> list[Path]:
+def checked(job: Job, load: JobLoad, options: JobOptions, asked: Run) -> list[Path]:
     """The files that a run is to write, before anything is fetched or opened for it.
 
-    Raises OptionError or AudioError when one cannot be written, AudioError when a clip that goes in is
-    missing or no sound.
+    Raises OptionError when one is there already, and what `Job.check` raises.
     """
-    from audiogen_core.audio import probe
-    from audiogen_core.sound_writer import check_suffix
-
     outputs = cli.require_new_each(asked.output, asked.variations, asked.force)
-    for path in outputs:
-        check_suffix(path)
-    for field in job.inputs:
-        clip = getattr(options, field.name)
-        if isinstance(clip, str | Path) and field.option.role == "audio":
-            probe(clip)
+    job.check(load, options, outputs, asked.channel)
     return outputs
 
 
@@ -301,8 +292,7 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
         from audiogen_core.sound_writer import check_suffix
 
         asked = gathered(Replay, given)
-        cli.require_new(asked.output, asked.force)
-        check_suffix(asked.output)
+        check_suffix(cli.require_new(asked.output, asked.force))
         recipe = Recipe.read(asked.file)
         try:
             job = jobs.job_of(recipe, {each.name: each for each in known})
@@ -312,6 +302,7 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
         load = {name: parsed(local[name], given[name]) for name in local if given.get(name) is not None}
         load["fetch"] = fetching(asked.offline, asked.quiet or asked.json, load.get("unlisted", False))
         opening, options = jobs.again(job, recipe, moved, **load)
+        job.check(opening, options, [asked.output], recipe.settings.get("channel"))
         model = opened(job, opening)
         jobs.check_revision(recipe, str(vars(opening)["model"]), model.revision)
         write(

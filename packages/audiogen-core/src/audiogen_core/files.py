@@ -116,6 +116,28 @@ def require_new_folder(target: str | Path) -> None:
         )
 
 
+SPARE = 1 << 16
+"""Bytes that must be left on a disk beside what is to be written."""
+
+
+def require_room(target: str | Path, needed: float = 0.0) -> None:
+    """Raise OptionError unless there is room for so many bytes where a file or folder is to be made.
+
+    Looked at is the nearest folder that is there already; it must be one that can be written to.
+    """
+    place = Path(target).absolute().parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OptionError(f"{target}: the folder {place} cannot be written to; choose another")
+    free = shutil.disk_usage(place).free
+    if free < needed + SPARE:
+        raise OptionError(
+            f"{target}: takes about {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free in {place}; "
+            "make room there or choose another disk"
+        )
+
+
 def remove_folder(folder: Path) -> None:
     """Delete a folder, which is gone under its name at once, however long that takes."""
     grave = _grave(folder)

@@ -14,7 +14,7 @@ for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -115,6 +115,15 @@ class Run(Written):
 
 
 @dataclass(frozen=True)
+class Sound:
+    """What the clips of a run will be, as far as it is known before a model is opened; None: not known."""
+
+    sample_rate: int | None = None
+    channels: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Take:
     """One clip as a model makes it.
 
@@ -170,6 +179,7 @@ class Job:
     conductor    "module:Class" with `load(name_or_path, **load)`, imported when a model is opened
     catalog      "module:NAME", the models there are by name
     estimate     "module:function" of (load, options, offline=...), what `--dry-run` shows
+    sound        "module:function" of (load, options), the `Sound` that a run makes; nothing is fetched for it
     advice       "module:function" that gives a sentence worth knowing before long work, or ""
     label, unit  of the progress bar
     together     all clips of a run are made before the first is written
@@ -185,6 +195,7 @@ class Job:
     conductor: str
     catalog: str
     estimate: str
+    sound: str = ""
     advice: str = ""
     label: str = "generating"
     unit: str = "s of audio"
@@ -202,6 +213,31 @@ class Job:
         """The model that these options name."""
         values = {each.name: getattr(load, each.name) for each in described(type(load))}
         return imported(self.conductor).load(values.pop("model"), **values)
+
+    def check(
+        self, load: JobLoad, options: JobOptions, outputs: Sequence[Path], channel: str | None = None
+    ) -> None:
+        """What can be checked of a run before its model is fetched or opened: what goes in, what comes out.
+
+        channel  what is taken out of the clips that go in; see `heard`
+
+        Raises AudioError when a clip is missing or no sound, or an output would not hold what is made,
+        OptionError when it cannot be written to or the disk is too full.
+        """
+        from audiogen_core.audio import probe
+        from audiogen_core.sound_writer import check_sound, check_suffix
+
+        for path in outputs:
+            check_suffix(path)
+        for each in self.inputs:
+            given = getattr(options, each.name)
+            for clip in given if isinstance(given, tuple | list) else [given]:
+                if isinstance(clip, str | Path) and each.option.role == "audio":
+                    probe(clip)
+        sound: Sound = imported(self.sound)(load, options) if self.sound and outputs else Sound()
+        for path in outputs[:1]:  # all have one suffix, and lie in one folder
+            channels = sound.channels if channel is None else 1
+            check_sound(path, sound.sample_rate, channels, sound.seconds, len(outputs))
 
     def schema(self) -> dict[str, Any]:
         """What it can be asked, as JSON Schema 2020-12: the options of the clip and of opening the model."""

@@ -112,11 +112,18 @@ def decode(asked: Decoding, written: Written) -> None:
     """Turn codes or latents into an audio file; its suffix chooses the format."""
     from audiogen_core import codecs, coding
     from audiogen_core.codes import Codes
+    from audiogen_core.describe import FACTS
+    from audiogen_core.sound_writer import check_sound
 
     cli.require_new(written.output, written.force)
     read = coding.load_coded(asked.codes)
     maker = read.codec if isinstance(read, Codes) else read.autoencoder
-    codec = codecs.load(asked.codec or _codec_of(maker, asked.codes), asked.ops, _fetching(written))
+    name = asked.codec or _codec_of(maker, asked.codes)
+    seconds = int(read.values.shape[1]) / read.frame_rate
+    facts = None if Path(name).exists() else FACTS.get(name)
+    rate, channels = (None, None) if facts is None else (facts.sample_rate, facts.channels)
+    check_sound(written.output, rate, channels, seconds)
+    codec = codecs.load(name, asked.ops, _fetching(written))
     recipe = _decoding(asked.codes, maker, codec)
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:

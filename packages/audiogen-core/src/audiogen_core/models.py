@@ -58,6 +58,7 @@ class ModelSpec:
     license   shown before the first download
     note      one sentence about the licence or the model, or ""
     understands  options of a job that only some models take, of those this one does
+    sample_rate, channels  of what it makes, so that an output is checked before a fetch; None: not known
     """
 
     name: str
@@ -68,6 +69,8 @@ class ModelSpec:
     license: str
     note: str = ""
     understands: tuple[str, ...] = ()
+    sample_rate: int | None = None
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         if not _REPO.fullmatch(self.repo) or ".." in self.repo:

@@ -11,6 +11,7 @@ from typing import Any
 from audiogen_core import codecs
 from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudioError, CodesError, OptionError
+from audiogen_core.files import require_room
 from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.sound_reader import name_of
@@ -101,9 +102,10 @@ def encode(
     by_value, options = isinstance(codec, Codec), options or Preparation()
     check_engine(engine, workers, by_value)
     folder, data = Path(folder).absolute(), Path(out)
+    _check_places(folder, data)
     loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops, fetch)
     meta = _describe(loaded, options, val_permille, split_by)
-    _check(folder, data, meta)
+    _check(data, meta)
     files, passed = scan(folder)
     if not files and not (data / META).exists():
         raise NoUsableAudio(_nothing(folder, passed))
@@ -175,14 +177,19 @@ def _describe(codec: Codec, options: Preparation, val_permille: int, split_by: s
     return Meta.of(codec.info, fingerprint(codec.codebook_vectors()), count, kept)
 
 
-def _check(folder: Path, data: Path, meta: Meta) -> None:
-    """Refuse what cannot work before anything is written."""
+def _check_places(folder: Path, data: Path) -> None:
+    """Refuse what cannot work before the codec is loaded."""
     if not folder.is_dir():
         raise AudioError(f"{folder}: no such folder of audio")
     if data.exists() and not data.is_dir():
         raise OptionError(f"{data}: is a file; choose another output")
     if data.exists() and data.samefile(folder):
         raise OptionError(f"{data}: the folder of audio itself; choose another output")
+    require_room(data / META)
+
+
+def _check(data: Path, meta: Meta) -> None:
+    """Refuse other data than what lies there, before anything is written."""
     if not (data / META).exists():
         if data.exists() and any(data.glob("shard-*")):
             raise CodesError(f"{data}: holds shards but no {META}; choose another output")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.files import atomic_folder, require_new_folder
+from audiogen_core.files import atomic_folder, require_new_folder, require_room
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_minigpt.config import ModelConfig, check_choice
@@ -43,6 +43,9 @@ def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str
     """
     from audiogen_minigpt import checkpoint
 
+    require_new_folder(out)
+    weights = checkpoint.find(run, which).path / "model.safetensors"
+    require_room(out, weights.stat().st_size / (2 if format == "light" else 1))
     if format == "light":
         return checkpoint.write_light(checkpoint.find(run, which), out)
     model, config, facts = checkpoint.load_model(run, which=which)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio
+from audiogen_core.audio import Audio, probe
 from audiogen_core.codec import fingerprint
 from audiogen_core.codes import Codes
+from audiogen_core.describe import FACTS
 from audiogen_core.errors import AudioError, ModelError, OptionError
-from audiogen_core.jobs import Take
+from audiogen_core.jobs import Sound, Take
 from audiogen_core.progress import counted
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
@@ -259,6 +260,16 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "frames": settings.frames,
         **settings.asked,
     }
+
+
+def sound(load: Load, options: Options) -> Sound:
+    """What a run makes, as the checkpoint says. Raises ModelError."""
+    facts = checkpoint.find(load.model, "best" if load.best else "last").facts
+    codec = FACTS.get(str(facts.get("codec")))
+    seconds, clip = options.seconds, options.prompt_audio
+    if clip is not None and not options.only_new:
+        seconds += clip.duration if isinstance(clip, Audio) else probe(clip).frames / probe(clip).sample_rate
+    return Sound(facts["sample_rate"], None if codec is None else codec.channels, seconds)
 
 
 def check_codec(codec: Codec, config: ModelConfig, facts: Mapping[str, Any]) -> None:

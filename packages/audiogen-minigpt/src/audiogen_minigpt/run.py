@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_room
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
 from audiogen_minigpt.report import NAME as REPORT
@@ -75,6 +75,7 @@ def run(
     out = Path(out)
     if out.resolve() == Path(folder).resolve():
         raise OptionError(f"{out}: holds the audio, and the sounds made would join it; name another run")
+    require_room(out / REPORT)
     from audiogen_minigpt.encode import encode
 
     begin = on_stage or (lambda stage: None)

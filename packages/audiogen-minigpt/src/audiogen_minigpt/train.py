@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
+from audiogen_core.files import require_room
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.lock import lock
@@ -118,6 +119,9 @@ def train(
         if last:
             check_data(config.run, last.facts, config.data, windows.facts)
         trainer = Trainer(config, model, windows, ranks, device, dtype, last, on_record)
+        if ranks.first:  # a checkpoint is the weights and two numbers of the optimizer for each of them
+            weights = sum(one.numel() * one.element_size() for one in trainer.model.parameters())
+            require_room(Path(config.run) / checkpoint.FOLDER, 3 * weights)
         peak = peak_flops(device, dtype) * ranks.world
         samples = Samples(config, windows, fetch) if ranks.first else None
         if ranks.first:
@@ -189,6 +193,7 @@ def _held(config: TrainConfig, resume: bool, ranks: Ranks) -> Iterator[None]:
         yield
         return
     run = Path(config.run)
+    require_room(run / "config.json")
     run.mkdir(parents=True, exist_ok=True)
     with lock(run):
         if not resume and (load_config(run) or checkpoint.listed(run)):

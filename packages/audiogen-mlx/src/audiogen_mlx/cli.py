@@ -41,9 +41,11 @@ class Checked(Located):
 @commands.command(cli, "convert", Converted, Written)
 def convert(asked: Converted, written: Written) -> None:
     """Write a MusicGen as a self-contained folder, smaller if wanted."""
+    from audiogen_mlx.convert import check_folder
     from audiogen_mlx.convert import convert as write
     from audiogen_mlx.musicgen.load import find_files
 
+    check_folder(written.output, written.force)
     silent = written.quiet or written.json
     files = find_files(asked.model, _places(asked, written.offline, silent), unlisted=asked.unlisted)
     with shared.progress("converting", unit="bytes", quiet=silent) as on_step:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
+from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Run, Shown
 from audiogen_core.options import Described, argument, option, place
 from audiogen_onnx.jobs import VAMP, estimate, plan
@@ -33,10 +34,14 @@ class MaskFiles(Described):
 @commands.command(cli, VAMP.name, Options, Load, Run, MaskFiles)
 def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     """New sound out of a clip: of its length and loudness, around what is kept of it."""
-    outputs = commands.checked(VAMP, options, run)
+    from audiogen_onnx.vampnet.mask_file import check_suffix
+
+    outputs = commands.checked(VAMP, load, options, run)
     masks = [path for path in (files.save_mask, files.preview) if path is not None]
     for path in masks:
-        shared.require_new(path, run.force)
+        check_suffix(shared.require_new(path, run.force))
+    if files.preview is not None and files.preview.suffix.lower() != ".png":
+        raise OptionError(f"{files.preview}: pictures are written as .png; choose such a name")
     load = replace(load, fetch=commands.fetching(run.offline, run.quiet or run.json, load.unlisted))
     options = replace(options, seed=shared.choose_seed(options.seed))
     told = {"output": [str(path) for path in outputs], "seed": options.seed}
@@ -166,9 +171,12 @@ class Exported(Shown):
 @commands.command(cli, "export", Exported)
 def export(asked: Exported) -> None:
     """Write a folder that onnxruntime runs, from VampNet's checkpoints. Needs the [export] extra."""
+    from audiogen_core.files import require_new_folder, require_room
     from audiogen_onnx.exporter import export as exporter
 
     exporter.require_export()
+    require_new_folder(asked.output)
+    require_room(asked.output)
     manifest = exporter.export(
         exporter.checkpoints(asked.checkpoints, commands.fetching(asked.offline, asked.quiet or asked.json)),
         asked.output,

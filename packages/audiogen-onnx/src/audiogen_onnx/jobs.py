@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.jobs import Job
+from audiogen_core.jobs import Job, Sound
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
@@ -44,6 +44,21 @@ def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
     return first or plan(VAMP.open_with(load), load, options)
 
 
+def sound(load: Load, options: Asked) -> Sound:
+    """What a run makes: it is of the clip that goes in."""
+    from audiogen_core.audio import Audio, probe
+
+    clip, chosen = options.audio, options.chosen()
+    made = chosen.get("outpaint_left", 0.0) + chosen.get("outpaint_right", 0.0)
+    if isinstance(clip, Audio):
+        rate, channels, seconds = clip.sample_rate, clip.channels, clip.duration
+    else:
+        info = probe(clip)
+        rate, channels, seconds = info.sample_rate, info.channels, info.frames / info.sample_rate
+    longer = seconds * chosen.get("time_stretch_factor", 1)
+    return Sound(options.sample_rate or rate, channels, longer + made)
+
+
 def plan(vampnet: Vampnet, load: Load, options: Asked) -> dict[str, Any]:
     """What a run of a model that is open would do."""
     clip, own = vampnet.prepared(options)
@@ -71,6 +86,7 @@ VAMP = Job(
     conductor="audiogen_onnx.jobs:Opener",
     catalog="audiogen_onnx.catalog:CATALOG",
     estimate="audiogen_onnx.jobs:estimate",
+    sound="audiogen_onnx.jobs:sound",
     label="making",
     unit="steps",
     together=True,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from audiogen_core.compose.piece import Piece, check_style, compose
 from audiogen_core.compose.styles import DEFAULT_STYLES
+from audiogen_core.compose.synth import SAMPLE_RATE
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_room
 from audiogen_core.recipe import Recipe
 
 CAPTIONS = "captions.jsonl"
@@ -43,8 +44,11 @@ def write_folder(
     if seed < 0:
         raise OptionError(f"seed must not be negative, got {seed}")
     names = [check_style(style) for style in styles] if styles else list(DEFAULT_STYLES)
-    folder = _prepare(Path(folder), force)
     count = math.ceil(minutes * 60 / piece_seconds - 1e-9)
+    if count > SEEDS_PER_FOLDER:
+        raise OptionError(f"{minutes} minutes in pieces of {piece_seconds} s are more than 100,000 pieces")
+    require_room(Path(folder) / CAPTIONS, minutes * 60 * 2 * SAMPLE_RATE)
+    folder = _prepare(Path(folder), force)
     paths, lines = [], []
     for index in range(count):
         seconds = min(piece_seconds, minutes * 60 - index * piece_seconds)

@@ -7,6 +7,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from audiogen_core.describe import FACTS
+from audiogen_core.errors import DownloadError
+from audiogen_core.jobs import Sound
 from audiogen_core.models import find
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.musicgen.config import Config
@@ -58,6 +61,22 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     }
 
 
+def sound(load: Load, options: Options) -> Sound:
+    """What a run makes, as far as the catalogue or the files that are here say."""
+    from audiogen_core import hub
+
+    found = find(MUSICGEN, load.model, unlisted=load.unlisted)
+    if not isinstance(found, Path):
+        return Sound(found.sample_rate, found.channels, options.seconds)
+    files = Files(found, Places(load.t5, load.tokenizer, load.codec, load.mert, hub.here))
+    seconds = options.seconds or files.defaults.seconds
+    try:
+        channels = files.config.channels
+    except DownloadError:  # an audiocraft checkpoint tells its width by a T5 that is not here yet
+        channels = None
+    return Sound(_sample_rate(files), channels, seconds)
+
+
 def weight_bytes(config: Config, dtype: str, bits: int | None) -> int:
     """Of the transformer's parameters."""
     network = outline(config, dtype=dtype, bits=bits)
@@ -74,6 +93,18 @@ def cache_bytes(config: Config, settings: Settings, dtype: str) -> int:
         rows += 1
     positions = min(settings.frames, settings.window) + 1 + max(config.delays)
     return 2 * rows * config.layers * config.width * positions * _BYTES[dtype]
+
+
+def _sample_rate(files: Files) -> int | None:
+    """Of the codec, where that is known without loading it."""
+    if files.places.codec is not None:
+        return None
+    if files.named_codec is not None:
+        facts = FACTS.get(files.named_codec)
+        return None if facts is None else facts.sample_rate
+    codec = files.settings.get("audio_encoder")
+    rate = codec.get("sampling_rate") if isinstance(codec, dict) else files.settings.get("sample_rate")
+    return rate if isinstance(rate, int) else None
 
 
 def _frame_rate(files: Files) -> float:

@@ -20,6 +20,7 @@ from audiogen_core import codecs
 from audiogen_core.codec import Autoencoder
 from audiogen_core.codecs import oobleck
 from audiogen_core.errors import ModelError
+from audiogen_core.jobs import Sound
 from audiogen_core.models import Fetch, ModelSpec, find
 from audiogen_core.settings import read_json
 from audiogen_core.weights import read
@@ -279,6 +280,20 @@ class Parts:
             setattr(self, f"_{part}", None)
             gc.collect()
             mx.clear_cache()
+
+
+def sound(load: Load, options: Options) -> Sound:
+    """What a run makes, as far as the catalogue or the files that are here say."""
+    from audiogen_core import hub
+
+    found = find(STABLE_AUDIO, load.model, unlisted=load.unlisted)
+    if not isinstance(found, Path):
+        return Sound(found.sample_rate, found.channels, options.seconds)
+    config = locate(found, fetch=hub.here).read_config()
+    seconds = options.seconds or config.max_seconds
+    if options.bpm is not None and options.bars is not None:
+        seconds = options.bars * options.beats_per_bar * 60 / options.bpm
+    return Sound(config.sample_rate, config.channels, seconds)
 
 
 def weight_bytes(files: Files, text: TextFiles) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
-from audiogen_core.files import atomic_folder
+from audiogen_core.files import atomic_folder, require_new_folder, require_room
 from audiogen_core.hub import asking
 from audiogen_core.models import Fetch, ModelSpec, find
 from audiogen_core.version import version
@@ -74,6 +74,11 @@ class Sources:
         others = (coarse_lora, fine_lora, tracker if beats and tracker.is_file() else None)
         return cls(*paths, *(None if path is None else Path(path) for path in others))
 
+    @property
+    def size(self) -> int:
+        """Bytes of the networks and the codec."""
+        return sum(path.stat().st_size for path in (self.codec, self.coarse, self.fine))
+
     def hashes(self) -> dict[str, str]:
         """Name -> SHA-256. A lora.pth is named after the network it changes."""
         hashes = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
@@ -105,6 +110,9 @@ def export(
     """
     _check_possible(dtype)
     sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora, beats=beats)
+    require_new_folder(out_dir)
+    # Beside a smaller copy lies the whole one while it is made.
+    require_room(out_dir, sources.size * (1 if dtype == "float32" else 1.5))
     return _staged(out_dir, dtype, lambda folder: _write(sources, folder, check))
 
 
@@ -167,8 +175,11 @@ def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
     require_export()
     from audiogen_onnx.exporter.quantize import convert
 
+    source = located(source)
+    require_new_folder(target)
+    require_room(target, sum(path.stat().st_size for path in source.glob("*") if path.is_file()) / 2)
     with atomic_folder(target) as folder:
-        return convert(located(source), folder, dtype)
+        return convert(source, folder, dtype)
 
 
 def exported(

@@ -70,9 +70,7 @@ def save_mask(mask: Mask, path: str | Path) -> Path:
     """
     if checked(mask).ndim != 2:
         raise OptionError(f"a file holds one mask (codebooks, frames), got shape {mask.shape}")
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".npy", ".png"):
-        raise OptionError(f"{name_of(path)}: a mask is written as .npy or .png")
+    suffix = check_suffix(path)
     picture = _pillow().fromarray(mask.astype(np.uint8) * np.uint8(255)) if suffix == ".png" else None
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         if picture is not None:
@@ -80,6 +78,14 @@ def save_mask(mask: Mask, path: str | Path) -> Path:
         else:
             np.lib.format.write_array(file, mask, allow_pickle=False)
     return Path(path)
+
+
+def check_suffix(path: str | Path) -> str:
+    """The suffix of a mask that is to be written. Raises OptionError for one that is not known."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npy", ".png"):
+        raise OptionError(f"{name_of(path)}: a mask is written as .npy or .png")
+    return suffix
 
 
 def _fitted(mask: Mask, codebooks: int, frames: int, path: str | Path) -> Mask:
