@@ -185,7 +185,7 @@ def _check_places(folder: Path, data: Path) -> None:
         raise OptionError(f"{data}: is a file; choose another output")
     if data.exists() and data.samefile(folder):
         raise OptionError(f"{data}: the folder of audio itself; choose another output")
-    require_room(data / META)
+    require_room(data / META, kind=CodesError)
 
 
 def _check(data: Path, meta: Meta) -> None:

@@ -47,8 +47,7 @@ def write_folder(
     count = math.ceil(minutes * 60 / piece_seconds - 1e-9)
     if count > SEEDS_PER_FOLDER:
         raise OptionError(f"{minutes} minutes in pieces of {piece_seconds} s are more than 100,000 pieces")
-    require_room(Path(folder) / CAPTIONS, minutes * 60 * 2 * SAMPLE_RATE)
-    folder = _prepare(Path(folder), force)
+    folder = _prepare(Path(folder), force, minutes * 60 * 2 * SAMPLE_RATE)
     paths, lines = [], []
     for index in range(count):
         seconds = min(piece_seconds, minutes * 60 - index * piece_seconds)
@@ -68,9 +67,10 @@ def write_folder(
     return paths
 
 
-def _prepare(folder: Path, force: bool) -> Path:
+def _prepare(folder: Path, force: bool, needed: float) -> Path:
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder}: a file, not a folder; choose another output")
+    require_room(folder / CAPTIONS, needed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         used = next(folder.iterdir(), None)
