@@ -9,6 +9,7 @@ from typing import Any
 from audiogen_core.codec import AutoencoderInfo, CodecInfo, Info
 from audiogen_core.errors import DownloadError, ModelError, UnknownModel
 from audiogen_core.files import require_regular
+from audiogen_core.values import closed
 
 FACTS = {
     info.name: info
@@ -29,6 +30,7 @@ _TORCH_SUFFIXES = {".th", ".pth", ".pt", ".bin", ".ckpt"}
 _HEADER = 8  # bytes in front of a safetensors header: its length
 
 
+@closed()
 def describe(name_or_path: str | Path) -> dict[str, Any]:
     """Facts about an audio file, codes, a checkpoint, a codec's folder, or a codec of the catalogue.
 

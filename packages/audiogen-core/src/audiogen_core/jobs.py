@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from audiogen_core.models import ModelSpec, Shipped
     from audiogen_core.recipe import Recipe
 
+MOST = 9999
+"""Clips that are made at once."""
+
 GROUP = "audiogen.jobs"
 """The entry points under which packages name their jobs."""
 
@@ -109,7 +112,7 @@ class Run(Written):
     """What every command has that makes sound with a model."""
 
     play: Play = False
-    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=9999)] = 1
+    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=MOST)] = 1
     channel: Channel = None
     dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import CodesError, OptionError
+from audiogen_core.values import closed
 
 UNKNOWN = -1
 
 Tokens = NDArray[np.int32]
 
 
+@closed()
 def delay(codes: Tokens, delays: Sequence[int], special: int) -> Tokens:
     """Codes (K, T) -> tokens (K, T + max(delays)), row k moved right by delays[k].
 
@@ -37,6 +39,7 @@ def delay(codes: Tokens, delays: Sequence[int], special: int) -> Tokens:
     return tokens
 
 
+@closed()
 def undelay(tokens: Tokens, delays: Sequence[int]) -> Tokens:
     """Tokens (K, S) -> codes (K, S - max(delays)): the exact inverse of `delay`.
 
@@ -50,6 +53,7 @@ def undelay(tokens: Tokens, delays: Sequence[int]) -> Tokens:
     return np.stack([tokens[row, shift : shift + frames] for row, shift in enumerate(late)])
 
 
+@closed()
 def template(frames: int, delays: Sequence[int], special: int, *, prompt: Tokens | None = None) -> Tokens:
     """The tokens of a clip yet to be drawn: (K, frames + max(delays)), `UNKNOWN` where a code is wanted.
 
@@ -70,6 +74,7 @@ def template(frames: int, delays: Sequence[int], special: int, *, prompt: Tokens
     return delay(codes, delays, special)
 
 
+@closed()
 def flatten(codes: Tokens, codebook_size: int | None = None) -> Tokens:
     """Codes (K, T) -> tokens (T * K,), frame after frame and within it codebook after codebook.
 
@@ -82,6 +87,7 @@ def flatten(codes: Tokens, codebook_size: int | None = None) -> Tokens:
     return (codes + _offsets(codes.shape[0], codebook_size)).T.reshape(-1)  # (K, T) -> (T, K) -> (T * K,)
 
 
+@closed()
 def unflatten(tokens: Tokens, codebooks: int, codebook_size: int | None = None) -> Tokens:
     """Tokens (T * K,) -> codes (K, T): the exact inverse of `flatten`.
 

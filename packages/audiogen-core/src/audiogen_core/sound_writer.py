@@ -20,6 +20,7 @@ from audiogen_core.errors import AudioError
 from audiogen_core.files import atomic_path, require_room
 from audiogen_core.sound_reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, name_of, reason, sequential
 from audiogen_core.stable_bytes import settle
+from audiogen_core.values import closed, shown
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
@@ -73,6 +74,7 @@ class AudioWriter:
     Raises AudioError for an unknown suffix, for what the format cannot hold, and when the disk fails.
     """
 
+    @closed(AudioError)
     def __init__(
         self,
         path: str | Path,
@@ -90,6 +92,8 @@ class AudioWriter:
         self.peak = 0.0
         self._name = name_of(self.path)
         self._format, self._subtype = _choose(self.path, sample_rate, channels, subtype)
+        if recipe is not None and not callable(getattr(recipe, "to_json", None)):
+            raise AudioError(f"{self._name}: expected a Recipe to go with it, got {shown(recipe)}")
         self._comment = "" if recipe is None else recipe.to_json()
         most = _MOST_COMMENT.get(self._format, _COMMENT)
         if len(self._comment.encode()) > most:

@@ -31,6 +31,7 @@ from audiogen_core.formats.rules import (
 from audiogen_core.formats.safetensors_file import read_safetensors
 from audiogen_core.formats.stored import StoredArray, shorten
 from audiogen_core.formats.torch_file import read_torch
+from audiogen_core.values import closed
 
 __all__ = [
     "Drop",
@@ -172,6 +173,7 @@ class Weights(Mapping[str, NDArray[Any]]):
         raise WeightsError(f"{self.source}: {shorten(name)} is missing among {len(self)} tensors{hint}")
 
 
+@closed()
 def read(path: str | Path, *, prefix: str = "") -> Weights:
     """The weights of a file or folder; values stay on the disk until they are taken.
 
@@ -200,6 +202,7 @@ def read(path: str | Path, *, prefix: str = "") -> Weights:
     return kept
 
 
+@closed()
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A torch file as the plain nested dictionary it holds; tensors are unread StoredArray values.
 

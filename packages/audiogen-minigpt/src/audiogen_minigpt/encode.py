@@ -15,6 +15,7 @@ from audiogen_core.files import require_room
 from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.sound_reader import name_of
+from audiogen_core.values import closed
 from audiogen_minigpt.engines import Job, check_engine, run_jobs
 from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.lock import lock
@@ -64,6 +65,7 @@ class EncodeReport:
     skips: tuple[Skip, ...]
 
 
+@closed()
 def encode(
     folder: str | Path,
     out: str | Path,
@@ -129,6 +131,7 @@ def encode(
             return _finish(folder, data, meta, groups, len(jobs), passed)
 
 
+@closed()
 def verify(data: str | Path) -> int:
     """Check every shard to the last byte, and that none is missing; returns the frames there are.
 

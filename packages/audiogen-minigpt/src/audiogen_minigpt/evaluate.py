@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from audiogen_core.errors import AudiogenError, CodesError, OptionError
 from audiogen_core.files import atomic_path, require_regular
 from audiogen_core.progress import counted
+from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.settings import load_config
 
@@ -70,6 +71,7 @@ class Evaluation:
         return asdict(self)
 
 
+@closed()
 def evaluate(
     run: str | Path,
     data: str | Path | None = None,

@@ -20,10 +20,11 @@ from audiogen_core.codec import fingerprint
 from audiogen_core.codes import Codes
 from audiogen_core.describe import FACTS
 from audiogen_core.errors import AudioError, ModelError, OptionError
-from audiogen_core.jobs import Sound, Take
+from audiogen_core.jobs import MOST, Sound, Take
 from audiogen_core.progress import counted
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
+from audiogen_core.values import closed
 from audiogen_core.version import version
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import SAMPLING, ModelConfig
@@ -74,6 +75,7 @@ class Generator:
         check_codec(codec, config, self.facts)
 
     @classmethod
+    @closed()
     def load(cls, path: str | Path, *, which: str = "last", **load: Any) -> Generator:
         """The model of a run or a checkpoint, with its codec.
 
@@ -110,6 +112,7 @@ class Generator:
         """As `generate`, but the codes of the clip, the prompt's included."""
         return self._codes(self.settings(seconds, **options), 1)[0]
 
+    @closed()
     def generate_batch(self, count: int, seconds: float, **options: Any) -> list[Audio]:
         """Several clips; number i is what `generate` makes with the seed + i.
 
@@ -118,6 +121,7 @@ class Generator:
         settings = self.settings(seconds, **options)
         return [self._audio(codes, settings) for codes in self._codes(settings, count)]
 
+    @closed()
     def stream(
         self, seconds: float, *, chunk_seconds: float = BLOCK_SECONDS, **options: Any
     ) -> Iterator[Audio]:
@@ -177,8 +181,8 @@ class Generator:
 
     def _codes(self, settings: ClipSettings, count: int) -> list[Codes]:
         """The codes of each clip, the prompt's included."""
-        if count < 1:
-            raise OptionError(f"at least 1 clip must be asked for, got {count}")
+        if not 1 <= count <= MOST:
+            raise OptionError(f"from 1 to {MOST} clips can be asked for, got {count}")
         info, prompt = self.codec.info, self._prompt(settings)
         seeds = range(settings.seed, settings.seed + count)
         on_cpu = self.model.wte.weight.device.type == "cpu"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path, require_room
+from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
 from audiogen_minigpt.report import NAME as REPORT
@@ -46,6 +47,7 @@ class RunReport:
     signal: int | None
 
 
+@closed()
 def run(
     folder: str | Path,
     out: str | Path,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import require_room
+from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.lock import lock
@@ -69,6 +70,7 @@ class TrainResult:
         return self.step >= self.steps
 
 
+@closed()
 def train(
     config: TrainConfig,
     *,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from audiogen_core.errors import ModelError, UnknownModel
 from audiogen_core.ops import Ops, resolve
 from audiogen_core.settings import parse_yaml, read_json, resolved
+from audiogen_core.values import closed
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
@@ -27,6 +28,7 @@ _LAYOUTS = (
 )
 
 
+@closed()
 def load(
     name_or_path: str | Path, ops: str | Ops = "numpy", fetch: Fetch | None = None
 ) -> Codec | Autoencoder:
@@ -50,6 +52,7 @@ def load(
     return _from_name(str(name_or_path), adapter, fetch)
 
 
+@closed()
 def load_codec(name_or_path: str | Path, ops: str | Ops = "numpy", fetch: Fetch | None = None) -> Codec:
     """As `load`, for what makes codes. Raises ModelError when it makes latents instead."""
     from audiogen_core.codec import Codec
@@ -60,6 +63,7 @@ def load_codec(name_or_path: str | Path, ops: str | Ops = "numpy", fetch: Fetch 
     return loaded
 
 
+@closed()
 def load_autoencoder(
     name_or_path: str | Path, ops: str | Ops = "numpy", fetch: Fetch | None = None
 ) -> Autoencoder:

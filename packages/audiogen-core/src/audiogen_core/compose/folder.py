@@ -13,11 +13,13 @@ from audiogen_core.compose.synth import SAMPLE_RATE
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import atomic_path, require_room
 from audiogen_core.recipe import Recipe
+from audiogen_core.values import closed
 
 CAPTIONS = "captions.jsonl"
 SEEDS_PER_FOLDER = 100_000  # folders of different seeds share no piece
 
 
+@closed()
 def write_folder(
     folder: str | Path,
     *,

@@ -19,6 +19,7 @@ from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_core.hub import asking
 from audiogen_core.jobs import Take
+from audiogen_core.values import closed, shown
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
@@ -46,6 +47,7 @@ class MusicGen:
         self._parts = parts
 
     @classmethod
+    @closed()
     def load(cls, name_or_path: str | Path, **load: Any) -> MusicGen:
         """A model from the catalogue, a hub id, or a folder of transformers, audiocraft or `convert`.
 
@@ -123,6 +125,7 @@ class MusicGen:
         asked = Options.of({"unconditional": "prompt" not in options, **options})
         return resolve(self.config, self.codec.info.frame_rate, asked, self.defaults)
 
+    @closed()
     def decode(self, codes: Codes) -> Audio:
         """The sound of codes. Raises CodesError when another codec made them."""
         with bounded_cache():
@@ -208,6 +211,8 @@ class MusicGen:
         for one in codes:
             if one is None:
                 raise OptionError("either all clips of a batch continue one, or none")
+            if not isinstance(one, Codes):
+                raise OptionError(f"prompt_codes must be Codes, or one for each prompt; got {shown(one)}")
             self.codec.check(one)
             if one.codebooks != self.config.codebooks:
                 raise CodesError(
@@ -285,7 +290,7 @@ class _WindowRun:
 
 
 def _check_prompts(prompts: Sequence[str | None]) -> None:
-    if isinstance(prompts, str) or not prompts:
+    if not isinstance(prompts, list | tuple) or not prompts:
         raise OptionError("give a list of one prompt or more")
     for prompt in prompts:
         if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):

@@ -17,6 +17,7 @@ from audiogen_core.errors import DownloadError, MissingDependency, ModelError, O
 from audiogen_core.files import atomic_folder, require_new_folder, require_room
 from audiogen_core.hub import asking
 from audiogen_core.models import Fetch, ModelSpec, find
+from audiogen_core.values import closed
 from audiogen_core.version import version
 from audiogen_onnx.catalog import CATALOG, cache, located
 from audiogen_onnx.codec import geometry_of
@@ -86,6 +87,7 @@ class Sources:
         return hashes | {name: sha256(path) for name, path in others.items() if path is not None}
 
 
+@closed()
 def export(
     checkpoint_dir: str | Path,
     out_dir: str | Path,
@@ -166,6 +168,7 @@ def export_networks(
     return _staged(out_dir, dtype, write)
 
 
+@closed()
 def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
     """Write a smaller copy of a float32 folder; it appears whole or not at all.
 
@@ -182,6 +185,7 @@ def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
         return convert(source, folder, dtype)
 
 
+@closed()
 def exported(
     name_or_path: str,
     *,

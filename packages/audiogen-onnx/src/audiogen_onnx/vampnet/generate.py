@@ -16,9 +16,10 @@ from audiogen_core.audio import Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import ManifestError, OptionError
-from audiogen_core.jobs import Take
+from audiogen_core.jobs import MOST, Take
 from audiogen_core.models import Fetch
 from audiogen_core.noise import Noise
+from audiogen_core.values import closed
 from audiogen_onnx.catalog import located
 from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
 from audiogen_onnx.session import Session
@@ -84,6 +85,7 @@ class Vampnet:
             )
 
     @classmethod
+    @closed()
     def load(
         cls,
         path: str | Path,
@@ -136,6 +138,7 @@ class Vampnet:
         on_step: OnStep | None = ..., **options: Any,
     ) -> Int: ...  # fmt: skip
 
+    @closed()
     def vamp_codes(
         self,
         codes: Codes | NDArray[Any],
@@ -178,6 +181,7 @@ class Vampnet:
 
     # ---- sound
 
+    @closed()
     def vamp(
         self,
         audio: Audio | str | Path,
@@ -216,6 +220,7 @@ class Vampnet:
         )
         return next(results).audio
 
+    @closed()
     def vamp_variations(
         self,
         audio: Audio | str | Path,
@@ -232,8 +237,8 @@ class Vampnet:
 
         Each is decoded when it is asked for.
         """
-        if count < 1:
-            raise OptionError(f"variations must be 1 or more, got {count}")
+        if not 1 <= count <= MOST:
+            raise OptionError(f"variations must be from 1 to {MOST}, got {count}")
         rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
         clip = self.open(audio, self.options(options))
         return (

@@ -16,6 +16,7 @@ from audiogen_core.audio import probe, stream
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
 from audiogen_core.files import atomic_path, require_regular
 from audiogen_core.sound_reader import name_of
+from audiogen_core.values import closed
 from audiogen_onnx.vampnet.mask import Mask, checked
 
 SILENCE = -60.0
@@ -29,6 +30,7 @@ MAX_PICTURE = 1 << 22
 _MAX_HEADER = 10_000  # bytes of the description in an NPY file
 
 
+@closed()
 def load_mask(
     path: str | Path,
     *,
@@ -63,6 +65,7 @@ def load_mask(
     return _fitted(_silent(path, frames, sample_rate / hop_length, silence), codebooks, frames, path)
 
 
+@closed()
 def save_mask(mask: Mask, path: str | Path) -> Path:
     """Write a mask (codebooks, frames) as .npy or .png, as `load_mask` reads it. Returns the path.
 
