@@ -7,10 +7,9 @@ import itertools
 import math
 import random
 import signal
-import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import audiogen_minigpt
+import audiogen_minigpt as minigpt
 from audiogen_core import codecs, compose, jobs, patterns, recipe, weights
 from audiogen_core.audio import Audio, probe, stream
 from audiogen_core.codes import Codes, Latents
@@ -32,14 +31,15 @@ from audiogen_onnx.vampnet import mask as masks
 from audiogen_onnx.vampnet.beats import Beats, beat_mask
 from audiogen_onnx.vampnet.generate import Vampnet
 from audiogen_onnx.vampnet.sampling import fill
-from support.measured import measured
+from support.measured import peak_memory
 from support.sounds import tone
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-SECONDS = 20
-"""Of processor, that a call may take on a machine that does much else; most take a thousandth."""
-
 MEMORY = 1 << 30
+"""Bytes above what the process had, that all calls together may take."""
+
+HANG = 120
+"""Seconds after which a call is taken for one that does not end; all are over in a moment."""
 
 
 class Enough(AudiogenError):
@@ -68,9 +68,10 @@ def values(draw: random.Random) -> Iterator[Any]:
         lambda: "\ud800", lambda: "x" * 100_000, lambda: "../" * 3000, lambda: "/dev/zero", lambda: b"x",
         lambda: bytearray(8), lambda: memoryview(b"abcd"), lambda: [], lambda: [[]], lambda: [None],
         lambda: [1, "a"], lambda: [[1.0], [1.0, 2.0]], lambda: [0.5] * 4, lambda: ["x"] * 1000,
-        lambda: (), lambda: (1, 2), lambda: (math.nan, math.nan), lambda: (1, 2, 3), lambda: {}, lambda: {1: 2},
-        lambda: set(), lambda: {"x"}, lambda: frozenset(), lambda: range(10**12), lambda: itertools.count(),
-        lambda: iter(()), lambda: (x for x in "ab"), lambda: Odd(), lambda: Odd, lambda: object(), lambda: len,
+        lambda: (), lambda: (1, 2), lambda: (math.nan, math.nan), lambda: (1, 2, 3), lambda: {},
+        lambda: {1: 2}, lambda: set(), lambda: {"x"}, lambda: frozenset(), lambda: range(10**12),
+        lambda: itertools.count(), lambda: iter(()), lambda: (x for x in "ab"), lambda: Odd(), lambda: Odd,
+        lambda: object(), lambda: len,
         lambda: Path(), lambda: Path("/"), lambda: Path("/no/such/place"), lambda: Ellipsis,
         lambda: NotImplemented, lambda: slice(1, 2), lambda: np.float64(0.5), lambda: np.float32("nan"),
         lambda: np.int8(-3), lambda: np.uint64(2**64 - 1), lambda: np.bool_(True), lambda: np.str_("x"),
@@ -95,7 +96,9 @@ def values(draw: random.Random) -> Iterator[Any]:
                 lambda: [draw.choice(fixed)() for _ in range(draw.randrange(4))],
                 lambda: tuple(draw.choice(fixed)() for _ in range(draw.randrange(4))),
                 lambda: {str(draw.random()): draw.choice(fixed)()},
-                lambda: np.zeros(draw.choices(range(4), k=draw.randrange(5)), draw.choice("?bBhHiIqQefdFDSUOMm")),
+                lambda: np.zeros(
+                    draw.choices(range(4), k=draw.randrange(5)), draw.choice("?bBhHiIqQefdFDSUOMm")
+                ),
                 lambda: np.array(draw.choice([draw.uniform(-1e9, 1e9), draw.getrandbits(60)])),
                 draw.choice(fixed),
             ]
@@ -128,7 +131,7 @@ class Rooms:
         self.musicgen = MusicGen.load(FIXTURES / "musicgen" / "musicgen-mono")
         self.stable_audio = StableAudio.load(FIXTURES / "stable-audio" / "tiny-small", low_memory=False)
         self.vampnet = Vampnet.load("demo", threads=1)
-        self.generator = audiogen_minigpt.Generator.load("demo", device="cpu")
+        self.generator = minigpt.Generator.load("demo", device="cpu")
 
     def doors(self) -> list[Door]:
         return [*self.options(), *self.values(), *self.tools(), *self.models()]
@@ -141,12 +144,13 @@ class Rooms:
             "generate": self.generator,
         }  # fmt: skip
         for job in jobs.installed():
-            model, base = models[job.name], {**needed.get(job.name, {}), "on_step": began}
+            base = {**needed.get(job.name, {}), "on_step": began}
             if job.name in ("vamp", "stable-audio"):
                 base |= {"steps": 1}
             for each in described(job.options):
 
-                def ask(value: Any, job: Any = job, name: str = each.name, model: Any = model, base: Any = base):
+                def ask(value: Any, job: Any = job, name: str = each.name, base: Any = base):
+                    model = models[job.name]
                     asked = job.options.of({**base, name: value, "on_step": began})
                     take = next(model.takes(asked, 1, folder=self.folder))
                     return next(take.pieces)
@@ -167,15 +171,15 @@ class Rooms:
         ints = np.zeros((4, 8), np.int32)
         made: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
             ("Audio", Audio, {"samples": np.zeros((1, 9), np.float32), "sample_rate": 8000}),
-            ("Codes", Codes, {"values": ints, "codebook_size": 10, "frame_rate": 50.0, "codec": "x", "length": 9,
-                              "scales": None}),
+            ("Codes", Codes, {"values": ints, "codebook_size": 10, "frame_rate": 50.0, "codec": "x",
+                              "length": 9, "scales": None}),
             ("Latents", Latents, {"values": ints, "frame_rate": 50.0, "autoencoder": "x", "length": 9}),
             ("Sampling", Sampling, {"temperature": 1.0, "top_k": 1, "top_p": 0.5, "min_p": 0.1, "seed": 1}),
             ("Beats", Beats, {"times": [0.5, 1.0], "downbeats": [True, False]}),
-            ("TrainConfig", audiogen_minigpt.TrainConfig, {"data": "d", "run": "r", "steps": 1, "lr": 0.1,
+            ("TrainConfig", minigpt.TrainConfig, {"data": "d", "run": "r", "steps": 1, "lr": 0.1,
                                                            "batch": 2, "device": "cpu", "warmup": 0.1}),
-            ("ModelConfig", audiogen_minigpt.ModelConfig, {"layers": 1, "heads": 2, "width": 8, "context": 16,
-                                                           "codebooks": 2, "codebook_size": 8, "dropout": 0.1}),
+            ("ModelConfig", minigpt.ModelConfig, {"layers": 1, "heads": 2, "width": 8, "context": 16,
+                                                  "codebooks": 2, "codebook_size": 8, "dropout": 0.1}),
         ]  # fmt: skip
         for name, kind, fields in made:
             for field in fields:
@@ -191,7 +195,8 @@ class Rooms:
         told: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
             ("Audio.load", Audio.load, {"path": self.sound, "sample_rate": 8000, "channels": 1,
                                         "channel": "left", "max_seconds": 9.0}),
-            ("Audio.save", self.clip.save, {"path": self.folder / "o.wav", "recipe": None, "subtype": "PCM_16"}),
+            ("Audio.save", self.clip.save, {"path": self.folder / "o.wav", "recipe": None,
+                                           "subtype": "PCM_16"}),
             ("resample", self.clip.resample, {"rate": 8000}),
             ("mix", self.clip.mix, {"channels": 1, "channel": "left"}),
             ("trim", self.clip.trim, {"seconds": 0.1}),
@@ -220,12 +225,14 @@ class Rooms:
             ("RecordedNoise", RecordedNoise, {"arrays": [np.zeros(2)]}),
             ("compose", compose.write_folder, {"folder": self.folder / "music", "minutes": 1e-3, "seed": 1,
                                                "styles": None, "piece_seconds": 60.0, "force": True}),
-            ("seconds_to_frames", masks.seconds_to_frames, {"seconds": 1.0, "sample_rate": 8000, "hop_length": 9}),
+            ("seconds_to_frames", masks.seconds_to_frames, {"seconds": 1.0, "sample_rate": 8000,
+                                                            "hop_length": 9}),
             ("full_mask", masks.full_mask, {"like": shape}),
             ("inpaint", masks.inpaint, {"like": shape, "prefix": 1, "suffix": 1}),
             ("infill", masks.infill, {"like": shape, "start": 0.0, "end": 0.1, "sample_rate": 8000,
                                       "hop_length": 90}),
-            ("periodic", masks.periodic_mask, {"like": shape, "period": 7, "width": 1, "roll": 0, "noise": noise}),
+            ("periodic", masks.periodic_mask, {"like": shape, "period": 7, "width": 1, "roll": 0,
+                                               "noise": noise}),
             ("stretch", masks.time_stretch_mask, {"like": shape, "factor": 2}),
             ("onsets", masks.onset_mask, {"like": shape, "onsets": [1], "width": 1}),
             ("random", masks.random, {"like": shape, "progress": 0.5, "noise": noise}),
@@ -267,39 +274,41 @@ class Rooms:
         """The verbs of the models, beside their options."""
         quick: dict[str, Any] = {"on_step": began}
         sa = {"seconds": 0.05, "steps": 1, "on_step": began}
-        yield Door("MusicGen.load", lambda value: MusicGen.load(value, fetch=began))
-        yield Door("StableAudio.load", lambda value: StableAudio.load(value, fetch=began))
-        yield Door("Vampnet.load", lambda value: Vampnet.load(value, fetch=began))
-        yield Door("Generator.load", lambda value: audiogen_minigpt.Generator.load(value, fetch=began))
-        yield Door("Generator.load(which)", lambda value: audiogen_minigpt.Generator.load("demo", which=value))
-        yield Door("MusicGen.generate", lambda value: self.musicgen.generate(value, **quick))
-        yield Door("MusicGen.generate_batch", lambda value: self.musicgen.generate_batch(value, **quick))
-        yield Door("MusicGen.stream", lambda value: drained(self.musicgen.stream(value, **quick)))
-        yield Door("MusicGen.decode", lambda value: self.musicgen.decode(value))
-        yield Door("StableAudio.generate", lambda value: self.stable_audio.generate(value, **sa))
-        yield Door("StableAudio.generate_batch", lambda value: self.stable_audio.generate_batch(value, **sa))
-        yield Door("StableAudio.variations", lambda value: self.stable_audio.variations("x", value, **sa))
-        yield Door("StableAudio.decode", lambda value: self.stable_audio.decode(value))
-        yield Door("StableAudio.noise", lambda value: self.stable_audio.generate("x", noise=value, **sa))
-        yield Door("Vampnet.vamp", lambda value: self.vampnet.vamp(value, steps=1, **quick))
-        yield Door("Vampnet.vamp(mask)", lambda value: self.vampnet.vamp(self.clip, mask=value, steps=1, **quick))
-        yield Door("Vampnet.vamp(noise)", lambda value: self.vampnet.vamp(self.clip, noise=value, **quick))
-        yield Door("vamp_variations", lambda value: drained(self.vampnet.vamp_variations(self.clip, value, **quick)))
-        yield Door("vamp_codes", lambda value: self.vampnet.vamp_codes(value, np.ones((8, 4), bool), **quick))
-        yield Door("vamp_codes(mask)", lambda value: self.vampnet.vamp_codes(self.codes, value, **quick))
-        yield Door("Generator.generate", lambda value: self.generator.generate(value, **quick))
-        yield Door("Generator.generate_batch", lambda value: self.generator.generate_batch(value, 0.1, **quick))
-        yield Door("Generator.stream", lambda value: drained(self.generator.stream(value, **quick)))
-        yield Door("stream(chunk)", lambda value: drained(self.generator.stream(0.1, chunk_seconds=value, **quick)))
-        yield Door("encode(folder)", lambda value: audiogen_minigpt.encode(value, self.folder / "d"))
+        yield Door("MusicGen.load", lambda it: MusicGen.load(it, fetch=began))
+        yield Door("StableAudio.load", lambda it: StableAudio.load(it, fetch=began))
+        yield Door("Vampnet.load", lambda it: Vampnet.load(it, fetch=began))
+        yield Door("Generator.load", lambda it: minigpt.Generator.load(it, fetch=began))
+        yield Door("Generator.load(which)", lambda it: minigpt.Generator.load("demo", which=it))
+        yield Door("MusicGen.generate", lambda it: self.musicgen.generate(it, **quick))
+        yield Door("MusicGen.generate_batch", lambda it: self.musicgen.generate_batch(it, **quick))
+        yield Door("MusicGen.stream", lambda it: drained(self.musicgen.stream(it, **quick)))
+        yield Door("MusicGen.decode", lambda it: self.musicgen.decode(it))
+        yield Door("StableAudio.generate", lambda it: self.stable_audio.generate(it, **sa))
+        yield Door("StableAudio.generate_batch", lambda it: self.stable_audio.generate_batch(it, **sa))
+        yield Door("StableAudio.variations", lambda it: self.stable_audio.variations("x", it, **sa))
+        yield Door("StableAudio.decode", lambda it: self.stable_audio.decode(it))
+        yield Door("StableAudio.noise", lambda it: self.stable_audio.generate("x", noise=it, **sa))
+        yield Door("Vampnet.vamp", lambda it: self.vampnet.vamp(it, steps=1, **quick))
+        yield Door("Vampnet.vamp(mask)", lambda it: self.vampnet.vamp(self.clip, mask=it, steps=1, **quick))
+        yield Door("Vampnet.vamp(noise)", lambda it: self.vampnet.vamp(self.clip, noise=it, **quick))
+        yield Door(
+            "vamp_variations", lambda it: drained(self.vampnet.vamp_variations(self.clip, it, **quick))
+        )
+        yield Door("vamp_codes", lambda it: self.vampnet.vamp_codes(it, np.ones((8, 4), bool), **quick))
+        yield Door("vamp_codes(mask)", lambda it: self.vampnet.vamp_codes(self.codes, it, **quick))
+        yield Door("Generator.generate", lambda it: self.generator.generate(it, **quick))
+        yield Door("Generator.generate_batch", lambda it: self.generator.generate_batch(it, 0.1, **quick))
+        yield Door("Generator.stream", lambda it: drained(self.generator.stream(it, **quick)))
+        yield Door("stream(chunk)", lambda it: drained(self.generator.stream(0.1, chunk_seconds=it, **quick)))
+        yield Door("encode(folder)", lambda it: minigpt.encode(it, self.folder / "d"))
         for name in ("codec", "ops", "engine", "workers", "val_permille", "split_by"):
             yield Door(
                 f"encode({name})",
-                lambda value, name=name: audiogen_minigpt.encode(self.folder / "none", self.folder / "d", **{name: value}),
+                lambda it, name=name: minigpt.encode(self.folder / "none", self.folder / "d", **{name: it}),
             )
-        yield Door("evaluate", lambda value: audiogen_minigpt.evaluate(value))
-        yield Door("export", lambda value: audiogen_minigpt.export("demo", self.folder / "out", value))
-        yield Door("info", lambda value: audiogen_minigpt.info(value))
+        yield Door("evaluate", lambda it: minigpt.evaluate(it))
+        yield Door("export", lambda it: minigpt.export("demo", self.folder / "out", it))
+        yield Door("info", lambda it: minigpt.info(it))
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +319,10 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Rooms:
 def outcome(door: Door, value: Any) -> str:
     """How a call ended: "" with a result or our error, else what came instead."""
     try:
-        door.call(value)
+        with awake():
+            door.call(value)
+    except Hanging:
+        return "no end"
     except AudiogenError as error:
         return "" if str(error).strip() or isinstance(error, Enough) else "an error that says nothing"
     except Exception as error:  # noqa: BLE001 - this is what is looked for
@@ -328,6 +340,87 @@ def attacked(rooms: Rooms, tries: int, seed: int) -> list[str]:
         end = outcome(door, value)
         if end:
             kind = type(value).__name__
-            shown = repr(value)[:60] if not isinstance(value, int) else f"{value:.3g}" if abs(value) < 1e300 else "huge"
+            shown = (
+                repr(value)[:60]
+                if not isinstance(value, int)
+                else f"{value:.3g}"
+                if abs(value) < 1e300
+                else "huge"
+            )
             faults.append(f"{door.name} of {kind} {shown}: {end}")
     return faults
+
+
+class Hanging(BaseException):
+    """Not to be caught by what is tried."""
+
+
+@contextmanager
+def awake() -> Iterator[None]:
+    """Ends a call that does not end."""
+
+    def ring(*_: object) -> None:
+        raise Hanging
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(HANG)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check(rooms: Rooms, tries: int, seed: int) -> None:
+    before = peak_memory(reset=True)
+    assert attacked(rooms, tries, seed) == []
+    assert peak_memory() - before < MEMORY
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="alarms of POSIX")
+@pytest.mark.filterwarnings("ignore")
+def test_some_values_at_every_door(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(rooms.folder)
+    check(rooms, 400, 1)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="alarms of POSIX")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(2, 5))
+def test_three_thousand_values(rooms: Rooms, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.chdir(rooms.folder)
+    check(rooms, 1000, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("vamp(period_width)", 1e9, ""),  # took 25 seconds
+        ("vamp(period)", 2**63, "whole number"),
+        ("vamp(outpaint_left)", 1e30, "86400"),
+        ("vamp(window_seconds)", 1.7e308, "86400"),  # OverflowError
+        ("vamp(time_stretch_factor)", 2**31, "100"),  # 240 GiB
+        ("vamp.load(threads)", 99999999999999, "1024"),
+        ("musicgen(prompt)", "\udcff", "halves of characters"),  # what a shell makes of a byte: TypeError
+        ("musicgen(sampling)", 0.5, "Sampling"),
+        ("musicgen(prompt_codes)", 1, "Codes"),
+        ("stable-audio(noise)", b"x", "source of noise"),
+        ("stable-audio(inpaint)", range(10**12), "at most"),  # did not end
+        ("StableAudio.variations", 10**9, "9999"),
+        ("ModelConfig(layers)", "x", "whole number"),
+        ("compose(piece_seconds)", 1e-12, "pieces"),
+        ("Codes(codebook_size)", math.inf, "whole number"),
+        ("Codes(frame_rate)", 0.0, "above 0"),
+        ("codec.encode(audio)", "a.wav", "Audio"),
+        ("full_mask(like)", (1, 10**12), "1 or more"),  # 1 TB
+    ],
+)
+def test_what_went_through(rooms: Rooms, name: str, value: object, says: str) -> None:
+    (door,) = (each for each in rooms.doors() if each.name == name)
+    if not says:
+        with suppress(Enough):
+            door.call(value)
+        return
+    with pytest.raises(AudiogenError, match=says):
+        door.call(value)

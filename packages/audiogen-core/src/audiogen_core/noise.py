@@ -7,13 +7,13 @@ same on every device.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.errors import OptionError
-from audiogen_core.values import admitted, closed, shown
+from audiogen_core.values import admitted, closed
 
 Float = NDArray[np.float32]
 Shape = Sequence[int]
@@ -73,9 +73,10 @@ class RecordedNoise:
 
     @closed()
     def __init__(self, arrays: Iterable[ArrayLike]) -> None:
-        if not isinstance(arrays, Iterable) or isinstance(arrays, str | bytes) or np.ndim(arrays) == 0:
-            raise OptionError(f"recorded noise is a list of arrays, got {shown(arrays)}")
-        self._arrays = [admitted("arrays", NDArray[np.float32], one).astype(np.float32) for one in arrays]
+        self._arrays: list[Float] = [
+            admitted("an array of recorded noise", NDArray[Any], one).astype(np.float32)
+            for one in admitted("recorded noise", tuple[Any, ...], arrays)
+        ]
         self._next = 0
 
     @closed()

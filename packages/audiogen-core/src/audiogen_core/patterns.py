@@ -17,6 +17,7 @@ from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.values import closed
 
 UNKNOWN = -1
+_LEAST, _MOST = -(2**31), 2**31 - 1
 
 Tokens = NDArray[np.int32]
 
@@ -33,6 +34,8 @@ def delay(codes: Tokens, delays: Sequence[int], special: int) -> Tokens:
     codes = _integers(codes, 2, "codes must be (codebooks, frames)")
     late = _check_delays(delays, codes.shape[0])
     frames = codes.shape[1]
+    if not _LEAST <= special <= _MOST:
+        raise OptionError(f"special must be an id of 32 bits, got {special}")
     tokens = np.full((codes.shape[0], frames + max(late)), special, dtype=np.int32)
     for row, shift in enumerate(late):
         tokens[row, shift : shift + frames] = codes[row]
@@ -102,6 +105,8 @@ def unflatten(tokens: Tokens, codebooks: int, codebook_size: int | None = None) 
 
 
 def _offsets(codebooks: int, codebook_size: int | None) -> Tokens:
+    if not 0 <= (codebook_size or 0) * codebooks <= _MOST:
+        raise OptionError(f"codebook_size must be 0 or more, and ids of 32 bits; got {codebook_size}")
     return (np.arange(codebooks, dtype=np.int32) * (codebook_size or 0))[:, None]
 
 

@@ -33,7 +33,7 @@ _MOST = 1_000_000
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: what a shell makes of bytes that are no text
 
-_LARGEST = 2**63
+_LARGEST = 2**63 - 1
 """Whole numbers beyond this fit no seed and no array, and are refused before anything computes with them."""
 
 
@@ -140,7 +140,7 @@ class Checks:
             return value
         if getattr(origin or kind, "__module__", "").startswith("numpy"):
             return self._array(value)
-        if origin is tuple and all(part in (int, float, Ellipsis) for part in get_args(kind)):
+        if origin is tuple and all(part in (int, float, Any, Ellipsis) for part in get_args(kind)):
             return self._values(kind, value)
         if isinstance(kind, type) and kind.__module__.startswith("audiogen_"):
             verbs = [each for each in vars(kind) if not each.startswith("_")]

@@ -136,7 +136,7 @@ def periodic_mask(
     if period == 0:
         return mask
     frames, reach = mask.shape[-1], width // 2
-    places = np.arange(0, frames, period)
+    places = np.arange(0, frames, min(period, frames))
     near = (places[:, None] + np.arange(-reach, reach + 1)).ravel()
     mask[..., near[(near >= 0) & (near < frames)]] = False
     if roll != "random":
@@ -298,6 +298,8 @@ def apply_mask(codes: NDArray[Any], mask: Mask, mask_id: int) -> NDArray[Any]:
     pairs = zip(mask.shape[::-1], codes.shape[::-1], strict=False)
     if mask.ndim > codes.ndim or any(size not in (1, wanted) for size, wanted in pairs):
         raise OptionError(f"the mask has shape {mask.shape}, but the codes have {codes.shape}")
+    if codes.dtype.kind not in "iu" or not np.iinfo(codes.dtype).min <= mask_id <= np.iinfo(codes.dtype).max:
+        raise OptionError(f"codes of {codes.dtype} cannot hold {mask_id}")
     return np.where(mask, np.asarray(mask_id, codes.dtype), codes)
 
 
