@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from audiogen_core.errors import ModelError, UnknownModel
 from audiogen_core.ops import Ops, resolve
 from audiogen_core.settings import parse_yaml, read_json, resolved
-from audiogen_core.values import closed
+from audiogen_core.values import closed, shown
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
@@ -143,9 +143,9 @@ def _from_config(folder: Path, ops: Ops, name: str | None) -> Codec | Autoencode
     if config.get("model_type") != "encodec" and isinstance(config.get("audio_encoder"), dict):
         config, prefix = config["audio_encoder"], "audio_encoder."
     if config.get("model_type") != "encodec":
-        kind = config.get("model_type") or config.get("_class_name")
+        kind = shown(config.get("model_type") or config.get("_class_name"))
         raise ModelError(
-            f"{folder / 'config.json'}: model_type {kind!r} is not a codec known here; expected 'encodec', "
+            f"{folder / 'config.json'}: model_type {kind} is not a codec known here; expected 'encodec', "
             "'dac', 'AutoencoderOobleck', or a model with an EnCodec as audio_encoder"
         )
     table = weights.read(folder, prefix=prefix).apply(encodec.TRANSFORMERS)
