@@ -255,7 +255,7 @@ def test_an_audiocraft_pointer_is_followed_through_the_hub(monkeypatch):
 
     asked = []
 
-    def fetch(spec):
+    def fetch(spec, policy):
         asked.append(spec.repo)
         return FIXTURES / "32k"
 

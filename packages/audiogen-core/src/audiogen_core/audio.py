@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from audiogen_core.sound_reader import (
     open_sound,
 )
 from audiogen_core.sound_writer import AudioWriter, ClippingWarning
+from audiogen_core.values import admitted, closed, shown
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
@@ -63,7 +65,7 @@ class Audio:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
-        samples = np.asarray(self.samples)
+        samples = admitted("samples", NDArray[Any], self.samples, AudioError)
         if samples.ndim != 2:
             raise AudioError(f"samples must be (channels, time), got shape {samples.shape}")
         if samples.dtype.kind != "f":
@@ -100,6 +102,7 @@ class Audio:
         return math.sqrt(total / self.samples.size)
 
     @classmethod
+    @closed(AudioError)
     def load(
         cls,
         path: str | Path,
@@ -129,6 +132,7 @@ class Audio:
             speakers = reader.info.speakers if len(samples) == reader.info.channels else 0
             return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 
+    @closed(AudioError)
     def save(self, path: str | Path, *, recipe: Recipe | None = None, subtype: str | None = None) -> Path:
         """Write the clip; the suffix chooses the format (.wav .flac .ogg .opus .mp3 .aiff). Returns the path.
 
@@ -153,6 +157,7 @@ class Audio:
             )
         return Audio(samples, rate, self.speakers)
 
+    @closed(AudioError)
     def mix(self, channels: int, *, channel: str | None = None) -> Audio:
         """The clip with this many channels.
 
@@ -174,10 +179,12 @@ class Audio:
         mixer.tell()
         return Audio(samples, self.sample_rate)
 
+    @closed(AudioError)
     def trim(self, seconds: float) -> Audio:
         """The first `seconds` of the clip; the clip itself when it is shorter. At least one sample stays."""
         return self.slice(0.0, seconds)
 
+    @closed(AudioError)
     def slice(self, start: float, end: float | None = None) -> Audio:
         """From `start` to `end` seconds (None: to its end). Raises AudioError when that is empty."""
         if not (math.isfinite(start) and start >= 0 and (end is None or end > start)):
@@ -210,12 +217,14 @@ def _may_change(samples: NDArray[Any]) -> bool:
     return bool(samples.flags.writeable or getattr(getattr(owner, "flags", None), "writeable", True))
 
 
+@closed(AudioError)
 def probe(path: str | Path) -> FileInfo:
     """What the header of an audio file says, without decoding it. Raises AudioError."""
     with open_sound(path) as reader:
         return reader.info
 
 
+@closed(AudioError)
 def stream(
     path: str | Path,
     *,
@@ -269,10 +278,13 @@ def pieces(blocks: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
         yield np.concatenate(held, axis=1)
 
 
-def check_rate(rate: int) -> int:
+def check_rate(rate: Any) -> int:
     """The rate as an int, or AudioError when it is none that is accepted."""
-    if not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:
-        raise AudioError(f"sample rates are whole numbers from {MIN_RATE} to {MAX_RATE} Hz, got {rate}")
+    is_number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if not is_number or not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:
+        raise AudioError(
+            f"sample rates are whole numbers from {MIN_RATE} to {MAX_RATE} Hz, got {shown(rate)}"
+        )
     return int(rate)
 
 

@@ -26,7 +26,7 @@ import click
 
 from audiogen_core import present
 from audiogen_core.errors import AudiogenError, OptionError
-from audiogen_core.files import atomic_path, require_plain
+from audiogen_core.files import atomic_path, require_plain, require_room
 from audiogen_core.progress import OnStep, bar, peak_memory
 
 INTERRUPTED = 130
@@ -241,7 +241,7 @@ def require_new(path: str | Path, force: bool = False) -> Path:
     """The path of an output file, checked before any long work.
 
     Raises OptionError when it is a folder, a link, a device or a pipe, exists already (unless `force`), or
-    its folder is missing or cannot be written to.
+    its folder is missing, full, or cannot be written to.
     """
     path = Path(path)
     require_plain(path)
@@ -251,8 +251,7 @@ def require_new(path: str | Path, force: bool = False) -> Path:
         raise OptionError(f"{path}: exists already; use --force to write over it, or another name")
     if not path.parent.is_dir():
         raise OptionError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OptionError(f"{path}: the folder {path.parent} cannot be written to; choose another")
+    require_room(path)
     return path
 
 

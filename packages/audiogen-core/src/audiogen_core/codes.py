@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from audiogen_core.files import atomic_path
 from audiogen_core.formats.safetensors_file import read_safetensors, write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.settings import parse_json
+from audiogen_core.values import close_fields, closed
 
 FOREIGN = frozenset(
     f".{suffix}"
@@ -51,7 +53,13 @@ class Codes:
     scales: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values)
+        close_fields(self, CodesError)
+        if self.codebook_size < 1 or not (math.isfinite(self.frame_rate) and self.frame_rate > 0):
+            raise CodesError(
+                f"codes have codebooks of 1 entry or more and a frame rate above 0, got {self.codebook_size} "
+                f"and {self.frame_rate:g} Hz"
+            )
+        values = self.values
         if values.ndim != 2 or values.shape[0] == 0:
             raise CodesError(f"codes must be (codebooks, frames), got shape {values.shape}")
         if not np.issubdtype(values.dtype, np.integer):
@@ -78,6 +86,7 @@ class Codes:
         """Seconds."""
         return self.frames / self.frame_rate
 
+    @closed(CodesError)
     def save(self, path: str | Path) -> Path:
         """Write as safetensors, atomically. Returns the path. CodesError for a name of another kind."""
         # The scales come first, as the library's own writer puts float32 before int32.
@@ -94,6 +103,7 @@ class Codes:
         return _save(Path(path), "codes", arrays, facts)
 
     @classmethod
+    @closed(CodesError)
     def load(cls, path: str | Path) -> Codes:
         """Read what `save` wrote. Raises CodesError."""
         arrays, facts = _load(Path(path), "codes")
@@ -120,6 +130,9 @@ class Latents:
     length: int | None = None
 
     def __post_init__(self) -> None:
+        close_fields(self, CodesError)
+        if not self.frame_rate > 0:
+            raise CodesError(f"latents have a frame rate above 0, got {self.frame_rate:g} Hz")
         values = np.array(self.values, dtype=np.float32)
         if values.ndim != 2 or values.shape[0] == 0:
             raise CodesError(f"latents must be (channels, frames), got shape {values.shape}")
@@ -128,12 +141,14 @@ class Latents:
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
 
+    @closed(CodesError)
     def save(self, path: str | Path) -> Path:
         """Write as safetensors, atomically. Returns the path. CodesError for a name of another kind."""
         facts = {"frame_rate": self.frame_rate, "autoencoder": self.autoencoder, "length": self.length}
         return _save(Path(path), "latents", {"latents": self.values}, facts)
 
     @classmethod
+    @closed(CodesError)
     def load(cls, path: str | Path) -> Latents:
         """Read what `save` wrote. Raises CodesError."""
         arrays, facts = _load(Path(path), "latents")

@@ -26,11 +26,11 @@ import click
 
 from audiogen_core import cli, jobs
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.jobs import Fetch, Job, JobLoad, JobOptions, Play, Run, Written
+from audiogen_core.jobs import Job, JobLoad, JobOptions, Play, Run, Written
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
-    from audiogen_core.models import ModelSpec
+    from audiogen_core.models import Fetch, ModelSpec
 
 Kind = TypeVar("Kind", bound=Described)
 
@@ -205,8 +205,8 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
 
     Raises whatever the job does.
     """
-    outputs = checked(job, options, asked)
-    load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json))
+    outputs = checked(job, load, options, asked)
+    load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
     if asked.dry_run:
         cli.emit(jobs.imported(job.estimate)(load, options, offline=asked.offline), json=asked.json)
         return
@@ -215,22 +215,13 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
     write(job, model, load, options, outputs, channel=asked.channel, json=asked.json, quiet=asked.quiet)
 
 
-def checked(job: Job, options: JobOptions, asked: Run) -> list[Path]:
+def checked(job: Job, load: JobLoad, options: JobOptions, asked: Run) -> list[Path]:
     """The files that a run is to write, before anything is fetched or opened for it.
 
-    Raises OptionError or AudioError when one cannot be written, AudioError when a clip that goes in is
-    missing or no sound.
+    Raises OptionError when one is there already, and what `Job.check` raises.
     """
-    from audiogen_core.audio import probe
-    from audiogen_core.sound_writer import check_suffix
-
     outputs = cli.require_new_each(asked.output, asked.variations, asked.force)
-    for path in outputs:
-        check_suffix(path)
-    for field in job.inputs:
-        clip = getattr(options, field.name)
-        if isinstance(clip, str | Path) and field.option.role == "audio":
-            probe(clip)
+    job.check(load, options, outputs, asked.channel)
     return outputs
 
 
@@ -241,13 +232,15 @@ def opened(job: Job, load: JobLoad) -> Any:
     return job.open_with(load)
 
 
-def fetching(offline: bool, quiet: bool) -> Fetch:
+def fetching(offline: bool, quiet: bool, unlisted: bool = False) -> Fetch:
     """How models are fetched by a command: with a notice before, and a bar."""
     from audiogen_core import hub
 
+    policy = hub.Policy(offline=offline, listed=not unlisted, notify=cli.note)
+
     def fetch(spec: ModelSpec) -> Path:
         with cli.progress(f"fetching {spec.name}", unit="bytes", quiet=quiet) as on_step:
-            return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
+            return hub.fetch(spec, policy, on_step=on_step)
 
     return fetch
 
@@ -321,8 +314,7 @@ def add_replay(app: click.Group, *known: Job) -> None:
         from audiogen_core.sound_writer import check_suffix
 
         asked = gathered(Replay, given)
-        cli.require_new(asked.output, asked.force)
-        check_suffix(asked.output)
+        check_suffix(cli.require_new(asked.output, asked.force))
         recipe = Recipe.read(asked.file)
         try:
             job = jobs.job_of(recipe, {each.name: each for each in known})
@@ -330,8 +322,9 @@ def add_replay(app: click.Group, *known: Job) -> None:
             raise AudioError(f"{asked.file}: {error}") from error
         moved = {name: str(given[name]) for name in roles if given.get(name) is not None} | _places(asked.use)
         load = {name: parsed(local[name], given[name]) for name in local if given.get(name) is not None}
-        load["fetch"] = fetching(asked.offline, asked.quiet or asked.json)
+        load["fetch"] = fetching(asked.offline, asked.quiet or asked.json, load.get("unlisted", False))
         opening, options = jobs.again(job, recipe, moved, **load)
+        job.check(opening, options, [asked.output], recipe.settings.get("channel"))
         model = opened(job, opening)
         jobs.check_revision(recipe, str(vars(opening)["model"]), model.revision)
         write(

@@ -14,7 +14,7 @@ for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from audiogen_core.models import ModelSpec, Shipped
     from audiogen_core.recipe import Recipe
 
+MOST = 9999
+"""Clips that are made at once."""
+
 GROUP = "audiogen.jobs"
 """The entry points under which packages name their jobs."""
 
@@ -40,8 +43,6 @@ FAMILY = {
 
 _UNNAMED = {"audiogen-onnx": "vamp", "audiogen-minigpt": "generate"}
 """Packages whose recipes of 0.1.0 do not name the job: each had one alone."""
-
-Fetch = Callable[["ModelSpec"], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class JobLoad(Described):
         False
     )
     fetch: Annotated[
-        Any, hidden("How models of the catalogue are fetched: a function of a ModelSpec that gives a folder.")
+        Any, hidden("How models are fetched: a function of a ModelSpec that gives a folder; see hub.asking.")
     ] = None
 
 
@@ -124,9 +125,18 @@ class Run(Written):
     """What every command has that makes sound with a model."""
 
     play: Play = False
-    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=9999)] = 1
+    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=MOST)] = 1
     channel: Channel = None
     dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What the clips of a run will be, as far as it is known before a model is opened; None: not known."""
+
+    sample_rate: int | None = None
+    channels: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +195,7 @@ class Job:
     conductor    "module:Class" with `load(name_or_path, **load)`, imported when a model is opened
     catalog      "module:NAME", the models there are by name
     estimate     "module:function" of (load, options, offline=...), what `--dry-run` shows
+    sound        "module:function" of (load, options), the `Sound` that a run makes; nothing is fetched for it
     advice       "module:function" that gives a sentence worth knowing before long work, or ""
     label, unit  of the progress bar
     together     all clips of a run are made before the first is written
@@ -200,6 +211,7 @@ class Job:
     conductor: str
     catalog: str
     estimate: str
+    sound: str = ""
     advice: str = ""
     label: str = "generating"
     unit: str = "s of audio"
@@ -217,6 +229,31 @@ class Job:
         """The model that these options name."""
         values = {each.name: getattr(load, each.name) for each in described(type(load))}
         return imported(self.conductor).load(values.pop("model"), **values)
+
+    def check(
+        self, load: JobLoad, options: JobOptions, outputs: Sequence[Path], channel: str | None = None
+    ) -> None:
+        """What can be checked of a run before its model is fetched or opened: what goes in, what comes out.
+
+        channel  what is taken out of the clips that go in; see `heard`
+
+        Raises AudioError when a clip is missing or no sound, or an output would not hold what is made,
+        OptionError when it cannot be written to or the disk is too full.
+        """
+        from audiogen_core.audio import probe
+        from audiogen_core.sound_writer import check_sound, check_suffix
+
+        for path in outputs:
+            check_suffix(path)
+        for each in self.inputs:
+            given = getattr(options, each.name)
+            for clip in given if isinstance(given, tuple | list) else [given]:
+                if isinstance(clip, str | Path) and each.option.role == "audio":
+                    probe(clip)
+        sound: Sound = imported(self.sound)(load, options) if self.sound and outputs else Sound()
+        for path in outputs[:1]:  # all have one suffix, and lie in one folder
+            channels = sound.channels if channel is None else 1
+            check_sound(path, sound.sample_rate, channels, sound.seconds, len(outputs))
 
     def schema(self) -> dict[str, Any]:
         """What it can be asked, as JSON Schema 2020-12: the options of the clip and of opening the model."""
@@ -339,7 +376,7 @@ def _here(spec: ModelSpec | Shipped) -> bool:
     if isinstance(spec, Shipped):
         return spec.size is not None
     try:
-        return not hub.plan(spec, offline=True).wanted
+        return hub.here(spec).is_dir()
     except AudiogenError:
         return False
 

@@ -36,6 +36,7 @@ MAX_WRITTEN_OUT = 100_000  # values of YAML with its aliases written out, or of 
 MAX_DEPTH = 64
 MAX_WHOLE = 1 << 128  # hashes and seeds are large; what is larger still does not fit a float either
 MAX_LAYERS = 1000  # of a network: each is built before its weights are looked for
+MAX_WIDTH = 1 << 24  # of a layer: what is built of wider ones does not even begin
 MAX_COUNT = 1 << 30  # of anything that is counted: layers, channels, samples
 
 Kind = TypeVar("Kind", int, float, str, bool, list, dict)  # type: ignore[type-arg]

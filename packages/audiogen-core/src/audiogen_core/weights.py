@@ -35,6 +35,7 @@ from audiogen_core.formats.stored import StoredArray, shorten
 from audiogen_core.formats.torch_file import read_torch
 from audiogen_core.formats.torch_pickle import plain
 from audiogen_core.formats.wrappers import Network
+from audiogen_core.values import closed
 
 __all__ = [
     "Drop",
@@ -215,6 +216,7 @@ class Weights(Mapping[str, NDArray[Any]]):
         raise WeightsError(f"{self.source}: {shorten(name)} is missing among {len(self)} tensors{hint}")
 
 
+@closed()
 def read(path: str | Path) -> Weights:
     """The weights of a file or folder; values stay on the disk until they are taken.
 
@@ -265,6 +267,7 @@ def read_networks(path: str | Path, networks: Mapping[str, Network]) -> dict[str
     return _whole(path).networks(networks)
 
 
+@closed()
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A torch file as the plain nested dictionary it holds; tensors are unread StoredArray values.
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from audiogen_core import cli
-from audiogen_core.commands import add, add_job, add_replay, command, gathered, parsed
+from audiogen_core.commands import add, add_job, add_replay, command, fetching, gathered, parsed
 from audiogen_core.jobs import Shown
+from audiogen_core.models import Fetch
 from audiogen_core.options import Described, Field, argument, described, option, place
 from audiogen_minigpt.jobs import GENERATE
 from audiogen_minigpt.options import Load, Preparation, Trained
@@ -30,7 +31,18 @@ class Into(Shown):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(Described):
+class Fetching(Described):
+    """What a command has that may need a codec which is not here."""
+
+    offline: Annotated[bool, option("Never use the network.")] = False
+
+    def fetch(self, shown: Shown) -> Fetch:
+        """How a codec comes."""
+        return fetching(self.offline, shown.quiet or shown.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Fetching):
     """The audio that is encoded."""
 
     folder: Annotated[Path, argument("Audio files, at any depth.", metavar="FOLDER")]
@@ -58,7 +70,7 @@ class Training(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resumable(Training):
+class Resumable(Training, Fetching):
     """What `train` takes beside the settings of the run."""
 
     resume: Annotated[bool, option("Go on with the run in the folder.")] = False
@@ -66,7 +78,7 @@ class Resumable(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging(Load):
+class Judging(Load, Fetching):
     """What `eval` takes beside the model."""
 
     data: Annotated[
@@ -139,6 +151,7 @@ def run(**given: Any) -> None:
             new_data=training.new_data,
             on_stage=stages.begin,
             on_record=stages.status.on_record,
+            fetch=source.fetch(into),
         )
     if not result.done:
         cli.note(f"{into.output}: everything was done already")
@@ -178,6 +191,7 @@ def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
             options=preparation,
             val_permille=encoding.val_permille,
             split_by=encoding.split_by,
+            fetch=encoding.fetch(into),
             on_step=on_step,
         )
     if encoding.verify:
@@ -214,6 +228,7 @@ def train(**given: Any) -> None:
             new_data=training.new_data,
             on_step=status.on_step,
             on_record=status.on_record,
+            fetch=training.fetch(shown),
         )
     finally:
         status.clear()
@@ -258,6 +273,7 @@ def evaluate(judging: Judging, shown: Shown) -> None:
             seed=judging.seed,
             codec=judging.codec,
             device=judging.device,
+            fetch=fetching(judging.offline, shown.quiet or shown.json),
             on_step=on_step,
         )
     cli.emit(result.to_dict(), json=shown.json)

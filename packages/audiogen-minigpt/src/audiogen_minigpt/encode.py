@@ -12,8 +12,11 @@ from typing import Any
 from audiogen_core import codecs
 from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudioError, CodesError, OptionError
+from audiogen_core.files import require_room
+from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.sound_reader import name_of
+from audiogen_core.values import closed
 from audiogen_minigpt.engines import Job, check_engine, run_jobs
 from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.lock import lock
@@ -65,6 +68,7 @@ class EncodeReport:
     skips: tuple[Skip, ...]
 
 
+@closed()
 def encode(
     folder: str | Path,
     out: str | Path,
@@ -76,6 +80,7 @@ def encode(
     options: Preparation | None = None,
     val_permille: int = 50,
     split_by: str = "file",
+    fetch: Fetch | None = None,
     on_step: OnStep | None = None,
 ) -> EncodeReport:
     """Encode the audio files below `folder` into `out`; what is done already is not done again.
@@ -88,6 +93,7 @@ def encode(
     options       how audio is prepared
     val_permille  how much is held out, in thousandths of the files
     split_by      what is held out as a whole: a "file", or the files of a "parent" folder
+    fetch         how a codec that is not here comes; see `audiogen_core.codecs.load`. Workers fetch nothing
     on_step       called with (shards done, shards in all)
 
     The shards are the same bytes whatever the engine, the number of workers, and however often the work was
@@ -102,9 +108,10 @@ def encode(
     by_value, options = isinstance(codec, Codec), options or Preparation()
     check_engine(engine, workers, by_value)
     folder, data = Path(folder).absolute(), Path(out)
-    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops)
+    _check_places(folder, data)
+    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops, fetch)
     meta = _describe(loaded, options, val_permille, split_by)
-    _check(folder, data, meta)
+    _check(data, meta)
     files, passed = scan(folder)
     if not files:  # codes that are there stay: perhaps a disk is not mounted
         raise NoUsableAudio(_nothing(folder, passed))
@@ -132,6 +139,7 @@ def encode(
             return _finish(folder, data, meta, groups, len(jobs), changes, passed)
 
 
+@closed()
 def verify(data: str | Path) -> int:
     """Check every shard to the last byte, and that none is missing; returns the frames there are.
 
@@ -172,14 +180,19 @@ def _describe(codec: Codec, options: Preparation, val_permille: int, split_by: s
     return Meta.of(codec.info, fingerprint(codec.codebook_vectors()), count, kept)
 
 
-def _check(folder: Path, data: Path, meta: Meta) -> None:
-    """Refuse what cannot work before anything is written."""
+def _check_places(folder: Path, data: Path) -> None:
+    """Refuse what cannot work before the codec is loaded."""
     if not folder.is_dir():
         raise AudioError(f"{folder}: no such folder of audio")
     if data.exists() and not data.is_dir():
         raise OptionError(f"{data}: is a file; choose another output")
     if data.exists() and data.samefile(folder):
         raise OptionError(f"{data}: the folder of audio itself; choose another output")
+    require_room(data / META, kind=CodesError)
+
+
+def _check(data: Path, meta: Meta) -> None:
+    """Refuse other data than what lies there, before anything is written."""
     if not (data / META).exists():
         if data.exists() and any(data.glob("shard-*")):
             raise CodesError(f"{data}: holds shards but no {META}; choose another output")

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
+from audiogen_core.files import require_room
+from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint
 from audiogen_minigpt.config import ModelConfig
@@ -33,6 +35,7 @@ from audiogen_minigpt.settings import (
 from audiogen_minigpt.shards import Meta, check_data, identity
 
 if TYPE_CHECKING:
+    from audiogen_core.models import Fetch
     from audiogen_minigpt.clips import Samples
     from audiogen_minigpt.ranks import Ranks
     from audiogen_minigpt.signals import Stop
@@ -76,6 +79,7 @@ class TrainResult:
         return self.step >= self.steps
 
 
+@closed()
 def train(
     config: TrainConfig,
     *,
@@ -83,6 +87,7 @@ def train(
     new_data: bool = False,
     on_step: Callable[[int, int], None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    fetch: Fetch | None = None,
 ) -> TrainResult:
     """Train, or go on training; checkpoints, metrics.jsonl and samples are left in the run's folder.
 
@@ -91,6 +96,7 @@ def train(
     new_data   a run that is resumed may go on with other codes than it had so far; its diary tells
     on_step    called with (updates done, updates planned)
     on_record  called with each record of metrics.jsonl; see `metrics`
+    fetch      how the codec of the samples comes where it is not here; see `audiogen_core.codecs.load`
 
     Started by torchrun, this is one of its processes and the result is the same in all; the global batch does
     not depend on how many there are. SIGINT and SIGTERM end the run after the current update, with a
@@ -127,8 +133,11 @@ def train(
             check_data(config.run, last.facts, config.data, windows.facts)
         changed = last is not None and _other_codes(last, config, windows.identity, new_data)
         trainer = Trainer(config, model, windows, ranks, device, dtype, last, on_record)
+        if ranks.first:  # a checkpoint is the weights and two numbers of the optimizer for each of them
+            weights = sum(one.numel() * one.element_size() for one in trainer.model.parameters())
+            require_room(Path(config.run) / checkpoint.FOLDER, 3 * weights)
         peak = peak_flops(device, dtype) * ranks.world
-        samples = Samples(config, windows) if ranks.first else None
+        samples = Samples(config, windows, fetch) if ranks.first else None
         if ranks.first:
             save_config(config)
         if trainer.metrics:
@@ -216,6 +225,7 @@ def _held(config: TrainConfig, resume: bool, ranks: Ranks) -> Iterator[None]:
         yield
         return
     run = Path(config.run)
+    require_room(run / "config.json")
     run.mkdir(parents=True, exist_ok=True)
     with lock(run):
         if not resume and (load_config(run) or checkpoint.listed(run)):

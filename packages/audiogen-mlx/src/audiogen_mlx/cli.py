@@ -41,9 +41,11 @@ class Checked(Located):
 @commands.command(cli, "convert", Converted, Written)
 def convert(asked: Converted, written: Written) -> None:
     """Write a MusicGen as a self-contained folder, smaller if wanted."""
+    from audiogen_mlx.convert import check_folder
     from audiogen_mlx.convert import convert as write
     from audiogen_mlx.musicgen.load import find_files
 
+    check_folder(written.output, written.force)
     silent = written.quiet or written.json
     files = find_files(asked.model, _places(asked, written.offline, silent), unlisted=asked.unlisted)
     with shared.progress("converting", unit="bytes", quiet=silent) as on_step:
@@ -69,7 +71,7 @@ def verify(asked: Checked, shown: Shown) -> None:
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
     from audiogen_mlx.musicgen.load import Places
 
-    fetch = commands.fetching(offline, silent)
+    fetch = commands.fetching(offline, silent, asked.unlisted)
     return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
 
 

@@ -17,7 +17,9 @@ from audiogen_core import patterns
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
+from audiogen_core.hub import asking
 from audiogen_core.jobs import Take
+from audiogen_core.values import closed, shown
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
@@ -25,7 +27,6 @@ from audiogen_mlx.musicgen.load import Parts, Places, find_files
 from audiogen_mlx.musicgen.options import Defaults, Load, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
-from audiogen_mlx.pretrained import fetch_from_hub
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
@@ -46,6 +47,7 @@ class MusicGen:
         self._parts = parts
 
     @classmethod
+    @closed()
     def load(cls, name_or_path: str | Path, **load: Any) -> MusicGen:
         """A model from the catalogue, a hub id, or a folder of transformers, audiocraft or `convert`.
 
@@ -53,9 +55,8 @@ class MusicGen:
         OptionError.
         """
         opening = Load.of({**load, "model": name_or_path})
-        places = Places(
-            opening.t5, opening.tokenizer, opening.codec, opening.mert, opening.fetch or fetch_from_hub
-        )
+        fetch = opening.fetch or asking(unlisted=opening.unlisted)
+        places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)
         files = find_files(name_or_path, places, unlisted=opening.unlisted)
         return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path))
 
@@ -126,6 +127,7 @@ class MusicGen:
         asked = Options.of({"unconditional": "prompt" not in options, **options})
         return resolve(self.config, self.codec.info.frame_rate, asked, self.defaults)
 
+    @closed()
     def decode(self, codes: Codes) -> Audio:
         """The sound of codes. Raises CodesError when another codec made them."""
         with bounded_cache():
@@ -218,6 +220,8 @@ class MusicGen:
         for one in codes:
             if one is None:
                 raise OptionError("either all clips of a batch continue one, or none")
+            if not isinstance(one, Codes):
+                raise OptionError(f"prompt_codes must be Codes, or one for each prompt; got {shown(one)}")
             self.codec.check(one)
             if one.codebooks != self.config.codebooks:
                 raise CodesError(
@@ -295,7 +299,7 @@ class _WindowRun:
 
 
 def _check_prompts(prompts: Sequence[str | None]) -> None:
-    if isinstance(prompts, str) or not prompts:
+    if not isinstance(prompts, list | tuple) or not prompts:
         raise OptionError("give a list of one prompt or more")
     for prompt in prompts:
         if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):

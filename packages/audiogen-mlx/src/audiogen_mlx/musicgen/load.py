@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from audiogen_core import weights
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.formats.locate import TORCH_SUFFIXES, locate, torch_files
-from audiogen_core.models import find
+from audiogen_core.hub import asking
+from audiogen_core.models import Fetch, find
 from audiogen_core.settings import as_table, read_json, resolved
 from audiogen_core.weights import Weights
 from audiogen_mlx import nn, pretrained, t5
@@ -24,7 +25,6 @@ from audiogen_mlx.musicgen.options import Defaults
 from audiogen_mlx.musicgen.style import StyleConditioner, load_style
 from audiogen_mlx.musicgen.weights import IGNORED, NETWORKS, Layout, pieces
 from audiogen_mlx.nn import DTYPES
-from audiogen_mlx.pretrained import Fetch, fetch_from_hub
 from audiogen_mlx.t5 import T5Config, load_t5
 from audiogen_mlx.tokenizer import FILE as TOKENIZER
 from audiogen_mlx.tokenizer import Tokenizer
@@ -52,14 +52,14 @@ class Places:
     tokenizer  its tokenizer.json, or the folder of it
     codec      anything `audiogen_core.codecs.load` takes
     mert       the folder of the MERT that hears styles
-    fetch      how models of the catalogue are fetched
+    fetch      how models of the catalogue are fetched; by default with a DownloadNotice before
     """
 
     t5: str | Path | None = None
     tokenizer: str | Path | None = None
     codec: str | Path | None = None
     mert: str | Path | None = None
-    fetch: Fetch = fetch_from_hub
+    fetch: Fetch = field(default_factory=asking)
 
 
 def find_files(name_or_path: str | Path, places: Places, *, unlisted: bool = False) -> Files:
@@ -225,6 +225,18 @@ class Files:
             "(codec, --codec)"
         )
 
+    def look_outside(self) -> None:
+        """Ask for the parts that lie outside the folder, as far as what is here says which they are."""
+        from audiogen_core.codecs.catalog import CATALOG
+
+        outside = {self.codec_path}
+        if self.layout == "audiocraft":
+            outside.add(self.t5_folder)
+        if self.named_codec in CATALOG and self.places.codec is None:
+            outside.add(self.places.fetch(CATALOG[self.named_codec]))
+        if all(isinstance(place, str) or place.exists() for place in outside):
+            outside.add(self.tokenizer_file)
+
     def mert(self) -> Mert:
         """The MERT that hears styles; from the hub unless a folder of it is there."""
         from audiogen_mlx.catalog import MERT
@@ -287,7 +299,7 @@ class Parts:
             if self.config.style is not None:
                 self.style = StyleConditioner(load_style(files.table, self.config.style), files.mert)
             self.t5 = load_t5(files.t5_config, files.text_table, dtype=DTYPES[dtype])
-            codec: Codec = load_codec(files.codec_path, MlxOps())
+            codec: Codec = load_codec(files.codec_path, MlxOps(), files.places.fetch)
         codec.chunk_seconds = CODEC_SECONDS
         self.codec = StereoCodec(codec) if self.config.channels == 2 else codec
         self._check_codec()

@@ -19,7 +19,7 @@ from mlx.nn.layers.normalization import LayerNorm
 
 from audiogen_core import weights
 from audiogen_core.errors import AudioError, ModelError, WeightsError
-from audiogen_core.settings import MAX_LAYERS, Section, read_json
+from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section, read_json
 from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict, mean_over_time
 
 SAMPLE_RATE = 24_000
@@ -70,6 +70,8 @@ class MertConfig:
             raise ModelError(f"the configuration does not describe a MERT: {self}")
         if self.layers > MAX_LAYERS:
             raise ModelError(f"the configuration does not describe a MERT: {self.layers} layers")
+        if max(*sizes, *sum(convs, ())) > MAX_WIDTH:
+            raise ModelError(f"the configuration does not describe a MERT: layers that are too wide: {self}")
         if self.width % self.heads or self.width % self.position_groups:
             raise ModelError(
                 f"the configuration does not describe a MERT: {self.width} does not divide: {self}"

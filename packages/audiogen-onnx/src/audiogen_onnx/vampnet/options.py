@@ -51,12 +51,16 @@ class VampOptions(Described):
         int | Literal["random"],
         option("Frames by which these move to the right, or random.", metavar="NUMBER|random", group=_KEPT),
     ] = "random"
-    prefix: Annotated[float, option("Seconds kept at the beginning.", unit="s", ge=0, group=_KEPT)] = 0.0
-    suffix: Annotated[float, option("Seconds kept at the end.", unit="s", ge=0, group=_KEPT)] = 0.0
+    prefix: Annotated[
+        float, option("Seconds kept at the beginning.", unit="s", ge=0, le=LONGEST, group=_KEPT)
+    ] = 0.0
+    suffix: Annotated[float, option("Seconds kept at the end.", unit="s", ge=0, le=LONGEST, group=_KEPT)] = 0.0
     keep: Annotated[int | None, option("Codebooks in which there are prompts. [3]", ge=0, group=_KEPT)] = None
     onset_width: Annotated[int, option("Frames kept before and after each onset.", ge=0, group=_KEPT)] = 0
     bpm: Annotated[float | None, option("Keep around each beat of this tempo.", gt=0, group=_KEPT)] = None
-    beat_offset: Annotated[float, option("Seconds of its first beat.", unit="s", group=_KEPT)] = 0.0
+    beat_offset: Annotated[
+        float, option("Seconds of its first beat.", unit="s", ge=-86_400, le=LONGEST, group=_KEPT)
+    ] = 0.0
     beats_per_bar: Annotated[
         int, option("Of this tempo; the first beat begins a bar.", ge=0, group=_KEPT, advanced=True)
     ] = 4
@@ -80,8 +84,12 @@ class VampOptions(Described):
     upbeats: Annotated[
         bool, option("Whether beats within bars count.", no="--downbeats-only", group=_KEPT)
     ] = True
-    before_beat: Annotated[float, option("Seconds kept before each beat.", unit="s", ge=0, group=_KEPT)] = 0.0
-    after_beat: Annotated[float, option("Seconds kept after each beat.", unit="s", ge=0, group=_KEPT)] = 0.05
+    before_beat: Annotated[
+        float, option("Seconds kept before each beat.", unit="s", ge=0, le=LONGEST, group=_KEPT)
+    ] = 0.0
+    after_beat: Annotated[
+        float, option("Seconds kept after each beat.", unit="s", ge=0, le=LONGEST, group=_KEPT)
+    ] = 0.05
     beat_dropout: Annotated[
         float,
         option("Share of the frames near beats that is not kept.", ge=0, le=1, group=_KEPT, advanced=True),
@@ -113,8 +121,8 @@ class VampOptions(Described):
         ),
     ] = True
 
-    steps: Annotated[int, option("Of the coarse network.", ge=1, group=_MADE)] = 12
-    fine_steps: Annotated[int, option("Of the fine network.", ge=1, group=_MADE)] = 2
+    steps: Annotated[int, option("Of the coarse network.", ge=1, le=10_000, group=_MADE)] = 12
+    fine_steps: Annotated[int, option("Of the fine network.", ge=1, le=10_000, group=_MADE)] = 2
     temperature: Annotated[float, option("Of each token; 0: the likeliest.", ge=0, group=_MADE)] = 1.0
     fine_temperature: Annotated[
         float | None, option("Of the fine network. [--temperature]", ge=0, group=_MADE)
@@ -133,10 +141,10 @@ class VampOptions(Described):
         float, option("Part of the steps that draws at random.", ge=0, le=1, group=_MADE)
     ] = 1.0
     feedback_steps: Annotated[
-        int, option("How often the coarse network goes over it.", ge=1, group=_MADE)
+        int, option("How often the coarse network goes over it.", ge=1, le=1000, group=_MADE)
     ] = 1
     time_stretch_factor: Annotated[
-        int, option("Make it so many times as long.", "--time-stretch", ge=1, group=_MADE)
+        int, option("Make it so many times as long.", "--time-stretch", ge=1, le=1000, group=_MADE)
     ] = 1
     window_seconds: Annotated[
         float | None,
@@ -145,6 +153,7 @@ class VampOptions(Described):
             "--window",
             unit="s",
             gt=0,
+            le=86_400,
             group=_MADE,
             advanced=True,
         ),
@@ -156,6 +165,7 @@ class VampOptions(Described):
             "--fine-window",
             unit="s",
             gt=0,
+            le=86_400,
             group=_MADE,
             advanced=True,
         ),
@@ -167,6 +177,7 @@ class VampOptions(Described):
             "--context",
             unit="s",
             ge=0,
+            le=86_400,
             group=_MADE,
         ),
     ] = 2.5
