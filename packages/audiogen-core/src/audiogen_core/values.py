@@ -175,8 +175,8 @@ class Checks:
         try:
             name = os.fsencode(value)
         except UnicodeEncodeError:
-            name = b""
-        if not name or b"\0" in name or len(name) > 4096 or max(map(len, name.split(b"/"))) > 255:
+            name = b"\0"
+        if b"\0" in name or len(name) > 4096 or max(map(len, name.split(b"/"))) > 255:
             raise OptionError(f"{self.name} is a path that cannot be opened: {shown(value)}")
         return value
 

@@ -268,7 +268,8 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
 
 def sound(load: Load, options: Options) -> Sound:
     """What a run makes, as the checkpoint says. Raises ModelError."""
-    facts = checkpoint.find(load.model, "best" if load.best else "last").facts
+    path = load.model if load.revision is None else checkpoint.at(load.model, load.revision)
+    facts = checkpoint.find(path, "best" if load.best else "last").facts
     codec = FACTS.get(str(facts.get("codec")))
     seconds, clip = options.seconds, options.prompt_audio
     if clip is not None and not options.only_new:

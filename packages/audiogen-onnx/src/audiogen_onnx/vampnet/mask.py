@@ -40,8 +40,10 @@ def seconds_to_frames(seconds: float, sample_rate: int, hop_length: int) -> int:
 
     Raises OptionError when seconds is negative or not finite.
     """
-    if not 0 <= seconds <= MAX_SECONDS:
-        raise OptionError(f"a time must be 0 seconds or more, and no more than a year; got {seconds}")
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise OptionError(f"a time must be 0 seconds or more, got {seconds}")
+    if seconds > MAX_SECONDS:
+        raise OptionError(f"a time is a year at most, got {seconds:g} seconds")
     _check_rates(sample_rate, hop_length)
     return math.ceil(seconds * sample_rate / hop_length)
 
