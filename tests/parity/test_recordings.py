@@ -171,7 +171,7 @@ def test_demo_codec_on_five_minutes_of_recordings(name: str) -> None:
     made, truth = load_demo(ops), load_demo(ExactOps())
     count = strayed = differ = 0
     for path in recordings()[::3]:
-        audio = excerpt(path, 5.0, 34.0).mix(1).resample(24_000)
+        audio = excerpt(path, 5.0, 40.0).mix(1).resample(24_000)
         codes, margins = coded(truth, audio)
         values = made.encode(audio).values
         off = strays(values, codes, margins)
