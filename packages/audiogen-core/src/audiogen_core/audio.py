@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.channels import Mixer
-from audiogen_core.errors import AudioError, OptionError, SoundWarning
+from audiogen_core.errors import AudioError, AudioMismatch, OptionError, SoundWarning
 from audiogen_core.sound_reader import (
     MAX_CHANNELS,
     MAX_RATE,
@@ -54,6 +55,10 @@ class Audio:
     sample_rate  Hz
     speakers     which speaker each channel is for, the mask of WAVEFORMATEXTENSIBLE; 0 where channels come as
                  usual: 5.1 is front left, front right, centre, low effects, back left, back right
+    recipe       what made it, which `save` writes into the file; clips that are made of it have none
+
+    In a notebook a clip shows its waveform and a player. `a + b` is one behind the other, `clip[1.0:2.5]` a
+    part by seconds, `numpy.asarray(clip)` its samples.
 
     Raises AudioError when samples are not 2-D, empty, or not finite, when there are more than 32 channels,
     or when the rate is outside 1,000 to 768,000 Hz.
@@ -62,6 +67,7 @@ class Audio:
     samples: Floats
     sample_rate: int
     speakers: int = 0
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
@@ -80,6 +86,36 @@ class Audio:
             samples = np.array(samples, dtype=np.float32, order="C")
             samples.setflags(write=False)
         object.__setattr__(self, "samples", samples)
+
+    @classmethod
+    def from_array(cls, array: ArrayLike, sample_rate: int, *, channels_last: bool = False) -> Audio:
+        """A clip of samples as other libraries have them.
+
+        array          (time,) or (channels, time): floats in [-1, 1], or integers, whose full range is that
+        channels_last  it is (time, channels), as soundfile, scipy and PyAV give it
+
+        Raises AudioError as `Audio` does.
+        """
+        samples = np.asarray(array)
+        if samples.dtype.kind == "u":  # 8-bit WAV: the middle is silence
+            samples = samples.astype(np.float64) / (np.iinfo(samples.dtype).max / 2 + 0.5) - 1.0
+        elif samples.dtype.kind == "i":
+            samples = samples / -float(np.iinfo(samples.dtype).min)
+        if samples.ndim == 1:
+            samples = samples[None]
+        return cls(samples.T if channels_last and np.ndim(array) == 2 else samples, sample_rate)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.samples, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        peak = f"peak {20 * math.log10(self.peak):.1f} dB" if self.peak else "silent"
+        return f"Audio({self.duration:.2f} s, {self.channels} ch, {self.sample_rate / 1000:g} kHz, {peak})"
+
+    def _repr_html_(self) -> str:
+        from audiogen_core import player
+
+        return player.html(self)
 
     @property
     def channels(self) -> int:
@@ -133,15 +169,26 @@ class Audio:
             return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 
     @closed(AudioError)
-    def save(self, path: str | Path, *, recipe: Recipe | None = None, subtype: str | None = None) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        recipe: Recipe | None = None,
+        subtype: str | None = None,
+        force: bool = False,
+    ) -> Path:
         """Write the clip; the suffix chooses the format (.wav .flac .ogg .opus .mp3 .aiff). Returns the path.
 
-        recipe   goes into the comment tag of the file
+        recipe   goes into the comment tag of the file; None: the clip's own
         subtype  how samples are stored; see AudioWriter. 16-bit PCM for WAV, AIFF and FLAC
+        force    write over a file that is there
 
         The file appears whole or not at all. Samples beyond [-1, 1] are clipped, which a ClippingWarning
-        tells. Raises AudioError as AudioWriter does.
+        tells. Raises OptionError for a file that is there already, AudioError as AudioWriter does.
         """
+        if not force and Path(path).exists():
+            raise OptionError(f"{path}: exists already; write over it with force=True, or use another name")
+        recipe = recipe or self.recipe
         with AudioWriter(path, self.sample_rate, self.channels, recipe=recipe, subtype=subtype) as writer:
             writer.write(self.samples)
         return Path(path)
@@ -196,6 +243,77 @@ class Audio:
         if first >= self.samples.shape[1]:
             raise AudioError(f"cannot cut from {start} s on: the clip has {self.duration:.3f} s")
         return Audio(self.samples[:, first:last], self.sample_rate, self.speakers)
+
+    def __getitem__(self, part: builtins.slice) -> Audio:
+        """`clip[1.0:2.5]`: from second 1 to second 2.5; negative seconds count from the end.
+
+        Raises OptionError when it is no part by seconds, AudioError when that is empty.
+        """
+        if not isinstance(part, builtins.slice) or part.step is not None:
+            raise OptionError(f"a part of a clip is clip[start:end] in seconds, got [{part}]")
+        ends = [
+            None if second is None else second if second >= 0 else max(0.0, self.duration + second)
+            for second in (part.start, part.stop)
+        ]
+        return self.slice(ends[0] or 0.0, ends[1])
+
+    def __add__(self, other: Audio) -> Audio:
+        """The other clip behind this one. Raises AudioMismatch unless rate and channels are the same."""
+        if not isinstance(other, Audio):
+            return NotImplemented
+        if (self.sample_rate, self.channels) != (other.sample_rate, other.channels):
+            raise AudioMismatch(
+                f"cannot join {self!r} and {other!r}: bring one to the other by resample() and mix()"
+            )
+        return self._of(np.concatenate([self.samples, other.samples], axis=1))
+
+    def fade(self, start: float = 0.02, end: float = 0.25) -> Audio:
+        """The clip rising from silence in its first and falling to it in its last seconds, by half a cosine.
+
+        Raises OptionError when a length is negative or no number.
+        """
+        weights = np.ones(self.samples.shape[1])
+        for seconds, side in ((start, weights), (end, weights[::-1])):
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise OptionError(f"a fade takes 0 seconds or more, got {seconds}")
+            count = min(round(seconds * self.sample_rate), len(side))
+            side[:count] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(count) / max(count, 1))
+        return self._of(self.samples * weights)
+
+    def normalize(self, peak: float = -1.0) -> Audio:
+        """The clip by one gain, so that its loudest sample is at `peak` dB of full scale; silence stays it.
+
+        Raises OptionError when that is above 0 or no number.
+        """
+        if not (math.isfinite(peak) and peak <= 0):
+            raise OptionError(f"the peak is 0 dB of full scale or less, got {peak}")
+        return self._of(self.samples * (10 ** (peak / 20) / self.peak)) if self.peak else self
+
+    def loop(self, times: int) -> Audio:
+        """The clip so many times in a row. Raises OptionError below 1, or when that is above an hour."""
+        if times < 1 or times * self.duration > MAX_SECONDS:
+            raise OptionError(
+                f"a loop is 1 time or more and {MAX_SECONDS / 60:g} minutes at most, got {times}"
+            )
+        return self._of(np.tile(self.samples, (1, times)))
+
+    def play(self) -> None:
+        """Play the clip to its end (extra `play`). Raises MissingDependency, OptionError without a device."""
+        from audiogen_core import playback
+
+        playback.play(self)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Waveform and spectrogram (extra `plot`): written as PNG where a path is given, else a figure of
+        matplotlib, which notebooks show. Raises MissingDependency.
+        """
+        from audiogen_core import plot
+
+        return plot.figure(self) if path is None else plot.overview(self, path)
+
+    def _of(self, samples: NDArray[Any]) -> Audio:
+        """A clip of other samples, of the same kind; no recipe tells how to make it."""
+        return replace(self, samples=samples, recipe=None)
 
 
 def _joined(blocks: Iterable[Floats]) -> Floats:

@@ -127,9 +127,7 @@ def _train(
     facts, before = Meta.load(out / DATA).facts, load_config(out)
     settings = Settings({"data": str(out / DATA), "run": str(out), "codec": codec}).over(settings)
     config = settings.resumed(before, facts) if before else settings.config(facts)
-    return train(
-        config, resume=True, new_data=new_data, on_step=on_step, on_record=on_record, fetch=fetch
-    )
+    return train(config, resume=True, new_data=new_data, on_step=on_step, on_record=on_record, fetch=fetch)
 
 
 def _sample(

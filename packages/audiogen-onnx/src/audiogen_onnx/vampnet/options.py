@@ -54,7 +54,9 @@ class VampOptions(Described):
     prefix: Annotated[
         float, option("Seconds kept at the beginning.", unit="s", ge=0, le=LONGEST, group=_KEPT)
     ] = 0.0
-    suffix: Annotated[float, option("Seconds kept at the end.", unit="s", ge=0, le=LONGEST, group=_KEPT)] = 0.0
+    suffix: Annotated[float, option("Seconds kept at the end.", unit="s", ge=0, le=LONGEST, group=_KEPT)] = (
+        0.0
+    )
     keep: Annotated[int | None, option("Codebooks in which there are prompts. [3]", ge=0, group=_KEPT)] = None
     onset_width: Annotated[int, option("Frames kept before and after each onset.", ge=0, group=_KEPT)] = 0
     bpm: Annotated[float | None, option("Keep around each beat of this tempo.", gt=0, group=_KEPT)] = None
