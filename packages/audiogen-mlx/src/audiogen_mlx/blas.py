@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,15 @@ def cores() -> int:
         if limit != "max":
             count = min(count, -(-int(limit) // int(period)))
     return max(1, count)
+
+
+@cache
+def threads() -> int:
+    """How many threads the user allows, by the variables of the libraries; the physical cores if by none."""
+    for name in _THREAD_VARIABLES:
+        if (count := os.environ.get(name, "")).isdecimal() and int(count):
+            return int(count)
+    return cores()
 
 
 def _has(library: ctypes.CDLL, name: str) -> bool:
