@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, local
 from typing import Any
 
 import mlx.core as mx
@@ -46,6 +46,8 @@ MOST_ROWS = 8
 
 WORTH_NUMPY = 4_096
 """Exponentials from which on leaving mlx in the middle of a step pays off."""
+
+_own = local()
 
 
 def here() -> bool:
@@ -256,6 +258,25 @@ def _inbox() -> SimpleQueue[Callable[[], None]]:
     for _ in range(blas.threads() - 1):
         Thread(target=help_out, name="audiogen-step", daemon=True).start()
     return inbox
+
+
+def half_product(x: mx.array, weight: mx.array) -> mx.array:
+    """x (..., in) @ weight (out, in).T in half precision, which mlx multiplies with one thread per stream."""
+    streams = _streams()
+    cuts = [len(weight) * index // len(streams) for index in range(len(streams) + 1)]
+    parts = [
+        mx.matmul(x, weight[start:stop].T, stream=stream)
+        for stream, start, stop in zip(streams, cuts, cuts[1:], strict=False)
+    ]
+    return mx.concatenate(parts, axis=-1)
+
+
+def _streams() -> Sequence[mx.Stream]:
+    """One for each thread that may compute; each thread of the program has its own."""
+    if not hasattr(_own, "streams"):
+        _own.streams = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(blas.threads())]
+    streams: Sequence[mx.Stream] = _own.streams
+    return streams
 
 
 class HostLstm:

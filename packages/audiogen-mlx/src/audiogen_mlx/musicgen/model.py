@@ -227,7 +227,8 @@ class Linear(linear.Linear):
         if on_host(x):
             y = cpu.product(x, np.asarray(self["weight"]))
             return y + np.asarray(self["bias"]) if "bias" in self else y
-        y = x @ self["weight"].T
+        half = x.dtype != mx.float32 and cpu.here()
+        y = cpu.half_product(x, self["weight"]) if half else x @ self["weight"].T
         return y + self["bias"] if "bias" in self else y
 
 
