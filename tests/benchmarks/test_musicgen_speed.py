@@ -28,7 +28,7 @@ from support.musicgen_models import SMALL, WindowRuns
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
-THREADS = int(os.environ.get("OMP_NUM_THREADS") or audiogen_mlx.blas.cores())
+THREADS = audiogen_mlx.blas.threads()
 TITLE = f"MusicGen small in mlx, {THREADS} threads"
 ROOT = Path(__file__).parents[2]
 WORKER = ROOT / "tests" / "support" / "musicgen_steps.py"

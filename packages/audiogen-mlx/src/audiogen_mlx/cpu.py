@@ -1,9 +1,9 @@
-"""What numpy and OpenBLAS do faster on a CPU than mlx, whose results they give.
+"""What numpy does faster on a CPU than mlx, whose results it gives.
 
 mlx's CPU backend computes exponentials and sines one number at a time on x86: 12 to 17 ns each, where numpy
-takes 0.5 ns; it runs a matrix times one vector as a whole matrix product; and OpenBLAS copies a large matrix
-before a product with few rows. Memory of an mlx array on a CPU is shared with numpy on the way there and
-copied once on the way back.
+takes 0.5 ns; it asks the BLAS for a product of two matrices where one has few rows, and that copies the other
+first, and with several threads waits by spinning. Memory of an mlx array on a CPU is shared with numpy on the
+way there and copied once on the way back.
 
 Functions that leave mlx evaluate what they are given, so they are not for `mx.compile` there.
 """
@@ -238,8 +238,10 @@ def shared(work: Callable[[int, int], None], count: int, step: int) -> None:
             else:
                 done.put(None)
 
-    for _ in range(min(blas.threads(), parts) - 1):
-        _inbox().put(take)
+    threads = blas.threads()
+    inbox = _inbox(threads - 1)
+    for _ in range(min(threads, parts) - 1):
+        inbox.put(take)
     take()
     for _ in range(parts):
         if (error := done.get()) is not None:
@@ -247,15 +249,15 @@ def shared(work: Callable[[int, int], None], count: int, step: int) -> None:
 
 
 @cache
-def _inbox() -> SimpleQueue[Callable[[], None]]:
-    """Where the other threads look for work; they sleep when there is none."""
+def _inbox(helpers: int) -> SimpleQueue[Callable[[], None]]:
+    """Where so many other threads look for work; they sleep when there is none."""
     inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def help_out() -> None:
         while True:
             inbox.get()()
 
-    for _ in range(blas.threads() - 1):
+    for _ in range(helpers):
         Thread(target=help_out, name="audiogen-step", daemon=True).start()
     return inbox
 
@@ -273,7 +275,7 @@ def half_product(x: mx.array, weight: mx.array) -> mx.array:
 
 def _streams() -> Sequence[mx.Stream]:
     """One for each thread that may compute; each thread of the program has its own."""
-    if not hasattr(_own, "streams"):
+    if len(getattr(_own, "streams", ())) != blas.threads():
         _own.streams = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(blas.threads())]
     streams: Sequence[mx.Stream] = _own.streams
     return streams

@@ -227,4 +227,5 @@ def erf(x: Float, inside: type[np.floating[Any]] = np.float64) -> Float:
     size = np.abs(x).astype(inside)
     t = 1 / (1 + 0.3275911 * size)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    return np.copysign(1 - series * np.exp(-size * size), x).astype(np.float32)
+    y: Float = np.copysign(1 - series * np.exp(-size * size), x).astype(np.float32)
+    return y

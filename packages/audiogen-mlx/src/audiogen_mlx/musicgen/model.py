@@ -2,9 +2,9 @@
 
 Pre-norm blocks without biases; sinusoidal positions; text attended to, or before the music as a prefix.
 
-On a CPU a step is bound by reading the weights, and mlx reads them more than once. So there the steps of a run
-that has few rows go through numpy: the same blocks, whose leaves (`Linear`, `Norm`, `attend`, the activation)
-take arrays of either kind.
+On a CPU a step is bound by reading the weights, which mlx's BLAS copies before it multiplies. So there the
+steps of a run that has few rows go through numpy: the same blocks, whose leaves (`Linear`, `Norm`, `attend`,
+the activation) take arrays of either kind.
 """
 
 from __future__ import annotations
