@@ -1,4 +1,4 @@
-"""A file is made again to the byte whatever number of threads is in force by then, since its recipe keeps it."""
+"""A file is made again to the byte whatever number of threads is in force: its recipe keeps its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JOBS = {
         ["stable-audio", "slow piano", "-m", "demo", "--seconds", "1", "--steps", "2"],
     ),
     "vamp": ("audiogen-onnx", ["vamp", "in.wav", "-m", "demo"]),
-    "generate": ("audiogen-minigpt", ["generate", "-m", "demo", "--seconds", "1"]),
+    "generate": ("audiogen-minigpt", ["generate", "demo", "--seconds", "1"]),
 }
 
 

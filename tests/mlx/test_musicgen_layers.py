@@ -72,7 +72,7 @@ def test_parts_are_taken_by_all_threads_and_no_late_one_is_waited_for(monkeypatc
 
     cpu.shared(work, 7, 2)
     assert sorted(seen) == [(0, 2), (2, 4), (4, 6), (6, 7)]
-    monkeypatch.setattr(cpu, "_inbox", SimpleQueue)  # which nobody looks into
+    monkeypatch.setattr(cpu, "_inbox", lambda helpers: SimpleQueue())  # which nobody looks into
     seen.clear()
     cpu.shared(lambda start, stop: seen.append((start, stop)), 7, 2)
     assert seen == [(0, 2), (2, 4), (4, 6), (6, 7)]

@@ -48,9 +48,9 @@ class Generator:
     sampling  how its codes are drawn unless somebody says otherwise
     threads   that compute, for recipes; None: torch's
 
-    The keywords of the verbs are the fields of `Options`. The same options, seed and threads make the same clip
-    on the same kind of device. The codes of a longer clip begin with those of a shorter one; its sound does so
-    as far as the codec decodes a frame without looking at later ones. They raise OptionError for impossible
+    The keywords of the verbs are the fields of `Options`. The same options, seed and threads make the same
+    clip on the same kind of device. The codes of a longer clip begin with those of a shorter one; its
+    sound does so as far as the codec decodes frames without later ones. Raises OptionError for impossible
     options, AudioError when the prompt is shorter than one frame.
 
     Raises ModelError when the codec is not the one of the facts.

@@ -36,7 +36,7 @@ def continue_codes(
     frames   how many frames are to follow
     block    frames handed on at a time; None is all at once
 
-    A row depends on its own seed alone, and the codes of longer continuations begin with those of shorter ones.
+    A row depends on its own seed alone, and longer continuations begin with the codes of shorter ones.
     """
     layout = model.layout
     known = opening if len(opening) else np.full((1, layout.codebooks), layout.codebook_size)  # a BOS frame

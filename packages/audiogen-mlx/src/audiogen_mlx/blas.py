@@ -87,7 +87,8 @@ class Explained(MetaPathFinder, Loader):
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._told(self._loader.create_module, spec)
+        made: ModuleType | None = self._told(self._loader.create_module, spec)
+        return made
 
     def exec_module(self, module: ModuleType) -> None:
         self._told(self._loader.exec_module, module)

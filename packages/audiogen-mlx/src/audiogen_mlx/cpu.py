@@ -156,7 +156,7 @@ def attention(
 
 
 def attention_of_one(
-    query: Floats, keys: Floats, values: Floats, *, scale: float, mask: Floats | None = None
+    query: Floats, keys: Floats, values: Floats, *, scale: float, mask: NDArray[np.bool_] | None = None
 ) -> Floats:
     """Attention of one position: query (R, H, 1, D), keys and values (R, H, n, D) -> (R, H, 1, D).
 
@@ -201,8 +201,9 @@ def product(x: Floats, weight: Floats) -> Floats:
 def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
     """Over the last axis."""
     width = np.float32(x.shape[-1])
-    y: Floats = x - np.add.reduce(x, axis=-1, keepdims=True) / width
-    variance = np.add.reduce(y * y, axis=-1, keepdims=True) / width
+    mean: Any = np.add.reduce(x, axis=-1, keepdims=True) / width
+    y: Floats = x - mean
+    variance: Any = np.add.reduce(y * y, axis=-1, keepdims=True) / width
     y /= np.sqrt(variance + np.float32(eps))
     y *= weight
     y += bias

@@ -105,7 +105,7 @@ class Transformer(Module):
         text = []
         if rows.text is not None and not self.config.text_in_prefix:
             text = [block.cross.remember(rows.text) for block in self.blocks]
-        mask = None if rows.mask is None else rows.mask[:, None, None, :]  # (A, 1, 1, L)
+        mask: Array | None = None if rows.mask is None else rows.mask[:, None, None, :]  # (A, 1, 1, L)
         mx.eval(text, mask)
         if host:
             text = [(np.array(keys), np.array(values)) for keys, values in text]
@@ -126,11 +126,11 @@ class Transformer(Module):
         """
         count, books, steps = tokens.shape
         cache = run.cache
-        x = self.embed(tokens)
+        x: Array = self.embed(tokens)
         if cache.offset == 0 and run.rows.prefix is not None:
             x = mx.concatenate([run.rows.prefix.astype(self.dtype), x], axis=1)
         x = x + self._positions[cache.places(x.shape[1])]
-        mask = cache.mask(x.shape[1])
+        mask: Any = cache.mask(x.shape[1])
         if run.host and x.shape[1] == 1:
             x, mask = np.array(x), None if mask is None else np.array(mask)
         with np.errstate(all="ignore"):  # what is not finite is found in the logits
@@ -140,7 +140,9 @@ class Transformer(Module):
             cache.offset += x.shape[1]
             x = x[:, -1:] if last else x[:, x.shape[1] - steps :]
             logits = mx.array(self.heads(self.norm(x))).astype(mx.float32)  # (R, S, K * N)
-        return logits.reshape(count, x.shape[1], books, -1).transpose(0, 2, 1, 3)
+        laid = logits.reshape(count, x.shape[1], books, -1)
+        turned: mx.array = laid.transpose(0, 2, 1, 3)
+        return turned
 
     def embed(self, tokens: mx.array) -> mx.array:
         """Tokens (rows, K, S) -> the sums of their vectors (rows, S, D)."""
@@ -153,7 +155,8 @@ class Transformer(Module):
 
     def project_melody(self, features: mx.array) -> mx.array:
         """Features of a melody (..., bins) -> (..., D)."""
-        return self.melody(features.astype(self.dtype))
+        projected: mx.array = self.melody(features.astype(self.dtype))
+        return projected
 
 
 class Block(Module):
@@ -225,8 +228,8 @@ class Linear(linear.Linear):
 
     def __call__(self, x: Array) -> Array:
         if on_host(x):
-            y = cpu.product(x, np.asarray(self["weight"]))
-            return y + np.asarray(self["bias"]) if "bias" in self else y
+            product = cpu.product(x, np.asarray(self["weight"]))
+            return product + np.asarray(self["bias"]) if "bias" in self else product
         half = x.dtype != mx.float32 and cpu.here()
         y = cpu.half_product(x, self["weight"]) if half else x @ self["weight"].T
         return y + self["bias"] if "bias" in self else y
@@ -239,7 +242,7 @@ class Norm(LayerNorm):
         if on_host(x):
             weight, bias = (np.asarray(self[name]) for name in ("weight", "bias"))
             return cpu.layer_norm(x, weight, bias, self.eps)
-        return super().__call__(x)
+        return super().__call__(x)  # type: ignore[no-untyped-call]
 
 
 def on_host(x: Array) -> bool:
@@ -262,10 +265,11 @@ def outputs(layer: Linear | QuantizedLinear, start: int, stop: int) -> Linear | 
     return part
 
 
-def attend(query: Array, keys: Array, values: Array, mask: Mask = None) -> Array:
-    """Softmax attention: query (R, H, S, D), keys and values (R, H, n, D) -> (R, S, H * D)."""
+def attend(query: Array, keys: Array, values: Array, mask: Any = None) -> Array:
+    """Softmax attention: query (R, H, S, D), keys and values (R, H, n, D), a `Mask` -> (R, S, H * D)."""
     count, heads, steps, width = query.shape
     scale = width**-0.5
+    y: Array
     if on_host(query):
         y = cpu.attention_of_one(query, keys, values, scale=scale, mask=mask)
     else:
