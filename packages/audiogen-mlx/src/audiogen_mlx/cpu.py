@@ -38,6 +38,9 @@ CACHED = 1 << 14
 PART = 1 << 18
 """Numbers of a matrix that a thread takes at a time: reading them takes some times as long as waking it."""
 
+WORTH_ROWS = 1 << 20
+"""Numbers of a layer's largest matrix from which on steps are bound by memory."""
+
 RELEASED = 512
 """Numbers a product of numpy must give to let other threads run meanwhile."""
 
@@ -261,6 +264,20 @@ def _inbox(helpers: int) -> SimpleQueue[Callable[[], None]]:
     for _ in range(helpers):
         Thread(target=help_out, name="audiogen-step", daemon=True).start()
     return inbox
+
+
+def small_product(x: mx.array, weight: mx.array) -> mx.array:
+    """x (..., in) @ weight (out, in).T in blocks, which round as release 0.1.0 did."""
+    outputs, inputs = weight.shape
+    rows = x.size // inputs
+    fits = (
+        size for size in (256, 128, 64, 32, 16) if rows * size * inputs <= 1_000_000 and outputs % size == 0
+    )
+    size = next(fits, 0)
+    if not size:
+        return x @ weight.T
+    y = x.reshape(1, rows, inputs) @ weight.reshape(-1, size, inputs).swapaxes(-1, -2)
+    return y.transpose(1, 0, 2).reshape(*x.shape[:-1], outputs)
 
 
 def half_product(x: mx.array, weight: mx.array) -> mx.array:

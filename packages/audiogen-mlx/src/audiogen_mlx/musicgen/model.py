@@ -100,7 +100,8 @@ class Transformer(Module):
         """Begin a run of at most `steps` steps of tokens."""
         length = steps if rows.prefix is None else rows.prefix.shape[1] + steps
         plain = self.dtype == mx.float32 and not isinstance(self.heads, QuantizedLinear)
-        host = plain and cpu.here() and rows.count <= cpu.MOST_ROWS
+        bound = self.config.width * self.config.hidden >= cpu.WORTH_ROWS  # small ones stay in the cache
+        host = plain and bound and cpu.here() and rows.count <= cpu.MOST_ROWS
         cache = Cache(self.config, rows.count, length, None if host else self.dtype, rows.fill)
         text = []
         if rows.text is not None and not self.config.text_in_prefix:
@@ -230,8 +231,12 @@ class Linear(linear.Linear):
         if on_host(x):
             product = cpu.product(x, np.asarray(self["weight"]))
             return product + np.asarray(self["bias"]) if "bias" in self else product
-        half = x.dtype != mx.float32 and cpu.here()
-        y = cpu.half_product(x, self["weight"]) if half else x @ self["weight"].T
+        if not cpu.here():
+            y = x @ self["weight"].T
+        elif x.dtype == mx.float32:
+            y = cpu.small_product(x, self["weight"])
+        else:
+            y = cpu.half_product(x, self["weight"])
         return y + self["bias"] if "bias" in self else y
 
 
