@@ -280,7 +280,12 @@ def attend(query: Array, keys: Array, values: Array, mask: Any = None) -> Array:
     else:
         # Several positions of a run whose steps go through numpy find arrays of numpy.
         keys, values, mask = (mx.array(part) if on_host(part) else part for part in (keys, values, mask))
-        y = mx.fast.scaled_dot_product_attention(query, keys, values, scale=scale, mask=mask)
+        if steps == 1 and not isinstance(mask, str) and cpu.here():  # rounded as in release 0.1.0
+            scores = (keys @ (query * scale).swapaxes(-1, -2)).swapaxes(-1, -2)
+            scores = scores if mask is None else mx.where(mask, scores, -mx.inf)
+            y = cpu.softmax(scores, worth=cpu.WORTH_NUMPY) @ values
+        else:
+            y = mx.fast.scaled_dot_product_attention(query, keys, values, scale=scale, mask=mask)
     return y.transpose(0, 2, 1, 3).reshape(count, steps, heads * width)
 
 
