@@ -85,6 +85,16 @@ class JobLoad(Described):
     unlisted: Annotated[bool, option("Allow hub ids outside the catalogue.", local=True, advanced=True)] = (
         False
     )
+    threads: Annotated[
+        int | None,
+        option(
+            "Threads that compute; all cores when absent, and with replay as many as there were.",
+            ge=1,
+            le=1024,
+            local=True,
+            advanced=True,
+        ),
+    ] = None
     fetch: Annotated[
         Any, hidden("How models are fetched: a function of a ModelSpec that gives a folder; see hub.asking.")
     ] = None
@@ -158,10 +168,17 @@ class Take:
 
 
 class Model(Protocol):
-    """What a job opens. `revision` changes with the model's files."""
+    """What a job opens.
+
+    revision  changes with the model's files
+    threads   that compute; a recipe keeps the number, since a clip depends on it in its last digits
+    """
 
     @property
     def revision(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
 
     def takes(self, options: Any, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, with seeds that count up. `folder` is for temporary files."""
@@ -395,7 +412,7 @@ def recipe_of(
     from audiogen_core.version import version
 
     kept, inputs = job.stored(load, options)
-    settings = {"command": job.name, **kept, **take.settings}
+    settings = {"command": job.name, **kept, "threads": model.threads, **take.settings}
     if channel is not None:  # the model was given clips, not files
         clips = {each.name: getattr(options, each.name) for each in job.inputs}
         settings |= {name: str(path) for name, path in clips.items() if isinstance(path, str | Path)}
@@ -445,7 +462,8 @@ def again(
     """How a file was made: the options its recipe stands for.
 
     moved  where the model, its parts or the files that went in are now, by role
-    load   options of opening the model that belong to this machine, not to the recipe
+    load   options of opening the model that belong to this machine, not to the recipe; `threads` are those of
+           the recipe if there are none
 
     Raises OptionError when something is said to have moved that cannot, AudioError when the recipe is of
     another job, damaged, or a file is not the one that went in.
@@ -461,6 +479,7 @@ def again(
     stored = dict(recipe.settings)
     stored.pop("command", None)
     stored.pop("channel", None)  # is for `heard`
+    load = {"threads": stored.pop("threads", None), **load}
     nested = stored.pop("options", {})  # where 0.1.0's vamp kept them
     stored |= nested if isinstance(nested, dict) else {"options": nested}
     values = {job.renamed.get(name, name): value for name, value in stored.items()}

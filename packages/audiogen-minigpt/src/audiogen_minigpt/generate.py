@@ -24,6 +24,7 @@ from audiogen_core.jobs import MOST, Sound, Take
 from audiogen_core.progress import counted
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
+from audiogen_core.threads import use as use_threads
 from audiogen_core.values import closed
 from audiogen_core.version import version
 from audiogen_minigpt import checkpoint
@@ -48,9 +49,11 @@ class Generator:
     facts   of the training data, as a checkpoint keeps them: "codec", "codec_hash", "codebook_size" and more
     name    of the model, for recipes
     sampling  how its codes are drawn unless somebody says otherwise
+    threads   that compute, for recipes; None: torch's
 
-    The keywords of the verbs are the fields of `Options`. The same options and seed make the same clip on the
-    same kind of device, and a longer clip begins like a shorter one. They raise OptionError for impossible
+    The keywords of the verbs are the fields of `Options`. The same options, seed and threads make the same
+    clip on the same kind of device. The codes of a longer clip begin with those of a shorter one; its
+    sound does so as far as the codec decodes frames without later ones. Raises OptionError for impossible
     options, AudioError when the prompt is shorter than one frame.
 
     Raises ModelError when the codec is not the one of the facts.
@@ -65,13 +68,17 @@ class Generator:
         *,
         name: str = "",
         sampling: Sampling = SAMPLING,
+        threads: int | None = None,
     ) -> None:
+        import torch
+
         self.model = model
         self.config = config
         self.codec = codec
         self.facts = dict(facts)
         self.name = name
         self.sampling = sampling
+        self.threads = threads or torch.get_num_threads()
         check_codec(codec, config, self.facts)
 
     @classmethod
@@ -88,16 +95,22 @@ class Generator:
         opening = Load.of({**load, "model": path})
         source = checkpoint.place(path) if opening.revision is None else checkpoint.at(path, opening.revision)
 
+        import torch
+
         from audiogen_core import codecs
         from audiogen_minigpt.device import choose_device
 
+        if opening.threads is not None:
+            torch.set_num_threads(opening.threads)
+        threads = use_threads(torch.get_num_threads())
         device = choose_device(opening.device)
         which = "best" if opening.best else which
         model, config, facts = checkpoint.load_model(source, which=which, device=str(device))
         name = opening.codec or str(facts.get("codec"))
         ops = opening.ops or ("torch:cuda" if device.type == "cuda" else "torch")
         codec = codecs.load_codec(name, ops, opening.fetch)
-        return cls(model, config, codec, facts, name=str(path), sampling=checkpoint.sampling_of(source))
+        sampling = checkpoint.sampling_of(source)
+        return cls(model, config, codec, facts, name=str(path), sampling=sampling, threads=threads)
 
     @property
     def revision(self) -> str:
@@ -127,7 +140,8 @@ class Generator:
     ) -> Iterator[Audio]:
         """As `generate`, in chunks of about `chunk_seconds`, each as soon as it is made.
 
-        Joined, the chunks are the whole clip. What is kept in memory is the codes alone.
+        Joined, the chunks are the clip of the same codes, but for rounding where the codec decodes a chunk
+        otherwise than the whole, below a millionth of full scale. What is kept in memory is the codes alone.
         """
         if not chunk_seconds > 0:
             raise OptionError(f"chunk_seconds must be more than 0, got {chunk_seconds}")
@@ -172,7 +186,7 @@ class Generator:
             model=self.name,
             revision=self.revision,
             seed=sampling.seed,
-            settings={"command": "generate", **settings.asked},
+            settings={"command": "generate", "threads": self.threads, **settings.asked},
             inputs=dict(inputs or {}),
         )
 

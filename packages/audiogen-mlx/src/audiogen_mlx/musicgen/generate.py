@@ -20,6 +20,7 @@ from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_core.hub import asking
 from audiogen_core.jobs import Take
 from audiogen_core.values import closed, shown
+from audiogen_mlx import blas
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
@@ -41,9 +42,10 @@ SYNC_STEPS = 25
 class MusicGen:
     """A model, ready to generate. Make one with `load`."""
 
-    def __init__(self, parts: Parts, name: str) -> None:
+    def __init__(self, parts: Parts, name: str, threads: int) -> None:
         self.config = parts.config
         self.name = name
+        self.threads = threads
         self._parts = parts
 
     @classmethod
@@ -55,10 +57,11 @@ class MusicGen:
         OptionError.
         """
         opening = Load.of({**load, "model": name_or_path})
+        threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)
         files = find_files(name_or_path, places, unlisted=opening.unlisted)
-        return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path))
+        return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path), threads)
 
     @property
     def codec(self) -> Codec:

@@ -21,6 +21,7 @@ from audiogen_core.jobs import MOST, Take
 from audiogen_core.noise import SeededNoise
 from audiogen_core.progress import OnStep
 from audiogen_core.values import closed
+from audiogen_mlx import blas
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.stable_audio import inpaint, loops, windows
@@ -36,9 +37,10 @@ from audiogen_mlx.stable_audio.settings import Settings, resolve
 class StableAudio:
     """A model, ready to generate. Make one with `load`."""
 
-    def __init__(self, config: Config, parts: Parts, name: str) -> None:
+    def __init__(self, config: Config, parts: Parts, name: str, threads: int) -> None:
         self.config = config
         self.name = name
+        self.threads = threads
         self._parts = parts
 
     @cached_property
@@ -56,6 +58,7 @@ class StableAudio:
         OptionError.
         """
         opening = Load.of({**load, "model": name_or_path})
+        threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         files = locate(name_or_path, unlisted=opening.unlisted, fetch=fetch)
         config = files.read_config()
@@ -64,7 +67,7 @@ class StableAudio:
         dtype = DTYPES[opening.dtype]
         parts = Parts(files, text, config, dtype=dtype, fetch=fetch, base=base, frugal=opening.low_memory)
         parts.load()
-        return cls(config, parts, str(name_or_path))
+        return cls(config, parts, str(name_or_path), threads)
 
     def generate(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
         """A clip of exactly round(seconds * rate) samples. Keywords are the fields of `Options`.
@@ -81,7 +84,9 @@ class StableAudio:
             return self._latents([prompt], settings)[0]
 
     def generate_batch(self, prompts: Sequence[str], *, seconds: float, **options: Any) -> list[Audio]:
-        """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
+        """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i, but for
+        rounding: products of more rows are rounded otherwise, some millionths of full scale.
+        """
         asked = _of_one_window(prompts, {**options, "seconds": seconds})
         self._check_window(asked)
         return self._clips(prompts, resolve(self.config, asked))

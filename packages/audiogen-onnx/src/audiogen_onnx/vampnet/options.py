@@ -278,17 +278,6 @@ class Load(JobLoad):
     """How a VampNet is opened."""
 
     model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
-    threads: Annotated[
-        int | None,
-        option(
-            "Of one operator; all cores when absent.",
-            ge=1,
-            le=MOST_THREADS,
-            local=True,
-            group=_RUNNING,
-            advanced=True,
-        ),
-    ] = None
     provider: Annotated[
         tuple[str, ...],
         option(
