@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 from audiogen_core.recipe import Recipe
 from support.commands import call
-from support.programs import command_line
+from support.programs import program as program_of
 
 JOBS = {
     "musicgen": ("audiogen-mlx", ["musicgen", "slow piano", "-m", "demo", "--seconds", "1"]),
@@ -38,7 +38,7 @@ def test_the_same_bytes_with_one_two_and_four_threads(
     clip = 0.3 * np.random.default_rng(0).normal(size=(44_100, 1)).clip(-3, 3)
     soundfile.write("in.wav", clip, 44_100)
     program, words = JOBS[job]
-    app = command_line(program)
+    app = program_of(program)
     made = {}
     for count in (1, 2, 4):
         made[count] = tmp_path / f"{count}.wav"
