@@ -308,8 +308,9 @@ def finished(
         _tell(path, seconds, took, seed, replay, picture)
     if state.play:
         from audiogen_core import playback
+        from audiogen_core.audio import Audio
 
-        playback.play(path)
+        playback.play(Audio.load(path), path)
 
 
 def _tell(

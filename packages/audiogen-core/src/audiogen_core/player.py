@@ -8,8 +8,8 @@ from html import escape
 
 import numpy as np
 
-from audiogen_core.audio import Audio
 from audiogen_core.sound_reader import Floats
+from audiogen_core.spectrum import Clip
 
 LONGEST = 600.0
 """Seconds that are embedded, at most: ten minutes of 44.1 kHz stereo are some 80 MB of page."""
@@ -18,7 +18,7 @@ _RATE = 48_000  # Hz; browsers play no FLAC of much more
 _COLUMNS, _HEIGHT = 800, 80  # of the waveform, in its own units
 
 
-def html(audio: Audio, title: str = "") -> str:
+def html(audio: Clip, title: str = "") -> str:
     """The clip as one `<figure>`: what it is, its waveform, and a player with the sound inside (16-bit FLAC).
 
     Channels beyond two are mixed to stereo for the player, and of a clip above ten minutes only the waveform
@@ -36,7 +36,7 @@ def html(audio: Audio, title: str = "") -> str:
     )
 
 
-def _data(audio: Audio) -> str:
+def _data(audio: Clip) -> str:
     import soundfile
 
     heard = audio if audio.channels <= 2 else audio.mix(2)
@@ -47,7 +47,7 @@ def _data(audio: Audio) -> str:
     return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _waveform(audio: Audio) -> str:
+def _waveform(audio: Clip) -> str:
     """The range of the samples of all channels over time, as SVG in the colour of the text."""
     high, low = envelope(audio.samples, _COLUMNS)
     middle = _HEIGHT / 2

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import MissingDependency, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.sound_reader import name_of
-from audiogen_core.spectrum import LOWEST, Spectrogram, decibels, mel
+from audiogen_core.spectrum import LOWEST, Clip, Spectrogram, decibels, mel
 from audiogen_core.spectrum import spectrogram as _spectrogram
 
 KINDS = ("waveform", "spectrogram")
@@ -29,17 +28,17 @@ _DARK, _LIGHT, _GRID, _NOTHING = "#1f4e79", "#6fa8d6", "#d9d9d9", "#ececec"
 _LINES = ("#1f4e79", "#d1603d", "#3c8d5a", "#8e5ea2", "#7a7a7a")
 
 
-def waveform(audio: Audio, path: str | Path, *, title: str = "") -> Path:
+def waveform(audio: Clip, path: str | Path, *, title: str = "") -> Path:
     """Amplitude over time, a panel per channel (the first eight). Returns the path."""
     return overview(audio, path, kinds=("waveform",), title=title)
 
 
-def spectrogram(audio: Audio, path: str | Path, *, title: str = "") -> Path:
+def spectrogram(audio: Clip, path: str | Path, *, title: str = "") -> Path:
     """Log-mel spectrogram in dB below its loudest place, mean over channels. Returns the path."""
     return overview(audio, path, kinds=("spectrogram",), title=title)
 
 
-def overview(audio: Audio, path: str | Path, *, kinds: Sequence[str] = KINDS, title: str = "") -> Path:
+def overview(audio: Clip, path: str | Path, *, kinds: Sequence[str] = KINDS, title: str = "") -> Path:
     """Panels below each other on one time axis: of `kinds`, "waveform" and "spectrogram".
 
     Returns the path. Raises OptionError for another kind, MissingDependency without matplotlib.
@@ -47,7 +46,7 @@ def overview(audio: Audio, path: str | Path, *, kinds: Sequence[str] = KINDS, ti
     return _write(figure(audio, kinds), path, title)
 
 
-def figure(audio: Audio, kinds: Sequence[str] = KINDS) -> Any:
+def figure(audio: Clip, kinds: Sequence[str] = KINDS) -> Any:
     """As `overview`, the `matplotlib.figure.Figure` itself. Raises as that does."""
     wrong = [kind for kind in kinds if kind not in KINDS]
     if wrong or not kinds:
@@ -66,7 +65,7 @@ def figure(audio: Audio, kinds: Sequence[str] = KINDS) -> Any:
     return figure
 
 
-def compare(clips: Mapping[str, Audio], path: str | Path, *, title: str = "") -> Path:
+def compare(clips: Mapping[str, Clip], path: str | Path, *, title: str = "") -> Path:
     """Spectrograms of several clips below each other, on one scale of time, frequency and loudness.
 
     clips  title -> clip, for example an original and what a codec or a model made of it
@@ -165,7 +164,7 @@ def _ticker() -> Any:
     return ticker
 
 
-def _draw_wave(axis: Any, audio: Audio, channel: int) -> None:
+def _draw_wave(axis: Any, audio: Clip, channel: int) -> None:
     """The range of the samples in each column, and their RMS in a lighter colour."""
     samples = audio.samples[channel]
     columns = min(_COLUMNS, len(samples))
