@@ -21,6 +21,7 @@ class Model:
     codebooks: int
     codebook_size: int
     dropout: float
+    clock: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,11 @@ class Data:
     silent: int
     phrase_share: float
     bar_share: float
+    step_share: float
     no_caption: float
     unknown_words: float
     beat_weight: float
+    book_weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Mistakes:
 class Openings:
     batch: int
     frames: int
-    weight: float
+    every: int
     told: float
 
 
