@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -76,7 +75,6 @@ def test_twenty_steps_make_a_folder_that_plays(recipe, trained, tmp_path):
     assert len(lines[0]["unigram"]) == 4
     assert lines[-1]["step"] == 20
     assert all(np.isfinite([*lines[-1]["told"], *lines[-1]["untold"]]))
-    assert model.config.clock[:3] == (4.5, 9.0, 18.0)
 
 
 def test_the_package_computes_what_was_trained(recipe, trained, tmp_path):
@@ -99,33 +97,6 @@ def test_the_package_computes_what_was_trained(recipe, trained, tmp_path):
         logits = np.array(parts.transformer(laid, parts.transformer.run(rows, laid.shape[2])))
         for k in range(4):
             np.testing.assert_allclose(logits[0, k, k : k + 40], expected[0, k], rtol=0, atol=2e-4)
-
-
-def test_a_run_begins_with_what_an_exported_model_has_learned(recipe, config, corpus, trained, tmp_path):
-    folder = recipe.export.export(trained, tmp_path / "model", exact=True)
-    settings = recipe.settings.Settings.read(config)
-    before = torch.load(trained, weights_only=True)["network"]
-    after = recipe.train.Run(settings, corpus, folder).network.state_dict()
-    for name, value in before.items():
-        torch.testing.assert_close(after[name], value, rtol=0, atol=0, msg=name)
-
-
-def test_a_clock_that_is_new_takes_the_place_of_what_hardly_moved(recipe, config, corpus, trained, tmp_path):
-    folder = recipe.export.export(trained, tmp_path / "model", exact=True)
-    settings = recipe.settings.Settings.read(config)
-    other = replace(settings, model=replace(settings.model, clock=(9.0, 36.0)))
-    before, after = (
-        recipe.train.Run(each, corpus, folder).network.decoder.model.decoder for each in (settings, other)
-    )
-    laid = torch.zeros(1, 4, 40, dtype=torch.long)
-    one, two = (
-        (sum(each.embed_tokens[k](laid[:, k]) for k in range(4)) + each.embed_positions(laid)).mean(dim=(0, 1))
-        for each in (before, after)
-    )
-    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)  # on average nothing changed
-    waves = after.embed_positions.weights[:40, 30:32]
-    torch.testing.assert_close(waves[36], torch.tensor([1.0, 1.0]), rtol=0, atol=1e-6)
-    torch.testing.assert_close(waves[9, 0], waves[0, 0], rtol=0, atol=1e-6)
 
 
 def test_muon_moves_matrices_as_far_as_torch_s_own(recipe):

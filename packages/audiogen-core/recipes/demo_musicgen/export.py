@@ -80,7 +80,6 @@ def describe(settings: Settings) -> Config:
         text_width=settings.text.width,
         text_encoder="its own",
         window_seconds=settings.data.window / FRAME_RATE,
-        clock=model.clock,
     )
 
 

@@ -21,7 +21,6 @@ class Model:
     codebooks: int
     codebook_size: int
     dropout: float
-    clock: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,9 @@ class Data:
     silent: int
     phrase_share: float
     bar_share: float
-    step_share: float
     no_caption: float
     unknown_words: float
     beat_weight: float
-    book_weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Mistakes:
 class Openings:
     batch: int
     frames: int
-    every: int
+    weight: float
     told: float
 
 

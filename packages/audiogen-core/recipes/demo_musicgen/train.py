@@ -16,7 +16,6 @@ import torch
 from data import Batch, Corpus, Excerpts
 from network import Network
 from settings import Settings, Training
-from start import begin
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,42 +26,33 @@ import training
 class Run(training.Run):
     """A training in progress: network, optimisers, data and where it stands."""
 
-    FREE = frozenset({"steps", "decay_steps", "checkpoint_every", "evaluate_every", "held_out"})
+    FREE = frozenset({"steps", "checkpoint_every", "evaluate_every", "held_out"})
 
-    def __init__(self, settings: Settings, corpus: Path, start: Path | None = None) -> None:
+    def __init__(self, settings: Settings, corpus: Path) -> None:
         self.excerpts = Excerpts(Corpus.read(corpus, "train"), settings, settings.seed)
         held = Excerpts(Corpus.read(corpus, "held"), settings, settings.seed)
         self.held = held.held(settings.training.held_out)
-        self.opened = held.held(4 * settings.training.held_out, settings.openings.frames)
+        self.opened = held.held(len(held.corpus.codes), settings.openings.frames)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = Network(settings, held.words.get_vocab_size())
-        if start is not None:
-            begin(network, start, held.words)
         super().__init__(settings, network, _optimizers(network, settings.training))
 
     def advance(self) -> dict[str, float]:
         """One step; returns the loss of the excerpts in nats."""
         wanted, openings = self.settings.training, self.settings.openings
         self.network.train()
-        loss = self._loss(self.excerpts.openings())
+        loss = openings.weight * self._nats(self.excerpts.openings()).mean()
         torch.autograd.backward(loss)
-        facts = {"opened": float(loss.detach())}
-        if self.step % openings.every == 0:
-            loss = self._loss(self.excerpts.batch())
-            torch.autograd.backward(loss)
-            facts["loss"] = float(loss.detach())
+        batch = self.excerpts.batch()
+        share = batch.weights[:, None] / (batch.weights.sum() * batch.codes.shape[1])
+        loss = (self._nats(batch) * share).sum()
+        torch.autograd.backward(loss)
         full = training.share_of_rate(
             self.step, wanted.steps, warmup=wanted.warmup, decay_steps=wanted.decay_steps
         )
         self.update(wanted.learning_rate * full)
-        return facts
-
-    def _loss(self, batch: Batch) -> Tensor:
-        """Nats, weighed by frame and by codebook."""
-        books = torch.tensor(self.settings.data.book_weights)
-        weights = batch.weights[:, None] * books[:, None]
-        return (self._nats(batch) * weights).sum() / weights.sum()
+        return {"loss": float(loss.detach())}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
@@ -107,14 +97,9 @@ class Run(training.Run):
         self.excerpts.draws.bit_generator.state = state["draws"]
 
 
-def train(
-    settings: Settings, corpus: Path, out: Path, until: int | None = None, start: Path | None = None
-) -> Path:
-    """Train to the end, or until a step; returns the last checkpoint. Progress goes to `log.jsonl`.
-
-    start  a folder that `export.py` wrote, to begin with what it has learned
-    """
-    run, steps = Run(settings, corpus, start), settings.training.steps
+def train(settings: Settings, corpus: Path, out: Path, until: int | None = None) -> Path:
+    """Train to the end, or until a step; returns the last checkpoint. Progress goes to `log.jsonl`."""
+    run, steps = Run(settings, corpus), settings.training.steps
     goal = steps if until is None else min(until, steps)
     return run.go_on(goal, out / "checkpoint.pt", out / "log.jsonl", unigram=run.unigram())
 
@@ -159,16 +144,11 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("config.toml"))
     parser.add_argument("--corpus", type=Path, required=True, help="what recipes/demo_music/make.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
-    parser.add_argument("--start", type=Path, help="folder of an exported model to begin with")
     parser.add_argument("--until", type=int, help="stop at this step, to be taken up again")
     parser.add_argument("--threads", type=int, default=1, help="two take two thirds of the time of one")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(
-        train(
-            Settings.read(arguments.config), arguments.corpus, arguments.out, arguments.until, arguments.start
-        )
-    )
+    print(train(Settings.read(arguments.config), arguments.corpus, arguments.out, arguments.until))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class Tokenizer:
         """Warn of parts of a text that mean nothing to the model, or for which it has only something near."""
         _, near = self._understood(text)
         if near:
-            named = ", ".join(f"{said} (the nearest it can: {word})" for said, word in near.items())
+            named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
             warnings.warn(f"the model cannot follow {named}", UserWarning, stacklevel=2)
         unknown = self.unknown(text)
         if unknown:

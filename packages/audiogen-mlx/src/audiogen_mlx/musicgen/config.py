@@ -165,8 +165,6 @@ class Config:
     text_encoder    the name of the T5 where the checkpoint holds none ("t5-base")
     window_seconds  what the model was trained on, and makes at once
     masks_text      whether the original masks the padding of a text that is attended to
-    clock           periods in frames of waves among the positions, in place of the slowest; none published
-                    has any. A model that counts in them keeps time without listening to itself
     """
 
     width: int
@@ -188,7 +186,6 @@ class Config:
     masks_text: bool = True
     chroma: ChromaConfig | None = None
     style: StyleConfig | None = None
-    clock: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "hidden", "codebooks", "codebook_size", "text_width"):
@@ -206,8 +203,6 @@ class Config:
             "no features of a melody": self.clip == "melody"
             and (self.chroma is None or self.melody_frames < 1),
             "no settings of a style": self.clip == "style" and self.style is None,
-            "a clock of more waves than there are, or of no length": 2 * len(self.clock) > self.width
-            or not all(period > 0 for period in self.clock),
             "a projection is missing": not self.text_projected and self.text_width != self.width,
         }
         for problem, there in problems.items():

@@ -96,9 +96,8 @@ class Transformer(Module):
         mask = None if rows.mask is None else rows.mask[:, None, None, :]  # (A, 1, 1, L)
         mx.eval(text, cache.arrays)
         if length > self._positions.shape[0]:  # in whole thousands
-            count = -(-length // 1024) * 1024
-            table = positions(count, self.config.width, self.config.clock)
-            self._positions = mx.array(table).astype(self.dtype)
+            self._positions = mx.array(positions(-(-length // 1024) * 1024, self.config.width))
+            self._positions = self._positions.astype(self.dtype)
             mx.eval(self._positions)
         return Run(rows, cache, text, mask)
 
