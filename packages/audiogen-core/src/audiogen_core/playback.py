@@ -1,4 +1,4 @@
-"""Playing audio files on the machine's loudspeakers, by sounddevice (extra `play`)."""
+"""Playing clips and audio files on the machine's loudspeakers, by sounddevice (extra `play`)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ def library() -> Any:
         raise MissingDependency("PortAudio, which sounddevice plays by,", "the system's packages") from error
 
 
-def play(path: str | Path) -> None:
-    """Play a file to its end. Raises OptionError when no device takes it, AudioError for a bad file."""
-    device, audio = library(), Audio.load(path)
+def play(clip: Audio | str | Path) -> None:
+    """Play a clip or a file to its end.
+
+    Raises OptionError when no device takes it, AudioError for a bad file, MissingDependency.
+    """
+    device = library()
+    audio = clip if isinstance(clip, Audio) else Audio.load(clip)
     try:
         device.play(audio.samples.T, audio.sample_rate, blocking=True)
     except device.PortAudioError as error:
-        raise OptionError(f"{path}: cannot be played ({error}); the file itself is complete") from error
+        kept = "" if isinstance(clip, Audio) else "; the file itself is complete"
+        raise OptionError(f"{clip}: cannot be played ({error}){kept}") from error

@@ -44,6 +44,11 @@ def overview(audio: Audio, path: str | Path, *, kinds: Sequence[str] = KINDS, ti
 
     Returns the path. Raises OptionError for another kind, MissingDependency without matplotlib.
     """
+    return _write(figure(audio, kinds), path, title)
+
+
+def figure(audio: Audio, kinds: Sequence[str] = KINDS) -> Any:
+    """As `overview`, the `matplotlib.figure.Figure` itself. Raises as that does."""
     wrong = [kind for kind in kinds if kind not in KINDS]
     if wrong or not kinds:
         raise OptionError(
@@ -58,7 +63,7 @@ def overview(audio: Audio, path: str | Path, *, kinds: Sequence[str] = KINDS, ti
         image = _draw_spectrogram(axes[-1], (power := _spectrogram(audio)), _reference([power]))
         _colour_bar(figure, image, axes[-1:])
     _time_axis(axes, audio.duration)
-    return _write(figure, axes, path, title)
+    return figure
 
 
 def compare(clips: Mapping[str, Audio], path: str | Path, *, title: str = "") -> Path:
@@ -83,7 +88,7 @@ def compare(clips: Mapping[str, Audio], path: str | Path, *, title: str = "") ->
         axis.set_title(name_of(name), loc="left", fontsize=10, parse_math=False)
     _colour_bar(figure, image, axes)
     _time_axis(axes, longest)
-    return _write(figure, axes, path, title)
+    return _write(figure, path, title)
 
 
 def codes(codes: Codes, path: str | Path, *, title: str = "") -> Path:
@@ -106,7 +111,7 @@ def codes(codes: Codes, path: str | Path, *, title: str = "") -> Path:
     bar = figure.colorbar(image, ax=axes, pad=0.012, fraction=0.03)
     bar.set_label(f"entry (of {codes.codebook_size})")
     _time_axis(axes, codes.duration)
-    return _write(figure, axes, path, title)
+    return _write(figure, path, title)
 
 
 def loss(
@@ -136,7 +141,7 @@ def loss(
     axes[0].grid(color=_GRID, linewidth=0.6)
     if len(curves) > 1:
         axes[0].legend(frameon=False)
-    return _write(figure, axes, path, title)
+    return _write(figure, path, title)
 
 
 def _panels(heights: Sequence[float]) -> tuple[Any, list[Any]]:
@@ -149,6 +154,8 @@ def _panels(heights: Sequence[float]) -> tuple[Any, list[Any]]:
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.7), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights))
+    for axis in axes[:, 0]:
+        axis.spines[["top", "right"]].set_visible(False)
     return figure, list(axes[:, 0])
 
 
@@ -231,9 +238,7 @@ def _time_axis(axes: Sequence[Any], seconds: float) -> None:
     axes[-1].set_xlabel("time (min:s)")
 
 
-def _write(figure: Any, axes: Sequence[Any], path: str | Path, title: str) -> Path:
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
+def _write(figure: Any, path: str | Path, title: str) -> Path:
     if title:
         figure.suptitle(name_of(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     path = Path(path)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from audiogen_core.errors import ModelError
-from audiogen_core.settings import MAX_LAYERS, Section, from_mapping
+from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section, from_mapping
 
 Clip = Literal["", "melody", "style"]
 
@@ -193,6 +193,8 @@ class Config:
                 raise ModelError(f"the configuration does not describe a MusicGen: {name} is 0 or less")
         problems = {
             f"{self.layers} layers": self.layers > MAX_LAYERS,
+            "layers that are too wide": max(self.width, self.hidden, self.text_width, self.codebook_size)
+            > MAX_WIDTH,
             "the heads do not divide the width": self.width % self.heads,
             "an odd or too small width": self.width % 2 or self.width < 4,
             "one delay of 0 or more per codebook is needed": len(self.delays) != self.codebooks
