@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from audiogen_core.errors import ModelError
 from audiogen_mlx.catalog import MUSICGEN
@@ -21,6 +20,7 @@ from audiogen_mlx.musicgen.load import Files
 from audiogen_mlx.prompts import FILE, Prompts
 from audiogen_mlx.tokenizer import Tokenizer
 from support import recipes
+from support.commands import call
 from support.stored import FIXTURES
 
 FOLDER = MUSICGEN["demo"].path
@@ -128,11 +128,11 @@ def test_such_words_make_the_clip_of_the_model_s_own() -> None:
 
 
 def test_the_command_lists_them() -> None:
-    shown = CliRunner().invoke(cli, ["prompts", "-m", "demo"])
+    shown = call(cli, "prompts", "-m", "demo")
     assert shown.exit_code == 0, shown.output
     for line in ("tempo", "  slow    slow, calm,", "only near", "  violin "):
         assert line in shown.stdout
-    facts = json.loads(CliRunner().invoke(cli, ["prompts", "--json"]).stdout)
+    facts = json.loads(call(cli, "prompts", "--json").stdout)
     assert list(facts["style"]) == ["music box", "piano", "beat", "chiptune"]
     assert facts["the same as"]["hip hop"] == "hip hop beat"
     assert facts["bpm"]["fast"] == "125"
@@ -141,7 +141,7 @@ def test_the_command_lists_them() -> None:
 
 @pytest.mark.parametrize("model", ["musicgen-small", FIXTURES / "musicgen" / "musicgen-mono"])
 def test_a_model_that_lists_no_words_is_told(model: object) -> None:
-    done = CliRunner().invoke(cli, ["prompts", "-m", str(model)])
+    done = call(cli, "prompts", "-m", model)
     assert done.exit_code != 0
     assert "lists no words" in done.stderr
 
