@@ -132,7 +132,9 @@ def test_notes_are_in_the_key_that_was_asked_for(made: dict[str, Audio]) -> None
 
 def test_words_it_has_never_seen_are_named(model: MusicGen) -> None:
     with pytest.warns(UserWarning, match="has never seen: Théremin, F#; it passes over that"):
-        model.generate_codes("slow Théremin in F# minor", seconds=0.1, seed=0)
+        model.generate_codes("slow Théremin on F#", seconds=0.1, seed=0)
+    with pytest.warns(UserWarning, match=r"cannot follow F# minor \(the nearest is C minor\)"):
+        model.generate_codes("slow piano in F# minor", seconds=0.1, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.generate_codes("Calm piano, in C minor!", seconds=0.1, seed=0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
 from audiogen_core.jobs import Shown, Written
-from audiogen_core.options import argument, option
+from audiogen_core.options import argument, option, place
 from audiogen_mlx import jobs
 from audiogen_mlx.musicgen.options import DTYPES, Located
 
@@ -66,6 +67,31 @@ def verify(asked: Checked, shown: Shown) -> None:
 
     places = _places(asked, asked.offline, shown.quiet or shown.json)
     shared.emit(check(asked.model, places, unlisted=asked.unlisted), json=shown.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Shown):
+    """What `prompts` takes."""
+
+    model: Annotated[str, place("Catalogue name or folder.", "-m", metavar="NAME|PATH")] = "demo"
+
+
+@commands.command(cli, "prompts", Asked)
+def prompts(asked: Asked) -> None:
+    """The words that a small model understands, and what it takes others for."""
+    from audiogen_core.errors import OptionError
+    from audiogen_core.models import find
+    from audiogen_mlx.catalog import CATALOG
+    from audiogen_mlx.prompts import Prompts
+
+    found = find(CATALOG, asked.model)
+    places = (found, found / "t5") if isinstance(found, Path) else ()
+    words = next(filter(None, map(Prompts.read, places)), None)
+    if words is None:
+        raise OptionError(
+            f"{asked.model}: lists no words; it reads any text, so describe what is to be heard"
+        )
+    shared.emit(words.table(), json=asked.json)
 
 
 def _places(asked: Located, offline: bool, silent: bool) -> Places:

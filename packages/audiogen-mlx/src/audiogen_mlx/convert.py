@@ -28,6 +28,7 @@ from audiogen_mlx.musicgen.config import FORMAT, STYLE
 from audiogen_mlx.musicgen.load import CONFIG, STATE, TEXT, Files, outline, read_package
 from audiogen_mlx.musicgen.model import Transformer
 from audiogen_mlx.musicgen.weights import pieces
+from audiogen_mlx.prompts import FILE as PROMPTS
 from audiogen_mlx.tokenizer import FILE as TOKENIZER
 
 CODEC = "audio_encoder."
@@ -85,8 +86,10 @@ def convert(
     (folder / CONFIG).unlink(missing_ok=True)
     with bounded_cache(), atomic_path(folder / WEIGHTS) as temporary:
         write_safetensors(temporary, tensors, on_step=on_step)
-    with atomic_path(folder / TOKENIZER) as temporary:
-        shutil.copyfile(tokenizer, temporary)
+    for file in (tokenizer, tokenizer.with_name(PROMPTS)):
+        if file.is_file():
+            with atomic_path(folder / file.name) as temporary:
+                shutil.copyfile(file, temporary)
     if files.config.style is not None and (files.folder / "mert").is_dir():
         shutil.copytree(files.folder / "mert", folder / "mert", dirs_exist_ok=True)
     settings = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from audiogen_core.errors import ModelError
 from audiogen_core.models import Fetch
+from audiogen_mlx.prompts import FILE as PROMPTS
 
 _SAMPLE = 1 << 20  # bytes of a file that tell it from others: its header and some weights
 
@@ -25,8 +26,13 @@ def fetch_text_encoder(name: str, fetch: Fetch, source: Path) -> Path:
 
 
 def fingerprint(config: Path, weights: Iterable[Path]) -> str:
-    """16 hex digits that change with the configuration, or the size or beginning of the weights."""
-    digest = hashlib.sha256(config.read_bytes() if config.is_file() else b"")
+    """16 hex digits that change with the configuration, the size or beginning of the weights, or the words
+    that lie beside the configuration.
+    """
+    digest = hashlib.sha256()
+    for path in (config, config.with_name(PROMPTS)):
+        if path.is_file():
+            digest.update(path.read_bytes())
     for path in sorted(weights):
         digest.update(path.stat().st_size.to_bytes(8, "little"))
         with path.open("rb") as file:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.jobs import check_text
+from audiogen_mlx.prompts import Prompts
 
 if TYPE_CHECKING:
     import tokenizers
@@ -28,15 +29,18 @@ NAMED = 10
 
 
 class Tokenizer:
-    """A T5 tokenizer. Every text ends in `</s>`; shorter ones of a batch are filled up with `<pad>`."""
+    """A T5 tokenizer. Every text ends in `</s>`; shorter ones of a batch are filled up with `<pad>`.
 
-    def __init__(self, tokens: tokenizers.Tokenizer, source: str) -> None:
+    prompts  of a model with words of its own: texts are put in these first
+    """
+
+    def __init__(self, tokens: tokenizers.Tokenizer, source: str, prompts: Prompts | None = None) -> None:
         end, pad = tokens.token_to_id(END), tokens.token_to_id(PAD)
         if end is None or pad is None:
             raise ModelError(f"{source}: not a T5 tokenizer: it has no {END if end is None else PAD} token")
         tokens.no_padding()
         tokens.no_truncation()
-        self._tokens = tokens
+        self._tokens, self.prompts = tokens, prompts
         self._unknown = tokens.token_to_id(UNKNOWN)
         self.end: int = end
         self.pad: int = pad
@@ -60,7 +64,7 @@ class Tokenizer:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{file}: not readable ({error})") from error
-        return cls(_parse(text, file), str(file))
+        return cls(_parse(text, file), str(file), Prompts.read(file.parent))
 
     def __len__(self) -> int:
         return int(self._tokens.get_vocab_size())
@@ -96,12 +100,17 @@ class Tokenizer:
 
     def unknown(self, text: str) -> list[str]:
         """The parts of a text that no token stands for, each once, in order."""
+        text, _ = self._understood(text)
         made = self._tokens.encode(text, add_special_tokens=False)
         spans = [span for id, span in zip(made.ids, made.offsets, strict=True) if id == self._unknown]
         return list(dict.fromkeys(text[start:end] for start, end in spans))
 
     def tell_unknown(self, text: str) -> None:
-        """Warn of parts of a text that mean nothing to the model."""
+        """Warn of parts of a text that mean nothing to the model, or for which it has only something near."""
+        _, near = self._understood(text)
+        if near:
+            named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
+            warnings.warn(f"the model cannot follow {named}", UserWarning, stacklevel=2)
         unknown = self.unknown(text)
         if unknown:
             named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
@@ -109,7 +118,11 @@ class Tokenizer:
                 f"the model has never seen: {named}; it passes over that", UserWarning, stacklevel=2
             )
 
+    def _understood(self, text: str) -> tuple[str, dict[str, str]]:
+        return (text, {}) if self.prompts is None else self.prompts.understood(text)
+
     def _row(self, text: str, max_length: int | None) -> list[int]:
+        text, _ = self._understood(text)
         row: list[int] = self._tokens.encode(text, add_special_tokens=False).ids
         return [*(row if max_length is None else row[: max_length - 1]), self.end]
 

@@ -1,0 +1,78 @@
+"""What the demo models take other words for than their own: `prompts.json` of `audiogen_mlx.prompts`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from captions import MOODS, STYLES, TEMPI
+from words import BPM
+
+from audiogen_core.compose import DEFAULT_STYLES
+from audiogen_core.compose import STYLES as COMPOSED
+
+MEANS = {
+    "drum and bass": "drum and bass beat",
+    **dict.fromkeys(("lo-fi", "lofi", "lo fi", "lofi hip hop", "lo-fi hip hop", "chillhop"), "lo-fi beat"),
+    **dict.fromkeys(("hiphop", "hip-hop", "hip hop", "rap beat", "boom bap", "breakbeat"), "hip hop beat"),
+    **dict.fromkeys(("drumming", "percussion", "drum kit", "drum loop"), "drums"),
+    **dict.fromkeys(("8bit", "nintendo", "gameboy", "game boy", "nes", "chip tune", "bitpop"), "chiptune"),
+    **dict.fromkeys(("videogame", "computer game"), "video game"),
+    **dict.fromkeys(("pianist", "pianoforte", "upright piano", "electric piano"), "piano"),
+    **dict.fromkeys(("musicbox", "musical box", "celesta", "celeste"), "music box"),
+    **dict.fromkeys(("relaxing", "chill", "chilled", "ambient", "sleep", "meditative", "soothing"), "calm"),
+    **dict.fromkeys(("largo", "lento", "very slow", "sluggish", "unhurried"), "slow"),
+    **dict.fromkeys(("moderato", "mid tempo", "midtempo"), "medium tempo"),
+    **dict.fromkeys(("presto", "vivace", "rapid", "speedy", "very fast", "up-tempo", "up tempo"), "fast"),
+    **dict.fromkeys(("melancholy", "sorrowful", "gloom", "heartbroken", "mournful"), "sad"),
+    **dict.fromkeys(("spooky", "eerie", "sinister", "scary"), "dark"),
+    **dict.fromkeys(("joyous", "merry", "uplifting", "cheery"), "happy"),
+}
+"""What people say too, and what it is in words of the captions."""
+
+NEAREST = {
+    **dict.fromkeys(("techno", "house", "edm", "trance", "dance music", "disco", "eurodance"), "fast beat"),
+    **dict.fromkeys(("jungle", "drum'n'bass", "drum n bass", "dnb", "d&b"), "fast drum and bass beat"),
+    **dict.fromkeys(("rock", "metal", "punk", "funk", "reggae", "trap", "electronic"), "beat"),
+    **dict.fromkeys(("guitar", "ukulele", "banjo", "bass guitar", "electric guitar"), "plucks and drums"),
+    **dict.fromkeys(("harp", "xylophone", "marimba", "vibraphone", "flute"), "music box"),
+    **dict.fromkeys(("violin", "cello", "strings", "orchestra", "orchestral", "string quartet"), "piano"),
+    **dict.fromkeys(("jazz", "blues", "classical", "waltz", "organ", "harpsichord", "accordion"), "piano"),
+    **dict.fromkeys(("synthwave", "synthesizer", "synthesiser", "synth lead", "synths"), "chiptune"),
+}
+"""What the composer has not: the nearest of what it has."""
+
+
+LIMITS = {"tempo": "it keeps to a tempo of its own choice"}
+"""What the shipped model learned the words for and does not follow; its card has the figures."""
+
+LEADS = {
+    "music box": ("music box", "bells"),
+    "piano": ("piano", "keys"),
+    "beat": ("plucks", "plucked melody"),
+    "chiptune": ("square wave",),
+}
+
+TONICS = [f"{letter}{sign}" for letter in "ABCDEFG" for sign in ("", "#", "♯", "b", "♭", " sharp", " flat")]
+
+
+def table() -> dict[str, Any]:
+    """Everything the file holds. Of keys that no piece has, the mode is left."""
+    keys = sorted({key for style in DEFAULT_STYLES for key in COMPOSED[style].keys})
+    knows = {
+        "style": {style: list(STYLES[style]) for style in DEFAULT_STYLES},
+        "lead": {COMPOSED[style].lead: list(LEADS[style]) for style in DEFAULT_STYLES},
+        "tempo": {tempo: list(dict.fromkeys(words)) for tempo, words in TEMPI.items()},
+        "mood": {mode: list(words) for mode, words in MOODS.items()},
+        "key": {key: [key, f"{key[0]}m" if "minor" in key else f"{key[0]} maj"] for key in keys},
+    }
+    others = {f"{tonic} {mode}" for tonic in TONICS for mode in MOODS}
+    others -= {*keys, "A major"}  # a major key, that may be
+    nearest = {**NEAREST, **{key.lower(): f"C {key.rpartition(' ')[2]}" for key in sorted(others)}}
+    return {"knows": knows, "means": MEANS, "nearest": nearest, "bpm": BPM, "limits": LIMITS}
+
+
+def save(path: Path) -> Path:
+    path.write_text(json.dumps(table(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path

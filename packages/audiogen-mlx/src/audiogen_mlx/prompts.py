@@ -1,0 +1,83 @@
+"""What a small model makes of the words people type: `prompts.json` beside its tokenizer.
+
+A model that learned some hundred words says there which these are, what else means the same, and for what it
+has only something near. Models without such a file are given prompts as they were typed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiogen_core.errors import ModelError
+from audiogen_core.settings import from_mapping, read_json
+
+FILE = "prompts.json"
+CLOSE = 0.04  # of a tempo that counts as the one asked for, as a share
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The words of a model.
+
+    knows    what they are about -> what it can -> the words for it: {"tempo": {"slow": ("slow", "calm")}}
+    means    what people say too -> the same in these words
+    nearest  what it cannot follow -> the nearest it can, in these words
+    bpm      words for a tempo -> its beats per minute
+    limits   what it knows the words for and does not follow -> what it does instead
+    """
+
+    knows: dict[str, dict[str, tuple[str, ...]]]
+    means: dict[str, str]
+    nearest: dict[str, str]
+    bpm: dict[str, float]
+    limits: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Prompts | None:
+        """Those of a folder, or None where it has none. Raises ModelError for a file that is damaged."""
+        path = folder / FILE
+        return from_mapping(cls, read_json(path), str(path), ModelError) if path.is_file() else None
+
+    def understood(self, text: str) -> tuple[str, dict[str, str]]:
+        """A prompt in the model's words, and what it cannot follow: {"violin": "the nearest is piano"}."""
+        near: dict[str, str] = {}
+
+        def known(found: re.Match[str]) -> str:
+            said = found[0]
+            if found["bpm"]:
+                return self._tempo(said, float(found["bpm"]), near)
+            word = " ".join(said.lower().split())
+            if word in self.nearest:
+                near[said] = f"the nearest is {self.nearest[word]}"
+            return {**self.means, **self.nearest}.get(word, said)
+
+        return self._sayings.sub(known, text), near
+
+    def table(self) -> dict[str, dict[str, str]]:
+        """Everything, to be read by people."""
+        known = {
+            about: {name: ", ".join(words) for name, words in names.items()}
+            for about, names in self.knows.items()
+        }
+        tempi = {word: f"{bpm:g}" for word, bpm in self.bpm.items()}
+        same = {"the same as": self.means, "only near": self.nearest, "not followed": self.limits}
+        return {**known, "bpm": tempi, **same}
+
+    def _tempo(self, said: str, wanted: float, near: dict[str, str]) -> str:
+        word, bpm = min(self.bpm.items(), key=lambda each: abs(each[1] - wanted))
+        if "tempo" in self.limits:
+            near[said] = self.limits["tempo"]
+        elif abs(bpm - wanted) > CLOSE * wanted:
+            near[said] = f"the nearest is {word}, {bpm:g} bpm"
+        return word
+
+    @property
+    def _sayings(self) -> re.Pattern[str]:
+        """Anything there is a word for, the longest first: "hip hop beat" is known, "hip hop" another's."""
+        own = [word for names in self.knows.values() for words in names.values() for word in words]
+        sayings = sorted([*own, *self.means, *self.nearest], key=len, reverse=True)
+        words = "|".join(re.escape(saying).replace(r"\ ", r"\s+") for saying in sayings)
+        number = r"(?P<bpm>\d{1,4}(?:\.\d+)?)\s*(?:bpm|beats\s+per\s+minute)"
+        return re.compile(rf"(?<!\w)(?:{number}|{words})(?!\w)", re.IGNORECASE)

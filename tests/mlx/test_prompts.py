@@ -1,0 +1,165 @@
+"""The words that the demo MusicGen is asked in: what it knows, what else it takes for that, what it names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiogen_core.errors import ModelError
+from audiogen_mlx.catalog import MUSICGEN
+from audiogen_mlx.cli import cli
+from audiogen_mlx.convert import convert
+from audiogen_mlx.musicgen.generate import MusicGen
+from audiogen_mlx.musicgen.load import Files
+from audiogen_mlx.prompts import FILE, Prompts
+from audiogen_mlx.tokenizer import Tokenizer
+from support import recipes
+from support.commands import call
+from support.stored import FIXTURES
+
+FOLDER = MUSICGEN["demo"].path
+OWN = "it keeps to a tempo of its own choice"
+
+
+@pytest.fixture(scope="module")
+def words() -> Prompts:
+    found = Prompts.read(FOLDER)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.load(FOLDER)
+
+
+def told(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tokenizer.tell_unknown(prompt)
+    return [str(each.message) for each in caught]
+
+
+def test_the_file_is_what_the_recipe_writes(tmp_path: Path) -> None:
+    with recipes.recipe("demo_music") as modules:
+        made = modules.prompts.save(tmp_path / FILE)
+    assert made.read_bytes() == (FOLDER / FILE).read_bytes()
+
+
+def test_everything_it_says_is_in_words_the_model_learned(words: Prompts, tokenizer: Tokenizer) -> None:
+    own = [word for names in words.knows.values() for each in names.values() for word in each]
+    assert len(own) > 80
+    for said in [*own, *words.means.values(), *words.nearest.values(), *words.bpm]:
+        assert tokenizer.unknown(said) == [], said
+
+
+def test_what_it_takes_for_its_own_words_is_not_one_of_them(words: Prompts) -> None:
+    own = {word.lower() for names in words.knows.values() for each in names.values() for word in each}
+    assert own.isdisjoint({*words.means, *words.nearest})
+    assert set(words.means).isdisjoint(words.nearest)
+
+
+@pytest.mark.parametrize(
+    ("typed", "heard"),
+    [
+        ("sad piano in C minor", "sad piano in C minor"),
+        ("hip hop", "hip hop beat"),
+        ("A hip-hop track", "A hip hop beat track"),
+        ("hip hop beat", "hip hop beat"),
+        ("relaxing  LoFi   hip hop", "calm  lo-fi beat"),
+        ("melancholy piano", "sad piano"),
+        ("chiptunes", "chiptunes"),
+        ("in a major key", "in a major key"),
+    ],
+)
+def test_what_means_the_same_is_taken_for_it_silently(
+    words: Prompts, tokenizer: Tokenizer, typed: str, heard: str
+) -> None:
+    assert words.understood(typed) == (heard, {})
+    assert not any("cannot follow" in message for message in told(tokenizer, typed))
+
+
+@pytest.mark.parametrize(
+    ("typed", "heard", "near"),
+    [
+        ("sad violin", "sad piano", {"violin": "the nearest is piano"}),
+        ("Techno in C minor", "fast beat in C minor", {"Techno": "the nearest is fast beat"}),
+        ("violin, violin", "piano, piano", {"violin": "the nearest is piano"}),
+        ("piano in Bb minor", "piano in C minor", {"Bb minor": "the nearest is C minor"}),
+        ("60 bpm piano", "slow piano", {"60 bpm": OWN}),
+        ("140 bpm techno", "fast fast beat", {"140 bpm": OWN, "techno": "the nearest is fast beat"}),
+    ],
+)
+def test_what_it_cannot_follow_is_named_once_with_what_it_does_instead(
+    words: Prompts, tokenizer: Tokenizer, typed: str, heard: str, near: dict[str, str]
+) -> None:
+    assert words.understood(typed) == (heard, near)
+    named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
+    assert told(tokenizer, typed) == [f"the model cannot follow {named}"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "heard", "near"),
+    [
+        ("96 bpm beat", "slow beat", {}),
+        ("piano at 110 BPM", "piano at medium", {}),
+        ("60 bpm", "slow", {"60 bpm": "the nearest is slow, 93.75 bpm"}),
+        ("140.5 beats per minute", "fast", {"140.5 beats per minute": "the nearest is fast, 125 bpm"}),
+    ],
+)
+def test_a_model_that_keeps_tempi_has_only_others_named(
+    words: Prompts, typed: str, heard: str, near: dict[str, str]
+) -> None:
+    assert replace(words, limits={}).understood(typed) == (heard, near)
+
+
+def test_such_words_make_the_clip_of_the_model_s_own() -> None:
+    model = MusicGen.load("demo")
+    with pytest.warns(UserWarning, match="cannot follow techno"):
+        first = model.generate_codes("techno", seconds=0.5, seed=3)
+    second = model.generate_codes("fast beat", seconds=0.5, seed=3)
+    np.testing.assert_array_equal(first.values, second.values)
+
+
+def test_the_command_lists_them() -> None:
+    shown = call(cli, "prompts", "-m", "demo")
+    assert shown.exit_code == 0, shown.output
+    for line in ("tempo", "  slow    slow, calm,", "only near", "  violin "):
+        assert line in shown.stdout
+    facts = json.loads(call(cli, "prompts", "--json").stdout)
+    assert list(facts["style"]) == ["music box", "piano", "beat", "chiptune"]
+    assert facts["the same as"]["hip hop"] == "hip hop beat"
+    assert facts["bpm"]["fast"] == "125"
+    assert facts["not followed"] == {"tempo": OWN}
+
+
+@pytest.mark.parametrize("model", ["musicgen-small", FIXTURES / "musicgen" / "musicgen-mono"])
+def test_a_model_that_lists_no_words_is_told(model: object) -> None:
+    done = call(cli, "prompts", "-m", model)
+    assert done.exit_code != 0
+    assert "lists no words" in done.stderr
+
+
+def test_they_go_with_a_converted_model_and_change_its_revision(tmp_path: Path) -> None:
+    folder = convert(Files(FOLDER), tmp_path / "copy", dtype="float16")
+    assert (folder / FILE).read_bytes() == (FOLDER / FILE).read_bytes()
+    before = Files(folder).fingerprint()
+    (folder / FILE).unlink()
+    assert Files(folder).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"knows": {}}', '{"knows": {}, "means": {"a": 1}, "nearest": {}, "bpm": {}, "limits": {}}'],
+)
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    shutil.copy(FOLDER / "tokenizer.json", tmp_path)
+    (tmp_path / FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match=FILE):
+        Tokenizer.load(tmp_path)
