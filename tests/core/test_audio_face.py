@@ -139,15 +139,6 @@ def test_a_recipe_stays_with_the_clip_it_made(tmp_path: Path) -> None:
         Recipe.read(other.save(tmp_path / "b.wav"))
 
 
-def test_saving_writes_over_nothing_unasked(tmp_path: Path) -> None:
-    path = tone().save(tmp_path / "a.wav")
-    before = path.read_bytes()
-    with pytest.raises(OptionError, match="force=True"):
-        tone(2.0).save(path)
-    assert path.read_bytes() == before
-    assert Audio.load(tone(2.0).save(path, force=True)).duration == 2.0
-
-
 @pytest.mark.parametrize(("channels", "rate"), [(1, 8_000), (2, 44_100), (6, 96_000)])
 def test_a_player_for_notebooks(channels: int, rate: int) -> None:
     clip = Audio(np.tile(tone(1.0, 1).samples, (channels, 1)), rate)

@@ -81,7 +81,7 @@ def test_its_defaults_are_its_own(model: MusicGen) -> None:
 
 def test_a_clip_is_as_long_as_asked_for_and_the_same_again(model: MusicGen) -> None:
     first, again = (model.generate("slow piano in C minor", seconds=1.5, seed=4) for _ in range(2))
-    assert first.samples.shape == (1, 112 * HOP)
+    assert first.samples.shape == (1, 36_000)
     np.testing.assert_array_equal(first.samples, again.samples)
     other = model.generate("slow piano in C minor", seconds=1.5, seed=5)
     assert np.abs(first.samples - other.samples).max() > 0.01

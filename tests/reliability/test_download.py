@@ -44,7 +44,7 @@ hub.DISK_MARGIN = -(1 << 60)
 spec = ModelSpec("tiny", "encodec", {REPO!r}, {LoopbackHub.revision!r},
                  (FileSpec("config.json"), FileSpec("model.safetensors")), "MIT")
 try:
-    print(hub.asking()(spec))
+    print(hub.asking(notify=lambda text: None)(spec))
 except DownloadError as error:
     print("refused:", error)
     sys.exit(3)

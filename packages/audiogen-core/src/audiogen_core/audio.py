@@ -169,25 +169,15 @@ class Audio:
             return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 
     @closed(AudioError)
-    def save(
-        self,
-        path: str | Path,
-        *,
-        recipe: Recipe | None = None,
-        subtype: str | None = None,
-        force: bool = False,
-    ) -> Path:
+    def save(self, path: str | Path, *, recipe: Recipe | None = None, subtype: str | None = None) -> Path:
         """Write the clip; the suffix chooses the format (.wav .flac .ogg .opus .mp3 .aiff). Returns the path.
 
         recipe   goes into the comment tag of the file; None: the clip's own
         subtype  how samples are stored; see AudioWriter. 16-bit PCM for WAV, AIFF and FLAC
-        force    write over a file that is there
 
         The file appears whole or not at all. Samples beyond [-1, 1] are clipped, which a ClippingWarning
-        tells. Raises OptionError for a file that is there already, AudioError as AudioWriter does.
+        tells. Raises AudioError as AudioWriter does.
         """
-        if not force and Path(path).exists():
-            raise OptionError(f"{path}: exists already; write over it with force=True, or use another name")
         recipe = recipe or self.recipe
         with AudioWriter(path, self.sample_rate, self.channels, recipe=recipe, subtype=subtype) as writer:
             writer.write(self.samples)

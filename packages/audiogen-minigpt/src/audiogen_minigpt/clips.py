@@ -94,7 +94,7 @@ def save(audio: Audio, path: Path, recipe: Recipe | None = None) -> Path:
     """Write a clip that is made to judge by: that some samples were clipped is not worth a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClippingWarning)
-        return audio.save(path, recipe=recipe, force=True)
+        return audio.save(path, recipe=recipe)
 
 
 def write_continuations(
