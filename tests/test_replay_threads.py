@@ -25,7 +25,7 @@ JOBS = {
 
 
 def numpys_threads() -> set[int]:
-    """Of the library that numpy's products come from; others may be loaded later, and compute nothing here."""
+    """Of the library that numpy's products come from; others, loaded later, compute nothing here."""
     return {each["num_threads"] for each in threadpool_info() if "numpy.libs" in each["filepath"]}
 
 
