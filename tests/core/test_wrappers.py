@@ -232,11 +232,10 @@ def test_a_wrapped_encodec_is_the_same_codec(tmp_path: Path, wrap: str) -> None:
     assert wrapped.info == codecs.load_codec(original).info
 
 
-@pytest.mark.parametrize("wrap", WRAPS)
-def test_a_wrapped_lac_is_the_same_codec(tmp_path: Path, wrap: str) -> None:
+def test_a_wrapped_lac_is_the_same_codec(tmp_path: Path) -> None:
     original = FIXTURES / "vampnet" / "small" / "codec.pth"
     stored = torch.load(original, weights_only=False)
-    packed = {"metadata": stored["metadata"], "model": WRAPS[wrap](stored["state_dict"])}
+    packed = {"metadata": stored["metadata"], "model": WRAPS["gan"](stored["state_dict"])}
     torch.save(packed, tmp_path / "codec.pth")
     with pytest.warns(UserWarning, match="the weights taken are"):
         wrapped = codecs.load_codec(tmp_path / "codec.pth")
