@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,6 +96,8 @@ class Explained(MetaPathFinder, Loader):
         try:
             return step(given)
         except ImportError as error:
+            from importlib.metadata import distributions  # takes longer than `--help` may
+
             named = (str(each.metadata["Name"]) for each in distributions())
             cuda = sorted({name for name in named if name.startswith("mlx-cuda")})
             away = f"pip uninstall {' '.join(cuda)}, then " if cuda else ""
