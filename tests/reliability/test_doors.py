@@ -402,7 +402,7 @@ def test_three_thousand_values(rooms: Rooms, monkeypatch: pytest.MonkeyPatch, se
         ("vamp(window_seconds)", 1.7e308, "86400"),  # OverflowError
         ("vamp(time_stretch_factor)", 2**31, "100"),  # 240 GiB
         ("vamp.load(threads)", 99999999999999, "1024"),
-        ("musicgen(prompt)", "\udcff", "halves of characters"),  # what a shell makes of a byte: TypeError
+        ("musicgen(prompt)", "\udcff", "text in UTF-8"),  # what a shell makes of a byte: TypeError
         ("musicgen(sampling)", 0.5, "Sampling"),
         ("musicgen(prompt_codes)", 1, "Codes"),
         ("stable-audio(noise)", b"x", "source of noise"),

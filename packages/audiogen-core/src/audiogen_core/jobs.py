@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
 from audiogen_core.options import Described, Field, described, hidden, option, schema
+from audiogen_core.threads import MOST as MOST_THREADS
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
@@ -56,23 +57,10 @@ class JobOptions(Described):
         Any, hidden("Called with (done, total) as the work goes on; what it raises ends it.")
     ] = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for each in described(type(self)):
-            value = getattr(self, each.name)
-            if each.option.role == "value" and isinstance(value, str):
-                check_text(each.name, value)
-
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
         """The options that a recipe stored. Raises OptionError."""
         return cls.of(settings)
-
-
-def check_text(name: str, text: str) -> None:
-    """Raise OptionError for what is no text: bytes of a command line that are not UTF-8."""
-    if not text.isascii() and any("\ud800" <= mark <= "\udfff" for mark in text):
-        raise OptionError(f"{name} must be text in UTF-8, got {text!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +78,7 @@ class JobLoad(Described):
         option(
             "Threads that compute; all cores when absent, and with replay as many as there were.",
             ge=1,
-            le=1024,
+            le=MOST_THREADS,
             local=True,
             advanced=True,
         ),

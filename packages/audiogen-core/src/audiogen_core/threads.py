@@ -13,6 +13,9 @@ from audiogen_core.errors import OptionError
 VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
 """By these the user says how many there are to be, in the order they count here."""
 
+MOST = 1024
+"""Libraries start as many as they are asked for, and wait for them all."""
+
 
 def default() -> int:
     """What the user says by a variable of the environment; one for each physical core if by none."""
@@ -42,12 +45,17 @@ def cores() -> int:
 def use(count: int | None) -> int:
     """Let numpy's matrix products take so many threads from now on, by `default` with None. The number.
 
-    Raises OptionError when there are to be fewer than one.
+    Raises OptionError as `check` does.
     """
     from threadpoolctl import threadpool_limits
 
     count = default() if count is None else count
-    if count < 1:
-        raise OptionError(f"threads must be 1 or more, got {count}")
+    check(count)
     threadpool_limits(count, user_api="blas")
     return count
+
+
+def check(count: int) -> None:
+    """Raise OptionError for a number of threads that cannot be."""
+    if not 1 <= count <= MOST:
+        raise OptionError(f"threads must be 1 or more, and at most {MOST}, got {count}")

@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import wraps
+from functools import cache, wraps
 from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
@@ -216,8 +216,10 @@ class Checks:
                 raise self._wrong("a path" if self._is_path else "a text", value)
             if self._is_path or kind is Path:
                 self._path(value)
-            elif "\0" in value or (not value.isascii() and _SURROGATE.search(value)):
-                raise self._wrong("a text without zero characters and halves of characters", value)
+            elif "\0" in value:
+                raise self._wrong("a text without zero characters", value)
+            else:
+                check_text(self.name, value)
             return kind(value)
         return value
 
@@ -293,6 +295,12 @@ class Checks:
         return OptionError(f"{self.name} must be {allowed}, got {shown(value)}")
 
 
+def check_text(name: str, text: str) -> None:
+    """Raise OptionError for what is no text: bytes of a command line that are not UTF-8."""
+    if not text.isascii() and _SURROGATE.search(text):
+        raise OptionError(f"{name} must be text in UTF-8, got {shown(text)}")
+
+
 def closed(error: type[AudiogenError] = OptionError) -> Callable[[Function], Function]:
     """Decorates a function that others call: it gets what its annotations say, or ends in `error`.
 
@@ -322,9 +330,15 @@ def closed(error: type[AudiogenError] = OptionError) -> Callable[[Function], Fun
 
 def close_fields(value: Any, error: type[AudiogenError] = OptionError) -> None:
     """As `closed`, for the fields of a frozen dataclass, from its `__post_init__`."""
-    for each in fields(value):
-        kind = _kinds(type(value), [each])[each.name]
-        object.__setattr__(value, each.name, admitted(each.name, kind, getattr(value, each.name), error))
+    owner: Any = type(value)
+    for name, kind in _field_kinds(owner).items():
+        object.__setattr__(value, name, admitted(name, kind, getattr(value, name), error))
+
+
+@cache
+def _field_kinds(cls: Any) -> dict[str, Any]:
+    """The types of the fields of a dataclass."""
+    return _kinds(cls, fields(cls))
 
 
 def _kinds(owner: Any, members: Iterable[Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.jobs import check_text
+from audiogen_core.values import check_text
 from audiogen_mlx.prompts import Prompts
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from audiogen_core import commands
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Run, Shown
 from audiogen_core.options import Described, argument, option, place
+from audiogen_core.threads import MOST as MOST_THREADS
 from audiogen_onnx.jobs import VAMP, estimate, plan
-from audiogen_onnx.vampnet.options import MOST_THREADS, Asked, Load, Options
+from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
     from audiogen_onnx.manifest import Manifest

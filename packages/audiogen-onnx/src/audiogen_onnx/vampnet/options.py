@@ -14,6 +14,9 @@ from audiogen_core.options import Clip, Described, audio, described, file, optio
 if TYPE_CHECKING:
     from audiogen_onnx.vampnet.beats import Beats
 
+LONGEST = 3600.0
+"""Seconds that are made before or after a clip, at most."""
+
 _KEPT = "What is kept of the clip"
 _MADE = "How the rest is made"
 _RUNNING = "Running"
@@ -24,13 +27,6 @@ def _beats(text: str) -> Beats:
     from audiogen_onnx.vampnet.beats import Beats
 
     return Beats.read(text) if Path(text).is_file() else Beats.parse(text, "--beats")
-
-
-LONGEST = 3600.0
-"""Seconds that are made before or after a clip, at most."""
-
-MOST_THREADS = 1024
-"""Of an operator. onnxruntime starts as many as it is asked for, and waits for them all."""
 
 
 @dataclass(frozen=True)
