@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.channels import Mixer
 from audiogen_core.errors import AudioError, AudioMismatch, OptionError, SoundWarning
+from audiogen_core.recipe import Recipe
 from audiogen_core.sound_reader import (
     MAX_CHANNELS,
     MAX_RATE,
@@ -27,10 +28,7 @@ from audiogen_core.sound_reader import (
     open_sound,
 )
 from audiogen_core.sound_writer import AudioWriter, ClippingWarning
-from audiogen_core.values import admitted, closed, shown
-
-if TYPE_CHECKING:
-    from audiogen_core.recipe import Recipe
+from audiogen_core.values import close_fields, closed, shown
 
 __all__ = ["Audio", "AudioWriter", "ClippingWarning", "FileInfo", "SoundWarning", "probe", "stream"]
 
@@ -71,7 +69,8 @@ class Audio:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
-        samples = admitted("samples", NDArray[Any], self.samples, AudioError)
+        close_fields(self, AudioError)
+        samples = self.samples
         if samples.ndim != 2:
             raise AudioError(f"samples must be (channels, time), got shape {samples.shape}")
         if samples.dtype.kind != "f":
