@@ -76,7 +76,7 @@ def values(draw: random.Random) -> Iterator[Any]:
         lambda: {1: 2}, lambda: set(), lambda: {"x"}, lambda: frozenset(), lambda: range(10**12),
         lambda: itertools.count(), lambda: iter(()), lambda: (x for x in "ab"), lambda: Odd(), lambda: Odd,
         lambda: object(), lambda: len,
-        lambda: Path(), lambda: Path("/"), lambda: Path("/no/such/place"), lambda: Ellipsis,
+        lambda: Path(), lambda: Path("/"), lambda: Path("/proc/no/such/place"), lambda: Ellipsis,
         lambda: NotImplemented, lambda: slice(1, 2), lambda: np.float64(0.5), lambda: np.float32("nan"),
         lambda: np.int8(-3), lambda: np.uint64(2**64 - 1), lambda: np.bool_(True), lambda: np.str_("x"),
         lambda: np.array(1.0), lambda: np.array([]), lambda: np.zeros((0, 4)), lambda: np.zeros((2, 0)),
@@ -297,7 +297,7 @@ class Rooms:
     def models(self) -> Iterator[Door]:
         """The verbs of the models, beside their options."""
         yield Door("clip[...]", lambda it: self.clip[it])
-        yield Door("clip + ...", lambda it: self.clip + it)
+        yield Door("clip[...:]", lambda it: self.clip[it:])
         quick: dict[str, Any] = {"on_step": began}
         sa = {"seconds": 0.05, "steps": 1, "on_step": began}
         yield Door("MusicGen.load", lambda it: MusicGen.load(it, fetch=began))

@@ -133,6 +133,11 @@ class Checks:
             return self._of_any(get_args(kind), value)
         if origin in (Sequence, Iterable) and get_args(kind)[0] in (int, float, str):
             return tuple(self.admit(get_args(kind)[0], each) for each in self._values(tuple[Any, ...], value))
+        if origin is Mapping:
+            if not isinstance(value, Mapping):
+                raise self._wrong("a mapping", value)
+            name, inner = get_args(kind)
+            return {self.admit(name, key): self.admit(inner, each) for key, each in value.items()}
         if kind is Path or (kind is str and self._is_path):
             return kind(self._path(value))
         if kind is float and isinstance(value, float):

@@ -14,6 +14,7 @@ from typing import Any
 from audiogen_core.errors import ManifestError
 from audiogen_core.files import atomic_path
 from audiogen_core.settings import from_mapping, parse_json
+from audiogen_core.values import closed
 from audiogen_core.verify import Digest, Memory, problem
 from audiogen_onnx.graph_file import check_name, check_regular
 
@@ -184,11 +185,12 @@ class Manifest:
     def save(self, folder: str | Path) -> Path:
         """Write manifest.json into the folder, atomically. Returns its path."""
         path = Path(folder) / NAME
-        with atomic_path(path) as temporary:
+        with atomic_path(path, ManifestError) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
         return path
 
     @classmethod
+    @closed(ManifestError)
     def load(cls, folder: str | Path, *, verify: bool = False) -> Manifest:
         """Read a folder's manifest and check its files; see `check`. Raises ManifestError."""
         path = Path(folder) / NAME
