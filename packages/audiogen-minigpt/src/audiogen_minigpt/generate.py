@@ -143,8 +143,8 @@ class Generator:
         Joined, the chunks are the clip of the same codes, but for rounding where the codec decodes a chunk
         otherwise than the whole, below a millionth of full scale. What is kept in memory is the codes alone.
         """
-        if not chunk_seconds > 0:
-            raise OptionError(f"chunk_seconds must be more than 0, got {chunk_seconds}")
+        if not 0 < chunk_seconds <= 3600:
+            raise OptionError(f"chunk_seconds must be more than 0 and at most 3600, got {chunk_seconds}")
         settings = self.settings(seconds, **options)
         prompt = self._prompt(settings)
         report = counted(settings.on_step, settings.frames)

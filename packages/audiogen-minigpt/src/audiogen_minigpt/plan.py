@@ -181,9 +181,10 @@ def _why_not(folder: Path) -> tuple[str, str] | None:
     """Why a folder is not entered, as reason and message; None if it is."""
     if folder.is_symlink():
         return "link", "linked folders are not followed; name the folder itself, or copy it"
-    for place in (folder, folder / "data"):
-        if (place / META).is_file() and (place / PLAN).is_file():
-            return "output", "the folder was written by this program"
+    with suppress(PermissionError):  # what cannot be looked into is told when it is entered
+        for place in (folder, folder / "data"):
+            if (place / META).is_file() and (place / PLAN).is_file():
+                return "output", "the folder was written by this program"
     return None
 
 
