@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import AudiogenError, CodesError, OptionError
-from audiogen_core.files import atomic_path, require_regular
+from audiogen_core.files import atomic_path
 from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
+from audiogen_core.settings import from_mapping, read_json
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.settings import load_config
@@ -199,11 +201,10 @@ def _distance(codec: Codec, new: Sequence[Ints], judged: Dataset) -> float | Non
 
 def read_evaluation(run: str | Path) -> Evaluation | None:
     """What `evaluate` last wrote into a run; None when there is none or it is of another version."""
-    try:
-        require_regular(Path(run) / NAME)
-        return Evaluation(**json.loads((Path(run) / NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    path = Path(run) / NAME
+    with suppress(OptionError):
+        return from_mapping(Evaluation, read_json(path, OptionError, finite=False), str(path), OptionError)
+    return None
 
 
 def mean_losses(model: GPT, data: Dataset, windows: int, batch: int = 8) -> tuple[list[float], int]:

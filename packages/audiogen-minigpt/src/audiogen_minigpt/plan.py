@@ -19,8 +19,8 @@ from typing import Any
 
 from audiogen_core.audio import probe
 from audiogen_core.errors import AudioError, CodesError, OptionError
-from audiogen_core.files import atomic_path, require_regular
-from audiogen_core.settings import from_mapping, parse_json
+from audiogen_core.files import atomic_path
+from audiogen_core.settings import from_mapping, parse_json, read_text
 from audiogen_minigpt.shards import META, PLAN, Skip, take_back
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
@@ -162,8 +162,7 @@ def read_plan(data: Path) -> Groups:
     if not path.exists():
         return []
     try:
-        require_regular(path)
-        table = parse_json(path.read_text(encoding="utf-8"), "the file", OptionError)
+        table = parse_json(read_text(path, OptionError), "the file", OptionError)
         return [[from_mapping(Entry, entry, str(path)) for entry in group] for group in table]
     except (OSError, ValueError, TypeError) as error:
         raise CodesError(f"{path}: the plan is damaged ({error}); encode into a new folder") from error

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
-from audiogen_core.files import atomic_path, require_regular, require_room
+from audiogen_core.files import atomic_path, require_room
 from audiogen_core.models import Fetch
+from audiogen_core.settings import read_json
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
@@ -142,12 +144,9 @@ def _sample(
     """Make clips from nothing, unless they are there already; returns whether they had to be made."""
     stamp = out / SAMPLES / "made.json"
     wanted = {"step": step, "count": count, "seconds": seconds}
-    try:
-        require_regular(stamp)
-        if json.loads(stamp.read_text(encoding="utf-8")) == wanted:
+    with suppress(OptionError):
+        if read_json(stamp, OptionError) == wanted:
             return False
-    except (OSError, ValueError):
-        pass
     from audiogen_minigpt.clips import write_clips
     from audiogen_minigpt.generate import Generator
 
