@@ -76,8 +76,8 @@ _count: int | None = None
 
 
 class Door:
-    """Finds and loads `mlx.core` as Python does, after the BLAS, and says why where it does not start: without
-    NVIDIA's driver, say.
+    """Finds and loads `mlx.core` as Python does, after the BLAS; says why where it does not start, for want
+    of NVIDIA's driver, say.
 
     (No subclass of importlib.abc's: what that imports takes a tenth of the time `--help` has.)
     """
