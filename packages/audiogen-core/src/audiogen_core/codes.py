@@ -175,7 +175,7 @@ def check_name(path: Path) -> None:
 def _save(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, object]) -> Path:
     check_name(path)
     tensors = {name: StoredArray.of(array) for name, array in arrays.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, CodesError) as temporary:
         write_safetensors(temporary, tensors, {"audiogen": kind, "facts": json.dumps(facts)})
     return path
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
 from audiogen_core.options import Described, Field, described, hidden, option, schema
 from audiogen_core.threads import MOST as MOST_THREADS
+from audiogen_core.values import closed
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
@@ -125,7 +126,13 @@ class Run(Written):
     play: Play = False
     variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=MOST)] = 1
     channel: Channel = None
-    dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
+    dry_run: Annotated[
+        bool,
+        option(
+            "Show what would be done, and stop. Nothing is fetched; the hub is asked for the size of what "
+            "would be, unless --offline is given."
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -315,6 +322,7 @@ def installed() -> list[Job]:
     return [job for job in _found().values() if isinstance(job, Job)]
 
 
+@closed()
 def find(name: str) -> Job:
     """The job of that name.
 

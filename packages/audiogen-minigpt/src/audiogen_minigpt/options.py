@@ -17,7 +17,7 @@ from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import SAMPLING
 
 if TYPE_CHECKING:
-    from audiogen_core.codec import Codec
+    from audiogen_core.codec import CodecInfo
 
 MAX_SECONDS = 3600.0
 """Seconds of audio made at once, unless it is streamed."""
@@ -168,6 +168,6 @@ class Preparation(Described):
         None
     )
 
-    def count(self, codec: Codec) -> int:
-        """How many codebooks to store."""
-        return min(8, codec.info.codebooks) if self.codebooks is None else self.codebooks
+    def count(self, info: CodecInfo) -> int:
+        """How many codebooks of a codec to store."""
+        return min(8, info.codebooks) if self.codebooks is None else self.codebooks

@@ -112,16 +112,16 @@ class Vampnet:
         from audiogen_onnx.codec import codec_of
 
         folder = located(path)
-        manifest = Manifest.load(folder, verify=verify)
         threads = use_threads(threads)
+        with Manifest.opened(folder, verify=verify) as manifest:
 
-        def session(name: str) -> Session:
-            return Session(manifest.graph_path(folder, name), providers, threads)
+            def session(name: str) -> Session:
+                return Session(manifest.graph_path(folder, name), providers, threads)
 
-        geometry = manifest.codec
-        codec = codec_of(manifest, folder, providers, threads, fetch)
-        coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
-        fine = Network.of("fine", manifest.fine, geometry, session("fine"))
+            geometry = manifest.codec
+            codec = codec_of(manifest, folder, providers, threads, fetch)
+            coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
+            fine = Network.of("fine", manifest.fine, geometry, session("fine"))
         revision = sha256(folder / NAME)[:16]
         tracker = partial(BeatTracker.of, folder, providers, threads)
         return cls(
