@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
 from support.commands import call
 from support.programs import program
+
+ROOT = Path(__file__).parents[1]
 
 # By job: what is made first, other keywords, and the same for the command.
 ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any], list[str]]] = {
@@ -220,3 +225,29 @@ def test_a_recipe_names_the_best_of_several(models: dict[str, Any]) -> None:
     best = models["vamp"].vamp("in.wav", variations=2, seed=3, steps=2)
     assert isinstance(best.recipe, Recipe) and best.recipe.seed in (3, 4)
     np.testing.assert_array_equal(jobs.replay(best.recipe).samples, best.samples)
+
+
+@pytest.mark.slow
+def test_type_checkers_know_the_options(folder: Path) -> None:
+    """What pyright and editors see is what mypy sees: parameters that are written in the options alone."""
+    (folder / "mine.py").write_text(
+        "from audiogen_core import Audio\n"
+        "from audiogen_minigpt import Generator\n"
+        "from audiogen_mlx import MusicGen, StableAudio\n"
+        "from audiogen_onnx import Vampnet\n"
+        "a: Audio = MusicGen.load('demo', bits=4).generate('x', seconds=3, melody='in.wav', seed=1)\n"
+        "b: Audio = StableAudio.load('demo', dtype='float16').generate('x', seconds=3, steps=2, seed=1)\n"
+        "c: Audio = Vampnet.load('demo', threads=1).vamp(a, infill=(1.0, 2.0), loop=True, seed=1)\n"
+        "d: Audio = Generator.load('demo', which='best').generate(3, prompt_audio=a, top_p=0.9, seed=1)\n"
+        "e: list[Audio] = MusicGen.load('demo').generate_batch(['x', None], seconds=3)\n"
+        "MusicGen.load('demo').generate('x', secnds=3)\n"
+        "StableAudio.load('demo').stream('x', steps='two')\n"
+        "Vampnet.load('demo').generate()\n"
+        "Generator.load('demo', devce='cpu')\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", folder / "mine.py"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    found = re.findall(r"mine\.py:(\d+): error: (.*?)  \[", told)
+    assert [int(line) for line, _ in found] == [10, 11, 12, 13], told
+    for (_, text), part in zip(found, ("secnds", "expected", "Missing positional", "devce"), strict=True):
+        assert part in text

@@ -19,8 +19,9 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
-from functools import wraps
+from functools import reduce, wraps
 from inspect import Parameter, Signature, cleandoc, get_annotations, signature
+from operator import or_
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -111,7 +112,7 @@ class Field(Checks):
     @property
     def annotation(self) -> Any:
         """Its type as signatures show it."""
-        some: Any = self.kind
+        some: Any = reduce(or_, members(self.kind))
         if self.option.role == "audio":
             some = "Audio | str | Path" + (
                 " | Sequence[Audio | str | Path | None]" if self.option.many else ""
@@ -120,7 +121,7 @@ class Field(Checks):
             some = str | Path
         if not self.optional:
             return some
-        return f"{some} | None" if isinstance(some, str) else Union[some, None]  # noqa: UP007 - of any kind
+        return f"{some} | None" if isinstance(some, str) else some | None
 
     @property
     def repeated(self) -> Any:

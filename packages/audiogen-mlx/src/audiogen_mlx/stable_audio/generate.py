@@ -114,7 +114,7 @@ class StableAudio(Model):
     @verb(Options)
     def generate_long(self, options: Options) -> Audio:
         """As `stream`, in one clip."""
-        return self.clip(replace(options, long=True))
+        return self.clip(self._in_windows(options))
 
     @verb(Options)
     def stream(self, options: Options) -> Iterator[Audio]:
@@ -125,8 +125,7 @@ class StableAudio(Model):
         with its length. A clip to continue, `prompt_audio`, may then be of any length and comes first; the
         other options of runs that begin from a clip raise OptionError.
         """
-        longer = (options.seconds or 0.0) > self.config.window_seconds or options.overlap is not None
-        return next(self.takes(replace(options, long=options.long or longer))).pieces
+        return next(self.takes(self._in_windows(options))).pieces
 
     @verb(Options)
     def generate_loop(self, options: Options) -> Audio:
@@ -166,6 +165,11 @@ class StableAudio(Model):
             return self._parts.autoencoder().decode(latents)
 
     # What a run consists of
+
+    def _in_windows(self, options: Options) -> Options:
+        """Options of a clip that may be longer than the model's window."""
+        longer = (options.seconds or 0.0) > self.config.window_seconds
+        return replace(options, long=True) if longer or options.overlap is not None else options
 
     def _pieces(self, prompt: str, settings: Settings) -> Iterator[Audio]:
         """A clip as it is written: one of several windows as it comes, a loud single one made quieter."""
