@@ -111,7 +111,7 @@ def encode(asked: Encoding, written: Written) -> None:
         codes = coding.encode_file(
             asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
         )
-    codes.save(written.output)
+    codes.save(written.output, force=written.force)
     seconds = codes.values.shape[1] / codes.frame_rate
     cli.finished(written.output, seconds=seconds, took=time.monotonic() - started, json=written.json)
 

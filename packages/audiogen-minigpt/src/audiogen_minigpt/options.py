@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from audiogen_core.jobs import JobLoad, JobOptions
-from audiogen_core.options import Clip, Described, audio, hidden, option, place
+from audiogen_core.options import Clip, Described, Place, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import SAMPLING
 
@@ -36,6 +36,7 @@ class Options(JobOptions):
     """One clip, or several with seeds that count up. Raises OptionError."""
 
     seconds: Annotated[float, option("How much to make.", "-s", unit="s", gt=0, le=MAX_SECONDS)] = 10.0
+    _: KW_ONLY
     prompt_audio: Annotated[
         Clip | None,
         audio("Sound to go on with, of which whole frames are used.", "--prompt-audio", "--prompt"),
@@ -68,18 +69,23 @@ class Options(JobOptions):
         float | None,
         option("Least probability relative to the likeliest code; 0: any.", ge=0, le=1, advanced=True),
     ] = None
-    sampling: Annotated[
-        Sampling | None, hidden("How codes are drawn, as one value; options said beside it win over it.")
-    ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Streamed(Options):
+    """One clip that comes in chunks."""
+
+    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0)] = 0.5
+
+
+@dataclass(frozen=True)
 class Trained(Described):
     """Which model, and which of its checkpoints."""
 
     model: Annotated[
-        str, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
+        Place, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
     ]
+    _: KW_ONLY
     best: Annotated[bool, option("Take the checkpoint with the lowest validation loss.")] = False
 
 
@@ -90,8 +96,17 @@ class Load(JobLoad, Trained):
     codec: CodecPlace = None
     device: Annotated[str, option("auto, cpu, cuda or mps.", local=True)] = "auto"
     ops: Annotated[Any, hidden("What the codec runs on; None is torch on the same device.")] = None
-    revision: Annotated[str | None, hidden("The checkpoint of a run that a recipe names.")] = None
-    unlisted: Annotated[bool, hidden("There is no hub to allow more of.")] = False
+    which: Annotated[
+        Literal["last", "best"] | None,
+        hidden("Of a run's checkpoints; 'best' is the same as best.", local=True),
+    ] = None
+    revision: Annotated[str | None, hidden("The checkpoint of a run that a recipe names.", local=True)] = None
+    unlisted: Annotated[bool, hidden("There is no hub to allow more of.", local=True)] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.which is not None:
+            object.__setattr__(self, "best", self.which == "best")
 
 
 @dataclass(frozen=True)

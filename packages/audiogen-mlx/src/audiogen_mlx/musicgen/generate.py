@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,15 @@ from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_core.hub import asking
-from audiogen_core.jobs import Take
+from audiogen_core.jobs import Model, Take
+from audiogen_core.options import verb
 from audiogen_core.values import closed, shown
 from audiogen_mlx import blas
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
 from audiogen_mlx.musicgen.load import Parts, Places, find_files
-from audiogen_mlx.musicgen.options import Defaults, Load, Options, Settings, resolve
+from audiogen_mlx.musicgen.options import Batch, Defaults, Load, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
 
@@ -39,34 +40,44 @@ SYNC_STEPS = 25
 """Steps after which results are looked at; between them the device is never waited for."""
 
 
-class MusicGen:
+class MusicGen(Model):
     """A model, ready to generate. Make one with `load`."""
 
-    def __init__(self, parts: Parts, name: str, threads: int) -> None:
+    def __init__(self, parts: Parts, name: str, threads: int, opening: Load | None = None) -> None:
         self.config = parts.config
         self.name = name
         self.threads = threads
+        self.opening = opening
         self._parts = parts
 
     @classmethod
-    @closed()
-    def load(cls, name_or_path: str | Path, **load: Any) -> MusicGen:
+    @verb(Load)
+    def load(cls, opening: Load) -> MusicGen:
         """A model from the catalogue, a hub id, or a folder of transformers, audiocraft or `convert`.
 
-        Keywords are the fields of `Load`. Raises UnknownModel, DownloadError, ModelError, WeightsError or
-        OptionError.
+        Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
-        opening = Load.of({**load, "model": name_or_path})
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)
-        files = find_files(name_or_path, places, unlisted=opening.unlisted)
-        return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path), threads)
+        files = find_files(opening.model, places, unlisted=opening.unlisted)
+        parts = Parts(files, dtype=opening.dtype, bits=opening.bits)
+        return cls(parts, str(opening.model), threads, opening)
 
     @property
     def codec(self) -> Codec:
         """The codec of its codes; that of a stereo model has the codebooks of both sides."""
         return self._parts.codec
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what it makes."""
+        return self.codec.info.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Of what it makes."""
+        return self.codec.info.channels
 
     @property
     def defaults(self) -> Defaults:
@@ -78,57 +89,63 @@ class MusicGen:
         """16 hex digits that change with the model's files."""
         return self._parts.files.fingerprint()
 
-    def generate(self, prompt: str | None, **options: Any) -> Audio:
+    @verb(Options)
+    def generate(self, options: Options) -> Audio:
         """A clip of exactly round(seconds * sample rate) samples. `prompt` None: music without a description.
 
-        Keywords are the fields of `Options`. Raises OptionError for options out of range or that do not fit
-        the model, AudioError for clips that cannot be used.
+        Raises OptionError for options out of range or that do not fit the model, AudioError for clips that
+        cannot be used.
         """
-        return self.generate_batch([prompt], **options)[0]
+        return self.clip(options)
 
-    def generate_codes(self, prompt: str | None, **options: Any) -> Codes:
+    @verb(Options)
+    def generate_codes(self, options: Options) -> Codes:
         """As `generate`, but the codes."""
-        return self.generate_codes_batch([prompt], **options)[0]
+        return self._codes([options.prompt], self._resolved(options))[0]
 
-    def generate_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Audio]:
+    @verb(Batch)
+    def generate_batch(self, prompts: Sequence[str | None], options: Batch) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
-        codes = self.generate_codes_batch(prompts, **options)
+        settings = self._resolved(options)
+        codes = self._codes(prompts, settings)
+        clips: list[Audio] = []
         with bounded_cache():
-            return [self.codec.decode(one) for one in codes]
+            for index, one in enumerate(codes):
+                alone = _alone(options, prompts, index)
+                asked = self._resolved(alone).asked
+                recipe = self.made_by(alone, asked, settings.seed + index)
+                clips.append(replace(self.codec.decode(one), recipe=recipe))
+        return clips
 
-    def generate_codes_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Codes]:
+    @verb(Batch)
+    def generate_codes_batch(self, prompts: Sequence[str | None], options: Batch) -> list[Codes]:
         """As `generate_batch`, but the codes."""
-        settings = self.settings(**options)
-        with bounded_cache():
-            values = np.concatenate(list(self._frames(prompts, settings)), axis=2)
-        info, samples = self.codec.info, self._samples(settings)
-        return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
+        return self._codes(prompts, self._resolved(options))
 
-    def stream(self, prompt: str | None, **options: Any) -> Iterator[Audio]:
+    @verb(Options)
+    def stream(self, options: Options) -> Iterator[Audio]:
         """As `generate`, in pieces as they are made. Put together they are the whole, sample by sample.
 
         Memory does not grow with the length. Close the iterator to end early.
         """
-        settings = self.settings(**options)
-        return self._streamed(self._frames([prompt], settings), settings)
+        return next(self.takes(options)).pieces
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: streamed one after the other, with seeds that count up.
 
         `on_step` is called with (seconds done, seconds in all). Raises OptionError, AudioError.
         """
-        info = self.codec.info
+        info, settings = self.codec.info, self._resolved(options)
         for index in range(count):
-            settings = resolve(self.config, info.frame_rate, options, self.defaults)
             seed = settings.seed + index
             told = replace(settings, seed=seed, on_step=_in_seconds(settings.on_step, info.frame_rate))
             pieces = self._streamed(self._frames([options.prompt], told), told)
             yield Take(pieces, info.sample_rate, info.channels, settings.asked, seed)
 
-    def settings(self, **options: Any) -> Settings:
+    @verb(Batch)
+    def settings(self, options: Batch) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        asked = Options.of({"unconditional": "prompt" not in options, **options})
-        return resolve(self.config, self.codec.info.frame_rate, asked, self.defaults)
+        return self._resolved(options)
 
     @closed()
     def decode(self, codes: Codes) -> Audio:
@@ -137,6 +154,15 @@ class MusicGen:
             return self.codec.decode(codes)
 
     # What a run consists of
+
+    def _resolved(self, options: Batch) -> Settings:
+        return resolve(self.config, self.codec.info.frame_rate, options, self.defaults)
+
+    def _codes(self, prompts: Sequence[str | None], settings: Settings) -> list[Codes]:
+        with bounded_cache():
+            values = np.concatenate(list(self._frames(prompts, settings)), axis=2)
+        info, samples = self.codec.info, self._samples(settings)
+        return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
 
     def _samples(self, settings: Settings) -> int:
         """Samples of a clip: of its last frame as many as lie within the seconds asked for."""
@@ -299,6 +325,15 @@ class _WindowRun:
                 f"{self.name}: the model gave NaN or infinity; its weights are damaged, or overflow in this "
                 "dtype: try bfloat16 or float32"
             )
+
+
+def _alone(options: Batch, prompts: Sequence[str | None], index: int) -> Options:
+    """What gives one clip of a batch without the others."""
+    said = {each.name: getattr(options, each.name) for each in fields(Batch)}
+    clips = {
+        name: _each(said[name], len(prompts), name)[index] for name in ("melody", "style", "prompt_audio")
+    }
+    return Options.of({**said, **clips, "prompt": prompts[index]})
 
 
 def _check_prompts(prompts: Sequence[str | None]) -> None:
