@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio, probe
+from audiogen_core import finish
+from audiogen_core.audio import Audio, seconds_of
 from audiogen_core.codec import fingerprint
 from audiogen_core.codes import Codes
 from audiogen_core.describe import FACTS
@@ -131,8 +132,8 @@ class Generator:
 
         On a CPU they are made one after the other, elsewhere all at once.
         """
-        settings = self.settings(seconds, **options)
-        return [self._audio(codes, settings) for codes in self._codes(settings, count)]
+        asked = self._asked(seconds, options)
+        return [finish.whole(take, asked) for take in self.takes(asked, count)]
 
     @closed()
     def stream(
@@ -145,7 +146,8 @@ class Generator:
         """
         if not chunk_seconds > 0:
             raise OptionError(f"chunk_seconds must be more than 0, got {chunk_seconds}")
-        settings = self.settings(seconds, **options)
+        asked = self._asked(seconds, options)
+        settings = self._resolved(asked)
         prompt = self._prompt(settings)
         report = counted(settings.on_step, settings.frames)
         new = self._new(prompt, settings, [settings.seed], chunk_seconds, report)
@@ -154,18 +156,29 @@ class Generator:
         codec.chunk_seconds = chunk_seconds
         known = len(prompt) * codec.info.hop_length
         chunks = codec.decode_blocks(block[0].T.astype(np.int32) for block in chain(opening, new))
-        return self._cut(chunks, known if settings.only_new else 0, known + settings.samples)
+        info = self.codec.info
+        pieces = self._cut(chunks, known + settings.samples)
+        take = Take(pieces, info.sample_rate, info.channels, settings.asked, settings.seed, None, known)
+        return finish.live(take, asked)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: all are made before the first is handed on."""
         info, settings = self.codec.info, self._resolved(options)
+        begun = settings.prompt_audio is not None
         for row, codes in enumerate(self._codes(settings, count)):
-            clip = iter([self._audio(codes, settings)])
-            yield Take(clip, info.sample_rate, info.channels, settings.asked, settings.seed + row)
+            yield Take(
+                iter([self.codec.decode(codes)]),
+                info.sample_rate,
+                info.channels,
+                settings.asked,
+                settings.seed + row,
+                known=(codes.length or 0) - settings.samples if begun else 0,
+                seconds=settings.asked["seconds"] if begun else None,
+            )
 
     def settings(self, seconds: float, **options: Any) -> ClipSettings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        return self._resolved(Options.of({"seconds": seconds, **options}))
+        return self._resolved(self._asked(seconds, options))
 
     def recipe(
         self,
@@ -189,6 +202,9 @@ class Generator:
             settings={"command": "generate", "threads": self.threads, **settings.asked},
             inputs=dict(inputs or {}),
         )
+
+    def _asked(self, seconds: float, options: Mapping[str, Any]) -> Options:
+        return Options.of({"seconds": seconds, "after": True, **options})
 
     def _resolved(self, options: Options) -> ClipSettings:
         return resolve(options, self.sampling, self.codec.info.sample_rate, self.codec.info.hop_length)
@@ -226,12 +242,6 @@ class Generator:
             report(len(seeds) * block.shape[1])
             yield block
 
-    def _audio(self, codes: Codes, settings: ClipSettings) -> Audio:
-        audio = self.codec.decode(codes)
-        if not settings.only_new:
-            return audio
-        return Audio(audio.samples[:, -settings.samples :], audio.sample_rate)
-
     def _prompt(self, settings: ClipSettings) -> Ints:
         """The codes (P, K) of the whole frames of a prompt; P = 0 without one."""
         info, clip = self.codec.info, settings.prompt_audio
@@ -239,6 +249,7 @@ class Generator:
             return np.zeros((0, self.config.codebooks), np.int64)
         audio = clip if isinstance(clip, Audio) else Audio.load(clip)
         audio = audio.resample(info.sample_rate).mix(info.channels)
+        spare = audio.samples.shape[1] % info.hop_length
         frames = audio.samples.shape[1] // info.hop_length
         if frames == 0:
             raise AudioError(
@@ -246,13 +257,17 @@ class Generator:
                 f"({1 / info.frame_rate:.4f} s); give a longer one"
             )
         # A frame that is begun would be continued as if silence followed it.
+        if settings.keep_original and spare:
+            audio = Audio(
+                audio.samples[:, spare:], audio.sample_rate
+            )  # the last one ends where the clip does
         return self.codec.encode(audio, self.config.codebooks).values[:, :frames].T.astype(np.int64)
 
-    def _cut(self, chunks: Iterator[NDArray[np.float32]], start: int, stop: int) -> Iterator[Audio]:
-        """The samples from start to stop of a clip that comes in chunks (channels, n)."""
+    def _cut(self, chunks: Iterator[NDArray[np.float32]], stop: int) -> Iterator[Audio]:
+        """So many samples of a clip that comes in chunks (channels, n)."""
         at = 0
         for chunk in chunks:
-            part = chunk[:, max(0, start - at) : max(0, stop - at)]
+            part = chunk[:, : max(0, stop - at)]
             at += chunk.shape[1]
             if part.shape[1]:
                 yield Audio(part, self.codec.info.sample_rate)
@@ -286,8 +301,8 @@ def sound(load: Load, options: Options) -> Sound:
     facts = checkpoint.find(path, "best" if load.best else "last").facts
     codec = FACTS.get(str(facts.get("codec")))
     seconds, clip = options.seconds, options.prompt_audio
-    if clip is not None and not options.only_new:
-        seconds += clip.duration if isinstance(clip, Audio) else probe(clip).frames / probe(clip).sample_rate
+    if clip is not None and options.after != options.only_new:
+        seconds += seconds_of(clip) if options.after else -seconds_of(clip)
     return Sound(facts["sample_rate"], None if codec is None else codec.channels, seconds)
 
 

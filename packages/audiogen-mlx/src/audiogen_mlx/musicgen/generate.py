@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import patterns
+from audiogen_core import finish, patterns
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
@@ -92,43 +92,50 @@ class MusicGen:
 
     def generate_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
-        codes = self.generate_codes_batch(prompts, **options)
+        asked = self._asked(options)
+        settings = self._resolved(asked)
+        known = self._prompt_codes(prompts, settings)
+        codes = self._codes(prompts, settings, known)
         with bounded_cache():
-            return [self.codec.decode(one) for one in codes]
+            clips = [self.codec.decode(one) for one in codes]
+        heard = _each(asked.prompt_audio, len(prompts), "clips")
+        return [
+            finish.whole(self._take(iter([clip]), settings, known), replace(asked, prompt_audio=one))
+            for clip, one in zip(clips, heard, strict=True)
+        ]
 
     def generate_codes_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Codes]:
         """As `generate_batch`, but the codes."""
         settings = self.settings(**options)
-        with bounded_cache():
-            values = np.concatenate(list(self._frames(prompts, settings)), axis=2)
-        info, samples = self.codec.info, self._samples(settings)
-        return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
+        return self._codes(prompts, settings, self._prompt_codes(prompts, settings))
 
     def stream(self, prompt: str | None, **options: Any) -> Iterator[Audio]:
         """As `generate`, in pieces as they are made. Put together they are the whole, sample by sample.
 
         Memory does not grow with the length. Close the iterator to end early.
         """
-        settings = self.settings(**options)
-        return self._streamed(self._frames([prompt], settings), settings)
+        asked = self._asked(options)
+        settings = self._resolved(asked)
+        known = self._prompt_codes([prompt], settings)
+        pieces = self._streamed(self._frames([prompt], settings, known), settings)
+        return finish.live(self._take(pieces, settings, known), asked)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: streamed one after the other, with seeds that count up.
 
         `on_step` is called with (seconds done, seconds in all). Raises OptionError, AudioError.
         """
-        info = self.codec.info
+        settings = self._resolved(options)
+        known = self._prompt_codes([options.prompt], settings)
+        on_step = _in_seconds(settings.on_step, self.codec.info.frame_rate)
         for index in range(count):
-            settings = resolve(self.config, info.frame_rate, options, self.defaults)
-            seed = settings.seed + index
-            told = replace(settings, seed=seed, on_step=_in_seconds(settings.on_step, info.frame_rate))
-            pieces = self._streamed(self._frames([options.prompt], told), told)
-            yield Take(pieces, info.sample_rate, info.channels, settings.asked, seed)
+            told = replace(settings, seed=settings.seed + index, on_step=on_step)
+            pieces = self._streamed(self._frames([options.prompt], told, known), told)
+            yield self._take(pieces, told, known)
 
     def settings(self, **options: Any) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        asked = Options.of({"unconditional": "prompt" not in options, **options})
-        return resolve(self.config, self.codec.info.frame_rate, asked, self.defaults)
+        return self._resolved(self._asked(options))
 
     @closed()
     def decode(self, codes: Codes) -> Audio:
@@ -137,6 +144,25 @@ class MusicGen:
             return self.codec.decode(codes)
 
     # What a run consists of
+
+    def _asked(self, options: dict[str, Any]) -> Options:
+        return Options.of({"unconditional": "prompt" not in options, **options})
+
+    def _resolved(self, options: Options) -> Settings:
+        return resolve(self.config, self.codec.info.frame_rate, options, self.defaults)
+
+    def _take(self, pieces: Iterator[Audio], settings: Settings, known: Tokens) -> Take:
+        info, begun = self.codec.info, known.shape[2] * self.codec.info.hop_length
+        seconds = settings.seconds if begun else None
+        return Take(
+            pieces, info.sample_rate, info.channels, settings.asked, settings.seed, None, begun, seconds
+        )
+
+    def _codes(self, prompts: Sequence[str | None], settings: Settings, known: Tokens) -> list[Codes]:
+        with bounded_cache():
+            values = np.concatenate(list(self._frames(prompts, settings, known)), axis=2)
+        info, samples = self.codec.info, self._samples(settings)
+        return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
 
     def _samples(self, settings: Settings) -> int:
         """Samples of a clip: of its last frame as many as lie within the seconds asked for."""
@@ -150,11 +176,9 @@ class MusicGen:
                     yield Audio(block[:, :left], self.codec.info.sample_rate)
                 left -= min(left, block.shape[1])
 
-    def _frames(self, prompts: Sequence[str | None], settings: Settings) -> Iterator[Tokens]:
+    def _frames(self, prompts: Sequence[str | None], settings: Settings, known: Tokens) -> Iterator[Tokens]:
         """The codes of all clips as they are made, from the beginning: blocks (B, K, frames)."""
-        _check_prompts(prompts)
         items = self._items(prompts, settings)
-        known = self._prompt_codes(len(prompts), settings)
         windows = plan(settings.frames, known.shape[2], settings.window, settings.stride)
         return self._windows(items, known, windows, settings)
 
@@ -207,12 +231,14 @@ class MusicGen:
             start=settings.style_start,
         )
 
-    def _prompt_codes(self, count: int, settings: Settings) -> Tokens:
+    def _prompt_codes(self, prompts: Sequence[str | None], settings: Settings) -> Tokens:
         """The codes all clips begin with: (B, K, frames), without frames when there are none."""
+        _check_prompts(prompts)
+        count = len(prompts)
         if settings.prompt_codes is not None:
             codes = _each(settings.prompt_codes, count, "prompt_codes")
         elif settings.prompt_audio is not None:
-            encode = _once(self._encode)
+            encode = _once(lambda clip: self._encode(clip, settings.keep_original is True))
             codes = [
                 None if clip is None else encode(clip)
                 for clip in _each(settings.prompt_audio, count, "clips")
@@ -237,10 +263,14 @@ class MusicGen:
             )
         return np.stack(values)
 
-    def _encode(self, clip: Audio | str | Path) -> Codes:
+    def _encode(self, clip: Audio | str | Path, to_the_end: bool) -> Codes:
+        """The codes of a clip; `to_the_end`: of whole frames, the last of which ends where the clip does."""
         info = self.codec.info
         audio = clip if isinstance(clip, Audio) else Audio.load(clip)
         heard = audio.mix(info.channels).resample(info.sample_rate)
+        spare = heard.samples.shape[1] % info.hop_length
+        if to_the_end and spare < heard.samples.shape[1]:
+            heard = Audio(heard.samples[:, spare:], info.sample_rate)
         return self.codec.encode(heard, codebooks=self.config.codebooks)
 
 

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core import finish
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
@@ -89,7 +90,9 @@ class StableAudio:
         """
         asked = _of_one_window(prompts, {**options, "seconds": seconds})
         self._check_window(asked)
-        return self._clips(prompts, resolve(self.config, asked))
+        settings = resolve(self.config, asked)
+        clips = self._clips(prompts, settings)
+        return [finish.whole(self._take(iter([clip]), settings), asked) for clip in clips]
 
     @closed()
     def variations(self, prompt: str, count: int, *, seconds: float, **options: Any) -> list[Audio]:
@@ -100,8 +103,9 @@ class StableAudio:
 
     def generate_long(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
         """As `stream`, in one clip."""
-        pieces = [piece.samples for piece in self.stream(prompt, seconds=seconds, **options)]
-        return Audio(np.concatenate(pieces, axis=1), self.config.sample_rate)
+        asked = Options.of({**options, "prompt": prompt, "seconds": seconds, "long": True})
+        settings = resolve(self.config, asked)
+        return finish.whole(self._take(self._windows(prompt, settings), settings), asked)
 
     def stream(self, prompt: str, *, seconds: float, **options: Any) -> Iterator[Audio]:
         """A clip of any length: windows that each continue the last `overlap` seconds of the one before.
@@ -111,7 +115,8 @@ class StableAudio:
         OptionError, also for the other options of runs that begin from a clip.
         """
         asked = Options.of({**options, "prompt": prompt, "seconds": seconds, "long": True})
-        return self._windows(prompt, resolve(self.config, asked))
+        settings = resolve(self.config, asked)
+        return finish.live(self._take(self._windows(prompt, settings), settings), asked)
 
     def generate_loop(
         self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Any
@@ -123,7 +128,8 @@ class StableAudio:
         """
         loop = {"bpm": bpm, "bars": bars, "beats_per_bar": beats_per_bar}
         asked = Options.of({**options, "prompt": prompt, **loop})
-        return self._clips([prompt], resolve(self.config, asked))[0]
+        settings = resolve(self.config, asked)
+        return finish.whole(self._take(iter(self._clips([prompt], settings)), settings), asked)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: one after the other, with seeds that count up.
@@ -137,8 +143,7 @@ class StableAudio:
             if settings.seed is not None:
                 seed = settings.seed + index
                 one = replace(settings, seed=seed, noise=SeededNoise(seed))
-            pieces = self._pieces(options.prompt, one)
-            yield Take(pieces, self.config.sample_rate, self.config.channels, settings.asked, one.seed)
+            yield self._take(self._pieces(options, one), one)
 
     def settings(self, seconds: float, **options: Any) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
@@ -152,13 +157,28 @@ class StableAudio:
 
     # What a run consists of
 
-    def _pieces(self, prompt: str, settings: Settings) -> Iterator[Audio]:
-        """A clip as it is written: one of several windows as it comes, a loud single one made quieter."""
+    def _take(self, pieces: Iterator[Audio], settings: Settings) -> Take:
+        config = self.config
+        return Take(
+            pieces,
+            config.sample_rate,
+            config.channels,
+            settings.asked,
+            settings.seed,
+            known=round(settings.known * config.sample_rate),
+            seconds=settings.seconds if settings.known else None,
+            closed=settings.loop is not None or settings.inpaint is not None,
+        )
+
+    def _pieces(self, options: Options, settings: Settings) -> Iterator[Audio]:
+        """A clip as it is written: one of several windows as it comes, a single one as a whole."""
         if settings.long:
-            yield from self._windows(prompt, settings)
+            yield from self._windows(options.prompt, settings)
             return
-        (clip,) = self._clips([prompt], settings)
-        yield clip if clip.peak <= 1 else Audio(clip.samples / clip.peak, clip.sample_rate)
+        (clip,) = self._clips([options.prompt], settings)
+        if options.normalize is None and clip.peak > 1:  # as 0.1.0 wrote it
+            clip = Audio(clip.samples / clip.peak, clip.sample_rate)
+        yield clip
 
     def _windows(self, prompt: str, settings: Settings) -> Iterator[Audio]:
         """The pieces of a clip of several windows. They draw from one stream of noise."""

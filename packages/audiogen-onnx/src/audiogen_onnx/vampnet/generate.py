@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from audiogen_core import finish
 from audiogen_core.audio import Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
@@ -19,12 +20,14 @@ from audiogen_core.errors import ManifestError, OptionError
 from audiogen_core.jobs import MOST, Take
 from audiogen_core.models import Fetch
 from audiogen_core.noise import Noise
+from audiogen_core.options import described
+from audiogen_core.output import Output
 from audiogen_core.threads import use as use_threads
 from audiogen_core.values import closed
 from audiogen_onnx.catalog import located
 from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet.clip import Clip
+from audiogen_onnx.vampnet.clip import Clip, Made
 from audiogen_onnx.vampnet.draw import Int
 from audiogen_onnx.vampnet.mask import Mask
 from audiogen_onnx.vampnet.mask_file import load_mask
@@ -218,7 +221,7 @@ class Vampnet:
         seed         variation i is what seed + i gives alone. None draws a seed
         noise        a source of random numbers instead of a seed
         on_step      called with (steps done, steps); what it raises stops the work
-        options      the fields of VampOptions
+        options      the fields of VampOptions, and those of Output: what is done to the clip afterwards
 
         Channels are made one by one, with the same mask and the same random numbers. Raises AudioError for a
         clip that cannot be encoded, CodesError for a mask that does not fit, OptionError for options.
@@ -255,10 +258,12 @@ class Vampnet:
         if not 1 <= count <= MOST:
             raise OptionError(f"variations must be from 1 to {MOST}, got {count}")
         rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
+        names = {each.name for each in described(Output)} & options.keys()
+        asked = Output.of({name: options.pop(name) for name in names})
         clip = self.open(audio, self.options(options))
         return (
             Variation(
-                Audio(np.concatenate(list(clip.sound(result, rate)), axis=1), rate),
+                finish.whole(self._take(clip, result, rate), asked),
                 result.seed,
                 result.confidence,
                 result.mask,
@@ -280,8 +285,13 @@ class Vampnet:
         if asked.mask is not None:
             settings["mask"] = str(asked.mask)
         for result in clip.make(mask, source_of(asked.seed, None), count, asked.on_step):
-            pieces = (Audio(block, rate) for block in clip.sound(result, rate, folder) if block.shape[1])
-            yield Take(pieces, rate, clip.source.channels, settings, result.seed, result.confidence)
+            yield replace(self._take(clip, result, rate, folder), settings=settings)
+
+    def _take(self, clip: Clip, made: Made, rate: int, folder: Path | None = None) -> Take:
+        pieces = (Audio(block, rate) for block in clip.sound(made, rate, folder) if block.shape[1])
+        own = clip.options
+        closed = own.loop or own.outpaints or own.infill is not None
+        return Take(pieces, rate, clip.source.channels, {}, made.seed, made.confidence, closed=closed)
 
     def prepared(self, asked: Asked) -> tuple[Clip, Mask | None]:
         """The clip of a job, measured, with all its options decided; and the mask that was given for it."""

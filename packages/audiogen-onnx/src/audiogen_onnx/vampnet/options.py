@@ -218,10 +218,7 @@ def _split_beats(options: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked(JobOptions):
-    """What a job is asked beside `VampOptions`.
-
-    sample_rate  None: the rate of the clip
-    """
+    """What a job is asked beside `VampOptions`."""
 
     audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN")]
     mask: Annotated[
@@ -231,9 +228,6 @@ class Asked(JobOptions):
     track_beats: Annotated[bool, option("Or beats: found by WaveBeat, if the model has it.", group=_KEPT)] = (
         False
     )
-    sample_rate: Annotated[
-        int | None, option("Of the result; the clip's when absent.", unit="Hz", group=_MADE)
-    ] = None
 
     def __post_init__(self) -> None:
         _split_beats(self)
