@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
 from audiogen_core.options import Described, Field, described, hidden, option, schema
-from audiogen_core.output import Output
+from audiogen_core.output import Output, continued
 from audiogen_core.output import Sound as Sound
 from audiogen_core.output import Take as Take
 from audiogen_core.threads import MOST as MOST_THREADS
@@ -82,7 +82,8 @@ class Continuing(JobOptions):
 
     def standard(self) -> Self:
         standard = super().standard()
-        return replace(standard, keep_original=self.keep_original is not False)
+        kept = standard.keep_original is None and continued(self) is not None
+        return replace(standard, keep_original=True) if kept else standard
 
 
 @dataclass(frozen=True, kw_only=True)
