@@ -346,6 +346,14 @@ def probe(path: str | Path) -> FileInfo:
         return reader.info
 
 
+def seconds_of(clip: Audio | str | Path) -> float:
+    """How long a clip or a file is, as far as its header says. Raises AudioError."""
+    if isinstance(clip, Audio):
+        return clip.duration
+    info = probe(clip)
+    return info.frames / info.sample_rate
+
+
 @closed(AudioError)
 def stream(
     path: str | Path,

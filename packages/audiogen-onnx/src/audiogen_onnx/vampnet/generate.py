@@ -242,6 +242,26 @@ class Vampnet(Model):
         return clip, clip.make(mask, source_of(options), count, options.on_step)
 
     def _take(self, clip: Clip, options: Options, result: Made, folder: Path | None = None) -> Take:
+        rate, own = options.sample_rate or clip.source.sample_rate, clip.options
+        settings: dict[str, Any] = {"sample_rate": rate, "options": own.asked()}
+        if isinstance(options.audio, str | Path):
+            settings["audio"] = str(options.audio)
+        if options.mask is not None:
+            settings["mask"] = str(options.mask)
+        pieces = (Audio(block, rate) for block in clip.sound(result, rate, folder) if block.shape[1])
+        closed = own.loop or own.outpaints or own.infill is not None
+        channels = clip.source.channels
+        return Take(pieces, rate, channels, settings, result.seed, result.confidence, closed=closed)
+
+    def _at_own_rate(self, options: Options) -> Options:
+        return options if options.sample_rate else replace(options, sample_rate=self.sample_rate)
+
+    def _results(self, options: Options, count: int) -> tuple[Clip, list[Made]]:
+        """The clip of a job, and what was made of it."""
+        clip, mask = self.prepared(options)
+        return clip, clip.make(mask, source_of(options), count, options.on_step)
+
+    def _take(self, clip: Clip, options: Options, result: Made, folder: Path | None = None) -> Take:
         rate = options.sample_rate or clip.source.sample_rate
         settings: dict[str, Any] = {"sample_rate": rate, "options": clip.options.asked()}
         if isinstance(options.audio, str | Path):
