@@ -31,6 +31,7 @@ from audiogen_core.threads import MOST as MOST_THREADS
 from audiogen_core.values import closed
 
 if TYPE_CHECKING:
+    from audiogen_core.audio import Audio
     from audiogen_core.models import ModelSpec, Shipped
     from audiogen_core.recipe import Recipe
 
