@@ -17,7 +17,7 @@ from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import SAMPLING
 
 if TYPE_CHECKING:
-    from audiogen_core.codec import Codec
+    from audiogen_core.codec import Codec, CodecInfo
 
 MAX_SECONDS = 3600.0
 """Seconds of audio made at once, unless it is streamed."""
@@ -171,3 +171,7 @@ class Preparation(Described):
     def count(self, codec: Codec) -> int:
         """How many codebooks to store."""
         return min(8, codec.info.codebooks) if self.codebooks is None else self.codebooks
+
+    def longest_silence(self, info: CodecInfo) -> int | None:
+        """How many silent frames in a row are kept; None: all."""
+        return round(self.silence * info.frame_rate) if self.silence else None

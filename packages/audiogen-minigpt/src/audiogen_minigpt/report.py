@@ -1,15 +1,16 @@
-"""The page that shows a run: one HTML file with its pictures inside, and links to the sounds beside it."""
+"""The page that shows a run: one HTML file with its pictures and sounds inside, which needs nothing else."""
 
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from audiogen_core import player
+from audiogen_core.audio import Audio
 from audiogen_core.files import atomic_path
 
 NAME = "report.html"
@@ -20,8 +21,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 table { border-collapse: collapse; } td, th { padding: .2rem 1rem .2rem 0; text-align: left; }
 th { font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } audio { width: 100%; } figure { margin: 1.5rem 0; }
-figcaption { color: gray; }
+td.text { overflow-wrap: anywhere; } code { user-select: all; }
+img { max-width: 100%; } .clip { margin: 1.5rem 0; } .clips { display: grid; gap: 0 2rem; }
+@media (min-width: 45rem) { .clips.two { grid-template-columns: 1fr 1fr; } }
 """
 
 
@@ -36,21 +38,22 @@ class Clip:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and what follows: a table of rows, a picture, sounds."""
+    """A heading, a sentence, and what follows: a table of rows, a picture, sounds in one or two columns."""
 
     title: str
     text: str = ""
     rows: Sequence[Sequence[Any]] = ()
     picture: Path | None = None
     clips: Sequence[Clip] = ()
+    columns: int = 1
 
 
 def write_report(
     folder: str | Path, title: str, facts: Mapping[str, Any], sections: Iterable[Section]
 ) -> Path:
-    """Write report.html into a folder. Sounds must lie below it; pictures may lie anywhere.
+    """Write report.html into a folder. The first row of a section's table is its head.
 
-    The first row of a section's table is its head.
+    Raises AudioError for a sound that cannot be read.
     """
     folder = Path(folder)
     parts = [f"<h1>{escape(title)}</h1>", _table([(key, value) for key, value in facts.items()], head=False)]
@@ -61,7 +64,9 @@ def write_report(
         if section.rows:
             parts.append(_table(section.rows, head=True))
         parts.append(_picture(section.picture, section.title))
-        parts += [_clip(clip, folder) for clip in section.clips]
+        if section.clips:
+            two = " two" if section.columns == 2 else ""
+            parts.append(f'<div class="clips{two}">\n' + "\n".join(map(_clip, section.clips)) + "\n</div>")
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -98,12 +103,6 @@ def _picture(path: Path | None, title: str) -> str:
     return f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
 
 
-def _clip(clip: Clip, folder: Path) -> str:
-    from urllib.parse import quote
-
-    place = quote(os.fsencode(clip.sound.relative_to(folder).as_posix()))
-    picture = _picture(clip.picture, clip.title)
-    return (
-        f"<figure>\n<figcaption>{escape(clip.title)}</figcaption>\n"
-        f'<audio controls preload="none" src="{place}"></audio>\n{picture}\n</figure>'
-    )
+def _clip(clip: Clip) -> str:
+    shown = player.html(Audio.load(clip.sound), clip.title)
+    return f'<div class="clip">\n{shown}\n{_picture(clip.picture, clip.title)}\n</div>'
