@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -70,6 +70,19 @@ class EncodeReport:
     skips: tuple[Skip, ...]
 
 
+def length(seconds: float) -> str:
+    """How long sounds are, for a reader."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def some(names: Sequence[str], most: int = 9) -> str:
+    """The first of some names, and how many more there are."""
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(name_of, names[:most])) + more
+
+
 @dataclass(frozen=True)
 class Found:
     """What a folder of audio holds; it was read for that, but nothing is encoded yet.
@@ -89,6 +102,14 @@ class Found:
     held_out: tuple[str, ...]
     tails: bool
     skips: tuple[Skip, ...]
+
+    @property
+    def headline(self) -> str:
+        """How many files there are, how long they are, and which are left out."""
+        files = f"{self.files} file{'s' * (self.files != 1)}, {length(self.seconds)}"
+        if not self.skips:
+            return files
+        return f"{files}; {len(self.skips)} left out: {some([f'{s.path} ({s.why})' for s in self.skips])}"
 
     @classmethod
     def of(cls, data: Path, groups: Groups, passed: list[Skip]) -> Found:

@@ -9,59 +9,43 @@ import json
 import os
 import shlex
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.errors import DownloadError, OptionError
+from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path, require_regular, require_room
 from audiogen_core.settings import read_json
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint, metrics
 from audiogen_minigpt.catalog import CATALOG
-from audiogen_minigpt.evaluate import Evaluation, Verdict, evaluate, read_evaluation, verdict
+from audiogen_minigpt.codec_choice import choose_codec
+from audiogen_minigpt.encode import Found, encode, length, some
+from audiogen_minigpt.evaluate import Verdict, evaluate, read_evaluation, verdict
+from audiogen_minigpt.report import DATA, SAMPLES, write_page
 from audiogen_minigpt.report import NAME as REPORT
-from audiogen_minigpt.report import Clip, Section, write_report
 from audiogen_minigpt.schedule import parse_time, shown_time
 from audiogen_minigpt.settings import Settings, load_config
+from audiogen_minigpt.shards import FACTS, Meta
 from audiogen_minigpt.signals import Stop, Stopped, stopping
 
 if TYPE_CHECKING:
     from audiogen_core.models import Fetch
-    from audiogen_minigpt.encode import Found
-    from audiogen_minigpt.shards import Skip
     from audiogen_minigpt.train import TrainResult
 
-DATA = "data"
-SAMPLES = "free"
 BUDGET = "budget.json"
 STAGES = ("encode", "train", "judge", "sample", "report")
 
 DEFAULT = 600.0
 """Seconds that a run takes beside encoding, where nobody says."""
 
-ROUGH = 6.0
-"""dB that a codec's sound must lie above its error (SI-SDR, the median of some excerpts) to suit a folder."""
+SLOW = 6.0
+"""Times that loading torch takes: as long as that judging, making sounds and the page take at least."""
 
-FETCHED = "encodec-24khz"
-"""The codec that is fetched for recordings which the demo codec does not suit."""
-
-BENT = {"noise": 0.15}
-"""Settings of a run that goes on from the demo model, unless somebody says otherwise: as it was trained."""
-
-_LISTED = 6  # files that are named on the terminal
-_WORDS = {
-    "format": "of a kind that is not read",
-    "not_audio": "no audio",
-    "damaged": "damaged",
-    "non_finite": "NaN or infinite samples",
-    "unreadable": "cannot be read",
-    "channels": "too many channels",
-    "too_short": "too short",
-    "duplicate": "a copy of another",
-    "output": "made by this program",
-}
+BENT = {"noise": 0.15, "batch": 4}
+"""Settings of a run that goes on from the demo model, unless somebody says otherwise: the noise that it was
+trained with, and small steps, of which more fit into minutes."""
 
 OnStep = Callable[[float, float], None]
 Notify = Callable[[str], None]
@@ -186,11 +170,10 @@ class _Run:
 
     def encode(self, from_scratch: bool, workers: int | None) -> None:
         """Look at the folder, choose the codec, and make what codes are missing."""
-        from audiogen_minigpt.encode import encode
-
         before = load_config(self.out)
         self.budget = self._asked(before is not None)
-        codec, pace = self._choose_codec(before.codec if before else None)
+        asked = self.codec or (before.codec if before else None)
+        codec, pace = choose_codec(self.folder, asked, self.notify, self.fetch, self.stop)
         count = workers or _cores()
 
         def on_found(found: Found) -> None:
@@ -202,7 +185,7 @@ class _Run:
                 self.notify(line)
             if takes > self.left + 60.0:
                 raise OptionError(
-                    f"encoding {_length(found.to_encode)} of audio takes about {shown_time(takes)} here, "
+                    f"encoding {length(found.to_encode)} of audio takes about {shown_time(takes)} here, "
                     f"more than --time {shown_time(self.budget or 0.0)}; give it "
                     f"--time {shown_time(2 * takes)}, or fewer files"
                 )
@@ -227,7 +210,6 @@ class _Run:
 
     def train(self, new_data: bool, on_record: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         """Train on the codes of the run, or go on with it."""
-        from audiogen_minigpt.shards import Meta
         from audiogen_minigpt.train import train
 
         facts, before = Meta.load(self.out / DATA).facts, load_config(self.out)
@@ -274,7 +256,7 @@ class _Run:
         commands = self._next(found, result.step)
         page = self.out / REPORT
         if self.done or not page.is_file():
-            page = self._report(evaluation, found, commands)
+            page = write_page(self.out, self.folder, self.found, evaluation, found, commands)
             self.done.append("report")
         self.notify(f"verdict: {found.sentence}")
         for what, command in commands:
@@ -302,7 +284,11 @@ class _Run:
             return float(stored["training"])
         if self.budget is None:
             return None
-        seconds = max(1.0, self.left - _after(self.budget))
+        began = clock.monotonic()
+        import torch  # noqa: F401 - how long that takes tells how busy the machine is
+
+        after = max(_after(self.budget), min(SLOW * (clock.monotonic() - began), self.budget / 2))
+        seconds = max(1.0, self.left - after)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps({"asked": asked, "training": seconds}), encoding="utf-8")
         return seconds
@@ -322,48 +308,8 @@ class _Run:
                 return count, seconds
         return sizes[-1]
 
-    def _choose_codec(self, before: str | None) -> tuple[str, float]:
-        """The codec, and the seconds that it takes for a second of audio on one core."""
-        from audiogen_core import codecs
-        from audiogen_minigpt.plan import scan
-
-        if not self.folder.is_dir():
-            return self.codec or "demo", 0.0  # which `encode` says
-        excerpts = _excerpts(self.folder, scan(self.folder)[0], self.stop)
-        name = self.codec or before
-        if name is None:
-            demo = codecs.load_codec("demo")
-            quality, pace = _fidelity(demo, excerpts)
-            if quality is None or quality >= ROUGH:
-                return "demo", pace
-            name = self._fetched(quality)
-            if name == "demo":
-                return name, pace
-        return name, _fidelity(codecs.load_codec(name, fetch=self.fetch), excerpts)[1]
-
-    def _fetched(self, quality: float) -> str:
-        """The codec for recordings that the demo codec does not suit: EnCodec where it can be had."""
-        from audiogen_core import codecs
-
-        self.notify(
-            f"the demo codec, made for composed music, gives these recordings back with {quality:.0f} dB "
-            f"(music it knows: 10 to 15), so {FETCHED} is taken, which is fetched once where it is not here"
-        )
-        try:
-            codecs.load_codec(FETCHED, fetch=self.fetch)
-        except DownloadError as error:
-            self.notify(
-                f"{FETCHED} cannot be had ({error}); the demo codec is used instead: expect blurred, rough "
-                "sound, the outline of melody and beat at best. Where there is a network, a run in another "
-                "folder (-o) uses EnCodec"
-            )
-            return "demo"
-        return FETCHED
-
     def _choose_start(self, from_scratch: bool) -> str | None:
         """The model to go on from: the one that was named, or the demo model where it fits."""
-        from audiogen_minigpt.shards import FACTS, Meta
-
         named = self.settings.train.get("start")
         if named or from_scratch:
             if named and from_scratch:
@@ -384,13 +330,13 @@ class _Run:
 
     def _plan(self, found: Found, takes: float) -> list[str]:
         """What was found, what is held out, what will be done, and when it ends."""
-        lines = [_headline(found)]
+        lines = [found.headline]
         if found.tails:
             lines.append("held out to judge by: the last tenth of each file, for there are few")
         elif found.held_out:
-            lines.append(f"held out to judge by: {_some(found.held_out)}")
+            lines.append(f"held out to judge by: {some(found.held_out)}")
         steps = self.settings.train.get("steps")
-        parts = [f"encode {_length(found.to_encode)}, about {shown_time(takes)}"] if found.shards else []
+        parts = [f"encode {length(found.to_encode)}, about {shown_time(takes)}"] if found.shards else []
         if steps is not None or self.budget is None:
             parts.append(f"train {steps} updates" if steps else "train as planned before")
             return [*lines, f"to do: {'; '.join([*parts, 'judge and make sounds'])}"]
@@ -437,66 +383,6 @@ class _Run:
             temporary.write_text(json.dumps(wanted), encoding="utf-8")
         return True
 
-    def _report(self, evaluation: Evaluation, found: Verdict, commands: Sequence[tuple[str, str]]) -> Path:
-        from audiogen_minigpt.info import codes_info
-        from audiogen_minigpt.pictures import LOSSES
-
-        out, data, state = self.out, codes_info(self.out / DATA), checkpoint.find(self.out)
-        config, skips = state.config, self.found.skips if self.found else ()
-        facts = {
-            "audio": _headline(self.found) if self.found else self.folder.name,
-            "codec": data["codec"],
-            "to train on, minutes": data["train"]["seconds"] / 60,
-            "held out, minutes": data["val"]["seconds"] / 60,
-            "model": f"{config.preset}, {config.layers} layers of {config.width}, layout {config.layout}, "
-            f"{config.codebooks} codebooks",
-            "began with": str(state.state["config"].get("start") or "nothing"),
-            "updates": state.step,
-            "training, minutes": state.state["progress"]["elapsed"] / 60,
-        }
-        rows: list[Sequence[Any]] = [
-            ("bits for a second of audio", ""),
-            ("this model", evaluation.bits_per_second),
-            ("pairs of codes", evaluation.bigram_bits),
-            ("single codes", evaluation.unigram_bits),
-        ]
-        pairs = []
-        for number, entry in enumerate(evaluation.continuations, 1):
-            picture = out / entry["picture"] if entry["picture"] else None
-            pairs.append(Clip(f"Original {number}: {entry['track']}", out / entry["original"]))
-            title = f"Continuation {number}: the second half is the model's"
-            pairs.append(Clip(title, out / entry["sound"], picture))
-        free = [
-            Clip(f"Sample {number}", path, path.with_suffix(".png"))
-            for number, path in enumerate(sorted((out / SAMPLES).glob("*.wav")), 1)
-        ]
-        made = [record for record in metrics.read(out) if record["kind"] == "sample"]
-        way = [Clip(f"After {record['step']} updates", Path(record["path"])) for record in _spread(made, 5)]
-        held_out = (
-            "held-out data" if evaluation.split == "val" else "the training data, because none was held out"
-        )
-        sections = [
-            Section("Verdict", found.sentence, rows=[("to", "type"), *commands]),
-            Section("New sounds", "Made from nothing but a seed.", clips=free),
-            Section(
-                "Continuations",
-                "The first half is given, the second half is made up.",
-                clips=pairs,
-                columns=2,
-            ),
-            Section("How well it predicts", f"Measured on {held_out}; fewer bits are better.", rows=rows),
-            Section(
-                "While it trained",
-                "Mean nats per code; and the same opening, gone on with at each checkpoint.",
-                picture=out / LOSSES,
-                clips=[clip for clip in way if clip.sound.is_file()],
-            ),
-        ]
-        if skips:
-            table = [("file", "why"), *((skip.path, f"{_why(skip)}: {skip.message}") for skip in skips)]
-            sections.append(Section("Left out", rows=table))
-        return write_report(out, f"audiogen-minigpt: {self.folder.name}", facts, sections)
-
 
 def _after(budget: float) -> float:
     """The seconds of a budget that are kept for judging, making sounds and the page."""
@@ -517,91 +403,3 @@ def _rounded(seconds: float) -> float:
     """A duration that one likes to type: up to a whole minute, or of more than two hours to a whole hour."""
     unit = 60.0 if seconds < 7200 else 3600.0
     return unit * -(-seconds // unit)
-
-
-def _length(seconds: float) -> str:
-    """How long sounds are, for a reader."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 60
-        else f"{seconds / 60:.1f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def _why(skip: Skip) -> str:
-    return "cut off" if "cut off" in skip.message else _WORDS.get(skip.reason, skip.reason)
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
-
-
-def _headline(found: Found) -> str:
-    """How many files there are, how long they are, and which are left out."""
-    files = f"{found.files} file{'s' * (found.files != 1)}, {_length(found.seconds)}"
-    if not found.skips:
-        return files
-    left_out = [f"{skip.path} ({_why(skip)})" for skip in found.skips]
-    return f"{files}; {len(found.skips)} left out: {_some(left_out)}"
-
-
-def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most so many of some items: the first, the last, and some between."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
-
-
-def _excerpts(
-    folder: Path, files: Sequence[str], stop: Stop, count: int = 5, seconds: float = 2.0
-) -> list[Any]:
-    """Some seconds of some files that can be read, none of them silent: float32 (1, samples) at 24 kHz."""
-    import numpy as np
-
-    from audiogen_core.audio import stream
-    from audiogen_core.errors import AudioError
-
-    found = []
-    for name in _spread(files, 3 * count):
-        stop.check()
-        if len(found) == count:
-            break
-        blocks, length = [], 0
-        try:
-            for block in stream(folder / name, sample_rate=24_000, channels=1):
-                blocks.append(block)
-                length += block.shape[1]
-                if length > 8 * 24_000:
-                    break
-        except (AudioError, OSError):
-            continue
-        part = np.concatenate(blocks, axis=1)[:, -round(seconds * 24_000) :] if blocks else np.zeros((1, 0))
-        if part.shape[1] >= 12_000 and np.abs(part).max() > 0.01:
-            found.append(part.astype(np.float32))
-    return found
-
-
-def _fidelity(codec: Any, excerpts: Sequence[Any], codebooks: int = 4) -> tuple[float | None, float]:
-    """How far a codec's sound lies above its error in dB (SI-SDR), and the seconds it takes for one of audio.
-
-    The first is the median of the excerpts, None without any.
-    """
-    import numpy as np
-
-    from audiogen_core.audio import Audio
-
-    values, took, length = [], 0.0, 0.0
-    for samples in excerpts:
-        clip = Audio(samples, 24_000).resample(codec.info.sample_rate).mix(codec.info.channels)
-        began = clock.perf_counter()
-        codes = codec.encode(clip, min(codebooks, codec.info.codebooks))
-        took += clock.perf_counter() - began
-        length += clip.duration
-        given, back = clip.samples.ravel(), codec.decode(codes).samples.ravel()[: clip.samples.size]
-        shadow = given * (back @ given) / (given @ given)
-        values.append(10 * np.log10((shadow @ shadow) / max(1e-12, float(((back - shadow) ** 2).sum()))))
-    return (float(np.median(values)) if values else None), took / length if length else 0.0

@@ -250,7 +250,7 @@ class Trainer:
         The first two, which are slower, do not count, unless there is no time for a third. Raises Stopped.
         """
         times: list[float] = []
-        while len(times) < 7 and sum(times) < (seconds if len(times) > 2 else max(seconds, 1.0)):
+        while len(times) < 7 and sum(times) < (seconds if len(times) > 2 else max(seconds, 3.0)):
             if self.ranks.world == 1:  # else the others would wait
                 self.stop.check()
             start = time.perf_counter()
