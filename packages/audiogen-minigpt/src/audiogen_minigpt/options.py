@@ -213,3 +213,7 @@ class Preparation(Described):
     def count(self, info: CodecInfo) -> int:
         """How many codebooks of a codec to store."""
         return min(8, info.codebooks) if self.codebooks is None else self.codebooks
+
+    def longest_silence(self, info: CodecInfo) -> int | None:
+        """How many silent frames in a row are kept; None: all."""
+        return round(self.silence * info.frame_rate) if self.silence else None
