@@ -1,4 +1,4 @@
-"""What the demo models are told of prompts beside their own words: `prompts.json` of `audiogen_mlx.prompts`."""
+"""What the demo models take other words for than their own: `prompts.json` of `audiogen_mlx.prompts`."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """Matrices (n, rows, columns) with their singular values drawn towards 1, by five steps of Newton and Schulz."""
+    """Matrices (n, rows, columns) with singular values drawn to 1, by five steps of Newton and Schulz."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

@@ -96,7 +96,14 @@ class Excerpts:
         return self._spoilt(row)
 
     def _spoilt(self, row: Row) -> Row:
-        return replace(row, heard=spoilt(row.codes, self.settings.mistakes, self.draws))
+        heard = spoilt(row.codes, self.settings.mistakes, self.draws)
+        if self.draws.random() < self.settings.mistakes.forgotten:
+            start, length = (
+                int(self.draws.integers(limit)) for limit in (len(row.weights) // 2, len(row.weights))
+            )
+            heard = heard.copy()
+            heard[:, start : start + length] = self.settings.model.codebook_size
+        return replace(row, heard=heard)
 
     def _row(self, index: int, start: int, frames: int, ids: list[int], told: bool) -> Row:
         codes = self.corpus.codes[index, : self.settings.model.codebooks, start : start + frames]

@@ -50,6 +50,7 @@ class Data:
 class Mistakes:
     share: float
     codes: float
+    forgotten: float
     stretches: int
     length: tuple[int, int]
     frames: int

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from beats import keep_time
+from export import WORDS
 from network import Network
 from numpy.typing import NDArray
 from safetensors.numpy import load
@@ -21,8 +23,6 @@ from audiogen_mlx.musicgen.config import Config
 from audiogen_mlx.musicgen.model import Transformer
 from audiogen_mlx.musicgen.weights import LAYOUTS, pieces
 from audiogen_mlx.nn import parameters, positions
-
-WORDS = "text_encoder.shared.weight"
 
 
 @torch.no_grad()
@@ -53,6 +53,7 @@ def begin(network: Network, folder: Path, words: Tokenizer) -> None:
         )
         for table in network.decoder.model.decoder.embed_tokens:
             table.weight += (old - new).mean(dim=0) / model.codebooks
+        keep_time(network, words)
 
 
 def _plain(stored: dict[str, NDArray[Any]], name: str) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from beats import keep_time
 from data import Batch, Corpus, Excerpts
 from network import Network
 from settings import Settings, Training
@@ -37,8 +38,10 @@ class Run(training.Run):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = Network(settings, held.words.get_vocab_size())
-        if start is not None:
-            begin(network, start, held.words)
+            if start is None:
+                keep_time(network, held.words)
+            else:
+                begin(network, start, held.words)
         super().__init__(settings, network, _optimizers(network, settings.training))
 
     def advance(self) -> dict[str, float]:
