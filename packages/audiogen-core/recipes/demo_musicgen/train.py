@@ -100,7 +100,8 @@ class Run(training.Run):
         enabled = self.settings.training.precision == "bfloat16"
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             logits = self.network(batch.heard, batch.ids, batch.mask, batch.told)
-        return functional.cross_entropy(logits.permute(0, 3, 1, 2), batch.codes, reduction="none")
+        flat = functional.cross_entropy(logits.flatten(0, 2), batch.codes.flatten(), reduction="none")
+        return flat.view(batch.codes.shape)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "draws": self.excerpts.draws.bit_generator.state}
