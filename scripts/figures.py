@@ -18,8 +18,8 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
+import click
 import grimp
-import typer
 
 PACKAGES = ("audiogen_core", "audiogen_mlx", "audiogen_onnx", "audiogen_minigpt")
 JOBS = (  # package, command, a folder of the package that is another job's
@@ -124,9 +124,9 @@ def circles(files: list[Module]) -> list[list[str]]:
 def options(package: str, command: str) -> list[str]:
     """The options of a command whose names, in Python, have several words: no other thing is called so."""
     app = next(
-        value for value in vars(import_module(f"{package}.cli")).values() if isinstance(value, typer.Typer)
+        value for value in vars(import_module(f"{package}.cli")).values() if isinstance(value, click.Group)
     )
-    commands = vars(typer.main.get_command(app))["commands"]
+    commands = app.commands
     return [parameter.name for parameter in commands[command].params if "_" in parameter.name]
 
 

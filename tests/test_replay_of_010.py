@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from support.commands import call
-from support.programs import command_line
+from support.programs import program
 from support.stored import FIXTURES, Stored, digest, recorded_here, samples, stored
 
 
@@ -50,7 +50,7 @@ def test_a_stored_file_is_made_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where none of the recipe's paths is
     again = tmp_path / "again.flac"
-    done = call(command_line(file.program), "replay", file.path, "-o", again, "-q", *moved(file))
+    done = call(program(file.program), "replay", file.path, "-o", again, "-q", *moved(file))
     assert done.exit_code == 0, done.stderr
     before, after = samples(file.path), samples(again)
     assert before.shape == after.shape

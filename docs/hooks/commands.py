@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import typer
-from described import of_command, sentence
+import click
+from described import sentence
 
 PROGRAMS = {
     "audiogen-core": ("audiogen_core.main", "commands"),
@@ -22,13 +20,13 @@ _SHARED = ("--json", "--quiet", "--verbose", "--debug", "--force", "--offline", 
 """What the commands have in common is shown last."""
 
 
-_KINDS = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+_KINDS = {"integer": "NUMBER", "float": "NUMBER", "text": "TEXT", "path": "PATH"}
 
 
 def program(name: str) -> Any:
     """The command line of a program, as click sees it."""
     module, variable = PROGRAMS[name]
-    return typer.main.get_command(getattr(import_module(module), variable))
+    return getattr(import_module(module), variable)
 
 
 def page(name: str) -> str:
@@ -62,9 +60,9 @@ def _usage(name: str, command: Any) -> str:
 
 
 def _table(command: Any) -> str:
-    shown = [parameter for parameter in command.params if not parameter.hidden]
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     shown.sort(key=lambda each: (each.param_type_name != "argument", each.opts[0] in _SHARED))
-    fields = of_command(command.name)
+    fields = getattr(command, "fields", {})  # not of the program itself
     rows = ["| argument or option | | default |", "| --- | --- | --- |"]
     for each in shown:
         about = sentence(fields[each.name]) if each.name in fields else each.help or ""
@@ -73,7 +71,7 @@ def _table(command: Any) -> str:
 
 
 def _names(parameter: Any) -> str:
-    value = _escaped(_value(parameter))
+    value = _value(parameter)  # in code, where a table takes a bar as it is
     if parameter.param_type_name == "argument":
         return f"`{value}`"
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
@@ -84,10 +82,9 @@ def _value(parameter: Any) -> str:
     """What is written for a value: the program's own word, the choices, or the kind."""
     if parameter.metavar:
         return str(parameter.metavar)
-    kind = parameter.type_descriptor.annotation
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return "|".join(str(choice.value) for choice in kind)
-    return _KINDS.get(kind, "VALUE")
+    if isinstance(parameter.type, click.Choice):
+        return "|".join(str(choice) for choice in parameter.type.choices)
+    return _KINDS.get(parameter.type.name, "VALUE")
 
 
 def _default(parameter: Any) -> str:

@@ -8,28 +8,13 @@ from typing import Any
 
 from griffe import Attribute, Class, Docstring, Expr, ExprSubscript, ExprTuple, Extension
 
-from audiogen_core import jobs
 from audiogen_core.options import Described, Field, described
-
-SEEDS = 2**63
-"""Seeds lie below this, as all whole numbers must: nothing that a reader needs to hear."""
-
-
-def of_command(name: str) -> dict[str, Field]:
-    """The options of the command that a job is, by their names in Python; nothing for other commands."""
-    for job in jobs.installed():
-        if job.name == name:
-            return {
-                field.name: field for cls in (job.options, job.load, jobs.Run) for field in described(cls)
-            }
-    return {}
 
 
 def sentence(field: Field) -> str:
     """The help of an option, its range, and whether only some models understand it."""
     told = field.option
-    within = told.range if told.lt != SEEDS else "0 or more"
-    more = ", ".join(fact for fact in (within, "some models only" if told.some else "") if fact)
+    more = ", ".join(fact for fact in (told.range_shown, "some models only" if told.some else "") if fact)
     return f"{told.help} {more[0].upper()}{more[1:]}." if more else told.help
 
 

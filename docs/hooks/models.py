@@ -19,7 +19,7 @@ CATALOGUES: dict[str, Mapping[str, ModelSpec | Shipped]] = {
 CHECKED = {
     "encodec-24khz": "S F",
     "encodec-32khz": "S N F",
-    "encodec-48khz": "S",
+    "encodec-48khz": "S F",
     "dac-16khz": "S",
     "dac-24khz": "S",
     "dac-44khz": "S F",

@@ -6,8 +6,6 @@ cores.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -37,7 +35,7 @@ def test_encodec_on_mlx_beside_transformers():
     import torch
     from transformers import EncodecConfig, EncodecModel
 
-    threads = int(os.environ.get("OMP_NUM_THREADS") or blas.cores())
+    threads = blas.threads()
     torch.set_num_threads(threads)
     settings = EncodecConfig(**MUSICGEN)
     config = encodec.from_transformers(settings.to_dict())

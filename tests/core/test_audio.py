@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from audiogen_core.audio import Audio, AudioWriter, ClippingWarning, probe, stream
 from audiogen_core.errors import AudioError, AudiogenError, AudioMismatch, OptionError
+from support.measured import measured
 from support.sounds import FILES, tone, write_reference
 
 SUFFIXES = [".wav", ".flac", ".aiff", ".ogg", ".opus", ".mp3"]
@@ -44,6 +45,18 @@ def test_samples_are_float32_read_only_and_not_shared():
     assert held.samples.min() == 1
     assert audio.channels == 2
     assert audio.duration == pytest.approx(8 / 44_100)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in a fork")
+def test_reading_holds_a_clip_once(tmp_path):
+    path = tmp_path / "silence.flac"
+    with AudioWriter(path, 192_000, 8) as writer:
+        for _ in range(40):
+            writer.write(np.zeros((8, 192_000), np.float32))
+    size = 40 * 192_000 * 8 * 4
+    cost = measured(lambda: str(Audio.load(path).samples.nbytes))
+    assert cost.result == str(size)
+    assert cost.memory < 1.75 * size
 
 
 @pytest.mark.parametrize(

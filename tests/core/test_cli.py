@@ -22,6 +22,7 @@ from audiogen_core.errors import AudiogenError, DownloadError, OptionError
 from audiogen_core.jobs import JobLoad, JobOptions, Shown, Written
 from audiogen_core.options import argument, option, place
 from support.commands import call
+from support.programs import program as program_of
 
 PROGRAM = """
 import os, sys, time, warnings
@@ -33,7 +34,7 @@ from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Shown
 from audiogen_core.options import argument
 
-commands = cli.app("thing", "audiogen-core", "A thing.")
+commands = cli.Program("thing", "audiogen-core", "A thing.")
 
 @dataclass(frozen=True, kw_only=True)
 class How(Shown):
@@ -96,7 +97,7 @@ ERRORS = {
 
 @pytest.fixture
 def commands():
-    made = cli.app("thing", "audiogen-core", "A thing.")
+    made = cli.Program("thing", "audiogen-core", "A thing.")
 
     @command(made, "fail", How)
     def fail(asked: How) -> None:
@@ -171,6 +172,31 @@ def test_version_and_help(commands):
         assert result.exit_code == 0
         assert "--output" in result.stdout
     assert "--install-completion" in call(commands, "--help").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes(commands, tmp_path, monkeypatch, shell):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    shown = call(commands, "--show-completion", shell).stdout
+    assert "_THING_COMPLETE" in shown
+    done = call(commands, "--install-completion", shell)
+    assert done.exit_code == 0
+    assert Path(done.stdout.strip()).read_text() == shown
+
+
+def test_choices_are_completed():
+    from click.shell_completion import ShellComplete
+
+    def offered(*words):
+        *before, begun = words
+        completed = ShellComplete(program_of("audiogen-mlx"), {}, "audiogen-mlx", "X").get_completions(
+            before, begun
+        )
+        return [each.value for each in completed]
+
+    assert offered("musicgen", "a prompt", "--channel", "m") == ["mid"]
+    assert "--melody" in offered("musicgen", "--mel")
+    assert offered("stable-a") == ["stable-audio"]
 
 
 def test_quiet_and_verbose(commands):

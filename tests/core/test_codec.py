@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,23 @@ def test_a_wrong_rate_or_channel_count_names_its_remedy(codec):
 def test_an_impossible_number_of_codebooks_is_refused(codec, count):
     with pytest.raises(OptionError, match="codebooks"):
         codec.encode(clip(codec, 100), count)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codebook_size": 1e30}, {"codebook_size": 0}, {"codebook_size": 4.5}, {"frame_rate": 0},
+        {"frame_rate": -75}, {"frame_rate": 1e30}, {"frame_rate": "75"}, {"codec": 7}, {"codec": []},
+        {"length": -1}, {"length": 2**70}, {"length": 1.5},
+    ],
+)  # fmt: skip
+def test_facts_that_cannot_be_are_damage(tmp_path, monkeypatch, change):
+    path = tmp_path / "a.codes"
+    altered = SimpleNamespace(dumps=lambda facts: json.dumps({**facts, **change}))
+    monkeypatch.setattr("audiogen_core.codes.json", altered)
+    Codes(np.zeros((2, 3), int), 4, 75.0, "x", 9).save(path)
+    with pytest.raises(CodesError, match=f"the description of the codes is damaged: {next(iter(change))} is"):
+        Codes.load(path)
 
 
 def test_codes_of_another_codec_are_refused():
@@ -237,7 +255,7 @@ def test_an_audiocraft_pointer_is_followed_through_the_hub(monkeypatch):
 
     asked = []
 
-    def fetch(spec):
+    def fetch(spec, policy):
         asked.append(spec.repo)
         return FIXTURES / "32k"
 

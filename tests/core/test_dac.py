@@ -55,6 +55,16 @@ def test_a_checkpoint_of_audiotools(files, family):
     assert codec.decode(codes).samples.shape == (1, 95)
 
 
+def test_two_seconds_of_the_24_khz_model_come_back_whole(tmp_path):
+    """Its stride of five leaves the decoder eight samples short of 48,000: those are silence."""
+    rates = {"encoder_rates": [2, 4, 5, 8], "decoder_rates": [8, 5, 4, 2], "sample_rate": 24000}
+    codec = codecs.load_codec(lac.save(tmp_path / "24k.pth", DAC | rates | {"decoder_dim": 32}, "dac"))
+    sound = codec.decode(codec.encode(Audio(noise(48_000), 24_000))).samples[0]
+    assert sound.shape == (48_000,)
+    assert sound[:-8].any() and not sound[-8:].any()
+    assert np.flatnonzero(sound)[-1] == 47_991
+
+
 def test_newer_names_of_weight_norm(files, tmp_path):
     """torch's parametrizations hold the same two tensors under other names."""
     tree = torch.load(files["lac"])

@@ -11,7 +11,7 @@ import pytest
 from audiogen_core import doctor
 from audiogen_core.doctor import Extra, Subject
 from support.commands import call
-from support.programs import PROGRAMS, command_line, program
+from support.programs import PROGRAMS, program
 
 SHAPE = {
     "package": str,
@@ -34,7 +34,7 @@ def subject_of(name: str) -> Subject:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_all_doctors_say_the_same_things(name: str) -> None:
-    result = call(command_line(name), "doctor", "--json")
+    result = call(program(name), "doctor", "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     for key, kind in SHAPE.items():

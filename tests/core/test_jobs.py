@@ -37,7 +37,6 @@ class Options(JobOptions):
 class Load(JobLoad):
     model: Annotated[str, place("Name or path.", "-m")] = "small"
     codec: Annotated[str | None, place("The codec.")] = None
-    threads: Annotated[int | None, option("How many.", ge=1, local=True)] = None
 
 
 class Hum:
@@ -45,13 +44,14 @@ class Hum:
 
     opened: ClassVar[list[dict[str, Any]]] = []
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, threads: int | None = None) -> None:
         self.revision = f"revision of {name}"
+        self.threads = threads or 3
 
     @classmethod
     def load(cls, name: str, **load: Any) -> Hum:
         cls.opened.append({"model": name, **load})
-        return cls(name)
+        return cls(name, load["threads"])
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         for seed in range(options.seed or 0, (options.seed or 0) + count):
@@ -107,7 +107,7 @@ def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    app = cli.app("audiogen-core", "audiogen-core", "A thing.")
+    app = cli.Program("audiogen-core", "audiogen-core", "A thing.")
     commands.add_job(app, HUM)
     commands.add_replay(app, HUM)
     return lambda *arguments: call(app, *arguments)
@@ -182,13 +182,17 @@ def test_a_command_makes_a_file_and_makes_it_again(run, tmp_path):
     recipe = Recipe.read("a.wav")
     assert (recipe.model, recipe.revision, recipe.seed) == ("small", "revision of small", 3)
     assert recipe.settings == {
-        "command": "hum", "prompt": "a song", "seconds": 1.0, "start": "in.wav", "codec": "c",
+        "command": "hum", "prompt": "a song", "seconds": 1.0, "start": "in.wav", "codec": "c", "threads": 2,
     }  # fmt: skip
     assert set(recipe.inputs) == {"start"}
-    again = run("replay", "a.wav", "-o", "b.wav", "-q", "--threads", 4)
+    again = run("replay", "a.wav", "-o", "b.wav", "-q")
     assert again.exit_code == 0, again.stderr
     assert Path("b.wav").read_bytes() == Path("a.wav").read_bytes()
-    assert [(one["codec"], one["threads"]) for one in Hum.opened] == [("c", 2), ("c", 4)]
+    other = run("replay", "a.wav", "-o", "c.wav", "-q", "--threads", 4)
+    assert other.exit_code == 0, other.stderr
+    assert np.array_equal(Audio.load("c.wav").samples, Audio.load("a.wav").samples)
+    assert Recipe.read("c.wav").settings["threads"] == 4
+    assert [(one["codec"], one["threads"]) for one in Hum.opened] == [("c", 2), ("c", 2), ("c", 4)]
 
 
 @pytest.mark.parametrize(("channel", "heard"), [("left", 0.25), ("right", -0.25), ("side", 0.25), ("mid", 0)])
@@ -285,7 +289,7 @@ def test_old_names_are_known():
         ({"unlisted": True}, "another version: unlisted"),  # a file cannot allow itself what a user must
         ({"fetch": "x"}, "another version: fetch"),
         ({"on_step": "x"}, "another version: on_step"),
-        ({"threads": 99}, "another version: threads"),
+        ({"threads": 0}, "the recipe is damaged .*threads"),
         ({"options": 5}, "another version: options"),
     ],
 )

@@ -15,6 +15,7 @@ from audiogen_core import codecs, coding, describe, doctor
 from audiogen_core.audio import Audio
 from audiogen_core.codecs.catalog import CATALOG
 from audiogen_core.codes import Codes, Latents
+from audiogen_core.errors import CodesError
 from audiogen_core.main import commands
 from audiogen_core.recipe import Recipe, hash_file
 from support.commands import call as commands_call
@@ -60,6 +61,19 @@ def test_encode_gives_the_codes_of_the_library(tmp_path, sound):
     made, expected = Codes.load(tmp_path / "a.codes"), codecs.load(CODEC).encode(Audio.load(sound))
     np.testing.assert_array_equal(made.values, expected.values)
     assert (made.codec, made.length) == (expected.codec, expected.length)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.NPZ", "a.json", "a.txt", "a.flac", "a.pt", "a.onnx", "a.png"])
+def test_codes_are_not_given_the_name_of_another_kind(tmp_path, sound, monkeypatch, name):
+    monkeypatch.setattr(codecs, "load", None)  # told before a codec is opened
+    (tmp_path / name).write_text("mine")
+    result = call("encode", sound, "-o", tmp_path / name, "--codec", CODEC, "--force", code=1)
+    assert f"{Path(name).suffix} is the name of another kind of file" in result.stderr
+    values = np.zeros((2, 3))
+    for coded in (Codes(values.astype(int), 4, 75.0, "x"), Latents(values, 75.0, "x")):
+        with pytest.raises(CodesError, match="another kind"):
+            coded.save(tmp_path / name)
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_encode_conforms_visibly(tmp_path):

@@ -96,6 +96,36 @@ def test_norms(ops):
     same(ops, ops.unit(signal), F.normalize(tensor, dim=1))
 
 
+@pytest.mark.parametrize(("channels", "seconds"), [(32, 1), (1, 60)])
+def test_group_norm_of_a_long_clip(ops, channels, seconds):
+    """At 48 kHz, and not centred, as after an activation."""
+    x, weight, bias = 0.5 * random(1, channels, 48_000 * seconds) + 1.5, random(channels), random(channels)
+    made = ops.group_norm(ops.signal(x), ops.vector(weight), ops.vector(bias), 1e-5)
+    exact = [torch.tensor(array, dtype=torch.float64) for array in (x, weight, bias)]
+    same(ops, made, torch.group_norm(exact[0], 1, exact[1], exact[2], 1e-5), atol=5e-6)
+
+
+@pytest.mark.parametrize(("window", "hop", "samples"), [(32, 8, 32), (1280, 320, 9_000), (24, 12, 65)])
+def test_spectrum(ops, window, hop, samples):
+    x, shape = random(2, 1, samples), np.hanning(window)
+    frames = torch.tensor(x[:, 0], dtype=torch.float64).unfold(-1, window, hop) * torch.tensor(shape)
+    expected = torch.fft.rfft(frames).transpose(1, 2)
+    made = ops.spectrum(ops.signal(x), shape, hop)
+    same(ops, made, torch.cat([expected.real, expected.imag], dim=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "mlx-cpu"])
+def test_spectrum_of_what_is_quiet_beside_something_loud(name):
+    """A hum at full scale leaves no rounding noise in the bins above: they keep seven digits."""
+    ops, window, time = adapter(name), np.hanning(1281)[:-1], np.arange(24_000)
+    x = (0.9 * np.sin(2 * np.pi * time * 5 / 1280)).astype(np.float32)[None, None]
+    made = ops.numpy(ops.spectrum(ops.signal(x), window, 320))[0, 20:640]
+    frames = np.lib.stride_tricks.sliding_window_view(x[0, 0], 1280)[::320]
+    exact = np.fft.rfft(frames * window).real.T[20:640]
+    assert np.abs(exact).max() < 1e-4
+    np.testing.assert_allclose(made, exact, rtol=0, atol=1e-10)
+
+
 def test_channels_stack_and_concat(ops):
     x = random(1, 4, 6)
     signal = ops.signal(x)

@@ -158,7 +158,7 @@ def test_a_field_without_a_description_is_a_mistake_of_ours():
 
 @pytest.fixture
 def commands():
-    app = cli.app("thing", "audiogen-core", "A thing.")
+    app = cli.Program("thing", "audiogen-core", "A thing.")
     seen: list[Sample] = []
 
     @command(app, "make", Sample, jobs.Shown)
@@ -232,7 +232,7 @@ def test_an_option_is_one_line():
     class More(Sample):
         extra: Annotated[int, option("A throw-away.")] = 1
 
-    app = cli.app("thing", "audiogen-core", "A thing.")
+    app = cli.Program("thing", "audiogen-core", "A thing.")
     seen: list[More] = []
     command(app, "make", More)(seen.append)
     command(app, "other", jobs.Shown)(lambda shown: None)

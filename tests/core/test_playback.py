@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from audiogen_core import cli
 from audiogen_core.audio import Audio
@@ -37,7 +37,7 @@ def heard(monkeypatch):
 def call(tmp_path):
     """A command that makes a file; with what the rest of its command line says."""
     path = tmp_path / "clip.wav"
-    commands = cli.app("thing", "audiogen-core", "A thing.")
+    commands = cli.Program("thing", "audiogen-core", "A thing.")
     made = []
 
     @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 
 import pytest
-import typer
 
 from audiogen_core import cli, present
 from audiogen_core.errors import AudioError
@@ -49,19 +49,21 @@ def test_texts_without_them_stay_as_they_are() -> None:
 def test_notes_warnings_and_errors(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = cli.app("audiogen-thing", "audiogen-core", "One line.")
+    app = cli.Program("audiogen-thing", "audiogen-core", "One line.")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as without pytest
 
     @app.command()
     def make() -> None:
         cli.state.verbose = True
         cli.note(f"one\n{EVIL}")
         cli.detail(EVIL)
+        logging.getLogger("audiogen_thing").warning("%s", EVIL)
         warnings.warn(EVIL, UserWarning, stacklevel=1)
         raise AudioError(f"a.wav: {EVIL}")
 
     @app.command()
     def other() -> None:
-        raise typer.Exit
+        pass
 
     monkeypatch.setattr("sys.argv", ["audiogen-thing", "make"])
     with warnings.catch_warnings():
@@ -70,5 +72,5 @@ def test_notes_warnings_and_errors(
             cli.run(app)
     err = capfd.readouterr().err
     assert set(controls(err)) == {"\n"}
-    assert err.count(r"\x1b]0;PWNED\x07") == 4
+    assert err.count(r"\x1b]0;PWNED\x07") == 5
     assert err.splitlines()[0] == "one"

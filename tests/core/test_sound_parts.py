@@ -381,7 +381,9 @@ def test_bw64_is_read_and_an_rf64_that_was_never_finished_too(tmp_path):
         assert Audio.load(path).samples.shape == audio.samples.shape
 
 
-@pytest.mark.parametrize("form", ["RF64", "BW64", "W64", "WAV"])
+@pytest.mark.parametrize(
+    "form", ["RF64", *(pytest.param(form, marks=pytest.mark.slow) for form in ("BW64", "W64", "WAV"))]
+)
 def test_files_above_4_gb_are_read_to_their_end(tmp_path, form):
     """Sparse files, with sound in the last second alone."""
     size, rate, row = (4 << 30) + 96_000 * 256, 96_000, 32 * 8

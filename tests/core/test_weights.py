@@ -183,12 +183,12 @@ def test_two_tensors_of_one_name(tmp_path: Path) -> None:
 
 def test_a_prefix_keeps_a_part(tmp_path: Path) -> None:
     save_file({"vae.a": torch.ones(1), "dit.a": torch.ones(2)}, tmp_path / "model.safetensors")
-    found = weights.read(tmp_path, prefix="vae.")
+    found = weights.read_network(tmp_path, weights.Network("a", below="vae."))
     assert list(found) == ["a"]
     found.take("a", (1,))
     found.finish()
     with pytest.raises(WeightsError, match=r"no tensor's name starts with 'unet\.' among 2"):
-        weights.read(tmp_path, prefix="unet.")
+        weights.read_network(tmp_path, weights.Network("a", below="unet."))
 
 
 GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import signal
@@ -58,6 +59,10 @@ def test_ray_gives_the_same_bytes_and_errors_as_they_are(folder, tmp_path, monke
         job = engines.Job(folder, tmp_path / "b", 0, entries, str(CODEC), "00000000", "numpy", Options())
         with pytest.raises(CodesError, match="is another codec on"):
             list(engines.run_jobs([job], codecs.load(CODEC), "ray", 1, by_value=False))
+        noise(1.0, 99).save(folder / "0.wav")
+        for out, engine in (("a", "local"), ("b", "ray")):
+            report = encode(folder, tmp_path / out, codec=CODEC, engine=engine, workers=1)
+            assert report.changes.changed == ("0.wav",)
     finally:
         ray.shutdown()
     assert shard_files(tmp_path / "a") == shard_files(tmp_path / "b")
@@ -82,6 +87,65 @@ def test_a_rerun_does_nothing_and_new_files_go_into_new_shards(folder, tmp_path)
     after = encode(folder, tmp_path / "data", codec=CODEC, workers=1)
     assert (after.encoded, after.tracks) == (1, first.tracks + 1)
     assert before.items() <= shard_files(tmp_path / "data").items()
+
+
+def tracks_by_path(data: Path) -> dict[str, tuple[str, int]]:
+    return {track.path: (track.sha1, track.crc32) for shard in read_shards(data) for track in shard.tracks}
+
+
+def test_files_that_were_replaced_or_deleted_are_taken_out(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 2)
+    data = tmp_path / "data"
+    encode(folder, data, codec=CODEC, workers=1)
+    untouched = {name: content for name, content in shard_files(data).items() if "00002" in name}
+    size = (folder / "0.wav").stat().st_size
+    noise(1.0, 99).save(folder / "0.wav")  # as long as before, and as old
+    os.utime(folder / "0.wav", ns=(0, 0))
+    assert (folder / "0.wav").stat().st_size == size
+    (folder / "1.wav").unlink()
+    (folder / "2.wav").rename(folder / "two.wav")
+    with caplog.at_level("WARNING", "audiogen_minigpt"):
+        report = encode(folder, data, codec=CODEC, workers=1)
+    assert vars(report.changes) == {
+        "new": ("two.wav",),
+        "changed": ("0.wav",),
+        "gone": ("1.wav", "2.wav"),
+    }
+    assert "1 files came (two.wav), 1 files changed (0.wav), 2 files went (1.wav, 2.wav)" in caplog.text
+    encode(folder, tmp_path / "anew", codec=CODEC, workers=1)
+    assert tracks_by_path(data) == tracks_by_path(tmp_path / "anew")
+    assert report.tracks == 5 and verify(data) == verify(tmp_path / "anew")
+    assert untouched and untouched.items() <= shard_files(data).items()
+    assert encode(folder, data, codec=CODEC, workers=1).encoded == 0
+
+
+def test_a_folder_that_is_empty_takes_nothing_out(folder, tmp_path):
+    encode(folder, tmp_path / "data", codec=CODEC, workers=1)
+    before = contents(tmp_path / "data")
+    folder.rename(tmp_path / "elsewhere")
+    folder.mkdir()
+    with pytest.raises(NoUsableAudio, match="no audio files"):
+        encode(folder, tmp_path / "data", codec=CODEC, workers=1)
+    assert contents(tmp_path / "data") == before
+
+
+def test_when_the_file_that_was_held_out_goes_another_is_held_out(tmp_path):
+    folder = noise_files(tmp_path / "audio", 4, 1.0)
+    encode(folder, tmp_path / "data", codec=CODEC, workers=1)
+    (held,) = Dataset.open(tmp_path / "data", split="val").tracks
+    (folder / held.path).unlink()
+    report = encode(folder, tmp_path / "data", codec=CODEC, workers=1)
+    assert report.tracks == 3 and report.val_seconds > 0
+
+
+def test_a_plan_without_hashes_is_taken_for_what_lies_there(folder, tmp_path):
+    """Release 0.1.0 hashed files of equal size only."""
+    encode(folder, tmp_path / "data", codec=CODEC, workers=1)
+    plan_of_now = (tmp_path / "data" / "plan.json").read_text()
+    table = [[{**entry, "digest": ""} for entry in group] for group in json.loads(plan_of_now)]
+    (tmp_path / "data" / "plan.json").write_text(json.dumps(table))
+    assert encode(folder, tmp_path / "data", codec=CODEC, workers=1).encoded == 0
+    assert (tmp_path / "data" / "plan.json").read_text() == plan_of_now
 
 
 def test_bad_files_are_reported_with_a_reason(folder, tmp_path):

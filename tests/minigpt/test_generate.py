@@ -230,7 +230,7 @@ def test_impossible_options(
 
 
 def test_impossible_counts_and_chunks(generator: Generator) -> None:
-    with pytest.raises(OptionError, match="at least 1 clip"):
+    with pytest.raises(OptionError, match="from 1 to 9999 clips"):
         generator.generate_batch(0, 1.0)
     with pytest.raises(OptionError, match="chunk_seconds"):
         generator.stream(1.0, chunk_seconds=0)

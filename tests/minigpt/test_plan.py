@@ -149,13 +149,16 @@ class TestDuplicates:
         assert again["000-again.wav"].duplicate == "001.wav"
         assert entries.items() <= again.items()
 
-    def test_only_files_of_equal_size_are_read(self, tmp_path, monkeypatch):
-        touch(tmp_path / "audio", "a.wav", "bb.wav", "cc.wav", "dddd.wav")
-        read = []
-        digest = plan.digest
-        monkeypatch.setattr(plan, "digest", lambda path: read.append(path.name) or digest(path))
-        planned(tmp_path / "audio", tmp_path / "data", 0)
-        assert read == ["bb.wav", "cc.wav"]
+    def test_a_copy_is_the_file_itself_when_the_first_is_gone(self, tmp_path):
+        audio = noise_files(tmp_path / "audio", 3, 0.01)
+        (audio / "copy.wav").write_bytes((audio / "000.wav").read_bytes())
+        planned(audio, tmp_path / "data")
+        (audio / "000.wav").unlink()
+        assert [(entry.path, entry.duplicate) for entry in planned(audio, tmp_path / "data")] == [
+            ("001.wav", None),
+            ("002.wav", None),
+            ("copy.wav", None),
+        ]
 
     @posix
     def test_what_is_no_file_is_planned_without_reading_it(self, tmp_path):
@@ -180,6 +183,12 @@ class TestShards:
         assert {len(group) for group in plan._grouped(entries)} == {2}
         small = [Entry(str(index), "train", 1000) for index in range(1000)]
         assert max(len(group) for group in plan._grouped(small)) == 64
+
+    @posix
+    def test_a_pipe_is_no_plan(self, tmp_path):
+        os.mkfifo(tmp_path / "plan.json")
+        with pytest.raises(CodesError, match=r"plan\.json: the plan is damaged .*no regular file"):
+            read_plan(tmp_path)
 
     def test_a_damaged_plan_is_named(self, tmp_path):
         touch(tmp_path / "audio", "a.wav")

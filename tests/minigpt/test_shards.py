@@ -48,7 +48,7 @@ def test_sizes_are_exact_and_numbers_little_endian(data):
     assert len(content) == shard.frames * meta.codebooks * 2
     codes = shard.open(meta.codebooks)
     assert int(codes[0, 1]) == content[2] + 256 * content[3]
-    assert isinstance(codes, np.memmap)
+    assert not isinstance(codes, np.memmap)  # a file that is mapped and cut short ends the process
     assert verify(data) == shard.frames
 
 

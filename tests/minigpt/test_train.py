@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -293,6 +295,69 @@ def test_other_data_is_refused_fact_by_fact(tokens: Path, tmp_path: Path) -> Non
     other = write_tokens(tmp_path / "other", codec="somebody-else")
     with pytest.raises(OptionError, match=r"codec: nothing in .*run, somebody-else in .*other"):
         train(tiny(other, tmp_path / "run", steps=4), resume=True)
+
+
+def test_other_codes_need_permission(tokens: Path, tmp_path: Path) -> None:
+    train(tiny(tokens, tmp_path / "run", steps=2))
+    moved = shutil.copytree(tokens, tmp_path / "moved")
+    assert train(tiny(moved, tmp_path / "run", steps=3), resume=True).step == 3
+    other = write_tokens(tmp_path / "other", frames=601)
+    for steps in (3, 5):  # finished, and with more to do
+        with pytest.raises(OptionError, match=r"other: other codes than .*run was trained on.*--new-data"):
+            train(tiny(other, tmp_path / "run", steps=steps), resume=True)
+    assert train(tiny(other, tmp_path / "run", steps=5), resume=True, new_data=True).step == 5
+    (event,) = (record for record in metrics.read(tmp_path / "run") if record["kind"] == "event")
+    assert event["step"] == 3 and f"goes on with other codes, those in {other}" in event["message"]
+    assert train(tiny(other, tmp_path / "run", steps=6), resume=True).step == 6
+
+
+def test_a_changed_byte_is_found_before_training(tmp_path: Path) -> None:
+    data = write_tokens(tmp_path / "tokens")
+    content = bytearray((data / "shard-00001.u16").read_bytes())
+    content[100] ^= 1
+    (data / "shard-00001.u16").write_bytes(content)
+    with pytest.raises(CodesError, match=r"shard-00001\.u16: the codes of .* have changed"):
+        train(tiny(data, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("change", ["cut", "flipped"])
+def test_a_shard_that_changes_while_training_reads_it_ends_the_run(change: str, tmp_path: Path) -> None:
+    data = write_tokens(tmp_path / "tokens")
+
+    def on_step(done: int, total: int) -> None:
+        if done == 2:
+            for path in data.glob("*.u16"):
+                with path.open("r+b") as file:
+                    file.truncate(100) if change == "cut" else file.write(b"\x05\x00")
+
+    with pytest.raises(CodesError, match=r"shard-0000\d\.u16: has changed while it was in use"):
+        train(tiny(data, tmp_path / "run", save_every=1), on_step=on_step)
+    found = checkpoint.newest(tmp_path / "run")
+    assert found is not None and found.step == 2
+
+
+def _events(run: Path) -> list[str]:
+    return [record["message"] for record in metrics.read(run) if record["kind"] == "event"]
+
+
+def test_a_loss_that_cannot_be_learning_is_told_once(tokens: Path, tmp_path: Path) -> None:
+    model = ModelConfig(**{**MODEL.to_dict(), "preset": "gpt2"})
+    train(tiny(tokens, tmp_path / "wild", lr=1.0, model=model, steps=6))
+    (message,) = _events(tmp_path / "wild")
+    assert "where guessing costs 2.8: this is not learning" in message and "--lr" in message
+    train(tiny(tokens, tmp_path / "tame", steps=6))
+    assert _events(tmp_path / "tame") == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "amount"), [(20, "less than one window"), (200, r"3\.2 batches")], ids=["window", "batches"]
+)
+def test_hopelessly_little_data_is_told_once(frames: int, amount: str, tmp_path: Path) -> None:
+    data = write_tokens(tmp_path / "tokens", frames=frames, train=1 if frames == 20 else 4)
+    train(tiny(data, tmp_path / "run", steps=2))
+    train(tiny(data, tmp_path / "run", steps=3), resume=True)
+    (message,) = _events(tmp_path / "run")
+    assert re.search(rf"s to train on, {amount}: the model will know them by heart", message)
 
 
 def test_folder_in_use(tokens: Path, tmp_path: Path) -> None:

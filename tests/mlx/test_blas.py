@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from audiogen_core import threads
 from audiogen_mlx import blas
 
 pytestmark = pytest.mark.skipif(
@@ -23,7 +24,7 @@ DESCRIBE = "import json; from audiogen_mlx import blas; print(json.dumps(blas.de
 
 def python(code: str, *arguments: object, **variables: str) -> str:
     """What a fresh Python prints; OMP_NUM_THREADS and the like only as given."""
-    kept = {name: value for name, value in os.environ.items() if name not in blas._THREAD_VARIABLES}
+    kept = {name: value for name, value in os.environ.items() if name not in threads.VARIABLES}
     kept.pop(blas.VARIABLE, None)
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -50,7 +51,7 @@ def package() -> Path:
 def test_a_fast_blas_is_used_without_being_asked_for():
     facts = describe()
     assert facts["source"] in ("environment", "system", "package")
-    assert facts["threads"] == blas.cores()
+    assert facts["threads"] == threads.cores()
     assert facts["hint"] == ""
 
 
@@ -143,4 +144,30 @@ def test_speed_is_measured_on_request():
 
 
 def test_cores_are_counted_once_within_the_processes_allowance():
-    assert 1 <= blas.cores() <= len(os.sched_getaffinity(0))
+    assert 1 <= threads.cores() <= len(os.sched_getaffinity(0))
+
+
+def test_mlx_that_does_not_start_says_how_to_get_back(tmp_path: Path):
+    """A stand-in for mlx with CUDA on a machine that has no driver: what it raises there."""
+    (tmp_path / "mlx").mkdir()
+    raised = "libcuda.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "mlx" / "core.py").write_text(f"raise ImportError({raised!r})\n")
+    about = tmp_path / "mlx_cuda_13-0.32.4.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mlx-cuda-13\nVersion: 0.32.4\n")
+    command = ["musicgen", "slow piano", "-m", "demo", "-o", str(tmp_path / "a.wav")]
+    run = "import sys; from audiogen_mlx.cli import main; sys.argv[1:] = {!r}; main()"
+    for code in (run.format(command), "from audiogen_mlx import MusicGen", "import audiogen_mlx.ops"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            timeout=60,
+        )
+        assert done.returncode == 1
+        said = done.stderr.strip().splitlines()[-1]
+        assert raised in said
+        assert "pip uninstall mlx-cuda-13, then pip install --force-reinstall 'mlx[cpu]'" in said
+        assert ("Traceback" in done.stderr) == ("main" not in code)  # Python shows where
+    assert not (tmp_path / "a.wav").exists()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import mlx.core as mx
+import numpy as np
 import pytest
 
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import ModelError, OptionError
+from audiogen_mlx import forks
 from audiogen_mlx.memory import CACHE_LIMIT, bounded_cache
+from audiogen_mlx.ops import MlxOps
+from support.measured import measured
 
 OWN = 123 << 20
 
@@ -25,6 +31,23 @@ def limit() -> int:
     found = mx.set_cache_limit(0)
     mx.set_cache_limit(found)
     return found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+def test_a_fork_of_a_process_that_used_mlx_is_told():
+    with bounded_cache():
+        mx.eval(mx.ones(4) + 1)
+
+    def refused() -> str:
+        told = []
+        for action in (bounded_cache().__enter__, lambda: MlxOps().signal(np.zeros((1, 1, 4), np.float32))):
+            with pytest.raises(ModelError) as caught:
+                action()
+            told.append(str(caught.value))
+        return " | ".join(told)
+
+    assert measured(refused).result.count("was forked from one that had used mlx") == 2
+    forks.check()  # here nothing is lost
 
 
 def test_the_limit_holds_within_and_the_users_comes_back():

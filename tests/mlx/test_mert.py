@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from audiogen_core.errors import AudioError, ModelError, WeightsError
 from audiogen_mlx.catalog import MERT
-from audiogen_mlx.musicgen.mert import Mert, MertConfig
+from audiogen_mlx.musicgen.mert import Mert, MertConfig, OverTime
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style" / "mert"
 NEW = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
@@ -139,6 +139,14 @@ def test_published_one_is_pinned():
     assert MERT.pinned
     assert MERT.size == 1_817 + 377_552_987
     assert all(file.sha256 for file in MERT.files)
+
+
+def test_norm_over_the_time_of_a_long_style():
+    """Thirty seconds, of which the first convolution leaves 144,000 steps, not centred."""
+    x = np.random.default_rng(8).standard_normal((1, 144_000, 4)).astype(np.float32) * 0.5 + 1.5
+    exact = x.astype(np.float64) - x.mean(axis=1, dtype=np.float64)
+    expected = exact / np.sqrt(np.square(exact).mean(axis=1) + 1e-5)
+    np.testing.assert_allclose(np.array(OverTime(4)(mx.array(x))), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
@@ -208,7 +208,7 @@ def test_one_more_option_is_one_line(tmp_path: Path) -> None:
         throw_away: Annotated[int, option("To be thrown away.", ge=0)] = 1
 
     job = replace(MUSICGEN, options=More)
-    app = shared.app("audiogen-mlx", "audiogen-mlx", "As the program, with one more option.")
+    app = shared.Program("audiogen-mlx", "audiogen-mlx", "As the program, with one more option.")
     commands.add_job(app, job)
     commands.add_replay(app, job)
     assert "--throw-away NUMBER" in call(app, "musicgen", "--help").stdout

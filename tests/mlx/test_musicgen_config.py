@@ -196,7 +196,7 @@ def test_impossible_strides(stride: int):
         plan(45, 0, 20, stride)
 
 
-@pytest.mark.parametrize("clock", [(0.0,), (-9.0,), (9.0,) * 5, (float("nan"),)])
+@pytest.mark.parametrize("clock", [(0.0,), (-9.0,), (9.0,) * 5, (float("nan"),), (float("inf"),)])
 def test_a_clock_that_cannot_be_is_refused(clock: tuple[float, ...]):
     facts = {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "codebooks": 1, "codebook_size": 4}
     facts |= {"delays": (0,), "channels": 1, "text_width": 8}

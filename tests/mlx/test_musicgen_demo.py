@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from audiogen_core.audio import Audio
 from audiogen_core.compose import compose
@@ -81,7 +81,7 @@ def test_its_defaults_are_its_own(model: MusicGen) -> None:
 
 def test_a_clip_is_as_long_as_asked_for_and_the_same_again(model: MusicGen) -> None:
     first, again = (model.generate("slow piano in C minor", seconds=1.5, seed=4) for _ in range(2))
-    assert first.samples.shape == (1, 112 * HOP)
+    assert first.samples.shape == (1, 36_000)
     np.testing.assert_array_equal(first.samples, again.samples)
     other = model.generate("slow piano in C minor", seconds=1.5, seed=5)
     assert np.abs(first.samples - other.samples).max() > 0.01
@@ -133,7 +133,7 @@ def test_notes_are_in_the_key_that_was_asked_for(made: dict[str, Audio]) -> None
 def test_words_it_has_never_seen_are_named(model: MusicGen) -> None:
     with pytest.warns(UserWarning, match="has never seen: Théremin, F#; it passes over that"):
         model.generate_codes("slow Théremin on F#", seconds=0.1, seed=0)
-    with pytest.warns(UserWarning, match=r"cannot follow F# minor \(the nearest it can: C minor\)"):
+    with pytest.warns(UserWarning, match=r"cannot follow F# minor \(the nearest is C minor\)"):
         model.generate_codes("slow piano in F# minor", seconds=0.1, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -18,6 +18,7 @@ from audiogen_core.errors import AudioError, CodesError, ModelError, OptionError
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen import MusicGen
 from audiogen_mlx.musicgen.conditioning import read
+from audiogen_mlx.musicgen.options import Options
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen"
 PROMPTS = ["80s pop track with bassy drums and synth", "a dreamy lo-fi loop in C# minor, 90 BPM", "rock"]
@@ -44,11 +45,45 @@ def same(one: Codes, other: Codes) -> None:
 # Lengths and seeds
 
 
-@pytest.mark.parametrize(("seconds", "frames"), [(0.02, 1), (0.3, 15), (0.58, 29), (0.999, 49), (1.0, 50)])
-def test_lengths(seconds: float, frames: int):
-    codes = model().generate_codes("rock", seconds=seconds, sampling=SEEDED)
+@pytest.mark.parametrize(
+    ("seconds", "frames", "samples"),
+    [
+        (0.02, 1, 640),
+        (0.3, 15, 9_600),
+        (0.58, 29, 18_560),
+        (12 / 70, 9, 5_486),  # 4 beats at 1,400 a minute
+        (0.999, 50, 31_968),
+        (1.0, 50, 32_000),
+    ],
+)
+def test_a_clip_has_exactly_the_seconds_asked_for(seconds: float, frames: int, samples: int):
+    asked: dict[str, Any] = {"seconds": seconds, "sampling": SEEDED}
+    codes = model().generate_codes("rock", **asked)
     assert codes.frames == frames
-    assert model().decode(codes).samples.shape == (1, frames * 640)
+    whole = model().decode(codes)
+    assert whole.samples.shape == (1, samples)
+    streamed = np.concatenate([piece.samples for piece in model().stream("rock", **asked)], axis=1)
+    assert streamed.shape == (1, samples)
+    batch = model().generate_batch(["rock", None], **asked)
+    assert [clip.samples.shape for clip in batch] == [(1, samples)] * 2
+
+
+def test_windows_and_what_is_gone_on_with_leave_the_length_exact():
+    long = model().generate("rock", seconds=1.2345678, window_seconds=0.4, seed=1)
+    assert long.samples.shape == (1, 39_506)
+    continued = model().generate("rock", seconds=1.2345678, prompt_audio=tone(0.51), seed=1)
+    assert continued.samples.shape == (1, 39_506)
+
+
+def test_recipes_of_the_first_release_leave_out_a_frame_that_is_begun():
+    """They name every option, asked for or not; the clip made again tells its true length."""
+    named = dict.fromkeys(("melody", "style", "window_seconds"))
+    again = Options.of_recipe({"prompt": "rock", "seconds": 1.7142857, "seed": 1, **named})
+    (take,) = model().takes(again)
+    assert sum(piece.samples.shape[1] for piece in take.pieces) == 85 * 640
+    assert take.settings["seconds"] == 1.7
+    now = Options.of_recipe({"prompt": "rock", "seconds": 1.7142857, "seed": 1})
+    assert sum(piece.samples.shape[1] for piece in next(model().takes(now)).pieces) == 54_857
 
 
 def test_codes_tell_where_they_are_from():

@@ -25,7 +25,7 @@ from audiogen_mlx import catalog as catalogs
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
 from support.commands import call
-from support.loopback_hub import LoopbackHub, point_at
+from support.loopback_hub import ALLOWED, OFFLINE, LoopbackHub, point_at
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
 CODEC = FIXTURES.parent / "encodec" / "32k"
@@ -219,7 +219,7 @@ def test_a_file_that_arrives_damaged_is_named_and_not_kept(server: LoopbackHub, 
 
 def test_a_file_damaged_in_the_cache_is_named(server: LoopbackHub, output: Path) -> None:
     assert run(output).exit_code == 0
-    weights = next((hub.plan(MUSICGEN[NAME]).folder).glob(WEIGHTS)).resolve()
+    weights = next((hub.plan(MUSICGEN[NAME], ALLOWED).folder).glob(WEIGHTS)).resolve()
     damaged = bytearray(weights.read_bytes())
     damaged[300_000] ^= 1
     weights.write_bytes(damaged)
@@ -243,7 +243,7 @@ def test_faults_that_pass_are_tried_three_times(server: LoopbackHub, output: Pat
     assert run(output).exit_code == 0
     output.unlink()
     server.faults.statuses = -1
-    shutil.rmtree(hub.plan(MUSICGEN[NAME], offline=True).folder)
+    shutil.rmtree(hub.plan(MUSICGEN[NAME], OFFLINE).folder)
     before = len(server.log)
     assert "cannot be fetched from" in told(run(output))
     assert len(server.log) == before + 3

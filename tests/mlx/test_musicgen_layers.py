@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from queue import SimpleQueue
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from audiogen_mlx import cpu
-from audiogen_mlx.musicgen.model import Block, Cache, Linear, Rows, attend
+from audiogen_mlx import blas, cpu
+from audiogen_mlx.musicgen import model
+from audiogen_mlx.musicgen.model import Block, Cache, Linear, Norm, Rows, attend
 from support.musicgen_models import TINY, transformer
 
 
@@ -17,56 +21,92 @@ def normal(*shape: int, seed: int = 0) -> mx.array:
     return mx.array(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-@pytest.mark.parametrize("streams", [0, 2, 3])
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """So many threads take the steps through numpy."""
+    monkeypatch.setattr(blas, "threads", lambda: request.param)
+    cpu._inbox.cache_clear()
+    yield request.param
+    cpu._inbox.cache_clear()
+
+
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
 @pytest.mark.parametrize(
-    ("rows", "inputs", "outputs"), [(1, 64, 48), (2, 512, 1024), (3, 1024, 2048), (40, 512, 96), (2, 8, 7)]
+    ("rows", "inputs", "outputs"),
+    [(1, 64, 48), (2, 512, 1024), (3, 1024, 2048), (8, 512, 96), (2, 8, 7), (1, 40_000, 6), (2, 1536, 4608)],
 )
-def test_products_in_blocks(
-    rows: int, inputs: int, outputs: int, streams: int, monkeypatch: pytest.MonkeyPatch
-):
-    made = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(streams)]
-    monkeypatch.setattr(cpu, "_streams", lambda: made)
-    x, weight = normal(rows, 1, inputs), normal(outputs, inputs, seed=1)
-    expected = np.array(x, copy=False) @ np.array(weight, copy=False).T
-    np.testing.assert_allclose(np.array(cpu.product(x, weight)), expected, rtol=0, atol=2e-4)
+def test_products_by_rows(rows: int, inputs: int, outputs: int, threads: int):
+    x, weight = draw(rows, 1, inputs), draw(outputs, inputs, seed=1)
+    found = cpu.product(x, weight)
+    assert found.shape == (rows, 1, outputs) and found.dtype == np.float32
+    exact = x.astype(np.float64) @ weight.T.astype(np.float64)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-6 * inputs)
 
 
-def test_streams_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch):
-    import threading
+def test_a_product_has_the_same_bytes_in_any_company():
+    x, weight = draw(8, 1, 1024), draw(4096, 1024, seed=1)
+    whole = cpu.product(x, weight)
+    for rows in (1, 2, 5):
+        assert np.array_equal(cpu.product(x[:rows], weight), whole[:rows])
+    for count in (1, 2, 4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blas, "threads", lambda count=count: count)
+            cpu._inbox.cache_clear()
+            assert np.array_equal(cpu.product(x, weight), whole)
+    cpu._inbox.cache_clear()
 
-    from audiogen_mlx import blas
 
-    monkeypatch.setattr(blas, "use", lambda: blas.Blas("", "none", threads=3))
-    found: list[int] = []
+def test_parts_are_taken_by_all_threads_and_no_late_one_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(blas, "threads", lambda: 2)
+    cpu._inbox.cache_clear()
+    both = threading.Barrier(2, timeout=30)
+    seen: list[tuple[int, int]] = []
 
-    def count() -> None:
-        found.append(len(cpu._streams()))
-        assert cpu._streams() is cpu._streams()
+    def work(start: int, stop: int) -> None:
+        if start < 4:
+            both.wait()  # two threads are here, or this fails
+        seen.append((start, stop))
 
-    for _ in range(2):
-        thread = threading.Thread(target=count)
-        thread.start()
-        thread.join()
-    assert found == [3, 3]
+    cpu.shared(work, 7, 2)
+    assert sorted(seen) == [(0, 2), (2, 4), (4, 6), (6, 7)]
+    monkeypatch.setattr(cpu, "_inbox", lambda helpers: SimpleQueue())  # which nobody looks into
+    seen.clear()
+    cpu.shared(lambda start, stop: seen.append((start, stop)), 7, 2)
+    assert seen == [(0, 2), (2, 4), (4, 6), (6, 7)]
+
+
+def test_memory_that_runs_out_in_another_thread_is_told(threads: int):
+    def work(start: int, stop: int) -> None:
+        if start == 6:
+            raise MemoryError("no more")
+
+    with pytest.raises(MemoryError, match="no more"):
+        cpu.shared(work, 8, 2)
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("length", "streams"), [(3, 0), (700, 0), (2000, 0), (2000, 3)])
-def test_attention_of_one_position(length: int, streams: int, masked: bool, monkeypatch: pytest.MonkeyPatch):
-    made = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(streams)]
-    monkeypatch.setattr(cpu, "_streams", lambda: made)
-    query, keys, values = (
-        normal(2, 4, 1, 16),
-        normal(2, 4, length, 16, seed=1),
-        normal(2, 4, length, 16, seed=2),
-    )
-    mask = mx.arange(length)[None, None, None] >= mx.array([0, 1])[:, None, None, None] if masked else None
-    expected = mx.fast.scaled_dot_product_attention(query, keys, values, scale=0.25, mask=mask)
-    heard = attend(query, keys, values, mask)
-    assert heard.shape == (2, 1, 64)
-    np.testing.assert_allclose(
-        np.array(heard), np.array(expected).transpose(0, 2, 1, 3).reshape(2, 1, 64), atol=1e-5
-    )
+@pytest.mark.parametrize("length", [3, 700, 2000, 9000])
+def test_attention_of_one_position(length: int, masked: bool, threads: int):
+    query, keys, values = draw(2, 4, 1, 16), draw(2, 4, length, 16, seed=1), draw(2, 4, length, 16, seed=2)
+    mask = np.arange(length)[None, None, None] >= np.array([0, 1])[:, None, None, None] if masked else None
+    given = [mx.array(part) for part in (query, keys, values)]
+    seen = None if mask is None else mx.array(mask)
+    expected = np.array(mx.fast.scaled_dot_product_attention(*given, scale=0.25, mask=seen))
+    for found in (attend(query, keys, values, mask), np.array(attend(given[0], keys, values, mask))):
+        assert found.shape == (2, 1, 64)
+        np.testing.assert_allclose(found, expected.transpose(0, 2, 1, 3).reshape(2, 1, 64), atol=1e-5)
+
+
+@pytest.mark.parametrize("function", ["layer_norm", "gelu", "relu"])
+def test_leaves_take_arrays_of_either_kind(function: str):
+    x = draw(2, 1, 300)
+    norm = Norm(300)
+    norm.weight, norm.bias = normal(300, seed=1), normal(300, seed=2)
+    leaf = {"layer_norm": norm, "gelu": model._gelu, "relu": model._relu}[function]
+    np.testing.assert_allclose(leaf(x), np.array(leaf(mx.array(x))), rtol=1e-5, atol=2e-6)
 
 
 def test_activations():

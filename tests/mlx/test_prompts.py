@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from audiogen_core.errors import ModelError
 from audiogen_mlx.catalog import MUSICGEN
@@ -20,9 +20,11 @@ from audiogen_mlx.musicgen.load import Files
 from audiogen_mlx.prompts import FILE, Prompts
 from audiogen_mlx.tokenizer import Tokenizer
 from support import recipes
+from support.commands import call
 from support.stored import FIXTURES
 
 FOLDER = MUSICGEN["demo"].path
+OWN = "it keeps to a tempo of its own choice"
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,6 @@ def test_what_it_takes_for_its_own_words_is_not_one_of_them(words: Prompts) -> N
         ("A hip-hop track", "A hip hop beat track"),
         ("hip hop beat", "hip hop beat"),
         ("relaxing  LoFi   hip hop", "calm  lo-fi beat"),
-        ("96 bpm beat", "slow beat"),
-        ("piano at 110 BPM", "piano at medium"),
         ("melancholy piano", "sad piano"),
         ("chiptunes", "chiptunes"),
         ("in a major key", "in a major key"),
@@ -88,20 +88,35 @@ def test_what_means_the_same_is_taken_for_it_silently(
 @pytest.mark.parametrize(
     ("typed", "heard", "near"),
     [
-        ("sad violin", "sad piano", {"violin": "piano"}),
-        ("Techno in C minor", "fast beat in C minor", {"Techno": "fast beat"}),
-        ("60 bpm piano", "slow piano", {"60 bpm": "slow (93.75 bpm)"}),
-        ("violin, violin", "piano, piano", {"violin": "piano"}),
-        ("piano in Bb minor", "piano in C minor", {"Bb minor": "C minor"}),
-        ("140 bpm techno", "fast fast beat", {"140 bpm": "fast (125 bpm)", "techno": "fast beat"}),
+        ("sad violin", "sad piano", {"violin": "the nearest is piano"}),
+        ("Techno in C minor", "fast beat in C minor", {"Techno": "the nearest is fast beat"}),
+        ("violin, violin", "piano, piano", {"violin": "the nearest is piano"}),
+        ("piano in Bb minor", "piano in C minor", {"Bb minor": "the nearest is C minor"}),
+        ("60 bpm piano", "slow piano", {"60 bpm": OWN}),
+        ("140 bpm techno", "fast fast beat", {"140 bpm": OWN, "techno": "the nearest is fast beat"}),
     ],
 )
-def test_what_it_cannot_follow_is_named_once_with_the_nearest(
+def test_what_it_cannot_follow_is_named_once_with_what_it_does_instead(
     words: Prompts, tokenizer: Tokenizer, typed: str, heard: str, near: dict[str, str]
 ) -> None:
     assert words.understood(typed) == (heard, near)
-    named = ", ".join(f"{said} (the nearest it can: {word})" for said, word in near.items())
+    named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
     assert told(tokenizer, typed) == [f"the model cannot follow {named}"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "heard", "near"),
+    [
+        ("96 bpm beat", "slow beat", {}),
+        ("piano at 110 BPM", "piano at medium", {}),
+        ("60 bpm", "slow", {"60 bpm": "the nearest is slow, 93.75 bpm"}),
+        ("140.5 beats per minute", "fast", {"140.5 beats per minute": "the nearest is fast, 125 bpm"}),
+    ],
+)
+def test_a_model_that_keeps_tempi_has_only_others_named(
+    words: Prompts, typed: str, heard: str, near: dict[str, str]
+) -> None:
+    assert replace(words, limits={}).understood(typed) == (heard, near)
 
 
 def test_such_words_make_the_clip_of_the_model_s_own() -> None:
@@ -113,19 +128,20 @@ def test_such_words_make_the_clip_of_the_model_s_own() -> None:
 
 
 def test_the_command_lists_them() -> None:
-    shown = CliRunner().invoke(cli, ["prompts", "-m", "demo"])
+    shown = call(cli, "prompts", "-m", "demo")
     assert shown.exit_code == 0, shown.output
     for line in ("tempo", "  slow    slow, calm,", "only near", "  violin "):
         assert line in shown.stdout
-    facts = json.loads(CliRunner().invoke(cli, ["prompts", "--json"]).stdout)
+    facts = json.loads(call(cli, "prompts", "--json").stdout)
     assert list(facts["style"]) == ["music box", "piano", "beat", "chiptune"]
     assert facts["the same as"]["hip hop"] == "hip hop beat"
     assert facts["bpm"]["fast"] == "125"
+    assert facts["not followed"] == {"tempo": OWN}
 
 
 @pytest.mark.parametrize("model", ["musicgen-small", FIXTURES / "musicgen" / "musicgen-mono"])
 def test_a_model_that_lists_no_words_is_told(model: object) -> None:
-    done = CliRunner().invoke(cli, ["prompts", "-m", str(model)])
+    done = call(cli, "prompts", "-m", model)
     assert done.exit_code != 0
     assert "lists no words" in done.stderr
 
@@ -139,7 +155,8 @@ def test_they_go_with_a_converted_model_and_change_its_revision(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"knows": {}}', '{"knows": {}, "means": {"a": 1}, "nearest": {}, "bpm": {}}']
+    "text",
+    ["{", "[]", '{"knows": {}}', '{"knows": {}, "means": {"a": 1}, "nearest": {}, "bpm": {}, "limits": {}}'],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
     shutil.copy(FOLDER / "tokenizer.json", tmp_path)

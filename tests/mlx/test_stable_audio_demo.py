@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from audiogen_core.audio import Audio, probe
 from audiogen_core.compose import compose

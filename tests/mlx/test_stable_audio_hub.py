@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from audiogen_core import hub, hub_client
 from audiogen_core.errors import DownloadError
@@ -19,7 +19,7 @@ from audiogen_mlx.catalog import STABLE_AUDIO as CATALOG
 from audiogen_mlx.catalog import TEXT_ENCODERS
 from audiogen_mlx.cli import cli
 from audiogen_mlx.stable_audio import StableAudio
-from support.loopback_hub import LoopbackHub, point_at
+from support.loopback_hub import ALLOWED, LoopbackHub, point_at
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stable-audio"
 NAME = "stable-audio-open-small"
@@ -113,7 +113,7 @@ def test_a_dry_run_says_what_would_be_fetched(server: LoopbackHub, tmp_path: Pat
 
 def test_a_dry_run_fetches_no_text_encoder(server: LoopbackHub, tmp_path: Path) -> None:
     """Of a model that is here without its T5: what is missing is told, and nothing is fetched."""
-    hub.fetch(CATALOG[NAME])
+    hub.fetch(CATALOG[NAME], ALLOWED)
     before = len(server.log)
     arguments = ("-m", NAME, "-o", tmp_path / "bell.wav", "--seconds", "0.3", "--dry-run")
     offline = run(*arguments, "--offline")

@@ -93,3 +93,18 @@ def test_a_tokenizer_of_another_family_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
     with pytest.raises(ModelError, match="not a T5 tokenizer: it has no </s> token"):
         Tokenizer.load(tmp_path)
+
+
+def test_of_two_ways_as_likely_the_one_of_the_original(tmp_path):
+    """The scores are T5's own. "g gg gg" and "gg gg g" cost the same; sentencepiece and transformers begin
+    with the short piece, and so does the search if every score is read to its last bit."""
+    pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0, "▁": -2.0122928619384766}
+    pieces |= {"g": -7.407997131347656, "gg": -10.809488296508789}
+    stored = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
+    stored["model"]["vocab"] = [list(piece) for piece in pieces.items()]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored), encoding="utf-8")
+    short, long = list(pieces).index("g"), list(pieces).index("gg")
+    made = Tokenizer.load(tmp_path)
+    for pairs in range(1, 40):
+        ids, _ = made.encode(["g" * (2 * pairs + 1)])
+        assert ids[0].tolist() == [3, short, *[long] * pairs, made.end], pairs

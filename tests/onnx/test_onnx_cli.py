@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 from dataclasses import fields, replace
@@ -127,8 +126,8 @@ def test_what_was_asked_for_becomes_options():
 
 
 def test_every_option_of_a_vamp_can_be_asked_for():
-    (vamp,) = [each.callback for each in cli.cli.registered_commands if each.name == "vamp"]
-    assert {field.name for field in fields(VampOptions)} <= set(inspect.signature(vamp).parameters)
+    shown = {each.name for each in cli.cli.commands["vamp"].params}
+    assert {field.name for field in fields(VampOptions)} <= shown
 
 
 def test_beats_from_a_file(tmp_path):

@@ -78,7 +78,7 @@ def test_what_is_no_graph_is_refused(tmp_path):
 
 def test_options_out_of_range(tmp_path):
     path = write(tmp_path / "add.onnx")
-    with pytest.raises(OptionError, match="threads must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match="threads must be 1 or more, and at most 1024, got 0"):
         Session(path, threads=0)
     with pytest.raises(OptionError, match=r"NoSuchProvider.*CPUExecutionProvider"):
         Session(path, providers=["NoSuchProvider"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 import torch
 
@@ -152,3 +155,31 @@ def test_random_checkpoints_of_any_size_load(tmp_path):
     settings = torch.load(SMALL / "coarse.pth", weights_only=True)["metadata"]["kwargs"]
     path = write_network(tmp_path / "coarse.pth", {**settings, "n_layers": 1})
     assert load(path, found.codebook_vectors()).config.layers == 1
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model._orig_mod.", "generator.", "_fsdp_wrapped_module."])
+def test_wrapped_checkpoints_are_the_same(tmp_path, vectors, prefix):
+    for name in ("coarse", "coarse_lora"):
+        stored = torch.load(SMALL / f"{name}.pth", weights_only=True)
+        whole = stored if "state_dict" in stored else {"state_dict": stored}
+        whole["state_dict"] = {prefix + key: value for key, value in whole["state_dict"].items()}
+        torch.save(whole, tmp_path / f"{name}.pth")
+    with pytest.warns(UserWarning, match=rf"the weights taken are state_dict\.{re.escape(prefix)}\*"):
+        made = load(tmp_path / "coarse.pth", vectors, tmp_path / "coarse_lora.pth")
+    expected = load(SMALL / "coarse.pth", vectors, SMALL / "coarse_lora.pth")
+    assert made.config == expected.config
+    for key, values in expected.tensors.items():
+        np.testing.assert_array_equal(made.tensors[key], values)
+
+
+def test_a_prefix_is_no_low_rank_update(tmp_path, vectors):
+    tree = torch.load(SMALL / "coarse.pth", weights_only=True)
+    tree["state_dict"] = {f"foo.{key}": value for key, value in tree["state_dict"].items()}
+    torch.save(tree, tmp_path / "coarse.pth")
+    with pytest.raises(
+        WeightsError, match=r"coarse\.pth: all \d+ names begin with foo\., which is no wrapper"
+    ):
+        load(tmp_path / "coarse.pth", vectors)
+    torch.save(tree["state_dict"], tmp_path / "bare.pth")
+    with pytest.raises(ModelError, match=r"bare\.pth: all \d+ names begin with foo\.; carries no settings"):
+        load(tmp_path / "bare.pth", vectors)

@@ -13,20 +13,10 @@ from audiogen_core import codecs
 from audiogen_core.codec import Codec
 from audiogen_core.layers import whole
 from audiogen_core.ops import resolve
-from audiogen_core.ops.torch_ops import TorchOps
+from support.exact import ExactOps
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vampnet"
 SIZES = ["small", "big"]
-
-
-class DoubleOps(TorchOps):
-    """torch in float64: what the numbers would be without rounding."""
-
-    def signal(self, array: Any) -> torch.Tensor:
-        return torch.tensor(array, dtype=torch.float64)
-
-    def numpy(self, signal: torch.Tensor) -> Any:
-        return signal.numpy()
 
 
 @pytest.fixture(params=["numpy", "torch", "mlx"])
@@ -66,7 +56,7 @@ def audio_close(codec: Codec, made: np.ndarray, stored: np.ndarray, codes: np.nd
     """
     if size == "small":
         return close(made, stored)
-    exact = decode(load(size, DoubleOps()), codes)[:, : stored.shape[1]]
+    exact = decode(load(size, ExactOps()), codes)[:, : stored.shape[1]]
     own = np.abs(stored - exact).max()
     assert np.abs(made - exact).max() <= max(1e-4, 2 * own)
 

@@ -159,7 +159,7 @@ def test_20_000_damaged_files(worker, originals, tmp_path):
 
 @pytest.mark.parametrize(
     "count",
-    [60, pytest.param(2_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
+    [30, pytest.param(2_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
 )
 def test_damaged_files_that_ffmpeg_reads(worker, foreign, tmp_path, count):
     run(worker, foreign, tmp_path, count, "that FFmpeg reads")

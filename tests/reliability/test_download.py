@@ -21,7 +21,7 @@ from audiogen_core import hub
 from audiogen_core.errors import DownloadError
 from audiogen_core.models import FileSpec, ModelSpec
 from support.figures import tell
-from support.loopback_hub import LoopbackHub, point_at
+from support.loopback_hub import ALLOWED, OFFLINE, LoopbackHub, point_at
 
 REPO = "someone/tiny"
 WEIGHTS = np.random.default_rng(11).bytes(3_000_000)
@@ -44,7 +44,7 @@ hub.DISK_MARGIN = -(1 << 60)
 spec = ModelSpec("tiny", "encodec", {REPO!r}, {LoopbackHub.revision!r},
                  (FileSpec("config.json"), FileSpec("model.safetensors")), "MIT")
 try:
-    print(hub.fetch(spec))
+    print(hub.asking(notify=lambda text: None)(spec))
 except DownloadError as error:
     print("refused:", error)
     sys.exit(3)
@@ -98,10 +98,10 @@ def kill_and_recover(server: LoopbackHub, home: Path, offset: int) -> None:
     process.communicate(timeout=60)
     server.released.set()
     with pytest.raises(DownloadError, match=r"model\.safetensors is missing"):
-        hub.fetch(SPEC, offline=True)
+        hub.fetch(SPEC, OFFLINE)
     server.faults.stall_at = None
-    assert_whole(hub.fetch(SPEC))
-    assert_whole(hub.fetch(SPEC, offline=True))
+    assert_whole(hub.fetch(SPEC, ALLOWED))
+    assert_whole(hub.fetch(SPEC, OFFLINE))
 
 
 @unix
@@ -144,7 +144,7 @@ def test_eight_processes_at_once(server: LoopbackHub, tmp_path: Path) -> None:
 
 
 def test_several_processes_meet_a_damaged_cache(server: LoopbackHub, tmp_path: Path) -> None:
-    folder = hub.fetch(SPEC)
+    folder = hub.fetch(SPEC, ALLOWED)
     blob = (folder / "model.safetensors").resolve()
     blob.write_bytes(WEIGHTS[:-1] + bytes([WEIGHTS[-1] ^ 1]))
     processes = [child(server, tmp_path / "home") for _ in range(3)]
@@ -154,7 +154,7 @@ def test_several_processes_meet_a_damaged_cache(server: LoopbackHub, tmp_path: P
 
 
 def test_two_hundred_flips_and_fifty_cuts_are_all_found(server: LoopbackHub) -> None:
-    blob = (hub.fetch(SPEC) / "model.safetensors").resolve()
+    blob = (hub.fetch(SPEC, ALLOWED) / "model.safetensors").resolve()
     rng = np.random.default_rng(4)
     damages = []
     for at in (0, len(WEIGHTS) - 1, *(int(at) for at in rng.integers(0, len(WEIGHTS), 198))):
@@ -163,9 +163,9 @@ def test_two_hundred_flips_and_fifty_cuts_are_all_found(server: LoopbackHub) -> 
     for damaged in damages:
         blob.write_bytes(damaged)
         with pytest.raises(DownloadError, match=r"model\.safetensors does not have the hash"):
-            hub.fetch(SPEC, offline=True)
+            hub.fetch(SPEC, OFFLINE)
     blob.write_bytes(WEIGHTS)
-    assert_whole(hub.fetch(SPEC, offline=True))
+    assert_whole(hub.fetch(SPEC, OFFLINE))
     tell(
         "corrupted weights",
         "one bit flipped in 200 places, cut at 50",
@@ -188,7 +188,7 @@ def test_a_limit_on_file_size_is_a_full_disk(server: LoopbackHub, tmp_path: Path
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (3, "")
     assert "the disk is full; make room" in out
-    assert_whole(hub.fetch(SPEC))
+    assert_whole(hub.fetch(SPEC, ALLOWED))
 
 
 @unix
@@ -211,7 +211,7 @@ def test_a_full_disk(server: LoopbackHub, tmp_path: Path) -> None:
 @namespaces
 def test_a_read_only_cache_serves_what_it_has(server: LoopbackHub, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    hub.fetch(SPEC)
+    hub.fetch(SPEC, ALLOWED)
     requests = len(server.log)
     script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
     for remembered in (True, False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from audiogen_minigpt.encode import encode, verify
 from audiogen_minigpt.shards import read_shards
 from support.figures import tell
 from support.kills import KILLED, contents, encode_killed_after, encode_killed_at_sync, wait_until_gone
-from support.noise_files import CODEC, noise_files
+from support.noise_files import CODEC, noise, noise_files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -91,3 +92,22 @@ def test_workers_end_with_their_parent(tmp_path, monkeypatch):
     wait_until_gone(workers)
     encode(folder, data, codec=CODEC, workers=1)
     assert contents(data) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_kill_at_every_write_of_what_changed(tmp_path, monkeypatch):
+    folder = few_files_per_shard(monkeypatch, tmp_path, 3, 1.0)
+    before = tmp_path / "before"
+    encode(folder, before, codec=CODEC, workers=1)
+    (folder / "001.wav").unlink()
+    noise(1.0, 99).save(folder / "002.wav")
+    noise(1.0, 98).save(folder / "new.wav")
+    encode(folder, shutil.copytree(before, tmp_path / "undisturbed"), codec=CODEC, workers=1)
+    expected = contents(tmp_path / "undisturbed")
+    for count in range(100):
+        data = shutil.copytree(before, tmp_path / f"killed-{count}")
+        if encode_killed_at_sync(folder, data, count) != KILLED:
+            break
+        encode(folder, data, codec=CODEC, workers=1)
+        assert contents(data) == expected
+    assert count > 8

@@ -88,6 +88,31 @@ def test_layers_without_end(count: int, tmp_path: Path) -> None:
             load_mlx(demo, changed)
 
 
+@pytest.mark.parametrize(
+    ("demo", "name", "place", "width"),
+    [
+        (
+            "demo-stable-audio",
+            "model_config.json",
+            ("model", "diffusion", "config", "ff_kwargs"),
+            {"mult": 1e9},
+        ),
+        ("demo-stable-audio", "t5/config.json", ("num_heads",), 1 << 62),
+        ("demo-stable-audio", "t5/config.json", ("d_ff",), 1 << 40),
+        ("demo-musicgen", "config.json", ("model", "hidden"), 1 << 40),
+        ("demo-musicgen", "config.json", ("model", "codebook_size"), 1 << 40),
+        ("demo-musicgen", "config.json", ("text_encoder", "d_kv"), 1 << 40),
+    ],
+)
+def test_layers_that_are_too_wide(
+    demo: str, name: str, place: tuple[str, ...], width: object, tmp_path: Path
+) -> None:
+    """Some ended in OverflowError or TypeError of mlx."""
+    folder = changed_demo("audiogen_mlx", demo, tmp_path / "model", name, place, width)
+    with pytest.raises(ModelError, match="wide"):
+        load_mlx(demo, folder)
+
+
 def load_mlx(demo: str, folder: Path) -> None:
     if demo == "demo-musicgen":
         from audiogen_mlx import MusicGen

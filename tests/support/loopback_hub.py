@@ -11,13 +11,19 @@ import hashlib
 import json
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from audiogen_core.hub import Policy
+
 LARGE = 1024
 """Bytes from which a file counts as one of large file storage."""
+
+ALLOWED = Policy(offline=False, listed=False, notify=lambda line: None)
+OFFLINE = replace(ALLOWED, offline=True)
+"""What tests allow, to whom a download is no news."""
 
 _PATHS = (
     re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?"),

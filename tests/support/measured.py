@@ -28,10 +28,10 @@ def measured(action: Callable[[], str]) -> Cost:
         status = 1
         try:
             gc.freeze()
-            before, started = _peak(reset=True), time.process_time()
+            before, started = peak_memory(reset=True), time.process_time()
             result = action()
             took = time.process_time() - started
-            os.write(write, json.dumps([result, _peak() - before, took]).encode())
+            os.write(write, json.dumps([result, peak_memory() - before, took]).encode())
             status = 0
         finally:
             os._exit(status)
@@ -43,7 +43,7 @@ def measured(action: Callable[[], str]) -> Cost:
     return Cost(*json.loads(text))
 
 
-def _peak(reset: bool = False) -> int:
+def peak_memory(reset: bool = False) -> int:
     """The largest resident memory, bytes; on Linux since it was last reset."""
     status = Path("/proc/self/status")
     if not status.exists():

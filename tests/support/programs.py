@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
-import typer
+import click
 
 PROGRAMS = {
     "audiogen-core": ("audiogen_core.main", "commands"),
@@ -16,13 +15,8 @@ PROGRAMS = {
 """Program -> where its command line is: module and name."""
 
 
-def command_line(name: str) -> typer.Typer:
-    """The command line of a program, as it is written."""
+def program(name: str) -> click.Group:
+    """The command line of a program."""
     module, variable = PROGRAMS[name]
-    found: typer.Typer = getattr(import_module(module), variable)
+    found: click.Group = getattr(import_module(module), variable)
     return found
-
-
-def program(name: str) -> Any:
-    """The command line of a program, as it is parsed: `commands`, and their `params`."""
-    return typer.main.get_command(command_line(name))

@@ -44,6 +44,9 @@ NEAREST = {
 """What the composer has not: the nearest of what it has."""
 
 
+LIMITS = {"tempo": "it keeps to a tempo of its own choice"}
+"""What the shipped model learned the words for and does not follow; its card has the figures."""
+
 LEADS = {
     "music box": ("music box", "bells"),
     "piano": ("piano", "keys"),
@@ -67,7 +70,7 @@ def table() -> dict[str, Any]:
     others = {f"{tonic} {mode}" for tonic in TONICS for mode in MOODS}
     others -= {*keys, "A major"}  # a major key, that may be
     nearest = {**NEAREST, **{key.lower(): f"C {key.rpartition(' ')[2]}" for key in sorted(others)}}
-    return {"knows": knows, "means": MEANS, "nearest": nearest, "bpm": BPM}
+    return {"knows": knows, "means": MEANS, "nearest": nearest, "bpm": BPM, "limits": LIMITS}
 
 
 def save(path: Path) -> Path:

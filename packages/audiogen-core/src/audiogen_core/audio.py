@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.channels import Mixer
-from audiogen_core.errors import AudioError, OptionError, SoundWarning
+from audiogen_core.errors import AudioError, AudioMismatch, OptionError, SoundWarning
 from audiogen_core.sound_reader import (
     MAX_CHANNELS,
     MAX_RATE,
@@ -24,6 +27,7 @@ from audiogen_core.sound_reader import (
     open_sound,
 )
 from audiogen_core.sound_writer import AudioWriter, ClippingWarning
+from audiogen_core.values import admitted, closed, shown
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
@@ -34,7 +38,8 @@ MAX_SECONDS = 3600.0
 """How long a clip may be, unless asked otherwise."""
 
 MAX_BYTES = 4 << 30
-"""Bytes of samples that one clip may have in memory."""
+"""Bytes of samples that one clip may have. Reading takes a quarter more, and where the rate changes up to
+twice as much."""
 
 _BLOCK_BYTES = 64 << 20  # the largest block read at once
 
@@ -50,6 +55,10 @@ class Audio:
     sample_rate  Hz
     speakers     which speaker each channel is for, the mask of WAVEFORMATEXTENSIBLE; 0 where channels come as
                  usual: 5.1 is front left, front right, centre, low effects, back left, back right
+    recipe       what made it, which `save` writes into the file; clips that are made of it have none
+
+    In a notebook a clip shows its waveform and a player. `a + b` is one behind the other, `clip[1.0:2.5]` a
+    part by seconds, `numpy.asarray(clip)` its samples.
 
     Raises AudioError when samples are not 2-D, empty, or not finite, when there are more than 32 channels,
     or when the rate is outside 1,000 to 768,000 Hz.
@@ -58,10 +67,11 @@ class Audio:
     samples: Floats
     sample_rate: int
     speakers: int = 0
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
-        samples = np.asarray(self.samples)
+        samples = admitted("samples", NDArray[Any], self.samples, AudioError)
         if samples.ndim != 2:
             raise AudioError(f"samples must be (channels, time), got shape {samples.shape}")
         if samples.dtype.kind != "f":
@@ -70,12 +80,42 @@ class Audio:
             raise AudioError(f"1 to {MAX_CHANNELS} channels are accepted, got shape {samples.shape}")
         if samples.shape[1] == 0:
             raise AudioError("the clip is empty: it has no samples")
-        if not np.isfinite(samples).all():
+        if not np.isfinite([samples.min(), samples.max()]).all():  # NaN goes through both
             raise AudioError("samples must be finite, got NaN or infinity")
         if samples.dtype != np.float32 or _may_change(samples) or not samples.flags.c_contiguous:
             samples = np.array(samples, dtype=np.float32, order="C")
             samples.setflags(write=False)
         object.__setattr__(self, "samples", samples)
+
+    @classmethod
+    def from_array(cls, array: ArrayLike, sample_rate: int, *, channels_last: bool = False) -> Audio:
+        """A clip of samples as other libraries have them.
+
+        array          (time,) or (channels, time): floats in [-1, 1], or integers, whose full range is that
+        channels_last  it is (time, channels), as soundfile, scipy and PyAV give it
+
+        Raises AudioError as `Audio` does.
+        """
+        samples = np.asarray(array)
+        if samples.dtype.kind == "u":  # 8-bit WAV: the middle is silence
+            samples = samples.astype(np.float64) / (np.iinfo(samples.dtype).max / 2 + 0.5) - 1.0
+        elif samples.dtype.kind == "i":
+            samples = samples / -float(np.iinfo(samples.dtype).min)
+        if samples.ndim == 1:
+            samples = samples[None]
+        return cls(samples.T if channels_last and np.ndim(array) == 2 else samples, sample_rate)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.samples, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        peak = f"peak {20 * math.log10(self.peak):.1f} dB" if self.peak else "silent"
+        return f"Audio({self.duration:.2f} s, {self.channels} ch, {self.sample_rate / 1000:g} kHz, {peak})"
+
+    def _repr_html_(self) -> str:
+        from audiogen_core import player
+
+        return player.html(self)
 
     @property
     def channels(self) -> int:
@@ -98,6 +138,7 @@ class Audio:
         return math.sqrt(total / self.samples.size)
 
     @classmethod
+    @closed(AudioError)
     def load(
         cls,
         path: str | Path,
@@ -123,21 +164,21 @@ class Audio:
         as asked.
         """
         with open_sound(path) as reader:
-            blocks = list(_convert(reader, sample_rate, channels, channel, 10.0, max_seconds, MAX_BYTES))
-            samples = np.concatenate(blocks, axis=1)
-            samples.setflags(write=False)
+            samples = _joined(_convert(reader, sample_rate, channels, channel, 10.0, max_seconds, MAX_BYTES))
             speakers = reader.info.speakers if len(samples) == reader.info.channels else 0
             return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 
+    @closed(AudioError)
     def save(self, path: str | Path, *, recipe: Recipe | None = None, subtype: str | None = None) -> Path:
         """Write the clip; the suffix chooses the format (.wav .flac .ogg .opus .mp3 .aiff). Returns the path.
 
-        recipe   goes into the comment tag of the file
+        recipe   goes into the comment tag of the file; None: the clip's own
         subtype  how samples are stored; see AudioWriter. 16-bit PCM for WAV, AIFF and FLAC
 
         The file appears whole or not at all. Samples beyond [-1, 1] are clipped, which a ClippingWarning
         tells. Raises AudioError as AudioWriter does.
         """
+        recipe = recipe or self.recipe
         with AudioWriter(path, self.sample_rate, self.channels, recipe=recipe, subtype=subtype) as writer:
             writer.write(self.samples)
         return Path(path)
@@ -146,15 +187,14 @@ class Audio:
         """The same clip at another sample rate, Hz. Raises AudioError when nothing would be left."""
         if check_rate(rate) == self.sample_rate:
             return self
-        blocks = list(resampled([self.samples], self.sample_rate, rate, self.channels))
-        samples = np.concatenate(blocks, axis=1)
+        samples = _joined(resampled([self.samples], self.sample_rate, rate, self.channels))
         if samples.shape[1] == 0:
             raise AudioError(
                 f"too short to resample: {self.samples.shape[1]} samples at {self.sample_rate} Hz"
             )
-        samples.setflags(write=False)
         return Audio(samples, rate, self.speakers)
 
+    @closed(AudioError)
     def mix(self, channels: int, *, channel: str | None = None) -> Audio:
         """The clip with this many channels.
 
@@ -176,10 +216,12 @@ class Audio:
         mixer.tell()
         return Audio(samples, self.sample_rate)
 
+    @closed(AudioError)
     def trim(self, seconds: float) -> Audio:
         """The first `seconds` of the clip; the clip itself when it is shorter. At least one sample stays."""
         return self.slice(0.0, seconds)
 
+    @closed(AudioError)
     def slice(self, start: float, end: float | None = None) -> Audio:
         """From `start` to `end` seconds (None: to its end). Raises AudioError when that is empty."""
         if not (math.isfinite(start) and start >= 0 and (end is None or end > start)):
@@ -192,6 +234,90 @@ class Audio:
             raise AudioError(f"cannot cut from {start} s on: the clip has {self.duration:.3f} s")
         return Audio(self.samples[:, first:last], self.sample_rate, self.speakers)
 
+    def __getitem__(self, part: builtins.slice) -> Audio:
+        """`clip[1.0:2.5]`: from second 1 to second 2.5; negative seconds count from the end.
+
+        Raises OptionError when it is no part by seconds, AudioError when that is empty.
+        """
+        if not isinstance(part, builtins.slice) or part.step is not None:
+            raise OptionError(f"a part of a clip is clip[start:end] in seconds, got [{part}]")
+        ends = [
+            None if second is None else second if second >= 0 else max(0.0, self.duration + second)
+            for second in (part.start, part.stop)
+        ]
+        return self.slice(ends[0] or 0.0, ends[1])
+
+    def __add__(self, other: Audio) -> Audio:
+        """The other clip behind this one. Raises AudioMismatch unless rate and channels are the same."""
+        if not isinstance(other, Audio):
+            return NotImplemented
+        if (self.sample_rate, self.channels) != (other.sample_rate, other.channels):
+            raise AudioMismatch(
+                f"cannot join {self!r} and {other!r}: bring one to the other by resample() and mix()"
+            )
+        return self._of(np.concatenate([self.samples, other.samples], axis=1))
+
+    def fade(self, start: float = 0.02, end: float = 0.25) -> Audio:
+        """The clip rising from silence in its first and falling to it in its last seconds, by half a cosine.
+
+        Raises OptionError when a length is negative or no number.
+        """
+        weights = np.ones(self.samples.shape[1])
+        for seconds, side in ((start, weights), (end, weights[::-1])):
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise OptionError(f"a fade takes 0 seconds or more, got {seconds}")
+            count = min(round(seconds * self.sample_rate), len(side))
+            side[:count] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(count) / max(count, 1))
+        return self._of(self.samples * weights)
+
+    def normalize(self, peak: float = -1.0) -> Audio:
+        """The clip by one gain, so that its loudest sample is at `peak` dB of full scale; silence stays it.
+
+        Raises OptionError when that is above 0 or no number.
+        """
+        if not (math.isfinite(peak) and peak <= 0):
+            raise OptionError(f"the peak is 0 dB of full scale or less, got {peak}")
+        return self._of(self.samples * (10 ** (peak / 20) / self.peak)) if self.peak else self
+
+    def loop(self, times: int) -> Audio:
+        """The clip so many times in a row. Raises OptionError below 1, or when that is above an hour."""
+        if times < 1 or times * self.duration > MAX_SECONDS:
+            raise OptionError(
+                f"a loop is 1 time or more and {MAX_SECONDS / 60:g} minutes at most, got {times}"
+            )
+        return self._of(np.tile(self.samples, (1, times)))
+
+    def play(self) -> None:
+        """Play the clip to its end (extra `play`). Raises MissingDependency, OptionError without a device."""
+        from audiogen_core import playback
+
+        playback.play(self)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Waveform and spectrogram (extra `plot`): written as PNG where a path is given, else a figure of
+        matplotlib, which notebooks show. Raises MissingDependency.
+        """
+        from audiogen_core import plot
+
+        return plot.figure(self) if path is None else plot.overview(self, path)
+
+    def _of(self, samples: NDArray[Any]) -> Audio:
+        """A clip of other samples, of the same kind; no recipe tells how to make it."""
+        return replace(self, samples=samples, recipe=None)
+
+
+def _joined(blocks: Iterable[Floats]) -> Floats:
+    """Blocks (channels, n) behind one another, read-only. Each is let go as soon as it is copied."""
+    waiting = deque(blocks)
+    samples = np.empty((len(waiting[0]), sum(block.shape[1] for block in waiting)), np.float32)
+    at = 0
+    while waiting:
+        block = waiting.popleft()
+        samples[:, at : at + block.shape[1]] = block
+        at += block.shape[1]
+    samples.setflags(write=False)
+    return samples
+
 
 def _may_change(samples: NDArray[Any]) -> bool:
     """Whether somebody may still write to the array, or to the one it is a view of."""
@@ -199,12 +325,14 @@ def _may_change(samples: NDArray[Any]) -> bool:
     return bool(samples.flags.writeable or getattr(getattr(owner, "flags", None), "writeable", True))
 
 
+@closed(AudioError)
 def probe(path: str | Path) -> FileInfo:
     """What the header of an audio file says, without decoding it. Raises AudioError."""
     with open_sound(path) as reader:
         return reader.info
 
 
+@closed(AudioError)
 def stream(
     path: str | Path,
     *,
@@ -258,10 +386,13 @@ def pieces(blocks: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
         yield np.concatenate(held, axis=1)
 
 
-def check_rate(rate: int) -> int:
+def check_rate(rate: Any) -> int:
     """The rate as an int, or AudioError when it is none that is accepted."""
-    if not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:
-        raise AudioError(f"sample rates are whole numbers from {MIN_RATE} to {MAX_RATE} Hz, got {rate}")
+    is_number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if not is_number or not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:
+        raise AudioError(
+            f"sample rates are whole numbers from {MIN_RATE} to {MAX_RATE} Hz, got {shown(rate)}"
+        )
     return int(rate)
 
 

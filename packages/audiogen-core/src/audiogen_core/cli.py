@@ -15,18 +15,18 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
-import typer
-from typer.core import TyperGroup
+import click
 
 from audiogen_core import present
 from audiogen_core.errors import AudiogenError, OptionError
-from audiogen_core.files import require_plain
+from audiogen_core.files import atomic_path, require_plain, require_room
 from audiogen_core.progress import OnStep, bar, peak_memory
 
 INTERRUPTED = 130
@@ -55,31 +55,34 @@ class State:
 state = State()
 
 
-@dataclass(frozen=True)
-class _Program:
-    """The name of a command and the distribution it belongs to."""
+class Program(click.Group):
+    """The command line called `name`, of the distribution `package`; commands are added to it.
 
-    name: str
-    package: str
+    Our errors end it with one line and an exit code.
+    """
 
+    def __init__(self, name: str, package: str, about: str) -> None:
+        def show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+            if value:
+                from audiogen_core.version import version
 
-def _show_version(ctx: typer.Context, value: bool) -> None:
-    if value:
-        from audiogen_core.version import version
+                print(name, version(package))
+                context.exit()
 
-        print(ctx.obj.name, version(ctx.obj.package))
-        raise typer.Exit
+        super().__init__(
+            name,
+            help=about,
+            no_args_is_help=True,
+            callback=state.clear,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+            params=[
+                _only("--version", show_version, "Show the version.", is_flag=True),
+                _only("--show-completion", _show_completion, _SHOW, type=click.Choice(_SHELLS)),
+                _only("--install-completion", _install_completion, _INSTALL, type=click.Choice(_SHELLS)),
+            ],
+        )
 
-
-_VersionOption = Annotated[
-    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
-]
-
-
-class _Group(TyperGroup):
-    """A group of commands that turns our errors into one line and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -88,35 +91,63 @@ class _Group(TyperGroup):
             _leave(error)
 
 
-def app(name: str, package: str, about: str) -> typer.Typer:
-    """An empty command line called `name`, of the distribution `package`; add commands to it."""
-    commands = typer.Typer(
-        name=name,
-        cls=_Group,
-        help=about,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"], "obj": _Program(name, package)},
+_SHELLS = ("bash", "zsh", "fish")
+_SHOW = "Print what makes a shell complete commands, options and choices."
+_INSTALL = "Write that where the shell looks for it."
+
+
+def _only(name: str, callback: Callable[..., None], about: str, **more: Any) -> click.Option:
+    """An option that does its work alone, before any command."""
+    return click.Option(
+        [name], callback=callback, help=about, default=None, is_eager=True, expose_value=False, **more
     )
 
-    @commands.callback()
-    def start(version: _VersionOption = False) -> None:
-        state.clear()
 
-    return commands
+def _completion(program: click.Command, shell: str) -> str:
+    from click.shell_completion import get_completion_class
+
+    name = str(program.name)
+    kind = get_completion_class(shell)
+    assert kind is not None  # one of _SHELLS
+    return kind(program, {}, name, f"_{name.replace('-', '_').upper()}_COMPLETE").source()
 
 
-def run(commands: typer.Typer) -> None:
+def _show_completion(context: click.Context, parameter: click.Parameter, shell: str | None) -> None:
+    if shell:
+        print(_completion(context.command, shell))
+        context.exit()
+
+
+def _install_completion(context: click.Context, parameter: click.Parameter, shell: str | None) -> None:
+    if not shell:
+        return
+    name = str(context.command.name)
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    path = {
+        "bash": data / "bash-completion" / "completions" / name,
+        "zsh": data / "zsh" / "site-functions" / f"_{name}",
+        "fish": data / "fish" / "vendor_completions.d" / f"{name}.fish",
+    }[shell]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(_completion(context.command, shell) + "\n", encoding="utf-8")
+    print(path)
+    if shell == "zsh":
+        note(f"put `fpath+=({path.parent})` before `compinit` in ~/.zshrc")
+    context.exit()
+
+
+def run(program: click.Group) -> None:
     """Run a command line: the entry point of a program. Leaves with the exit code."""
     for output in (sys.stdout, sys.stderr):
         if hasattr(output, "reconfigure"):
             output.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     warnings.showwarning = _show_warning
+    _escape_log()
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        commands()
+        program()
     except KeyboardInterrupt as error:
         _leave(error)
 
@@ -140,6 +171,18 @@ def _show_warning(
     else:
         return
     sys.stderr.write(text)
+
+
+def _escape_log() -> None:
+    """What is logged names files, and quotes them: control characters are written out there, too."""
+    import logging
+
+    class Escaped(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return present.printable(super().format(record), keep=_LINES)
+
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Escaped())
 
 
 def _leave(error: BaseException) -> NoReturn:
@@ -198,7 +241,7 @@ def require_new(path: str | Path, force: bool = False) -> Path:
     """The path of an output file, checked before any long work.
 
     Raises OptionError when it is a folder, a link, a device or a pipe, exists already (unless `force`), or
-    its folder is missing or cannot be written to.
+    its folder is missing, full, or cannot be written to.
     """
     path = Path(path)
     require_plain(path)
@@ -208,8 +251,7 @@ def require_new(path: str | Path, force: bool = False) -> Path:
         raise OptionError(f"{path}: exists already; use --force to write over it, or another name")
     if not path.parent.is_dir():
         raise OptionError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OptionError(f"{path}: the folder {path.parent} cannot be written to; choose another")
+    require_room(path)
     return path
 
 
@@ -266,8 +308,9 @@ def finished(
         _tell(path, seconds, took, seed, replay, picture)
     if state.play:
         from audiogen_core import playback
+        from audiogen_core.audio import Audio
 
-        playback.play(path)
+        playback.play(Audio.load(path), path)
 
 
 def _tell(

@@ -20,6 +20,7 @@ from audiogen_core.errors import AudioError, AudioMismatch, CodesError, OptionEr
 from audiogen_core.layers import Chunk, Quantizer, ResidualQuantizer, Stage, stream
 from audiogen_core.noise import Noise
 from audiogen_core.ops import Float, Ops, Signal
+from audiogen_core.values import closed
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class Codec:
         self._codebooks = codebooks
         self._quantizer = quantizer or ResidualQuantizer(ops, list(codebooks))
 
+    @closed()
     def encode(self, audio: Audio, codebooks: int | None = None) -> Codes:
         """The codes of a clip, in ceil(samples / hop_length) frames.
 
@@ -126,6 +128,7 @@ class Codec:
         self.info.check(audio)
         return self.encode_clip([audio.samples], codebooks)
 
+    @closed()
     def decode(self, codes: Codes) -> Audio:
         """The clip of some codes, trimmed to `codes.length` where that is known.
 
@@ -226,6 +229,7 @@ class Autoencoder:
         self._encoder = encoder
         self._decoder = decoder
 
+    @closed()
     def encode(self, audio: Audio, noise: Noise | None = None) -> Latents:
         """The latents of a clip, in ceil(samples / hop_length) frames.
 
@@ -246,6 +250,7 @@ class Autoencoder:
         values = np.asarray(values / np.float32(self.scale), np.float32)
         return Latents(values, info.frame_rate, info.name, length=audio.samples.shape[1])
 
+    @closed()
     def decode(self, latents: Latents) -> Audio:
         """The clip of some latents, trimmed to `latents.length` where that is known.
 

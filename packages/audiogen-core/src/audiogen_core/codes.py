@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,18 @@ from audiogen_core.files import atomic_path
 from audiogen_core.formats.safetensors_file import read_safetensors, write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.settings import parse_json
+from audiogen_core.values import close_fields, closed
+
+FOREIGN = frozenset(
+    f".{suffix}"
+    for words in (
+        "wav flac ogg oga opus mp3 aif aiff aifc m4a aac mp4 wma webm mkv w64 rf64 au caf mid",
+        "npy npz json jsonl toml yaml yml txt md csv html png jpg svg pdf zip gz tar",
+        "th pth pt bin ckpt pkl onnx gguf",
+    )
+    for suffix in words.split()
+)
+"""Suffixes of other kinds of files, whose readers would not know what codes are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +53,13 @@ class Codes:
     scales: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values)
+        close_fields(self, CodesError)
+        if self.codebook_size < 1 or not (math.isfinite(self.frame_rate) and self.frame_rate > 0):
+            raise CodesError(
+                f"codes have codebooks of 1 entry or more and a frame rate above 0, got {self.codebook_size} "
+                f"and {self.frame_rate:g} Hz"
+            )
+        values = self.values
         if values.ndim != 2 or values.shape[0] == 0:
             raise CodesError(f"codes must be (codebooks, frames), got shape {values.shape}")
         if not np.issubdtype(values.dtype, np.integer):
@@ -67,8 +86,9 @@ class Codes:
         """Seconds."""
         return self.frames / self.frame_rate
 
+    @closed(CodesError)
     def save(self, path: str | Path) -> Path:
-        """Write as safetensors, atomically. Returns the path."""
+        """Write as safetensors, atomically. Returns the path. CodesError for a name of another kind."""
         # The scales come first, as the library's own writer puts float32 before int32.
         arrays: dict[str, NDArray[Any]] = {}
         if self.scales is not None:
@@ -83,6 +103,7 @@ class Codes:
         return _save(Path(path), "codes", arrays, facts)
 
     @classmethod
+    @closed(CodesError)
     def load(cls, path: str | Path) -> Codes:
         """Read what `save` wrote. Raises CodesError."""
         arrays, facts = _load(Path(path), "codes")
@@ -109,6 +130,9 @@ class Latents:
     length: int | None = None
 
     def __post_init__(self) -> None:
+        close_fields(self, CodesError)
+        if not self.frame_rate > 0:
+            raise CodesError(f"latents have a frame rate above 0, got {self.frame_rate:g} Hz")
         values = np.array(self.values, dtype=np.float32)
         if values.ndim != 2 or values.shape[0] == 0:
             raise CodesError(f"latents must be (channels, frames), got shape {values.shape}")
@@ -117,12 +141,14 @@ class Latents:
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
 
+    @closed(CodesError)
     def save(self, path: str | Path) -> Path:
-        """Write as safetensors, atomically. Returns the path."""
+        """Write as safetensors, atomically. Returns the path. CodesError for a name of another kind."""
         facts = {"frame_rate": self.frame_rate, "autoencoder": self.autoencoder, "length": self.length}
         return _save(Path(path), "latents", {"latents": self.values}, facts)
 
     @classmethod
+    @closed(CodesError)
     def load(cls, path: str | Path) -> Latents:
         """Read what `save` wrote. Raises CodesError."""
         arrays, facts = _load(Path(path), "latents")
@@ -137,7 +163,17 @@ class Latents:
             raise CodesError(f"{path}: the description of the latents is damaged ({error})") from error
 
 
+def check_name(path: Path) -> None:
+    """Raise CodesError when a file of codes or latents would look like something else."""
+    if path.suffix.lower() in FOREIGN:
+        raise CodesError(
+            f"{path}: {path.suffix} is the name of another kind of file; codes are safetensors: name it so, "
+            "or .codes"
+        )
+
+
 def _save(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, object]) -> Path:
+    check_name(path)
     tensors = {name: StoredArray.of(array) for name, array in arrays.items()}
     with atomic_path(path) as temporary:
         write_safetensors(temporary, tensors, {"audiogen": kind, "facts": json.dumps(facts)})
@@ -158,4 +194,17 @@ def _load(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any
     facts = parse_json(metadata.get("facts", ""), damaged, CodesError)
     if not isinstance(facts, dict):
         raise CodesError(f"{damaged}: a {type(facts).__name__}")
+    for name, value in facts.items():
+        if name in _FACTS and not _FACTS[name](value):
+            raise CodesError(f"{damaged}: {name} is {value!r}")
     return arrays, facts
+
+
+_FACTS: Mapping[str, Callable[[Any], bool]] = {
+    "codebook_size": lambda value: type(value) is int and 1 <= value <= 1 << 31,
+    "frame_rate": lambda value: type(value) in (int, float) and 0 < value < 1e6,
+    "codec": lambda value: isinstance(value, str),
+    "autoencoder": lambda value: isinstance(value, str),
+    "length": lambda value: value is None or (type(value) is int and 0 <= value < 1 << 63),
+}
+"""What each of the facts of a file must be."""

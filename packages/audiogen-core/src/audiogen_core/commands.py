@@ -1,7 +1,7 @@
 """Commands made of descriptions: of any dataclass of options, of a job, and `replay` of all jobs.
 
 ```
-program = cli.app("audiogen-thing", "audiogen-thing", "One line about it.")
+program = cli.Program("audiogen-thing", "audiogen-thing", "One line about it.")
 
 @commands.command(program, "make", Options, Shown)
 def make(options: Options, shown: Shown) -> None: ...  # its docstring is what help says
@@ -22,21 +22,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import typer
+import click
 
 from audiogen_core import cli, jobs
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.jobs import Fetch, Job, JobLoad, JobOptions, Play, Run, Written
+from audiogen_core.jobs import Job, JobLoad, JobOptions, Play, Run, Written
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
-    from audiogen_core.models import ModelSpec
+    from audiogen_core.models import Fetch, ModelSpec
 
 Kind = TypeVar("Kind", bound=Described)
 
 
 def command(
-    app: typer.Typer, name: str, *classes: type[Described]
+    app: click.Group, name: str, *classes: type[Described]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a command whose options are the fields of these dataclasses; the function takes a value of each.
 
@@ -56,25 +56,34 @@ def command(
 
 
 def add(
-    app: typer.Typer, name: str, function: Callable[..., None], shown: Sequence[Field], about: str | None
+    app: click.Group, name: str, function: Callable[..., None], shown: Sequence[Field], about: str | None
 ) -> None:
     """Add a command that takes these fields as keywords."""
     ranked = sorted(
         shown, key=lambda each: (not each.option.argument, not each.required, each.name != "model")
     )
-    parameters = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.required else _default(field),
-            annotation=Annotated[_typer_type(field), typer_option(field)],
-        )
-        for field in ranked
-    ]
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    function.__annotations__ = {each.name: each.annotation for each in parameters}
-    function.__doc__ = about
-    app.command(name)(function)
+    app.add_command(Command(name, ranked, function, inspect.cleandoc(about or "")))
+
+
+class Command(click.Command):
+    """A command made of described `fields`, whose help shows them by group."""
+
+    def __init__(self, name: str, shown: Sequence[Field], function: Callable[..., None], about: str) -> None:
+        super().__init__(name, params=[_parameter(each) for each in shown], callback=function, help=about)
+        self.fields = {field.name: field for field in shown}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            field = self.fields.get(str(parameter.name))  # none of --help
+            record = parameter.get_help_record(ctx)
+            if isinstance(parameter, click.Argument) and field:
+                groups.setdefault("Arguments", []).append((parameter.make_metavar(ctx), field.option.help))
+            elif record:  # else it is not shown
+                groups.setdefault((field and field.option.group) or "Options", []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
 
 
 def gathered(cls: type[Kind], given: Mapping[str, Any]) -> Kind:
@@ -82,7 +91,7 @@ def gathered(cls: type[Kind], given: Mapping[str, Any]) -> Kind:
     values: dict[str, Any] = {}
     for field in described(cls):
         value = given.get(field.name)
-        if value is None or field.option.role == "hidden":
+        if value is None or value == () or field.option.role == "hidden":
             continue
         values[field.name] = parsed(field, value)
     return cls.of(values)
@@ -90,7 +99,7 @@ def gathered(cls: type[Kind], given: Mapping[str, Any]) -> Kind:
 
 def parsed(field: Field, value: Any) -> Any:
     """What a command was given for a field, as Python is given it."""
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         values = tuple(field.parse(each) if isinstance(each, str) else each for each in value)
         return values[0] if field.repeated is None and len(values) == 1 else values
     if field.option.role != "value" and field.option.role != "hidden":
@@ -98,22 +107,33 @@ def parsed(field: Field, value: Any) -> Any:
     return field.parse(value) if isinstance(value, str) else value
 
 
-def typer_option(field: Field) -> Any:
-    """What typer is told of a field."""
+def _parameter(field: Field) -> click.Parameter:
+    """What click is told of a field."""
     told = field.option
-    metavar = told.metavar or "|".join(field.texts if _typer_type(field) is str else ()) or _metavar(field)
-    more: dict[str, Any] = {"help": told.help, "metavar": metavar or None}
-    if told.group:
-        more["rich_help_panel"] = told.group
+    kind, several = _click_type(field)
+    texts = field.texts if kind is click.STRING else ()
+    more: dict[str, Any] = {
+        "type": kind,
+        "required": field.required,
+        "metavar": told.metavar or "|".join(texts) or _metavar(field) or None,
+    }
+    if not field.required:
+        more["default"] = _default(field)
+    if texts:
+        more["shell_complete"] = lambda context, parameter, begun: [
+            each for each in texts if each.startswith(begun)
+        ]
     if told.argument:
-        return typer.Argument(show_default=False, **more)
+        return click.Argument([field.name], nargs=-1 if several else 1, **more)
     flag = f"{field.flag}/{told.no}" if told.no else field.flag
     names = [name for name in told.names if name != field.flag]
     if field.name in ("quiet", "verbose", "debug", "play"):
         more["callback"] = _play if field.name == "play" else _remember(field.name)
     if field.kind is bool:
-        del more["metavar"]
-    return typer.Option(flag, *names, hidden=told.concealed, **more)
+        more |= {"is_flag": True, "metavar": None}
+    within = told.range_shown
+    more |= {"help": f"{told.help}  [{within}]" if within else told.help, "hidden": told.concealed}
+    return click.Option([field.name, flag, *names], multiple=several, show_default=True, **more)
 
 
 _WORDS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB"}
@@ -135,24 +155,26 @@ def _default(field: Field) -> Any:
     return field.default if isinstance(field.default, bool | int | float | str | Path) else None
 
 
-def _typer_type(field: Field) -> Any:
-    """The type that typer reads a field as; what it cannot read comes as text."""
+_PATH = click.Path(path_type=Path)
+
+
+def _click_type(field: Field) -> tuple[Any, bool]:
+    """The type that click reads a field as, and whether it takes several; what it cannot read is text."""
     kind = field.repeated or field.kind
     several = field.repeated is not None
-    if field.option.role in ("audio", "file"):
-        kind = Path
-    elif field.option.parse is not None or get_origin(kind) is tuple or get_origin(kind) is Literal:
-        kind = str
-    elif get_origin(kind) in (types.UnionType, Union):
+    if field.option.role in ("audio", "file") or kind is Path:
+        return _PATH, several
+    if field.option.parse is not None or get_origin(kind) is tuple or get_origin(kind) is Literal:
+        return click.STRING, several
+    if get_origin(kind) in (types.UnionType, Union):
         members = get_args(kind)
         several = several or any(get_origin(member) is tuple for member in members)
-        kind = str if int in members or str in members else float
-    read = list[kind] if several else kind  # type: ignore[valid-type]
-    return read if field.required or _default(field) is not None else read | None
+        return click.STRING if int in members or str in members else click.FLOAT, several
+    return {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(kind, click.STRING), several
 
 
-def _remember(name: str) -> Callable[[bool], bool]:
-    def callback(value: bool) -> bool:
+def _remember(name: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
+    def callback(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
         if value:
             setattr(cli.state, name, True)
         return value
@@ -160,15 +182,15 @@ def _remember(name: str) -> Callable[[bool], bool]:
     return callback
 
 
-def _play(value: bool) -> bool:
+def _play(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
     if value:
         from audiogen_core import playback
 
         playback.library()  # before any long work
-    return _remember("play")(value)
+    return _remember("play")(context, parameter, value)
 
 
-def add_job(app: typer.Typer, job: Job) -> None:
+def add_job(app: click.Group, job: Job) -> None:
     """Add the command that a job is: its options, those of opening the model, and those of all commands."""
 
     def made(options: JobOptions, load: JobLoad, asked: Run) -> None:
@@ -183,8 +205,8 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
 
     Raises whatever the job does.
     """
-    outputs = checked(job, options, asked)
-    load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json))
+    outputs = checked(job, load, options, asked)
+    load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
     if asked.dry_run:
         cli.emit(jobs.imported(job.estimate)(load, options, offline=asked.offline), json=asked.json)
         return
@@ -193,22 +215,13 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
     write(job, model, load, options, outputs, channel=asked.channel, json=asked.json, quiet=asked.quiet)
 
 
-def checked(job: Job, options: JobOptions, asked: Run) -> list[Path]:
+def checked(job: Job, load: JobLoad, options: JobOptions, asked: Run) -> list[Path]:
     """The files that a run is to write, before anything is fetched or opened for it.
 
-    Raises OptionError or AudioError when one cannot be written, AudioError when a clip that goes in is
-    missing or no sound.
+    Raises OptionError when one is there already, and what `Job.check` raises.
     """
-    from audiogen_core.audio import probe
-    from audiogen_core.sound_writer import check_suffix
-
     outputs = cli.require_new_each(asked.output, asked.variations, asked.force)
-    for path in outputs:
-        check_suffix(path)
-    for field in job.inputs:
-        clip = getattr(options, field.name)
-        if isinstance(clip, str | Path) and field.option.role == "audio":
-            probe(clip)
+    job.check(load, options, outputs, asked.channel)
     return outputs
 
 
@@ -219,13 +232,15 @@ def opened(job: Job, load: JobLoad) -> Any:
     return job.open_with(load)
 
 
-def fetching(offline: bool, quiet: bool) -> Fetch:
+def fetching(offline: bool, quiet: bool, unlisted: bool = False) -> Fetch:
     """How models are fetched by a command: with a notice before, and a bar."""
     from audiogen_core import hub
 
+    policy = hub.Policy(offline=offline, listed=not unlisted, notify=cli.note)
+
     def fetch(spec: ModelSpec) -> Path:
         with cli.progress(f"fetching {spec.name}", unit="bytes", quiet=quiet) as on_step:
-            return hub.fetch(spec, offline=offline or None, on_step=on_step, notify=cli.note)
+            return hub.fetch(spec, policy, on_step=on_step)
 
     return fetch
 
@@ -285,7 +300,7 @@ class Replay(Written):
     play: Play = False
 
 
-def add_replay(app: typer.Typer, *known: Job) -> None:
+def add_replay(app: click.Group, *known: Job) -> None:
     """Add `replay`, for the files that these jobs made.
 
     Where the model or an input is now is said by `--use ROLE=PATH`, or by an option that is called as the
@@ -299,8 +314,7 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
         from audiogen_core.sound_writer import check_suffix
 
         asked = gathered(Replay, given)
-        cli.require_new(asked.output, asked.force)
-        check_suffix(asked.output)
+        check_suffix(cli.require_new(asked.output, asked.force))
         recipe = Recipe.read(asked.file)
         try:
             job = jobs.job_of(recipe, {each.name: each for each in known})
@@ -308,8 +322,9 @@ def add_replay(app: typer.Typer, *known: Job) -> None:
             raise AudioError(f"{asked.file}: {error}") from error
         moved = {name: str(given[name]) for name in roles if given.get(name) is not None} | _places(asked.use)
         load = {name: parsed(local[name], given[name]) for name in local if given.get(name) is not None}
-        load["fetch"] = fetching(asked.offline, asked.quiet or asked.json)
+        load["fetch"] = fetching(asked.offline, asked.quiet or asked.json, load.get("unlisted", False))
         opening, options = jobs.again(job, recipe, moved, **load)
+        job.check(opening, options, [asked.output], recipe.settings.get("channel"))
         model = opened(job, opening)
         jobs.check_revision(recipe, str(vars(opening)["model"]), model.revision)
         write(

@@ -9,6 +9,7 @@ from typing import Any
 from audiogen_core.codec import AutoencoderInfo, CodecInfo, Info
 from audiogen_core.errors import DownloadError, ModelError, UnknownModel
 from audiogen_core.files import require_regular
+from audiogen_core.values import closed
 
 FACTS = {
     info.name: info
@@ -29,6 +30,7 @@ _TORCH_SUFFIXES = {".th", ".pth", ".pt", ".bin", ".ckpt"}
 _HEADER = 8  # bytes in front of a safetensors header: its length
 
 
+@closed()
 def describe(name_or_path: str | Path) -> dict[str, Any]:
     """Facts about an audio file, codes, a checkpoint, a codec's folder, or a codec of the catalogue.
 
@@ -116,7 +118,7 @@ def _cached(name: str) -> bool:
     if name not in CATALOG:
         return True
     try:
-        hub.plan(CATALOG[name], offline=True)
+        hub.here(CATALOG[name])
     except DownloadError:
         return False
     return True
@@ -211,7 +213,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
     table = weights.read(path)
     settings = _settings(path)
-    info = None if "pretrained" in settings else _codec(path)  # a pointer: following it may fetch
+    info = None if "pretrained" in settings else _codec(path)  # a pointer to another codec
     facts: dict[str, Any] = {"kind": "checkpoint"}
     if isinstance(info, CodecInfo):
         facts = {"kind": "codec", **codec_facts(info)}
@@ -225,10 +227,10 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _codec(path: Path) -> CodecInfo | AutoencoderInfo | None:
-    from audiogen_core import codecs
+    from audiogen_core import codecs, hub
 
     try:
-        return codecs.load(path).info
+        return codecs.load(path, fetch=hub.here).info
     except ModelError:
         return None
 

@@ -54,7 +54,7 @@ class Subject:
 
 CORE = Subject(
     "audiogen-core",
-    ("numpy", "soundfile", "soxr", "safetensors", "huggingface-hub", "typer", "rich", "pyyaml"),
+    ("numpy", "soundfile", "soxr", "safetensors", "huggingface-hub", "click", "rich", "pyyaml"),
     {
         "torch": Extra('pip install "audiogen-core[torch]"', ("encode --ops torch", "decode --ops torch")),
         "matplotlib": Extra('pip install "audiogen-core[plot]"', ("plot -o",)),

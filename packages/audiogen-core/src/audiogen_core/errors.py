@@ -65,6 +65,10 @@ class MissingDependency(AudiogenError, ImportError):
         super().__init__(f"{what} is not installed; install it with: {install}")
 
 
+class CannotStart(AudiogenError, ImportError):
+    """A framework is installed, but does not start on this machine; the message carries the way back."""
+
+
 def nearest(name: str, known: Iterable[str], otherwise: str = "known") -> str:
     """What a name that is not known may have meant: "did you mean a or b?", or all that are known."""
     names = list(known)

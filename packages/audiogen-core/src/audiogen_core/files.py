@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import AudiogenError, OptionError
 
 
 @contextmanager
@@ -113,6 +113,28 @@ def require_new_folder(target: str | Path) -> None:
         raise OptionError(
             f"{target}: exists and is not an empty folder; nothing that exists already is written over: "
             "choose another name, or remove it"
+        )
+
+
+SPARE = 1 << 16
+"""Bytes that must be left on a disk beside what is to be written."""
+
+
+def require_room(target: str | Path, needed: float = 0.0, kind: type[AudiogenError] = OptionError) -> None:
+    """Raise an error of that kind unless there is room for so many bytes where something is to be made.
+
+    Looked at is the nearest folder that is there already; it must be one that can be written to.
+    """
+    place = Path(target).absolute().parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise kind(f"{target}: the folder {place} cannot be written to; choose an output that can be written")
+    free = shutil.disk_usage(place).free
+    if free < needed + SPARE:
+        raise kind(
+            f"{target}: takes about {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free in {place}; "
+            "make room there or choose another disk"
         )
 
 

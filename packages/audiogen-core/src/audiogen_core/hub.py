@@ -5,6 +5,10 @@ HF_TOKEN and HF_ENDPOINT mean what they mean elsewhere. Every file is checked by
 before a path is returned, so what is loaded is never half there. A model that is complete and
 checked needs no network. A dropped connection is resumed by huggingface_hub; a process that is
 killed keeps the files it finished.
+
+This is the one door to the hub: nothing else of the family uses the network, and nobody comes through
+without a `Policy`, which has no defaults. What loads models takes a `Fetch` and hands it on to what it
+loads in turn; where nobody says which, `asking` makes one that tells before it downloads.
 """
 
 from __future__ import annotations
@@ -12,15 +16,16 @@ from __future__ import annotations
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audiogen_core import hub_client, verify
-from audiogen_core.errors import DownloadError
+from audiogen_core.errors import DownloadError, ModelError
 from audiogen_core.hub_client import OnStep, Steps
-from audiogen_core.models import FileSpec, ModelSpec
+from audiogen_core.models import Fetch, FileSpec, ModelSpec
 
 Notify = Callable[[str], None]
 
@@ -28,6 +33,54 @@ DISK_MARGIN = 64 << 20
 """Bytes that must stay free on the disk beyond the download."""
 
 _DAY = 24 * 3600
+
+
+class DownloadNotice(UserWarning):
+    """Something is about to be downloaded: what, how much, from where, under which licence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What whoever comes to the hub allows. All of it is to be said.
+
+    offline  never use the network; it is never used where HF_HUB_OFFLINE is set either
+    listed   only models that stand in a catalogue
+    notify   called with a line of text before a download: model, size, licence, destination
+    """
+
+    offline: bool
+    listed: bool
+    notify: Notify
+
+
+def asking(*, offline: bool = False, unlisted: bool = False, notify: Notify | None = None) -> Fetch:
+    """How models are fetched where a script does not say how: a DownloadNotice comes before each download.
+
+    notify  called instead
+    """
+
+    def warn(line: str) -> None:
+        warnings.warn(line, DownloadNotice, stacklevel=2)
+
+    policy = Policy(offline=offline, listed=not unlisted, notify=notify or warn)
+    return lambda spec: fetch(spec, policy)
+
+
+def here(spec: ModelSpec) -> Path:
+    """The folder of a model that is here already: a `Fetch` that never fetches. Raises DownloadError."""
+    return fetch(spec, _HERE)
+
+
+def planning(policy: Policy, missing: list[Plan]) -> Fetch:
+    """What stands in the place of a `Fetch` in a dry run: what is not here goes into `missing`."""
+
+    def planned(spec: ModelSpec) -> Path:
+        todo = plan(spec, policy)
+        if todo.wanted:
+            missing.append(todo)
+        return todo.folder
+
+    return planned
 
 
 @dataclass(frozen=True)
@@ -52,28 +105,20 @@ class Plan:
         return sum(file.size or 0 for file in self.wanted)
 
 
-def fetch(
-    spec: ModelSpec,
-    *,
-    offline: bool | None = None,
-    on_step: OnStep | None = None,
-    notify: Notify | None = None,
-) -> Path:
-    """The folder with the model's files, fetched when needed, every file checked.
+def fetch(spec: ModelSpec, policy: Policy, *, on_step: OnStep | None = None) -> Path:
+    """The folder with the model's files, fetched when needed and allowed, every file checked.
 
-    offline  never use the network; None follows HF_HUB_OFFLINE
     on_step  called with (bytes done, bytes in all) while files come in
-    notify   called with a line of text before a download: model, size, licence, destination
 
-    Raises DownloadError when a file is missing offline, the hub refuses or cannot be reached
-    (after three tries), the disk is short or read-only, or a file is not the one it should be.
+    Raises ModelError for a model outside the catalogues that is not allowed, DownloadError when a file is
+    missing offline, the hub refuses or cannot be reached (after three tries), the disk is short or
+    read-only, or a file is not the one it should be.
     """
-    todo = plan(spec, offline=offline)
+    todo = plan(spec, policy)
     if not todo.wanted:
         return todo.folder
     _check_disk(todo)
-    if notify is not None:
-        notify(_notice(todo))
+    policy.notify(_notice(todo))
     _sweep(_repo_folder(spec.repo) / "blobs")
     steps = Steps(on_step, todo.bytes)
     memory = verify.Memory(_repo_folder(spec.repo))
@@ -82,14 +127,16 @@ def fetch(
     return todo.folder
 
 
-def plan(spec: ModelSpec, *, offline: bool | None = None) -> Plan:
+def plan(spec: ModelSpec, policy: Policy) -> Plan:
     """What `fetch` would do. Asks the hub only when something is missing or not pinned.
 
-    Raises DownloadError as `fetch` does, except for faults of the download itself.
+    Raises as `fetch` does, except for faults of the download itself.
     """
     from huggingface_hub import constants
 
-    quiet = constants.HF_HUB_OFFLINE if offline is None else offline
+    if policy.listed and not spec.family:
+        raise ModelError(f"{spec.repo}: a hub id outside the catalogue must be allowed (--unlisted)")
+    quiet = policy.offline or constants.HF_HUB_OFFLINE
     spec = _listed(spec, quiet)
     folder = _snapshot(spec)
     memory = verify.Memory(_repo_folder(spec.repo))
@@ -109,6 +156,9 @@ def plan(spec: ModelSpec, *, offline: bool | None = None) -> Plan:
         memory.keep(f"revision {spec.revision}", {"commit": commit})
     wanted = tuple(file for file, _ in stated)
     return Plan(replace(spec, revision=commit), wanted, _repo_folder(spec.repo) / "snapshots" / commit)
+
+
+_HERE = Policy(offline=True, listed=False, notify=lambda line: None)
 
 
 def _problem(folder: Path | None, file: FileSpec, memory: verify.Memory) -> str | None:

@@ -14,7 +14,7 @@ for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -22,11 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
 from audiogen_core.options import Described, Field, described, hidden, option, schema
+from audiogen_core.threads import MOST as MOST_THREADS
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
     from audiogen_core.models import ModelSpec, Shipped
     from audiogen_core.recipe import Recipe
+
+MOST = 9999
+"""Clips that are made at once."""
 
 GROUP = "audiogen.jobs"
 """The entry points under which packages name their jobs."""
@@ -40,8 +44,6 @@ FAMILY = {
 
 _UNNAMED = {"audiogen-onnx": "vamp", "audiogen-minigpt": "generate"}
 """Packages whose recipes of 0.1.0 do not name the job: each had one alone."""
-
-Fetch = Callable[["ModelSpec"], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +73,18 @@ class JobLoad(Described):
     unlisted: Annotated[bool, option("Allow hub ids outside the catalogue.", local=True, advanced=True)] = (
         False
     )
+    threads: Annotated[
+        int | None,
+        option(
+            "Threads that compute; all cores when absent, and with replay as many as there were.",
+            ge=1,
+            le=MOST_THREADS,
+            local=True,
+            advanced=True,
+        ),
+    ] = None
     fetch: Annotated[
-        Any, hidden("How models of the catalogue are fetched: a function of a ModelSpec that gives a folder.")
+        Any, hidden("How models are fetched: a function of a ModelSpec that gives a folder; see hub.asking.")
     ] = None
 
 
@@ -111,9 +123,18 @@ class Run(Written):
     """What every command has that makes sound with a model."""
 
     play: Play = False
-    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=9999)] = 1
+    variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=MOST)] = 1
     channel: Channel = None
     dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What the clips of a run will be, as far as it is known before a model is opened; None: not known."""
+
+    sample_rate: int | None = None
+    channels: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,10 +156,17 @@ class Take:
 
 
 class Model(Protocol):
-    """What a job opens. `revision` changes with the model's files."""
+    """What a job opens.
+
+    revision  changes with the model's files
+    threads   that compute; a recipe keeps the number, since a clip depends on it in its last digits
+    """
 
     @property
     def revision(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
 
     def takes(self, options: Any, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, with seeds that count up. `folder` is for temporary files."""
@@ -172,6 +200,7 @@ class Job:
     conductor    "module:Class" with `load(name_or_path, **load)`, imported when a model is opened
     catalog      "module:NAME", the models there are by name
     estimate     "module:function" of (load, options, offline=...), what `--dry-run` shows
+    sound        "module:function" of (load, options), the `Sound` that a run makes; nothing is fetched for it
     advice       "module:function" that gives a sentence worth knowing before long work, or ""
     label, unit  of the progress bar
     together     all clips of a run are made before the first is written
@@ -187,6 +216,7 @@ class Job:
     conductor: str
     catalog: str
     estimate: str
+    sound: str = ""
     advice: str = ""
     label: str = "generating"
     unit: str = "s of audio"
@@ -204,6 +234,31 @@ class Job:
         """The model that these options name."""
         values = {each.name: getattr(load, each.name) for each in described(type(load))}
         return imported(self.conductor).load(values.pop("model"), **values)
+
+    def check(
+        self, load: JobLoad, options: JobOptions, outputs: Sequence[Path], channel: str | None = None
+    ) -> None:
+        """What can be checked of a run before its model is fetched or opened: what goes in, what comes out.
+
+        channel  what is taken out of the clips that go in; see `heard`
+
+        Raises AudioError when a clip is missing or no sound, or an output would not hold what is made,
+        OptionError when it cannot be written to or the disk is too full.
+        """
+        from audiogen_core.audio import probe
+        from audiogen_core.sound_writer import check_sound, check_suffix
+
+        for path in outputs:
+            check_suffix(path)
+        for each in self.inputs:
+            given = getattr(options, each.name)
+            for clip in given if isinstance(given, tuple | list) else [given]:
+                if isinstance(clip, str | Path) and each.option.role == "audio":
+                    probe(clip)
+        sound: Sound = imported(self.sound)(load, options) if self.sound and outputs else Sound()
+        for path in outputs[:1]:  # all have one suffix, and lie in one folder
+            channels = sound.channels if channel is None else 1
+            check_sound(path, sound.sample_rate, channels, sound.seconds, len(outputs))
 
     def schema(self) -> dict[str, Any]:
         """What it can be asked, as JSON Schema 2020-12: the options of the clip and of opening the model."""
@@ -326,7 +381,7 @@ def _here(spec: ModelSpec | Shipped) -> bool:
     if isinstance(spec, Shipped):
         return spec.size is not None
     try:
-        return not hub.plan(spec, offline=True).wanted
+        return hub.here(spec).is_dir()
     except AudiogenError:
         return False
 
@@ -345,7 +400,7 @@ def recipe_of(
     from audiogen_core.version import version
 
     kept, inputs = job.stored(load, options)
-    settings = {"command": job.name, **kept, **take.settings}
+    settings = {"command": job.name, **kept, "threads": model.threads, **take.settings}
     if channel is not None:  # the model was given clips, not files
         clips = {each.name: getattr(options, each.name) for each in job.inputs}
         settings |= {name: str(path) for name, path in clips.items() if isinstance(path, str | Path)}
@@ -395,7 +450,8 @@ def again(
     """How a file was made: the options its recipe stands for.
 
     moved  where the model, its parts or the files that went in are now, by role
-    load   options of opening the model that belong to this machine, not to the recipe
+    load   options of opening the model that belong to this machine, not to the recipe; `threads` are those of
+           the recipe if there are none
 
     Raises OptionError when something is said to have moved that cannot, AudioError when the recipe is of
     another job, damaged, or a file is not the one that went in.
@@ -411,6 +467,7 @@ def again(
     stored = dict(recipe.settings)
     stored.pop("command", None)
     stored.pop("channel", None)  # is for `heard`
+    load = {"threads": stored.pop("threads", None), **load}
     nested = stored.pop("options", {})  # where 0.1.0's vamp kept them
     stored |= nested if isinstance(nested, dict) else {"options": nested}
     values = {job.renamed.get(name, name): value for name, value in stored.items()}

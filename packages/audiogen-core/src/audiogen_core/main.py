@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from audiogen_core import cli
-from audiogen_core.commands import command
+from audiogen_core.commands import command, fetching
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Channel, Play, Shown, Written
 from audiogen_core.options import Described, argument, option, place
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
+    from audiogen_core.models import Fetch
 
-commands = cli.app(
+commands = cli.Program(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."
 )
 
@@ -88,12 +89,14 @@ class Composing(Described):
 @command(commands, "encode", Encoding, Written)
 def encode(asked: Encoding, written: Written) -> None:
     """Turn an audio file into codes, or latents where the codec is an autoencoder."""
-    from audiogen_core import coding
+    from audiogen_core import codecs, coding
     from audiogen_core.audio import probe
+    from audiogen_core.codes import check_name
 
+    check_name(written.output)
     cli.require_new(written.output, written.force)
     info = probe(asked.audio)
-    codec = _load(asked.codec, asked.ops, written.offline)
+    codec = codecs.load(asked.codec, asked.ops, _fetching(written))
     if change := coding.conversion(info, codec) if asked.channel is None else "":
         cli.note(f"{asked.audio}: {change}")
     started = time.monotonic()
@@ -109,13 +112,20 @@ def encode(asked: Encoding, written: Written) -> None:
 @command(commands, "decode", Decoding, Written)
 def decode(asked: Decoding, written: Written) -> None:
     """Turn codes or latents into an audio file; its suffix chooses the format."""
-    from audiogen_core import coding
+    from audiogen_core import codecs, coding
     from audiogen_core.codes import Codes
+    from audiogen_core.describe import FACTS
+    from audiogen_core.sound_writer import check_sound
 
     cli.require_new(written.output, written.force)
     read = coding.load_coded(asked.codes)
     maker = read.codec if isinstance(read, Codes) else read.autoencoder
-    codec = _load(asked.codec or _codec_of(maker, asked.codes), asked.ops, written.offline)
+    name = asked.codec or _codec_of(maker, asked.codes)
+    seconds = int(read.values.shape[1]) / read.frame_rate
+    facts = None if Path(name).exists() else FACTS.get(name)
+    rate, channels = (None, None) if facts is None else (facts.sample_rate, facts.channels)
+    check_sound(written.output, rate, channels, seconds)
+    codec = codecs.load(name, asked.ops, _fetching(written))
     recipe = _decoding(asked.codes, maker, codec)
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:
@@ -200,15 +210,8 @@ def _say(result: dict[str, Any], *, json: bool) -> None:
         print(result["path"])
 
 
-def _load(name: str, ops: str, offline: bool) -> Codec | Autoencoder:
-    """The codec, fetched with notice and progress where it must be."""
-    from audiogen_core import codecs, hub
-    from audiogen_core.codecs.catalog import CATALOG
-
-    if name in CATALOG and not Path(name).exists():
-        with cli.progress("fetching", unit="bytes") as on_step:
-            hub.fetch(CATALOG[name], offline=offline or None, on_step=on_step, notify=cli.note)
-    return codecs.load(name, ops=ops)
+def _fetching(written: Written) -> Fetch:
+    return fetching(written.offline, written.quiet or written.json)
 
 
 def _codec_of(name: str, path: Path) -> str:

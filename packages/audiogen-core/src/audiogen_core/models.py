@@ -7,7 +7,7 @@ A catalogue is a plain dictionary of name -> ModelSpec or Shipped, kept as data 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -58,6 +58,7 @@ class ModelSpec:
     license   shown before the first download
     note      one sentence about the licence or the model, or ""
     understands  options of a job that only some models take, of those this one does
+    sample_rate, channels  of what it makes, so that an output is checked before a fetch; None: not known
     """
 
     name: str
@@ -68,6 +69,8 @@ class ModelSpec:
     license: str
     note: str = ""
     understands: tuple[str, ...] = ()
+    sample_rate: int | None = None
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         if not _REPO.fullmatch(self.repo) or ".." in self.repo:
@@ -90,6 +93,10 @@ class ModelSpec:
     def page(self) -> str:
         """The page of the model, with its licence."""
         return f"https://huggingface.co/{self.repo}"
+
+
+Fetch = Callable[[ModelSpec], Path]
+"""Gives the folder of a model, fetching it where its maker allows that; see `audiogen_core.hub`."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ same on every device.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.errors import OptionError
+from audiogen_core.values import admitted, closed
 
 Float = NDArray[np.float32]
 Shape = Sequence[int]
@@ -35,18 +36,22 @@ class SeededNoise:
     Raises OptionError when the seed is negative.
     """
 
+    @closed()
     def __init__(self, seed: int) -> None:
         if seed < 0:
             raise OptionError(f"seed must be 0 or more, got {seed}")
         self.seed = seed
         self._generators: list[np.random.Generator] = []
 
+    @closed()
     def normal(self, shape: Shape) -> Float:
         return self._draw(shape, lambda item, of: item.standard_normal(of, dtype=np.float32))
 
+    @closed()
     def uniform(self, shape: Shape) -> Float:
         return self._draw(shape, lambda item, of: item.random(of, dtype=np.float32))
 
+    @closed()
     def exponential(self, shape: Shape) -> Float:
         return self._draw(shape, lambda item, of: item.standard_exponential(of, dtype=np.float32))
 
@@ -66,16 +71,23 @@ class RecordedNoise:
     Raises OptionError when an array has another shape than the one asked for, or none is left.
     """
 
+    @closed()
     def __init__(self, arrays: Iterable[ArrayLike]) -> None:
-        self._arrays = [np.asarray(array, dtype=np.float32) for array in arrays]
+        self._arrays: list[Float] = [
+            admitted("an array of recorded noise", NDArray[Any], one).astype(np.float32)
+            for one in admitted("recorded noise", tuple[Any, ...], arrays)
+        ]
         self._next = 0
 
+    @closed()
     def normal(self, shape: Shape) -> Float:
         return self._hand_out(shape)
 
+    @closed()
     def uniform(self, shape: Shape) -> Float:
         return self._hand_out(shape)
 
+    @closed()
     def exponential(self, shape: Shape) -> Float:
         return self._hand_out(shape)
 

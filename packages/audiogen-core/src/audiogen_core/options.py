@@ -15,17 +15,26 @@ Nothing heavy is imported here, so that `--help` is quick.
 
 from __future__ import annotations
 
-import math
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from inspect import get_annotations
-from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from audiogen_core.errors import OptionError
+from audiogen_core.values import Checks, members
+from audiogen_core.values import Option as Option
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
@@ -34,67 +43,6 @@ if TYPE_CHECKING:
     Clips = Clip | Sequence[Clip | None]
 else:  # numpy comes with Audio, and takes longer to import than `--help` may
     Clip = Clips = object
-
-Role = Literal["value", "audio", "file", "place", "hidden"]
-
-_LARGEST = 2**63
-"""Whole numbers beyond this fit no seed and no array, and are refused before anything computes with them."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """What is said of an option beside its type and default.
-
-    help      one sentence for people
-    names     on the command line: "-s" in addition; "--continue" in place of the field's own name, and any
-              further one of that kind in addition
-    role      "value"; "audio", a clip: `Audio` or a path in Python, a file in the command; "file", another
-              file that goes in; "place", where a part of the model is; "hidden", offered in Python alone
-    argument  given by its place on the command line, not by a name
-    metavar   what is written for the value; the kind of the value when empty
-    unit      of the number: "s", "Hz", "dB", ...
-    ge, gt, le, lt  range of a number, or of each of several: from, above, to, below
-    choices   the texts that are allowed
-    group     heading under which it is shown
-    advanced  shown folded on a page
-    some      only some models understand it
-    local     of this machine or this run: recipes leave it out, and `replay` takes it too
-    many      in Python also a list, with one (or None) for each prompt
-    parse     makes the value of the text given to the command, where the type does not say how
-    no        the name on the command line that turns a flag off; no such name when empty
-    concealed  taken by the command, but not shown in its help
-    """
-
-    help: str
-    names: tuple[str, ...] = ()
-    role: Role = "value"
-    argument: bool = False
-    metavar: str = ""
-    unit: str = ""
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-    choices: tuple[str, ...] = ()
-    group: str = ""
-    advanced: bool = False
-    some: bool = False
-    local: bool = False
-    many: bool = False
-    parse: Callable[[str], Any] | None = None
-    no: str = ""
-    concealed: bool = False
-
-    @property
-    def range(self) -> str:
-        """The allowed numbers in words; "" when all are."""
-        if self.ge is not None and self.le is not None:
-            return f"from {self.ge:g} to {self.le:g}"
-        low = "" if self.ge is None else f"{self.ge:g} or more"
-        low = low if self.gt is None else f"more than {self.gt:g}"
-        high = "" if self.le is None else f"at most {self.le:g}"
-        high = high if self.lt is None else f"below {self.lt:g}"
-        return " and ".join(part for part in (low, high) if part)
 
 
 def option(help: str, *names: str, **facts: Any) -> Option:
@@ -123,24 +71,20 @@ def place(help: str, *names: str, **facts: Any) -> Option:
 
 
 def hidden(help: str) -> Option:
-    """An option of Python alone: an array, a function, a source of noise. Its value is not checked here."""
+    """An option of Python alone: an array, a function, a source of noise; checked as far as it has a type."""
     return Option(help, role="hidden")
 
 
 @dataclass(frozen=True)
-class Field:
-    """One described field of a dataclass.
+class Field(Checks):
+    """One described field of a dataclass, of a kind without None.
 
-    kind      the type without None
     optional  whether None is allowed
     default   MISSING when it must be given
     """
 
-    name: str
-    kind: Any
     optional: bool
     default: Any
-    option: Option
 
     @property
     def flag(self) -> str:
@@ -151,16 +95,6 @@ class Field:
     @property
     def required(self) -> bool:
         return self.default is MISSING
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The texts that are allowed; empty when any is, or when it is no text."""
-        return self.option.choices or tuple(
-            each
-            for member in _members(self.kind)
-            if get_origin(member) is Literal
-            for each in get_args(member)
-        )
 
     @property
     def repeated(self) -> Any:
@@ -174,7 +108,7 @@ class Field:
         if value is None and (self.optional or self.default is None):
             return None
         if self.option.role == "hidden":
-            return value
+            return self.admit(self.kind, value)
         if self.option.role == "audio":
             return self._clip(value)
         return self._value(self.kind, value)
@@ -195,8 +129,8 @@ class Field:
                     f"{self.flag}: expected START:END, two numbers such as 2.5:4; got {text!r}"
                 ) from None
             return start, end
-        members = _members(kind)
-        if int in members and len(members) > 1:  # a number, or one of some words
+        several = members(kind)
+        if int in several and len(several) > 1:  # a number, or one of some words
             try:
                 return int(text)
             except ValueError:
@@ -205,111 +139,15 @@ class Field:
                     raise OptionError(f"{self.flag} takes a whole number, or {words}; got {text!r}") from None
         return text
 
-    def _value(self, kind: Any, value: Any) -> Any:
-        if get_origin(kind) is tuple:
-            return self._values(kind, value)
-        if get_origin(kind) in (Union, types.UnionType):
-            return self._of_several(kind, value)
-        if get_origin(kind) is Literal or (kind is str and self.option.choices):
-            if value not in self.texts or not isinstance(value, str):
-                raise OptionError(f"{self.name} must be one of {', '.join(self.texts)}, got {value!r}")
-            return value
-        if kind is bool:
-            if not (isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")):  # numpy's
-                raise self._wrong("true or false", value)
-            return bool(value)
-        if kind is int:
-            return self._whole(value)
-        if kind is float:
-            return self._number(value)
-        if kind in (str, Path):
-            if not isinstance(value, str | Path if self._is_path or kind is Path else str):
-                raise self._wrong("a path" if self._is_path else "a text", value)
-            if "\0" in str(value):
-                raise OptionError(f"{self.name} must not hold a zero character, got {value!r}")
-            return kind(value)
-        return value
-
-    def _values(self, kind: Any, value: Any) -> tuple[Any, ...]:
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-            several = get_args(kind)[-1] is Ellipsis
-            raise self._wrong("a list" if several else "two numbers (from, to)", value)
-        values = tuple(value)
-        arguments = get_args(kind)
-        if arguments[-1] is Ellipsis:
-            return tuple(self._value(arguments[0], each) for each in values)
-        if len(values) != len(arguments):
-            raise self._wrong("two numbers (from, to)", value)
-        return tuple(self._value(each, one) for each, one in zip(arguments, values, strict=True))
-
-    def _of_several(self, kind: Any, value: Any) -> Any:
-        """A value of one of several types: a number, a word, or several numbers."""
-        for member in get_args(kind):
-            plain = isinstance(value, str | Real) and not isinstance(value, bool)
-            if get_origin(member) is Literal:
-                if isinstance(value, str) and value in get_args(member):
-                    return value
-            elif (get_origin(member) is tuple) != plain and (isinstance(value, str) == (member is str)):
-                return self._value(member, value)
-        words = " or ".join(repr(text) for text in self.texts)
-        numbers = "a number" if float in get_args(kind) else "a whole number"
-        raise self._wrong(f"{numbers} or {words or 'several'}", value)
-
-    def _whole(self, value: Any) -> int:
-        number = value
-        if isinstance(value, Real) and not isinstance(value, bool | Integral) and float(value).is_integer():
-            number = int(float(value))  # JSON of other languages writes 4.0 for 4
-        if isinstance(number, bool) or not isinstance(number, Integral) or abs(int(number)) > _LARGEST:
-            raise self._wrong(f"a whole number{self._of_range()}", value)
-        if not self._inside(int(number)):
-            raise self._wrong(f"a whole number{self._of_range()}", value)
-        return int(number)
-
-    def _number(self, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise self._wrong(f"a number{self._of_range()}", value)
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if not math.isfinite(number) or not self._inside(number):
-            raise self._wrong(self.option.range or "a finite number", value)
-        return number
-
-    def _inside(self, number: float) -> bool:
-        told = self.option
-        return (
-            (told.ge is None or number >= told.ge)
-            and (told.gt is None or number > told.gt)
-            and (told.le is None or number <= told.le)
-            and (told.lt is None or number < told.lt)
-        )
-
-    def _of_range(self) -> str:
-        between = self.option.range.startswith("from")
-        return f"{' ' if between else ' of '}{self.option.range}" if self.option.range else ""
-
     def _clip(self, value: Any) -> Any:
         several = self.option.many and isinstance(value, list | tuple)
         for each in value if several else [value]:
             is_clip = hasattr(each, "samples") and hasattr(each, "sample_rate")
-            if not (isinstance(each, str | Path) or is_clip or (several and each is None)):
+            if isinstance(each, str | Path):
+                self._path(each)
+            elif not (is_clip or (several and each is None)):
                 raise self._wrong("a clip: an Audio, or the path of a sound file", each)
         return value
-
-    @property
-    def _is_path(self) -> bool:
-        return self.option.role in ("file", "place")
-
-    def _wrong(self, allowed: str, value: Any) -> OptionError:
-        shown = repr(value)
-        shown = shown if len(shown) < 80 else f"{shown[:80]}..."
-        return OptionError(f"{self.name} must be {allowed}, got {shown}")
-
-
-def _members(kind: Any) -> tuple[Any, ...]:
-    """The types of a union, or the type itself."""
-    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
 _KNOWN: dict[type, tuple[Field, ...]] = {}
@@ -333,13 +171,13 @@ def _read(cls: type) -> Iterator[Field]:
         if told is None:
             raise TypeError(f"{cls.__name__}.{name} is not described: annotate it with option(...)")
         kind = get_args(hints[name])[0]
-        members = tuple(member for member in _members(kind) if member is not type(None))
-        optional = len(members) < len(_members(kind))
+        some = tuple(member for member in members(kind) if member is not type(None))
+        optional = len(some) < len(members(kind))
         if optional:
-            kind = members[0] if len(members) == 1 else Union[members]  # noqa: UP007 - of a tuple
+            kind = some[0] if len(some) == 1 else Union[some]  # noqa: UP007 - of a tuple
         given = defaults[name]
         default = given.default if given.default_factory is MISSING else given.default_factory()
-        yield Field(name, kind, optional, default, told)
+        yield Field(name, kind, told, optional, default)
 
 
 @dataclass(frozen=True)

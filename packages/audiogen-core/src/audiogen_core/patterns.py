@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import CodesError, OptionError
+from audiogen_core.values import closed
 
 UNKNOWN = -1
+_LEAST, _MOST = -(2**31), 2**31 - 1
 
 Tokens = NDArray[np.int32]
 
 
+@closed()
 def delay(codes: Tokens, delays: Sequence[int], special: int) -> Tokens:
     """Codes (K, T) -> tokens (K, T + max(delays)), row k moved right by delays[k].
 
@@ -31,12 +34,15 @@ def delay(codes: Tokens, delays: Sequence[int], special: int) -> Tokens:
     codes = _integers(codes, 2, "codes must be (codebooks, frames)")
     late = _check_delays(delays, codes.shape[0])
     frames = codes.shape[1]
+    if not _LEAST <= special <= _MOST:
+        raise OptionError(f"special must be an id of 32 bits, got {special}")
     tokens = np.full((codes.shape[0], frames + max(late)), special, dtype=np.int32)
     for row, shift in enumerate(late):
         tokens[row, shift : shift + frames] = codes[row]
     return tokens
 
 
+@closed()
 def undelay(tokens: Tokens, delays: Sequence[int]) -> Tokens:
     """Tokens (K, S) -> codes (K, S - max(delays)): the exact inverse of `delay`.
 
@@ -50,6 +56,7 @@ def undelay(tokens: Tokens, delays: Sequence[int]) -> Tokens:
     return np.stack([tokens[row, shift : shift + frames] for row, shift in enumerate(late)])
 
 
+@closed()
 def template(frames: int, delays: Sequence[int], special: int, *, prompt: Tokens | None = None) -> Tokens:
     """The tokens of a clip yet to be drawn: (K, frames + max(delays)), `UNKNOWN` where a code is wanted.
 
@@ -70,6 +77,7 @@ def template(frames: int, delays: Sequence[int], special: int, *, prompt: Tokens
     return delay(codes, delays, special)
 
 
+@closed()
 def flatten(codes: Tokens, codebook_size: int | None = None) -> Tokens:
     """Codes (K, T) -> tokens (T * K,), frame after frame and within it codebook after codebook.
 
@@ -82,6 +90,7 @@ def flatten(codes: Tokens, codebook_size: int | None = None) -> Tokens:
     return (codes + _offsets(codes.shape[0], codebook_size)).T.reshape(-1)  # (K, T) -> (T, K) -> (T * K,)
 
 
+@closed()
 def unflatten(tokens: Tokens, codebooks: int, codebook_size: int | None = None) -> Tokens:
     """Tokens (T * K,) -> codes (K, T): the exact inverse of `flatten`.
 
@@ -96,6 +105,8 @@ def unflatten(tokens: Tokens, codebooks: int, codebook_size: int | None = None) 
 
 
 def _offsets(codebooks: int, codebook_size: int | None) -> Tokens:
+    if not 0 <= (codebook_size or 0) * codebooks <= _MOST:
+        raise OptionError(f"codebook_size must be 0 or more, and ids of 32 bits; got {codebook_size}")
     return (np.arange(codebooks, dtype=np.int32) * (codebook_size or 0))[:, None]
 
 

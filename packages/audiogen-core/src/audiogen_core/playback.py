@@ -1,4 +1,4 @@
-"""Playing audio files on the machine's loudspeakers, by sounddevice (extra `play`)."""
+"""Playing clips and audio files on the machine's loudspeakers, by sounddevice (extra `play`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from audiogen_core.audio import Audio
 from audiogen_core.errors import MissingDependency, OptionError
+from audiogen_core.spectrum import Clip
 
 INSTALL = 'pip install "audiogen-core[play]"'
 
@@ -22,10 +22,16 @@ def library() -> Any:
         raise MissingDependency("PortAudio, which sounddevice plays by,", "the system's packages") from error
 
 
-def play(path: str | Path) -> None:
-    """Play a file to its end. Raises OptionError when no device takes it, AudioError for a bad file."""
-    device, audio = library(), Audio.load(path)
+def play(clip: Clip, path: str | Path | None = None) -> None:
+    """Play a clip to its end.
+
+    path  of the file it was read from, which messages name
+
+    Raises OptionError when no device takes it, MissingDependency.
+    """
+    device = library()
     try:
-        device.play(audio.samples.T, audio.sample_rate, blocking=True)
+        device.play(clip.samples.T, clip.sample_rate, blocking=True)
     except device.PortAudioError as error:
-        raise OptionError(f"{path}: cannot be played ({error}); the file itself is complete") from error
+        kept = "" if path is None else "; the file itself is complete"
+        raise OptionError(f"{path or clip}: cannot be played ({error}){kept}") from error

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import MissingDependency, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.sound_reader import name_of
-from audiogen_core.spectrum import LOWEST, Spectrogram, decibels, mel
+from audiogen_core.spectrum import LOWEST, Clip, Spectrogram, decibels, mel
 from audiogen_core.spectrum import spectrogram as _spectrogram
 
 KINDS = ("waveform", "spectrogram")
@@ -29,21 +28,26 @@ _DARK, _LIGHT, _GRID, _NOTHING = "#1f4e79", "#6fa8d6", "#d9d9d9", "#ececec"
 _LINES = ("#1f4e79", "#d1603d", "#3c8d5a", "#8e5ea2", "#7a7a7a")
 
 
-def waveform(audio: Audio, path: str | Path, *, title: str = "") -> Path:
+def waveform(audio: Clip, path: str | Path, *, title: str = "") -> Path:
     """Amplitude over time, a panel per channel (the first eight). Returns the path."""
     return overview(audio, path, kinds=("waveform",), title=title)
 
 
-def spectrogram(audio: Audio, path: str | Path, *, title: str = "") -> Path:
+def spectrogram(audio: Clip, path: str | Path, *, title: str = "") -> Path:
     """Log-mel spectrogram in dB below its loudest place, mean over channels. Returns the path."""
     return overview(audio, path, kinds=("spectrogram",), title=title)
 
 
-def overview(audio: Audio, path: str | Path, *, kinds: Sequence[str] = KINDS, title: str = "") -> Path:
+def overview(audio: Clip, path: str | Path, *, kinds: Sequence[str] = KINDS, title: str = "") -> Path:
     """Panels below each other on one time axis: of `kinds`, "waveform" and "spectrogram".
 
     Returns the path. Raises OptionError for another kind, MissingDependency without matplotlib.
     """
+    return _write(figure(audio, kinds), path, title)
+
+
+def figure(audio: Clip, kinds: Sequence[str] = KINDS) -> Any:
+    """As `overview`, the `matplotlib.figure.Figure` itself. Raises as that does."""
     wrong = [kind for kind in kinds if kind not in KINDS]
     if wrong or not kinds:
         raise OptionError(
@@ -58,10 +62,10 @@ def overview(audio: Audio, path: str | Path, *, kinds: Sequence[str] = KINDS, ti
         image = _draw_spectrogram(axes[-1], (power := _spectrogram(audio)), _reference([power]))
         _colour_bar(figure, image, axes[-1:])
     _time_axis(axes, audio.duration)
-    return _write(figure, axes, path, title)
+    return figure
 
 
-def compare(clips: Mapping[str, Audio], path: str | Path, *, title: str = "") -> Path:
+def compare(clips: Mapping[str, Clip], path: str | Path, *, title: str = "") -> Path:
     """Spectrograms of several clips below each other, on one scale of time, frequency and loudness.
 
     clips  title -> clip, for example an original and what a codec or a model made of it
@@ -83,7 +87,7 @@ def compare(clips: Mapping[str, Audio], path: str | Path, *, title: str = "") ->
         axis.set_title(name_of(name), loc="left", fontsize=10, parse_math=False)
     _colour_bar(figure, image, axes)
     _time_axis(axes, longest)
-    return _write(figure, axes, path, title)
+    return _write(figure, path, title)
 
 
 def codes(codes: Codes, path: str | Path, *, title: str = "") -> Path:
@@ -106,7 +110,7 @@ def codes(codes: Codes, path: str | Path, *, title: str = "") -> Path:
     bar = figure.colorbar(image, ax=axes, pad=0.012, fraction=0.03)
     bar.set_label(f"entry (of {codes.codebook_size})")
     _time_axis(axes, codes.duration)
-    return _write(figure, axes, path, title)
+    return _write(figure, path, title)
 
 
 def loss(
@@ -136,7 +140,7 @@ def loss(
     axes[0].grid(color=_GRID, linewidth=0.6)
     if len(curves) > 1:
         axes[0].legend(frameon=False)
-    return _write(figure, axes, path, title)
+    return _write(figure, path, title)
 
 
 def _panels(heights: Sequence[float]) -> tuple[Any, list[Any]]:
@@ -149,6 +153,8 @@ def _panels(heights: Sequence[float]) -> tuple[Any, list[Any]]:
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.7), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights))
+    for axis in axes[:, 0]:
+        axis.spines[["top", "right"]].set_visible(False)
     return figure, list(axes[:, 0])
 
 
@@ -158,7 +164,7 @@ def _ticker() -> Any:
     return ticker
 
 
-def _draw_wave(axis: Any, audio: Audio, channel: int) -> None:
+def _draw_wave(axis: Any, audio: Clip, channel: int) -> None:
     """The range of the samples in each column, and their RMS in a lighter colour."""
     samples = audio.samples[channel]
     columns = min(_COLUMNS, len(samples))
@@ -231,9 +237,7 @@ def _time_axis(axes: Sequence[Any], seconds: float) -> None:
     axes[-1].set_xlabel("time (min:s)")
 
 
-def _write(figure: Any, axes: Sequence[Any], path: str | Path, title: str) -> Path:
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
+def _write(figure: Any, path: str | Path, title: str) -> Path:
     if title:
         figure.suptitle(name_of(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     path = Path(path)

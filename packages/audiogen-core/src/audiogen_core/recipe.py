@@ -13,6 +13,7 @@ from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import require_regular
 from audiogen_core.settings import parse_json
 from audiogen_core.sound_reader import name_of, open_sound
+from audiogen_core.values import closed
 
 _FORMAT = "audiogen recipe 1"
 
@@ -52,6 +53,7 @@ class Recipe:
             raise OptionError(f"the recipe cannot be written as JSON ({error})") from error
 
     @classmethod
+    @closed()
     def from_json(cls, text: str) -> Recipe:
         """Read what `to_json` wrote. Raises AudioError."""
         facts = parse_json(text, "not a recipe", AudioError)
@@ -68,6 +70,7 @@ class Recipe:
         return cls(**{name: facts[name] for name in kinds}, seed=seed)
 
     @classmethod
+    @closed()
     def read(cls, path: str | Path) -> Recipe:
         """The recipe in the comment tag of an audio file. Raises AudioError, also when there is none."""
         recipe = find(path)

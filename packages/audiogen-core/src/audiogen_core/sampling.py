@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audiogen_core.errors import OptionError
+from audiogen_core.values import close_fields, closed
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.temperature, int | float):
-            object.__setattr__(self, "temperature", tuple(float(value) for value in self.temperature))
+        close_fields(self)
         for value in self.temperatures:
             if not (math.isfinite(value) and value >= 0):
                 raise OptionError(f"temperature must be 0 (greedy) or more, got {value}")
@@ -54,6 +54,7 @@ class Sampling:
             return (float(self.temperature),)
         return tuple(self.temperature)
 
+    @closed()
     def temperatures_for(self, codebooks: int) -> tuple[float, ...]:
         """One temperature for each of `codebooks`. Raises OptionError when another number was given."""
         values = self.temperatures

@@ -36,6 +36,7 @@ MAX_WRITTEN_OUT = 100_000  # values of YAML with its aliases written out, or of 
 MAX_DEPTH = 64
 MAX_WHOLE = 1 << 128  # hashes and seeds are large; what is larger still does not fit a float either
 MAX_LAYERS = 1000  # of a network: each is built before its weights are looked for
+MAX_WIDTH = 1 << 24  # of a layer: what is built of wider ones does not even begin
 MAX_COUNT = 1 << 30  # of anything that is counted: layers, channels, samples
 
 Kind = TypeVar("Kind", int, float, str, bool, list, dict)  # type: ignore[type-arg]
@@ -91,8 +92,9 @@ def parse_yaml(text: str, where: str, error: Error = ModelError) -> dict[str, An
 
     if len(text) > MAX_YAML:
         raise error(f"{where}: {len(text)} characters of YAML; at most {MAX_YAML} are read")
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)  # looks for characters that YAML does not allow
         root = loader.get_single_node()
         # Before values are made of the nodes: merged tables (<<: *a) are copied then, each time anew.
         _check(root, _nodes, most=MAX_WRITTEN_OUT)
@@ -101,10 +103,20 @@ def parse_yaml(text: str, where: str, error: Error = ModelError) -> dict[str, An
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as reason:
         raise error(f"{where}: not YAML ({reason})") from reason
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(tree, dict):
         raise error(f"{where}: expected a table of settings, found {type(tree).__name__}")
     return tree
+
+
+def as_table(value: object, where: str, error: Error = ModelError) -> dict[str, Any]:
+    """Settings inside a checkpoint: a table, or the YAML text of one. Raises `error`, which names `where`."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, str):
+        return parse_yaml(value, where, error)
+    raise error(f"{where}: expected settings, found {type(value).__name__}")
 
 
 def resolved(

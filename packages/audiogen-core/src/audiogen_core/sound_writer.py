@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from audiogen_core.channels import from_vorbis
 from audiogen_core.errors import AudioError
-from audiogen_core.files import atomic_path
-from audiogen_core.sound_reader import MAX_CHANNELS, name_of, reason, sequential
+from audiogen_core.files import atomic_path, require_room
+from audiogen_core.sound_reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, name_of, reason, sequential
 from audiogen_core.stable_bytes import settle
+from audiogen_core.values import closed, shown
 
 if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
@@ -40,9 +41,13 @@ _RATES = {
     "OPUS": (8_000, 12_000, 16_000, 24_000, 48_000),
     "MPEG_LAYER_III": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
 }
+_FASTEST = {"VORBIS": 200_000, "FLAC": 655_350}
+"""Hz, by subtype or format; beyond it libsndfile fails, with Vorbis by a crash of the process."""
+
 _MOST_CHANNELS = {"MP3": 2, "FLAC": 8, "OGG": 8}
 _MOST_COMMENT = {"AIFF": 8_000}  # bytes; more, and libsndfile cannot open the file again
 _COMMENT = 50_000  # bytes, elsewhere
+_ENCODED = 40_000  # bytes a second of a lossy file, at most
 _WIDTH = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _BLOCK = 1 << 16  # samples given to the encoder at once
 _LARGEST = (4 << 30) - (1 << 20)  # a WAV or AIFF file states its size in 32 bits
@@ -69,6 +74,7 @@ class AudioWriter:
     Raises AudioError for an unknown suffix, for what the format cannot hold, and when the disk fails.
     """
 
+    @closed(AudioError)
     def __init__(
         self,
         path: str | Path,
@@ -86,6 +92,8 @@ class AudioWriter:
         self.peak = 0.0
         self._name = name_of(self.path)
         self._format, self._subtype = _choose(self.path, sample_rate, channels, subtype)
+        if recipe is not None and not callable(getattr(recipe, "to_json", None)):
+            raise AudioError(f"{self._name}: expected a Recipe to go with it, got {shown(recipe)}")
         self._comment = "" if recipe is None else recipe.to_json()
         most = _MOST_COMMENT.get(self._format, _COMMENT)
         if len(self._comment.encode()) > most:
@@ -241,18 +249,43 @@ def check_suffix(path: Path) -> tuple[str, tuple[str, ...]]:
     return WRITABLE[suffix]
 
 
-def _choose(path: Path, sample_rate: int, channels: int, subtype: str | None) -> tuple[str, str]:
-    """The format and subtype to write, or AudioError."""
+def _choose(
+    path: Path, sample_rate: int | None, channels: int | None, subtype: str | None
+) -> tuple[str, str]:
+    """The format and subtype to write, or AudioError; None is not checked."""
     name, suffix = name_of(path), name_of(path.suffix.lower())
     kind, subtypes = check_suffix(path)
     chosen = subtypes[0] if subtype is None else subtype.upper()
     if chosen not in subtypes:
         raise AudioError(f"{name}: {suffix} is not stored as {subtype}; known: {', '.join(subtypes)}")
-    rates = _RATES.get(chosen)
-    if rates and sample_rate not in rates:
-        known = ", ".join(map(str, rates))
-        raise AudioError(f"{name}: {suffix} holds {known} Hz, not {sample_rate}; resample first")
+    if sample_rate is not None:
+        _check_rate(name, suffix, kind, chosen, sample_rate)
     most = _MOST_CHANNELS.get(kind, MAX_CHANNELS)
-    if not 1 <= channels <= most:
+    if channels is not None and not 1 <= channels <= most:
         raise AudioError(f"{name}: {suffix} holds 1 to {most} channels, not {channels}; mix first")
     return kind, chosen
+
+
+def _check_rate(name: str, suffix: str, kind: str, subtype: str, rate: int) -> None:
+    known, fastest = _RATES.get(subtype), _FASTEST.get(subtype, _FASTEST.get(kind, MAX_RATE))
+    holds = ", ".join(map(str, known)) if known else f"{MIN_RATE} to {fastest}"
+    fits = rate in known if known else MIN_RATE <= rate <= fastest
+    if kind == "FLAC" and rate > 65_535:
+        holds, fits = f"{holds} (above 65535 in steps of 10)", fits and rate % 10 == 0
+    if not fits:
+        raise AudioError(f"{name}: {suffix} holds {holds} Hz, not {rate}; resample first")
+
+
+def check_sound(
+    path: Path, sample_rate: int | None, channels: int | None, seconds: float | None, count: int = 1
+) -> None:
+    """Refuse a sound that could not be written, before it is made: `count` of such files; None: not known.
+
+    Raises AudioError for a suffix that is not known and for what its format does not hold, OptionError when
+    the folder cannot be written to or the disk is too full.
+    """
+    kind, subtype = _choose(path, sample_rate, channels, None)
+    size = (seconds or 0.0) * (sample_rate or MIN_RATE) * (channels or 1) * _WIDTH.get(subtype, 0)
+    if kind in ("WAV", "AIFF") and size > _LARGEST:
+        raise AudioError(f"{name_of(path)}: {path.suffix} holds at most 4 GiB; write .flac")
+    require_room(path, count * (size or (seconds or 0.0) * _ENCODED))

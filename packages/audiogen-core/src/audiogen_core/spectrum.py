@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-
-from audiogen_core.audio import Audio
 
 WINDOW_SECONDS = 0.05
 LOWEST = 30.0
 """Hz, where the frequency axis begins."""
 
 _CHUNK = 512  # frames transformed at once
+
+
+class Clip(Protocol):
+    """What is drawn and played: an `Audio`, which calls the modules that do, and so is not imported there."""
+
+    @property
+    def samples(self) -> NDArray[np.float32]: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def duration(self) -> float: ...
+    @property
+    def peak(self) -> float: ...
+    def mix(self, channels: int) -> Self: ...
+    def resample(self, rate: int) -> Self: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +58,7 @@ def hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def spectrogram(
-    audio: Audio,
+    audio: Clip,
     *,
     bands: int = 160,
     columns: int = 1200,

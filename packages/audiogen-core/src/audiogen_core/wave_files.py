@@ -84,7 +84,7 @@ def open_wave(file: BinaryIO, name: str, form: str) -> list[WaveSound]:
     """
     size = file.seek(0, 2)
     if form == "W64":
-        return [replace(_described(file, name, _w64_chunks(file), None, size), form=form)]
+        return [replace(_described(file, name, _w64_chunks(file, size), None, size), form=form)]
     sounds: list[WaveSound] = []
     start = 0
     while not sounds or _is_wave(file, start):
@@ -200,14 +200,14 @@ def _in_64_bits(file: BinaryIO, listed: Iterator[Chunk]) -> Iterator[Chunk]:
         yield Chunk(chunk.name, chunk.start, large) if unsized and large is not None else chunk
 
 
-def _w64_chunks(file: BinaryIO) -> Iterator[Chunk]:
+def _w64_chunks(file: BinaryIO, end: int) -> Iterator[Chunk]:
     """The chunks of a Wave64 file: names of 16 bytes, sizes of 64 bits that count the names too."""
     position = 40
     for _ in range(MAX_CHUNKS):
+        if position + 24 > end:  # a size of 64 bits may lead further than a file can be
+            return
         file.seek(position)
         head = file.read(24)
-        if len(head) < 24:
-            return
         size = int.from_bytes(head[16:], "little") - 24
         if size < 0:
             return

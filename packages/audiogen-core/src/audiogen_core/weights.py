@@ -8,6 +8,7 @@ time, so a checkpoint of several gigabytes costs memory only for what is kept.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from audiogen_core.errors import WeightsError
+from audiogen_core.formats import wrappers
 from audiogen_core.formats.locate import locate
 from audiogen_core.formats.rules import (
     Drop,
@@ -31,11 +33,15 @@ from audiogen_core.formats.rules import (
 from audiogen_core.formats.safetensors_file import read_safetensors
 from audiogen_core.formats.stored import StoredArray, shorten
 from audiogen_core.formats.torch_file import read_torch
+from audiogen_core.formats.torch_pickle import plain
+from audiogen_core.formats.wrappers import Network
+from audiogen_core.values import closed
 
 __all__ = [
     "Drop",
     "FuseWeightNorm",
     "Int8Rows",
+    "Network",
     "Rename",
     "Rule",
     "Rules",
@@ -44,10 +50,14 @@ __all__ = [
     "Weights",
     "read",
     "read_checkpoint",
+    "read_network",
+    "read_networks",
+    "setting",
 ]
 
-WRAPPERS = ("state_dict", "best_state")
-"""Top keys of a torch checkpoint below which names begin (audiotools and Lightning; audiocraft)."""
+OPENED = ("state_dict.", "best_state.")
+"""Below these the names of a torch checkpoint begin where no network is looked for (audiotools and
+Lightning; audiocraft)."""
 
 Shape = Sequence[int | None]
 """Sizes a tensor must have; None accepts any size there."""
@@ -137,7 +147,41 @@ class Weights(Mapping[str, NDArray[Any]]):
         unexpected = [name for name in self._left if name not in shapes] if missing else []
         problems = {"missing": missing, "misshapen": misshapen, "unexpected": unexpected}
         if missing or misshapen:
-            raise WeightsError(f"{self.source}: the weights do not fit this model: {_listed(problems)}")
+            raise WeightsError(
+                f"{self.source}: {self.begins(shapes)}the weights do not fit this model: {_listed(problems)}"
+            )
+
+    def begins(self, wanted: Iterable[str] = ()) -> str:
+        """ "all 36 names begin with module.; ", or "": they begin differently, or as one that is wanted."""
+        prefix = wrappers.common(self)
+        if not prefix or any(name.startswith(prefix) for name in wanted):
+            return ""
+        return f"all {len(self)} names begin with {shorten(prefix)[1:-1]}; "
+
+    def networks(self, networks: Mapping[str, Network], *, among: bool = False) -> dict[str, Weights]:
+        """Those of some networks that are here, without what training wraps them in (`formats.wrappers`).
+
+        among  other networks may be here too
+
+        Warns of what was taken off, and which of several was taken. Raises WeightsError for tensors that
+        belong to none of these networks, unless they are of training or `among` others.
+        """
+        try:
+            places, left = wrappers.find(self._arrays, networks)
+        except WeightsError as error:
+            raise WeightsError(f"{self.source}: {error}") from error
+        if left and places and not among:
+            raise WeightsError(
+                f"{self.source}: {len(left)} tensors belong to no part of this model: "
+                f"{', '.join(shorten(name)[1:-1] for name in left[:_LISTED])}"
+            )
+        told = [text for key, place in places.items() if (text := _told(place, networks[key]))]
+        if told:
+            warnings.warn(f"{self.source}: the weights taken are {'; '.join(told)}", stacklevel=4)
+        return {
+            key: Weights({own: self._arrays[name] for own, name in place.names.items()}, self.source)
+            for key, place in places.items()
+        }
 
     def finish(self, ignore: Iterable[str] = ()) -> None:
         """Raises WeightsError when tensors were not taken, but for names an `ignore` regex matches whole."""
@@ -172,34 +216,58 @@ class Weights(Mapping[str, NDArray[Any]]):
         raise WeightsError(f"{self.source}: {shorten(name)} is missing among {len(self)} tensors{hint}")
 
 
-def read(path: str | Path, *, prefix: str = "") -> Weights:
+@closed()
+def read(path: str | Path) -> Weights:
     """The weights of a file or folder; values stay on the disk until they are taken.
 
     Reads .safetensors, torch zip files (.pth .bin .th .ckpt .pt), their shards through
     `*.index.json`, and a folder that holds one of these. Of a torch checkpoint that wraps its
     tensors (`state_dict`, `best_state`) the names begin inside; deeper dictionaries join names
     with dots; values that are no tensors are passed over (see `read_checkpoint`).
-    Only names that start with `prefix` are kept, without it.
 
     Raises WeightsError when nothing suitable is there or a file is not to be trusted.
     """
-    found = locate(Path(path))
-    arrays: dict[str, StoredArray] = {}
-    for file, names in found.files.items():
-        tensors = _read_file(file)
-        if names is not None and set(tensors) != names:
-            problems = {"missing": sorted(names - set(tensors)), "unexpected": sorted(set(tensors) - names)}
-            raise WeightsError(f"{file}: the shard differs from {found.path.name}: {_listed(problems)}")
-        arrays |= tensors
-    weights = Weights(arrays, str(found.path))
-    if not prefix:
-        return weights
-    kept = weights.below(prefix)
-    if not kept:
-        raise WeightsError(f"{found.path}: no tensor's name starts with {prefix!r} among {len(weights)}")
-    return kept
+    return _opened(_whole(path))
 
 
+def read_network(path: str | Path, network: Network, *, among: bool = False) -> Weights:
+    """The weights of one network, out of whatever training wraps it in; see `Weights.networks`.
+
+    Where it is not found they are those of `read`, for the caller to say what does not fit. Raises
+    WeightsError as `read` does, and when the network is behind a name that is no wrapper known here.
+    """
+    whole = _whole(path)
+    found = whole.networks({"": network}, among=among or bool(network.below))
+    if found:
+        return found[""]
+    opened = _opened(whole)
+    prefix = wrappers.unknown(opened, network)
+    if prefix:
+        count = sum(name.startswith(prefix) for name in opened)
+        many = "all" if count == len(opened) else f"{count} of"
+        raise WeightsError(
+            f"{opened.source}: {many} {len(opened)} names begin with {shorten(prefix)[1:-1]}, "
+            "which is no wrapper known here; save the network without it"
+        )
+    if any(name.endswith("flat_param") for name in opened):
+        raise WeightsError(
+            f"{opened.source}: FSDP flattened these weights (flat_param), which it alone can undo; save them "
+            "with StateDictType.FULL_STATE_DICT"
+        )
+    inside = opened.below(network.below)
+    if not inside:
+        raise WeightsError(
+            f"{opened.source}: no tensor's name starts with {network.below!r} among {len(opened)}"
+        )
+    return inside
+
+
+def read_networks(path: str | Path, networks: Mapping[str, Network]) -> dict[str, Weights]:
+    """The weights of some networks, those that are there; see `Weights.networks`. Raises WeightsError."""
+    return _whole(path).networks(networks)
+
+
+@closed()
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A torch file as the plain nested dictionary it holds; tensors are unread StoredArray values.
 
@@ -212,14 +280,59 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return tree
 
 
+def setting(tree: Mapping[str, Any], key: str) -> Any:
+    """What stands under a key of a checkpoint (`read_checkpoint`), at any depth; None when it is nowhere.
+
+    The outermost counts: packages lie whole in files of training.
+    """
+    level: list[Mapping[str, Any]] = [tree]
+    while level:
+        for table in level:
+            if key in table:
+                return plain(table[key])
+        level = [value for table in level for value in table.values() if isinstance(value, dict)]
+    return None
+
+
+def _whole(path: str | Path) -> Weights:
+    """All tensors of a file or folder, with every key before their names."""
+    found = locate(Path(path))
+    arrays: dict[str, StoredArray] = {}
+    for file, names in found.files.items():
+        tensors = _read_file(file)
+        if names is not None:
+            tensors = _opened(Weights(tensors, ""))._arrays
+        if names is not None and set(tensors) != names:
+            problems = {"missing": sorted(names - set(tensors)), "unexpected": sorted(set(tensors) - names)}
+            raise WeightsError(f"{file}: the shard differs from {found.path.name}: {_listed(problems)}")
+        arrays |= tensors
+    return Weights(arrays, str(found.path))
+
+
+def _opened(weights: Weights) -> Weights:
+    return next((inside for key in OPENED if (inside := weights.below(key))), weights)
+
+
+def _told(place: wrappers.Place, network: Network) -> str:
+    """What a user has to know of where a network was found, or ""."""
+    prefix = place.prefix.removesuffix(network.below)
+    if prefix in network.usual and not (place.others or place.passed or place.averaged):
+        return ""
+    taken, *others = (
+        f"{prefix}*" if prefix else "those at the top" for prefix in (place.prefix, *place.others)
+    )
+    text = taken
+    if place.averaged:
+        text += f", with their averages for {place.averaged} of {len(place.names)}"
+    if others:
+        text += f", not {' or '.join(others)}"
+    return text + (f", without {place.passed} tensors of training" if place.passed else "")
+
+
 def _read_file(path: Path) -> dict[str, StoredArray]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
     tree = read_checkpoint(path)
-    for wrapper in WRAPPERS:
-        if isinstance(tree.get(wrapper), dict):
-            tree = tree[wrapper]
-            break
     arrays: dict[str, StoredArray] = {}
     try:
         for name, value in _leaves(tree):

@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from audiogen_core import cli
-from audiogen_core.commands import add, add_job, add_replay, command, gathered, parsed
+from audiogen_core.commands import add, add_job, add_replay, command, fetching, gathered, parsed
 from audiogen_core.jobs import Shown
+from audiogen_core.models import Fetch
 from audiogen_core.options import Described, Field, argument, described, option, place
 from audiogen_minigpt.jobs import GENERATE
 from audiogen_minigpt.options import Load, Preparation, Trained
 from audiogen_minigpt.settings import Settings, Shape, TrainConfig
 
-commands = cli.app(
+commands = cli.Program(
     "audiogen-minigpt",
     "audiogen-minigpt",
     "A folder of audio in, a small GPT trained on its codes, new audio out.",
@@ -32,7 +31,18 @@ class Into(Shown):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(Described):
+class Fetching(Described):
+    """What a command has that may need a codec which is not here."""
+
+    offline: Annotated[bool, option("Never use the network.")] = False
+
+    def fetch(self, shown: Shown) -> Fetch:
+        """How a codec comes."""
+        return fetching(self.offline, shown.quiet or shown.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Fetching):
     """The audio that is encoded."""
 
     folder: Annotated[Path, argument("Audio files, at any depth.", metavar="FOLDER")]
@@ -56,10 +66,11 @@ class Training(Described):
     """What a command that trains takes beside the settings of the run."""
 
     config: Annotated[Path | None, option("Settings as TOML; options win over them.", metavar="TOML")] = None
+    new_data: Annotated[bool, option("Go on though the codes are others than the run had so far.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resumable(Training):
+class Resumable(Training, Fetching):
     """What `train` takes beside the settings of the run."""
 
     resume: Annotated[bool, option("Go on with the run in the folder.")] = False
@@ -67,7 +78,7 @@ class Resumable(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging(Load):
+class Judging(Load, Fetching):
     """What `eval` takes beside the model."""
 
     data: Annotated[
@@ -137,8 +148,10 @@ def run(**given: Any) -> None:
             codec=codec,
             settings=_settings(given, training),
             workers=source.workers,
+            new_data=training.new_data,
             on_stage=stages.begin,
             on_record=stages.status.on_record,
+            fetch=source.fetch(into),
         )
     if not result.done:
         cli.note(f"{into.output}: everything was done already")
@@ -178,6 +191,7 @@ def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
             options=preparation,
             val_permille=encoding.val_permille,
             split_by=encoding.split_by,
+            fetch=encoding.fetch(into),
             on_step=on_step,
         )
     if encoding.verify:
@@ -187,7 +201,8 @@ def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
     if report.tails:
         cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
     facts = {"path": str(into.output), "tracks": report.tracks, "seconds": report.seconds}
-    _tell({**facts, "val_seconds": report.val_seconds, "left_out": len(report.skips)}, into)
+    changes = {kind: len(paths) for kind, paths in vars(report.changes).items()}
+    _tell({**facts, "val_seconds": report.val_seconds, "left_out": len(report.skips), **changes}, into)
 
 
 def train(**given: Any) -> None:
@@ -207,7 +222,14 @@ def train(**given: Any) -> None:
         return
     status = Status(shown.quiet or shown.json)
     try:
-        result = train(config, resume=training.resume, on_step=status.on_step, on_record=status.on_record)
+        result = train(
+            config,
+            resume=training.resume,
+            new_data=training.new_data,
+            on_step=status.on_step,
+            on_record=status.on_record,
+            fetch=training.fetch(shown),
+        )
     finally:
         status.clear()
     if result.ran == 0 and result.finished:
@@ -251,6 +273,7 @@ def evaluate(judging: Judging, shown: Shown) -> None:
             seed=judging.seed,
             codec=judging.codec,
             device=judging.device,
+            fetch=fetching(judging.offline, shown.quiet or shown.json),
             on_step=on_step,
         )
     cli.emit(result.to_dict(), json=shown.json)
@@ -293,7 +316,7 @@ def _tell(result: dict[str, Any], shown: Shown) -> None:
 def _leave(signal: int | None) -> None:
     """Exit as a process that a signal ended."""
     if signal is not None:
-        raise typer.Exit(128 + signal)
+        raise SystemExit(128 + signal)
 
 
 def main() -> None:

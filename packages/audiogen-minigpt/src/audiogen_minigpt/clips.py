@@ -17,6 +17,7 @@ from audiogen_core.audio import Audio, ClippingWarning
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudiogenError
+from audiogen_core.models import Fetch
 from audiogen_core.recipe import Recipe
 from audiogen_minigpt.config import SAMPLING
 from audiogen_minigpt.dataset import Dataset, Windows
@@ -49,12 +50,14 @@ class Continuation:
     codes: Ints
 
 
-def load_codec(model: GPT, facts: Mapping[str, Any], name: str | None = None) -> Codec:
+def load_codec(
+    model: GPT, facts: Mapping[str, Any], name: str | None = None, fetch: Fetch | None = None
+) -> Codec:
     """The codec of a model's codes, on torch; `name` (or a path) where the name in the facts is not enough.
 
     Raises UnknownModel, DownloadError, WeightsError, or ModelError when it is not the codec of the facts.
     """
-    codec = codecs.load_codec(name or str(facts["codec"]), ops="torch")
+    codec = codecs.load_codec(name or str(facts["codec"]), ops="torch", fetch=fetch)
     check_codec(codec, model.config, facts)
     return codec
 
@@ -147,8 +150,8 @@ class Samples:
     Always from the same seed and the same opening, so that one hears what training changed.
     """
 
-    def __init__(self, config: TrainConfig, windows: Windows) -> None:
-        self.config, self.windows = config, windows
+    def __init__(self, config: TrainConfig, windows: Windows, fetch: Fetch | None = None) -> None:
+        self.config, self.windows, self.fetch = config, windows, fetch
         self.folder = Path(config.run) / FOLDER
         self._codec: Codec | None = None
         self._off = config.sample_seconds == 0
@@ -183,7 +186,7 @@ class Samples:
         """The codec, loaded when it is first needed; None where there are to be no samples."""
         if self._codec is None and not self._off:
             try:
-                self._codec = load_codec(model, self.windows.facts, self.config.codec)
+                self._codec = load_codec(model, self.windows.facts, self.config.codec, self.fetch)
             except AudiogenError as error:
                 self._give_up(f"no samples are made, because the codec cannot be used: {error}")
         return self._codec

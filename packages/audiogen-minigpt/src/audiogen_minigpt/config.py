@@ -10,6 +10,7 @@ from typing import Any
 from audiogen_core.errors import OptionError, nearest
 from audiogen_core.sampling import Sampling
 from audiogen_core.settings import from_mapping, parse_json
+from audiogen_core.values import close_fields
 
 PRESETS = ("gpt2", "modern")
 LAYOUTS = ("first", "delay", "parallel", "flatten")
@@ -61,6 +62,7 @@ class ModelConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        close_fields(self)
         check_choice("preset", self.preset, PRESETS)
         check_choice("layout", self.layout, LAYOUTS)
         for name in ("layers", "heads", "width", "context", "codebooks", "codebook_size"):

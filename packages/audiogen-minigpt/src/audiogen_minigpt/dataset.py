@@ -10,7 +10,7 @@ of processes, so a resumed run needs to remember its step and nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import CodesError, OptionError
-from audiogen_minigpt.shards import Frames, Meta, Track, read_shards, tracks_of
+from audiogen_minigpt.shards import Meta, Stretch, Track, identity, read_shards, tracks_of
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The tracks of one split, memory-mapped.
+    """The tracks of one split; their codes are read when they are needed.
 
     meta       facts of the folder
     codebooks  K, how many of the stored ones are read
@@ -38,7 +38,7 @@ class Dataset:
     codebooks: int
     tracks: tuple[Track, ...]
     starts: Ints
-    sources: tuple[Frames, ...]
+    sources: tuple[Stretch, ...]
 
     @classmethod
     def open(cls, data: str | Path, *, split: str = "train", codebooks: int | None = None) -> Dataset:
@@ -52,17 +52,14 @@ class Dataset:
         count = meta.codebooks if codebooks is None else codebooks
         if not 1 <= count <= meta.codebooks:
             raise OptionError(f"{data}: holds {meta.codebooks} codebooks, asked for {count}")
-        opened: dict[Path, Frames] = {}
-        tracks, sources = [], []
-        for shard, start, track in tracks_of(read_shards(data)):
-            if shard.path not in opened:
-                opened[shard.path] = shard.open(meta.codebooks)
-            if track.split == split:
-                tracks.append(track)
-                sources.append(opened[shard.path][start : start + track.frames])
+        shards = read_shards(data)
+        whole = {shard.path: shard.stretch(meta.codebooks) for shard in shards}
+        parts = [part for part in tracks_of(shards) if part[2].split == split]
+        tracks = tuple(track for _, _, track in parts)
+        sources = tuple(replace(whole[shard.path], start=start) for shard, start, _ in parts)
         lengths = [track.frames + 1 for track in tracks]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return cls(meta, split, count, tuple(tracks), starts, tuple(sources))
+        return cls(meta, split, count, tracks, starts, sources)
 
     @property
     def frames(self) -> int:
@@ -79,10 +76,17 @@ class Dataset:
         """Frames of the stream, BOS frames included."""
         return int(self.starts[-1])
 
+    def check(self) -> Dataset:
+        """Itself. Raises CodesError unless all codes are those that were written, by their hashes."""
+        for source, track in zip(self.sources, self.tracks, strict=True):
+            source.check(track, self.meta.codebook_size)
+        return self
+
     def read(self, start: int, count: int) -> Ints:
         """`count` frames of the stream from `start` on, int64 (count, K); after its end comes its beginning.
 
-        Raises CodesError when the split is empty or a code lies beyond the codebook.
+        Raises CodesError when the split is empty, a code lies beyond the codebook, or a shard has changed
+        since it was opened.
         """
         if not self.tracks:
             raise CodesError(f"there are no {self.split} tracks in this folder of codes")
@@ -93,7 +97,7 @@ class Dataset:
             first = place - int(self.starts[track])  # 0 is the BOS frame
             take = min(count - done, int(self.starts[track + 1]) - place)
             skip = 1 if first == 0 else 0
-            codes = self.sources[track][first - 1 + skip : first - 1 + take, : self.codebooks]
+            codes = self.sources[track].read(first - 1 + skip, take - skip)[:, : self.codebooks]
             if codes.size and int(codes.max()) >= self.meta.codebook_size:
                 raise CodesError(
                     f"the codes of {self.tracks[track].path!r} lie beyond the codebook; run encode --verify"
@@ -138,11 +142,12 @@ class Dataset:
 
 
 class Windows:
-    """The windows of a folder of codes that one process of a run sees.
+    """The windows of a folder of codes that one process of a run sees. All hashes are checked first.
 
     frames      length of a window
     rank, world number of this process, and how many there are
     facts       the codec and geometry of the data; see `shards.FACTS`
+    identity    tells these codes from others
     frame_rate  Hz
     train, val  the data; val is None where no track is held out
 
@@ -152,13 +157,14 @@ class Windows:
     def __init__(
         self, data: str | Path, codebooks: int, frames: int, *, rank: int = 0, world: int = 1
     ) -> None:
-        self.train = Dataset.open(data, split="train", codebooks=codebooks)
+        self.train = Dataset.open(data, split="train", codebooks=codebooks).check()
         if not self.train.frames:
             raise CodesError(f"{data}: there is nothing to train on; encode more audio into it")
-        val = Dataset.open(data, split="val", codebooks=codebooks)
+        val = Dataset.open(data, split="val", codebooks=codebooks).check()
         self.val = val if val.frames else None
         self.frames, self.rank, self.world = frames, rank, world
         self.facts = self.train.meta.facts
+        self.identity = identity((*self.train.tracks, *val.tracks))
         self.frame_rate = self.train.meta.frame_rate
         self._fixed: Ints | None = None
 

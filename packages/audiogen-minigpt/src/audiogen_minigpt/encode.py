@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,20 +12,21 @@ from typing import Any
 from audiogen_core import codecs
 from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudioError, CodesError, OptionError
+from audiogen_core.files import require_room
+from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.sound_reader import name_of
+from audiogen_core.values import closed
 from audiogen_minigpt.engines import Job, check_engine, run_jobs
 from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.lock import lock
 from audiogen_minigpt.options import Preparation
-from audiogen_minigpt.plan import SUFFIXES, TAIL, Groups, make_plan, read_plan, scan
+from audiogen_minigpt.plan import SUFFIXES, TAIL, Changes, Groups, make_plan, read_plan, scan
 from audiogen_minigpt.shards import (
     MAX_SIZE,
     META,
-    REMEDY,
     Meta,
     Skip,
-    checksum,
     is_committed,
     read_shards,
     repeats,
@@ -34,6 +36,8 @@ from audiogen_minigpt.shards import (
 )
 
 OnStep = Callable[[int, int], None]
+
+log = logging.getLogger(__name__)
 
 
 class NoUsableAudio(AudioError):
@@ -50,6 +54,7 @@ class EncodeReport:
     val_seconds      of what is held out
     tails            files whose last tenth is held out: there was nothing else to hold out
     encoded          shards made by this call; 0 when all was there
+    changes          which files are new since the call before, which have changed, and which are gone
     skips            what was left out, with reasons
     """
 
@@ -59,9 +64,11 @@ class EncodeReport:
     val_seconds: float
     tails: int
     encoded: int
+    changes: Changes
     skips: tuple[Skip, ...]
 
 
+@closed()
 def encode(
     folder: str | Path,
     out: str | Path,
@@ -73,6 +80,7 @@ def encode(
     options: Preparation | None = None,
     val_permille: int = 50,
     split_by: str = "file",
+    fetch: Fetch | None = None,
     on_step: OnStep | None = None,
 ) -> EncodeReport:
     """Encode the audio files below `folder` into `out`; what is done already is not done again.
@@ -85,24 +93,27 @@ def encode(
     options       how audio is prepared
     val_permille  how much is held out, in thousandths of the files
     split_by      what is held out as a whole: a "file", or the files of a "parent" folder
+    fetch         how a codec that is not here comes; see `audiogen_core.codecs.load`. Workers fetch nothing
     on_step       called with (shards done, shards in all)
 
     The shards are the same bytes whatever the engine, the number of workers, and however often the work was
-    interrupted. What is left out is listed in report.jsonl with a reason. Files are known by their path: new
-    ones go into new shards, one that has changed since is not encoded again.
+    interrupted. What is left out is listed in report.jsonl with a reason. Files are known by their path and
+    the hash of their bytes: new ones go into new shards; the codes of those that have changed or are gone are
+    taken out, and the shards they were in are made again. The log tells.
 
-    Raises NoUsableAudio when no file could be used, OptionError for options that contradict the folder,
-    CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency when Ray
-    is not installed.
+    Raises NoUsableAudio when no file is there or could be used, OptionError for options that contradict the
+    folder, CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency
+    when Ray is not installed.
     """
     by_value, options = isinstance(codec, Codec), options or Preparation()
     check_engine(engine, workers, by_value)
     folder, data = Path(folder).absolute(), Path(out)
-    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops)
+    _check_places(folder, data)
+    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops, fetch)
     meta = _describe(loaded, options, val_permille, split_by)
-    _check(folder, data, meta)
+    _check(data, meta)
     files, passed = scan(folder)
-    if not files and not (data / META).exists():
+    if not files:  # codes that are there stay: perhaps a disk is not mounted
         raise NoUsableAudio(_nothing(folder, passed))
     with _writing(data):
         data.mkdir(parents=True, exist_ok=True)
@@ -110,7 +121,11 @@ def encode(
             for leftover in data.glob(".*.tmp.*"):  # of a killed run
                 leftover.unlink(missing_ok=True)
             meta.save(data)
+            before = read_plan(data)
             groups = make_plan(folder, data, files, val_permille=val_permille, split_by=split_by)
+            changes = Changes.of(before, groups)
+            if before and any(vars(changes).values()):
+                log.warning("%s: since it was encoded, %s", name_of(folder), _told(changes))
             source = "" if isinstance(codec, Codec) else _source(codec)
             jobs = [
                 Job(folder, data.absolute(), number, tuple(group), source, meta.codec_hash, ops, options)
@@ -121,9 +136,10 @@ def encode(
             report(len(groups) - len(jobs))
             for _ in run_jobs(jobs, loaded, engine, workers, by_value):
                 report(1)
-            return _finish(folder, data, meta, groups, len(jobs), passed)
+            return _finish(folder, data, meta, groups, len(jobs), changes, passed)
 
 
+@closed()
 def verify(data: str | Path) -> int:
     """Check every shard to the last byte, and that none is missing; returns the frames there are.
 
@@ -135,15 +151,7 @@ def verify(data: str | Path) -> int:
         if not is_committed(data, number):
             raise CodesError(f"{shard_path(data, number)}: not there yet; run encode again to make it")
     for shard in read_shards(data):
-        codes = shard.open(meta.codebooks)
-        start = 0
-        for track in shard.tracks:
-            part = codes[start : start + track.frames]
-            if int(part.max()) >= meta.codebook_size:
-                raise CodesError(f"{shard.path}: {track.path!r} holds codes beyond the codebook; {REMEDY}")
-            if checksum(part) != track.crc32:
-                raise CodesError(f"{shard.path}: the codes of {track.path!r} have changed; {REMEDY}")
-            start += track.frames
+        shard.check(meta)
         total += shard.frames
     return total
 
@@ -172,14 +180,19 @@ def _describe(codec: Codec, options: Preparation, val_permille: int, split_by: s
     return Meta.of(codec.info, fingerprint(codec.codebook_vectors()), count, kept)
 
 
-def _check(folder: Path, data: Path, meta: Meta) -> None:
-    """Refuse what cannot work before anything is written."""
+def _check_places(folder: Path, data: Path) -> None:
+    """Refuse what cannot work before the codec is loaded."""
     if not folder.is_dir():
         raise AudioError(f"{folder}: no such folder of audio")
     if data.exists() and not data.is_dir():
         raise OptionError(f"{data}: is a file; choose another output")
     if data.exists() and data.samefile(folder):
         raise OptionError(f"{data}: the folder of audio itself; choose another output")
+    require_room(data / META, kind=CodesError)
+
+
+def _check(data: Path, meta: Meta) -> None:
+    """Refuse other data than what lies there, before anything is written."""
     if not (data / META).exists():
         if data.exists() and any(data.glob("shard-*")):
             raise CodesError(f"{data}: holds shards but no {META}; choose another output")
@@ -210,7 +223,13 @@ def _writing(data: Path) -> Iterator[None]:
 
 
 def _finish(
-    folder: Path, data: Path, meta: Meta, groups: Groups, encoded: int, passed: list[Skip]
+    folder: Path,
+    data: Path,
+    meta: Meta,
+    groups: Groups,
+    encoded: int,
+    changes: Changes,
+    passed: list[Skip],
 ) -> EncodeReport:
     shards = read_shards(data)
     skips = [*passed, *(skip for shard in shards for skip in shard.skips)]
@@ -229,7 +248,18 @@ def _finish(
         val_seconds=frames["val"] / meta.frame_rate,
         tails=sum(entry.split == TAIL and not entry.duplicate for group in groups for entry in group),
         encoded=encoded,
+        changes=changes,
         skips=tuple(skips),
+    )
+
+
+def _told(changes: Changes) -> str:
+    """Which files are new, have changed and are gone, as far as they fit on a line."""
+    verbs = {"new": "came", "changed": "changed", "gone": "went"}
+    return ", ".join(
+        f"{len(paths)} files {verbs[kind]} ({', '.join(map(name_of, paths[:3]))}{', ...' * (len(paths) > 3)})"
+        for kind, paths in vars(changes).items()
+        if paths
     )
 
 

@@ -85,10 +85,10 @@ def run_jobs(
 
 @lru_cache(maxsize=1)
 def _load(codec: str, ops: str, expected: str) -> Codec:
-    """The codec, loaded once in each worker."""
-    from audiogen_core import codecs
+    """The codec, loaded once in each worker; it was fetched before, if at all."""
+    from audiogen_core import codecs, hub
 
-    loaded = codecs.load_codec(codec, ops)
+    loaded = codecs.load_codec(codec, ops, hub.here)
     if fingerprint(loaded.codebook_vectors()) != expected:
         raise CodesError(f"{codec}: is another codec on {gethostname()}; give all machines the same one")
     return loaded

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from audiogen_core.errors import AudiogenError, CodesError, OptionError
 from audiogen_core.files import atomic_path, require_regular
 from audiogen_core.progress import counted
+from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.settings import load_config
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiogen_core.codec import Codec
+    from audiogen_core.models import Fetch
     from audiogen_minigpt.dataset import Dataset
     from audiogen_minigpt.model import GPT
 
@@ -69,6 +71,7 @@ class Evaluation:
         return asdict(self)
 
 
+@closed()
 def evaluate(
     run: str | Path,
     data: str | Path | None = None,
@@ -80,6 +83,7 @@ def evaluate(
     seed: int = 0,
     codec: str | None = None,
     device: str = "auto",
+    fetch: Fetch | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Judge a run's model on data, and write eval.json and the folder eval/ into the run.
@@ -89,6 +93,7 @@ def evaluate(
     windows  how many fixed windows the losses are measured on, at most
     clips    how many tracks are continued, each for the second half of `seconds`; 0 needs no codec
     codec    the codec's name or path, where the data's own name is not enough
+    fetch    how the codec comes where it is not here; see `audiogen_core.codecs.load`
     on_step  called with (parts done, parts in all)
 
     Raises ModelError for a folder without a valid checkpoint, OptionError when the data does not fit the
@@ -105,7 +110,9 @@ def evaluate(
     home = saved.path.parent.parent
     check_data(str(run), saved.facts, str(data), Meta.load(data).facts)
     model, config, facts = checkpoint.load_model(saved.path, device=str(choose_device(device)))
-    train, val = (Dataset.open(data, split=name, codebooks=config.codebooks) for name in ("train", "val"))
+    train, val = (
+        Dataset.open(data, split=name, codebooks=config.codebooks).check() for name in ("train", "val")
+    )
     judged = val if val.tracks else train
     if not judged.tracks:
         raise CodesError(f"{data}: there are no codes to judge by")
@@ -116,7 +123,7 @@ def evaluate(
     report(1)
     heard: dict[str, Any] = {}
     if clips:
-        heard = _hear(model, facts, train, judged, home, clips, seconds, seed, codec, report)
+        heard = _hear(model, facts, train, judged, home, clips, seconds, seed, codec, fetch, report)
     evaluation = Evaluation(
         step=saved.step,
         checkpoint=saved.path.name,
@@ -144,6 +151,7 @@ def _hear(
     seconds: float,
     seed: int,
     codec: str | None,
+    fetch: Fetch | None,
     report: Callable[[int], None],
 ) -> dict[str, Any]:
     """What continuations tell: fields of `Evaluation`. Without the codec, what their codes alone tell."""
@@ -163,7 +171,7 @@ def _hear(
         "quoted_original": [frames / rate for frames in longest_quotes(old, train)],
     }
     try:
-        loaded = load_codec(model, facts, codec)
+        loaded = load_codec(model, facts, codec, fetch)
     except AudiogenError as error:
         log.warning("continuations are not heard, because the codec cannot be used: %s", error)
         return result

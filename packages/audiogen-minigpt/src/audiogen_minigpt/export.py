@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.files import atomic_folder, require_new_folder
+from audiogen_core.files import atomic_folder, require_new_folder, require_room
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
+from audiogen_core.values import closed
 from audiogen_minigpt.config import ModelConfig, check_choice
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FORMATS = ("auto", "hf", "safetensors", "light")
 
 
+@closed()
 def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str = "last") -> Path:
     """Write the model of a run, or of one checkpoint, for use elsewhere. Returns the folder.
 
@@ -43,6 +45,9 @@ def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str
     """
     from audiogen_minigpt import checkpoint
 
+    require_new_folder(out)
+    weights = checkpoint.find(run, which).path / "model.safetensors"
+    require_room(out, weights.stat().st_size / (2 if format == "light" else 1))
     if format == "light":
         return checkpoint.write_light(checkpoint.find(run, which), out)
     model, config, facts = checkpoint.load_model(run, which=which)

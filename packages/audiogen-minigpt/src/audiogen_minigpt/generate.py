@@ -6,6 +6,7 @@ Torch is imported when a model is loaded: a wrong name is told before that.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio
+from audiogen_core.audio import Audio, probe
 from audiogen_core.codec import fingerprint
 from audiogen_core.codes import Codes
+from audiogen_core.describe import FACTS
 from audiogen_core.errors import AudioError, ModelError, OptionError
-from audiogen_core.jobs import Take
+from audiogen_core.jobs import MOST, Sound, Take
 from audiogen_core.progress import counted
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
+from audiogen_core.threads import use as use_threads
+from audiogen_core.values import closed
 from audiogen_core.version import version
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import SAMPLING, ModelConfig
@@ -45,9 +49,11 @@ class Generator:
     facts   of the training data, as a checkpoint keeps them: "codec", "codec_hash", "codebook_size" and more
     name    of the model, for recipes
     sampling  how its codes are drawn unless somebody says otherwise
+    threads   that compute, for recipes; None: torch's
 
-    The keywords of the verbs are the fields of `Options`. The same options and seed make the same clip on the
-    same kind of device, and a longer clip begins like a shorter one. They raise OptionError for impossible
+    The keywords of the verbs are the fields of `Options`. The same options, seed and threads make the same
+    clip on the same kind of device. The codes of a longer clip begin with those of a shorter one; its
+    sound does so as far as the codec decodes frames without later ones. Raises OptionError for impossible
     options, AudioError when the prompt is shorter than one frame.
 
     Raises ModelError when the codec is not the one of the facts.
@@ -62,16 +68,21 @@ class Generator:
         *,
         name: str = "",
         sampling: Sampling = SAMPLING,
+        threads: int | None = None,
     ) -> None:
+        import torch
+
         self.model = model
         self.config = config
         self.codec = codec
         self.facts = dict(facts)
         self.name = name
         self.sampling = sampling
+        self.threads = threads or torch.get_num_threads()
         check_codec(codec, config, self.facts)
 
     @classmethod
+    @closed()
     def load(cls, path: str | Path, *, which: str = "last", **load: Any) -> Generator:
         """The model of a run or a checkpoint, with its codec.
 
@@ -84,19 +95,22 @@ class Generator:
         opening = Load.of({**load, "model": path})
         source = checkpoint.place(path) if opening.revision is None else checkpoint.at(path, opening.revision)
 
+        import torch
+
         from audiogen_core import codecs
-        from audiogen_core.codecs.catalog import CATALOG as CODECS
         from audiogen_minigpt.device import choose_device
 
+        if opening.threads is not None:
+            torch.set_num_threads(opening.threads)
+        threads = use_threads(torch.get_num_threads())
         device = choose_device(opening.device)
         which = "best" if opening.best else which
         model, config, facts = checkpoint.load_model(source, which=which, device=str(device))
         name = opening.codec or str(facts.get("codec"))
-        if opening.fetch is not None and name in CODECS and not Path(name).exists():
-            opening.fetch(CODECS[name])  # with a bar, or not at all: it is here when the codec is loaded
         ops = opening.ops or ("torch:cuda" if device.type == "cuda" else "torch")
-        codec = codecs.load_codec(name, ops=ops)
-        return cls(model, config, codec, facts, name=str(path), sampling=checkpoint.sampling_of(source))
+        codec = codecs.load_codec(name, ops, opening.fetch)
+        sampling = checkpoint.sampling_of(source)
+        return cls(model, config, codec, facts, name=str(path), sampling=sampling, threads=threads)
 
     @property
     def revision(self) -> str:
@@ -111,6 +125,7 @@ class Generator:
         """As `generate`, but the codes of the clip, the prompt's included."""
         return self._codes(self.settings(seconds, **options), 1)[0]
 
+    @closed()
     def generate_batch(self, count: int, seconds: float, **options: Any) -> list[Audio]:
         """Several clips; number i is what `generate` makes with the seed + i.
 
@@ -119,12 +134,14 @@ class Generator:
         settings = self.settings(seconds, **options)
         return [self._audio(codes, settings) for codes in self._codes(settings, count)]
 
+    @closed()
     def stream(
         self, seconds: float, *, chunk_seconds: float = BLOCK_SECONDS, **options: Any
     ) -> Iterator[Audio]:
         """As `generate`, in chunks of about `chunk_seconds`, each as soon as it is made.
 
-        Joined, the chunks are the whole clip. What is kept in memory is the codes alone.
+        Joined, the chunks are the clip of the same codes, but for rounding where the codec decodes a chunk
+        otherwise than the whole, below a millionth of full scale. What is kept in memory is the codes alone.
         """
         if not chunk_seconds > 0:
             raise OptionError(f"chunk_seconds must be more than 0, got {chunk_seconds}")
@@ -169,7 +186,7 @@ class Generator:
             model=self.name,
             revision=self.revision,
             seed=sampling.seed,
-            settings={"command": "generate", **settings.asked},
+            settings={"command": "generate", "threads": self.threads, **settings.asked},
             inputs=dict(inputs or {}),
         )
 
@@ -178,8 +195,8 @@ class Generator:
 
     def _codes(self, settings: ClipSettings, count: int) -> list[Codes]:
         """The codes of each clip, the prompt's included."""
-        if count < 1:
-            raise OptionError(f"at least 1 clip must be asked for, got {count}")
+        if not 1 <= count <= MOST:
+            raise OptionError(f"from 1 to {MOST} clips can be asked for, got {count}")
         info, prompt = self.codec.info, self._prompt(settings)
         seeds = range(settings.seed, settings.seed + count)
         on_cpu = self.model.wte.weight.device.type == "cpu"
@@ -246,6 +263,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     from audiogen_core import hub
     from audiogen_core.codecs.catalog import CATALOG as CODECS
 
+    policy = hub.Policy(offline=offline, listed=True, notify=warnings.warn)
     saved = checkpoint.find(load.model, "best" if load.best else "last")
     facts = saved.facts
     settings = resolve(options, saved.sampling, facts["sample_rate"], facts["hop_length"])
@@ -255,11 +273,22 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "model": load.model,
         "revision": saved.revision,
         "codec": codec,
-        "download_bytes": hub.plan(CODECS[codec], offline=offline or None).bytes if fetched else 0,
+        "download_bytes": hub.plan(CODECS[codec], policy).bytes if fetched else 0,
         "weight_bytes": (saved.path / "model.safetensors").stat().st_size,
         "frames": settings.frames,
         **settings.asked,
     }
+
+
+def sound(load: Load, options: Options) -> Sound:
+    """What a run makes, as the checkpoint says. Raises ModelError."""
+    path = load.model if load.revision is None else checkpoint.at(load.model, load.revision)
+    facts = checkpoint.find(path, "best" if load.best else "last").facts
+    codec = FACTS.get(str(facts.get("codec")))
+    seconds, clip = options.seconds, options.prompt_audio
+    if clip is not None and not options.only_new:
+        seconds += clip.duration if isinstance(clip, Audio) else probe(clip).frames / probe(clip).sample_rate
+    return Sound(facts["sample_rate"], None if codec is None else codec.channels, seconds)
 
 
 def check_codec(codec: Codec, config: ModelConfig, facts: Mapping[str, Any]) -> None:

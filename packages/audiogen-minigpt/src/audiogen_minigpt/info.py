@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.errors import ModelError
+from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint, metrics
 from audiogen_minigpt.catalog import CATALOG, locate
 from audiogen_minigpt.lock import holder
@@ -15,6 +16,7 @@ from audiogen_minigpt.settings import CONFIG, load_config
 _META, _STATE, _MANIFEST = "meta.json", "state.json", "manifest.json"
 
 
+@closed()
 def info(path: str | Path) -> dict[str, Any]:
     """Facts about a path as plain values, "kind" first: "codes", "run", "checkpoint" or "audio".
 

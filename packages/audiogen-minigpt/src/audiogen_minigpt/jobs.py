@@ -15,6 +15,7 @@ GENERATE = Job(
     conductor="audiogen_minigpt.generate:Generator",
     catalog="audiogen_minigpt.catalog:CATALOG",
     estimate="audiogen_minigpt.generate:estimate",
+    sound="audiogen_minigpt.generate:sound",
     unit="frames",
     together=True,
 )

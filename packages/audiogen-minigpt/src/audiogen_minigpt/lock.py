@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -29,7 +29,7 @@ def lock(folder: str | Path) -> Iterator[None]:
 
     Raises OptionError when somebody else holds the folder.
     """
-    path, host = Path(folder) / NAME, socket.gethostname()
+    path, host = Path(folder) / NAME, gethostname()
     if _read(path).get("host", host) != host:
         raise _in_use(path)
     held = FileLock(path, timeout=_PATIENCE)
@@ -52,7 +52,7 @@ def holder(folder: str | Path) -> dict[str, Any] | None:
     """Who holds the folder: {"pid", "host"}; None when nobody does, or nobody alive."""
     path = Path(folder) / NAME
     identity = _read(path)
-    if not identity or identity["host"] != socket.gethostname():
+    if not identity or identity["host"] != gethostname():
         return identity or None
     try:
         with FileLock(path, blocking=False):

@@ -1,6 +1,7 @@
 """Which audio files a folder holds, and which shard and split each goes into.
 
-Decided once, before anything is encoded. What is passed over is said, never dropped in silence.
+Decided before anything is encoded, and again when the folder has changed: what has not changed stays where it
+is. What is passed over is said, never dropped in silence.
 """
 
 from __future__ import annotations
@@ -8,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from audiogen_core.audio import probe
 from audiogen_core.errors import AudioError, CodesError, OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_regular
 from audiogen_core.settings import from_mapping, parse_json
-from audiogen_minigpt.shards import META, PLAN, Skip
+from audiogen_minigpt.shards import META, PLAN, Skip, take_back
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
 """Names that end so are taken for audio files that can be read; what is in them is found out later."""
@@ -42,7 +46,7 @@ class Entry:
     path       relative to the folder of audio, as text; bytes that are no text are kept as surrogates
     split      "train", "val", or "tail": the last tenth of the file is held out
     size       bytes; -1 for what is no readable file
-    digest     of the bytes, where another file has as many; else ""
+    digest     SHA-256 of the bytes; "" for what is no readable file, and in folders of release 0.1.0
     duplicate  the earlier file with the same bytes, or None
     """
 
@@ -97,36 +101,59 @@ def scan(folder: Path) -> tuple[list[str], list[Skip]]:
 
 
 def make_plan(folder: Path, data: Path, files: list[str], *, val_permille: int, split_by: str) -> Groups:
-    """The stored plan of a folder of codes, with the `files` that are new to it in shards of their own.
+    """The plan of a folder of codes for the `files` there are now, which is stored.
+
+    What is as it was keeps its place. A file that has changed keeps its group, one that is gone leaves it,
+    new ones go into groups of their own; the shards of groups that are not what they were are taken back.
 
     A file's split follows from the hash of its path (of its parent folder with `split_by` "parent"), so it
-    stays when files are added. A first plan in which that would hold out nothing, or everything, holds out
-    the readable file with the lowest hash; where that is much of all there is (a single file, two songs), the
-    last tenth of each file instead.
+    stays when files are added. Where that holds out nothing, or everything, the readable file with the lowest
+    hash is held out; where that is much of all there is (a single file, two songs), the last tenth of each
+    file instead.
 
     Raises CodesError when the stored plan is damaged.
     """
-    groups = read_plan(data)
-    known = [entry for group in groups for entry in group]
-    paths = {entry.path for entry in known}
-    new = [
-        Entry(
-            path,
-            "val" if _hash(path, split_by) % 1000 < val_permille else "train",
-            size_of(folder / path),
-        )
-        for path in files
-        if path not in paths
-    ]
-    if new:
-        new = _without_duplicates(folder, known, new)
-        if not known and val_permille:
-            new = _hold_something_out(folder, new, split_by)
-        groups = groups + list(_grouped(new))
+    before = read_plan(data)
+    with ThreadPoolExecutor() as pool:
+        facts = dict(zip(files, pool.map(lambda path: _size_and_digest(folder / path), files), strict=True))
+    known = {entry.path: entry for entry in chain(*before)}
+    entries = [replace(entry, **facts[path]) for path, entry in known.items() if path in facts]
+    for path in files:
+        if path not in known:
+            split = "val" if _hash(path, split_by) % 1000 < val_permille else "train"
+            entries.append(Entry(path, split, **facts[path]))
+    entries = _without_duplicates(entries)
+    if val_permille:
+        entries = _hold_something_out(folder, entries, split_by)
+    now = {entry.path: entry for entry in entries}
+    groups = [[now[entry.path] for entry in group if entry.path in now] for group in before]
+    groups += _grouped([entry for entry in entries if entry.path not in known])
+    if groups != before:
+        for number, (old, new) in enumerate(zip(before, groups, strict=False)):
+            if len(old) != len(new) or any(map(_differ, old, new)):
+                take_back(data, number)
         table = [[asdict(entry) for entry in group] for group in groups]
         with atomic_path(data / PLAN) as temporary:
             temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     return groups
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Paths of the files that a plan has and the one before had not, that are others now, that are gone."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+
+    @classmethod
+    def of(cls, before: Groups, after: Groups) -> Changes:
+        old, now = ({entry.path: entry for entry in chain(*groups)} for groups in (before, after))
+        return cls(
+            new=tuple(path for path in now if path not in old),
+            changed=tuple(path for path in now if path in old and _changed(old[path], now[path])),
+            gone=tuple(path for path in old if path not in now),
+        )
 
 
 def read_plan(data: Path) -> Groups:
@@ -135,21 +162,11 @@ def read_plan(data: Path) -> Groups:
     if not path.exists():
         return []
     try:
+        require_regular(path)
         table = parse_json(path.read_text(encoding="utf-8"), "the file", OptionError)
         return [[from_mapping(Entry, entry, str(path)) for entry in group] for group in table]
     except (OSError, ValueError, TypeError) as error:
         raise CodesError(f"{path}: the plan is damaged ({error}); encode into a new folder") from error
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes; "" for one that cannot be read, which encoding will report."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return ""
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError):
-        return ""
 
 
 def size_of(path: Path) -> int:
@@ -179,21 +196,32 @@ def _hash(path: str, split_by: str) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(key), digest_size=8).digest(), "big")
 
 
-def _without_duplicates(folder: Path, known: list[Entry], new: list[Entry]) -> list[Entry]:
-    """The new entries, each with the first file of the same bytes. Only files of equal size are read."""
-    sizes = Counter(entry.size for entry in [*known, *new] if entry.size >= 0)
-    wanted = {entry.size for entry in new if sizes[entry.size] > 1}
+def _size_and_digest(path: Path) -> dict[str, Any]:
+    """The facts of an `Entry` about the bytes of a file. One that cannot be read is reported by encoding."""
+    if (size := size_of(path)) >= 0:  # a pipe would be waited for
+        with suppress(OSError), path.open("rb") as file:
+            return {"size": size, "digest": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"size": -1, "digest": ""}
+
+
+def _changed(old: Entry, new: Entry) -> bool:
+    """Whether a file has other bytes than it had."""
+    return (old.size, old.digest or new.digest) != (new.size, new.digest)
+
+
+def _differ(old: Entry, new: Entry) -> bool:
+    """Whether a file is to be encoded otherwise than it was."""
+    return _changed(old, new) or (old.split, old.duplicate) != (new.split, new.duplicate)
+
+
+def _without_duplicates(entries: list[Entry]) -> list[Entry]:
+    """The entries, each with the first file of the same bytes."""
     firsts: dict[str, str] = {}
-    for entry in known:
-        if entry.size in wanted and not entry.duplicate:
-            firsts.setdefault(entry.digest or digest(folder / entry.path), entry.path)
-    firsts.pop("", None)
-    entries = []
-    for entry in new:
-        code = digest(folder / entry.path) if entry.size in wanted else ""
-        first = firsts.setdefault(code, entry.path) if code else entry.path
-        entries.append(replace(entry, digest=code, duplicate=None if first == entry.path else first))
-    return entries
+    told = []
+    for entry in entries:
+        first = firsts.setdefault(entry.digest, entry.path) if entry.digest else entry.path
+        told.append(replace(entry, duplicate=None if first == entry.path else first))
+    return told
 
 
 def _hold_something_out(folder: Path, entries: list[Entry], split_by: str) -> list[Entry]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_regular, require_room
+from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
 from audiogen_minigpt.report import NAME as REPORT
@@ -18,6 +19,7 @@ from audiogen_minigpt.schedule import parse_time
 from audiogen_minigpt.settings import Settings, load_config
 
 if TYPE_CHECKING:
+    from audiogen_core.models import Fetch
     from audiogen_minigpt.train import TrainResult
 
 DATA = "data"
@@ -45,6 +47,7 @@ class RunReport:
     signal: int | None
 
 
+@closed()
 def run(
     folder: str | Path,
     out: str | Path,
@@ -53,8 +56,10 @@ def run(
     codec: str | None = None,
     settings: Settings | None = None,
     workers: int | None = None,
+    new_data: bool = False,
     on_stage: Callable[[str], OnStep | None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    fetch: Fetch | None = None,
 ) -> RunReport:
     """Make a model of a folder of audio, and sounds with it, in one folder; what is there is not done again.
 
@@ -64,14 +69,17 @@ def run(
     codec     name or path; None: as before, or else "demo"
     settings  anything else about training
     workers   processes that encode; None: one per core
+    new_data  training that has begun may go on with codes of a folder that has changed since
     on_stage  called with each stage's name as it begins; may return an `on_step(done, total)` for it
     on_record called with each record of metrics.jsonl
+    fetch     how a codec that is not here comes; see `audiogen_core.codecs.load`
 
     Raises OptionError when both folders are one, and what `encode`, `train` and `evaluate` raise.
     """
     out = Path(out)
     if out.resolve() == Path(folder).resolve():
         raise OptionError(f"{out}: holds the audio, and the sounds made would join it; name another run")
+    require_room(out / REPORT)
     from audiogen_minigpt.encode import encode
 
     begin = on_stage or (lambda stage: None)
@@ -81,18 +89,20 @@ def run(
         settings = Settings({"seconds": seconds}).over(settings)
     before, done = load_config(out), []
     source = codec or (before.codec if before else None) or "demo"
-    if encode(folder, out / DATA, codec=source, workers=workers, on_step=begin("encode")).encoded:
+    if encode(
+        folder, out / DATA, codec=source, workers=workers, fetch=fetch, on_step=begin("encode")
+    ).encoded:
         done.append("encode")
-    result = _train(out, settings, source, begin("train"), on_record)
+    result = _train(out, settings, source, new_data, begin("train"), on_record, fetch)
     if result.ran:
         done.append("train")
     if result.signal is not None:
         return RunReport(out, None, result.step, tuple(done), result.signal)
     evaluation = read_evaluation(out)
     if evaluation is None or evaluation.step != result.step:
-        evaluation = evaluate(out, out / DATA, codec=source, on_step=begin("judge"))
+        evaluation = evaluate(out, out / DATA, codec=source, fetch=fetch, on_step=begin("judge"))
         done.append("judge")
-    if _sample(out, result.step, source, lambda: begin("sample")):
+    if _sample(out, result.step, source, lambda: begin("sample"), fetch):
         done.append("sample")
     page = out / REPORT
     if done or not page.is_file():
@@ -105,8 +115,10 @@ def _train(
     out: Path,
     settings: Settings,
     codec: str,
+    new_data: bool,
     on_step: OnStep | None,
     on_record: Callable[[dict[str, Any]], None] | None,
+    fetch: Fetch | None,
 ) -> TrainResult:
     """Train on the codes of the run, or go on with it."""
     from audiogen_minigpt.shards import Meta
@@ -115,7 +127,7 @@ def _train(
     facts, before = Meta.load(out / DATA).facts, load_config(out)
     settings = Settings({"data": str(out / DATA), "run": str(out), "codec": codec}).over(settings)
     config = settings.resumed(before, facts) if before else settings.config(facts)
-    return train(config, resume=True, on_step=on_step, on_record=on_record)
+    return train(config, resume=True, new_data=new_data, on_step=on_step, on_record=on_record, fetch=fetch)
 
 
 def _sample(
@@ -123,6 +135,7 @@ def _sample(
     step: int,
     codec: str,
     begin: Callable[[], OnStep | None],
+    fetch: Fetch | None,
     count: int = 3,
     seconds: float = 10.0,
 ) -> bool:
@@ -130,6 +143,7 @@ def _sample(
     stamp = out / SAMPLES / "made.json"
     wanted = {"step": step, "count": count, "seconds": seconds}
     try:
+        require_regular(stamp)
         if json.loads(stamp.read_text(encoding="utf-8")) == wanted:
             return False
     except (OSError, ValueError):
@@ -138,7 +152,8 @@ def _sample(
     from audiogen_minigpt.generate import Generator
 
     on_step = begin()
-    write_clips(Generator.load(out, codec=codec), stamp.parent, count=count, seconds=seconds, on_step=on_step)
+    generator = Generator.load(out, codec=codec, fetch=fetch)
+    write_clips(generator, stamp.parent, count=count, seconds=seconds, on_step=on_step)
     with atomic_path(stamp) as temporary:
         temporary.write_text(json.dumps(wanted), encoding="utf-8")
     return True

@@ -36,7 +36,7 @@ def continue_codes(
     frames   how many frames are to follow
     block    frames handed on at a time; None is all at once
 
-    A row depends on its own seed alone, and longer continuations begin like shorter ones.
+    A row depends on its own seed alone, and longer continuations begin with the codes of shorter ones.
     """
     layout = model.layout
     known = opening if len(opening) else np.full((1, layout.codebooks), layout.codebook_size)  # a BOS frame
@@ -61,7 +61,7 @@ class Rollout:
     frames   how many frames are to follow
     sampler  draws the codes; its rows are those of the batch
 
-    Given the same opening and seeds, a longer rollout begins like a shorter one.
+    Given the same opening and seeds, the codes of a longer rollout begin with those of a shorter one.
     """
 
     def __init__(self, model: GPT, opening: Tensor, frames: int, sampler: Sampler) -> None:

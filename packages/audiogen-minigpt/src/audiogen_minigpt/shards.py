@@ -17,10 +17,12 @@ file); of folders: `link`, `output` (this program wrote it), `unreadable`.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,18 +149,68 @@ class Shard:
         return sum(track.frames for track in self.tracks)
 
     def open(self, codebooks: int) -> Frames:
-        """The codes (frames, codebooks), memory-mapped. Raises CodesError when the size is not right."""
+        """All codes (frames, codebooks). Raises CodesError when the size is not right."""
+        return self.stretch(codebooks).read(0, self.frames)
+
+    def stretch(self, codebooks: int) -> Stretch:
+        """Its codes, as they lie there. Raises CodesError when the size is not right."""
         expected = self.frames * codebooks * 2
         try:
-            size = self.path.stat().st_size
+            facts = self.path.stat()
         except FileNotFoundError as error:
             raise CodesError(f"{self.path}: the shard's codes are missing; {REMEDY}") from error
-        if size != expected:
-            how = f"{abs(size - expected)} byte(s) {'short' if size < expected else 'too long'}"
+        if facts.st_size != expected:
+            off = facts.st_size - expected
+            how = f"{abs(off)} byte(s) {'short' if off < 0 else 'too long'}"
             raise CodesError(f"{self.path}: {how}, {expected} are expected; {REMEDY}")
-        if size == 0:
-            return np.zeros((0, codebooks), np.uint16)
-        return np.memmap(self.path, dtype="<u2", mode="r", shape=(self.frames, codebooks))
+        return Stretch(self.path, _stamp(facts), codebooks)
+
+    def check(self, meta: Meta) -> None:
+        """Raise CodesError unless the codes of all tracks are those that were written."""
+        codes = self.stretch(meta.codebooks)
+        for track in self.tracks:
+            codes.check(track, meta.codebook_size)
+            codes = replace(codes, start=codes.start + track.frames)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Codes that are read from a shard when they are needed, from the frame `start` on.
+
+    The file is not mapped into memory: where one that is mapped is cut short, the process is killed.
+    """
+
+    path: Path
+    stamp: tuple[int, ...]
+    codebooks: int
+    start: int = 0
+
+    def read(self, first: int, frames: int) -> Frames:
+        """So many frames, as (frames, codebooks). Raises CodesError when the file has changed since."""
+        row = 2 * self.codebooks
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                changed = _stamp(os.fstat(file.fileno())) != self.stamp
+                file.seek((self.start + first) * row)
+                content = b"" if changed else file.read(frames * row)
+        except OSError as error:
+            raise CodesError(f"{self.path}: cannot be read ({error.strerror})") from error
+        if changed or len(content) != frames * row:
+            raise CodesError(f"{self.path}: has changed while it was in use; start again")
+        return np.frombuffer(content, "<u2").reshape(frames, self.codebooks)
+
+    def check(self, track: Track, codebook_size: int) -> None:
+        """Raise CodesError unless these are the codes of the track, as they were written."""
+        codes = self.read(0, track.frames)
+        if int(codes.max()) >= codebook_size:
+            raise CodesError(f"{self.path}: {track.path!r} holds codes beyond the codebook; {REMEDY}")
+        if checksum(codes) != track.crc32:
+            raise CodesError(f"{self.path}: the codes of {track.path!r} have changed; {REMEDY}")
+
+
+def _stamp(facts: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced."""
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
 REMEDY = "delete the shard's two files and run encode again"
@@ -172,6 +224,11 @@ def shard_path(data: Path, number: int) -> Path:
 def is_committed(data: Path, number: int) -> bool:
     """Whether a shard is finished."""
     return shard_path(data, number).with_suffix(".jsonl").exists()
+
+
+def take_back(data: Path, number: int) -> None:
+    """Make a shard one that is not finished, if it is."""
+    shard_path(data, number).with_suffix(".jsonl").unlink(missing_ok=True)
 
 
 def write_shard(data: Path, number: int, parts: list[Part]) -> None:
@@ -251,6 +308,12 @@ def repeats(shards: list[Shard]) -> list[tuple[Track, Track]]:
         if track.sha1 and (first.path, first.channel) != (track.path, track.channel):
             repeated.append((track, first))
     return repeated
+
+
+def identity(tracks: Iterable[Track]) -> str:
+    """16 hex digits that tell the codes of some tracks from any others; names do not matter."""
+    told = "".join(f"{track.split} {track.frames} {track.crc32}\n" for track in tracks)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def check_data(where: str, facts: Mapping[str, Any], data_where: str, data: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
+from audiogen_core.files import require_room
+from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
+from audiogen_minigpt.checkpoint import Checkpoint
 from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.dataset import Dataset, Windows
 from audiogen_minigpt.lock import lock
 from audiogen_minigpt.metrics import bits_per_second
 from audiogen_minigpt.schedule import Plan, read_plan, write_plan
@@ -27,9 +32,10 @@ from audiogen_minigpt.settings import (
     load_config,
     save_config,
 )
-from audiogen_minigpt.shards import Meta, check_data
+from audiogen_minigpt.shards import Meta, check_data, identity
 
 if TYPE_CHECKING:
+    from audiogen_core.models import Fetch
     from audiogen_minigpt.clips import Samples
     from audiogen_minigpt.ranks import Ranks
     from audiogen_minigpt.signals import Stop
@@ -37,6 +43,12 @@ if TYPE_CHECKING:
 
 OVERTIME = 1.15
 """How much longer than planned the steady part may take before the cool-down begins early."""
+
+FAR = 1.5
+"""Times the loss of guessing: above that a model has not just learned little, its rate throws it about."""
+
+FEW = 4
+"""Batches of data below which a model sees nothing but the same again."""
 
 
 @dataclass(frozen=True)
@@ -67,34 +79,39 @@ class TrainResult:
         return self.step >= self.steps
 
 
+@closed()
 def train(
     config: TrainConfig,
     *,
     resume: bool = False,
+    new_data: bool = False,
     on_step: Callable[[int, int], None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    fetch: Fetch | None = None,
 ) -> TrainResult:
     """Train, or go on training; checkpoints, metrics.jsonl and samples are left in the run's folder.
 
     config     what to train; `config.run` is made where it is missing
     resume     go on with the run in `config.run`; without it a folder that holds a run is refused
+    new_data   a run that is resumed may go on with other codes than it had so far; its diary tells
     on_step    called with (updates done, updates planned)
     on_record  called with each record of metrics.jsonl; see `metrics`
+    fetch      how the codec of the samples comes where it is not here; see `audiogen_core.codecs.load`
 
     Started by torchrun, this is one of its processes and the result is the same in all; the global batch does
     not depend on how many there are. SIGINT and SIGTERM end the run after the current update, with a
     checkpoint.
 
-    Raises OptionError for settings that do not fit the data or the run, CodesError for damaged data,
-    ModelError for damaged checkpoints, Diverged, and DiskFull when the last checkpoint cannot be written.
+    Raises OptionError for settings that do not fit the data or the run, and for other data than a resumed run
+    had; CodesError for data that is damaged, or changes while it is read; ModelError for damaged checkpoints,
+    Diverged, and DiskFull when the last checkpoint cannot be written.
     """
-    if resume and (result := finished(config)) is not None:
+    if resume and (result := finished(config, new_data)) is not None:
         return result
     # Torch and all that needs it is imported from here on: a run that is finished is told at once.
     import torch
 
     from audiogen_minigpt.clips import Samples
-    from audiogen_minigpt.dataset import Windows
     from audiogen_minigpt.device import choose_device, choose_dtype, peak_flops
     from audiogen_minigpt.layout import Layout
     from audiogen_minigpt.pictures import draw_losses
@@ -114,13 +131,22 @@ def train(
         last = checkpoint.newest(config.run)
         if last:
             check_data(config.run, last.facts, config.data, windows.facts)
+        changed = last is not None and _other_codes(last, config, windows.identity, new_data)
         trainer = Trainer(config, model, windows, ranks, device, dtype, last, on_record)
+        if ranks.first:  # a checkpoint is the weights and two numbers of the optimizer for each of them
+            weights = sum(one.numel() * one.element_size() for one in trainer.model.parameters())
+            require_room(Path(config.run) / checkpoint.FOLDER, 3 * weights)
         peak = peak_flops(device, dtype) * ranks.world
-        samples = Samples(config, windows) if ranks.first else None
+        samples = Samples(config, windows, fetch) if ranks.first else None
         if ranks.first:
             save_config(config)
         if trainer.metrics:
-            trainer.metrics.truncate(trainer.step)  # of what a killed run had done since its last checkpoint
+            # Of what a killed run had done since its last checkpoint.
+            trainer.metrics.truncate(trainer.step if last else -1)
+        if changed:
+            trainer.note(f"goes on with other codes, those in {config.data}: {windows.train.seconds:.0f} s")
+        if last is None:
+            _note_little_data(trainer)
         trainer.plan = _planned(trainer)
         judge_every = config.eval_every or _interval(config, trainer.plan)
         save_every = config.save_every or judge_every
@@ -155,10 +181,10 @@ def train(
         )
 
 
-def finished(config: TrainConfig) -> TrainResult | None:
+def finished(config: TrainConfig, new_data: bool = False) -> TrainResult | None:
     """How the run in `config.run` ended, when it has done all that is asked of it; else None.
 
-    Raises OptionError for settings that do not fit the run or the data.
+    Raises OptionError for settings that do not fit the run or the data, and for other data unless `new_data`.
     """
     before, plan = load_config(config.run), read_plan(config.run, config.goal)
     last = checkpoint.newest(config.run) if before and plan else None
@@ -166,6 +192,8 @@ def finished(config: TrainConfig) -> TrainResult | None:
         return None
     check_resumable(before, config if config.model else replace(config, model=before.model))
     check_data(config.run, last.facts, config.data, Meta.load(config.data).facts)
+    splits = [Dataset.open(config.data, split=split) for split in ("train", "val")]
+    _other_codes(last, config, identity(track for part in splits for track in part.tracks), new_data)
     progress = last.state["progress"]
     return TrainResult(
         run=Path(config.run),
@@ -179,6 +207,17 @@ def finished(config: TrainConfig) -> TrainResult | None:
     )
 
 
+def _other_codes(last: Checkpoint, config: TrainConfig, codes: str, allowed: bool) -> bool:
+    """Whether the data is not what a run has been trained on. Raises OptionError when that is not allowed."""
+    other = bool(last.state.get("codes", codes) != codes)  # release 0.1.0 did not keep it
+    if other and not allowed:
+        raise OptionError(
+            f"{config.data}: other codes than {config.run} was trained on so far; resume it with those, or "
+            "allow these with --new-data"
+        )
+    return other
+
+
 @contextmanager
 def _held(config: TrainConfig, resume: bool, ranks: Ranks) -> Iterator[None]:
     """Hold the run's folder, in the first process only; refuse one that holds a run unless it is resumed."""
@@ -186,6 +225,7 @@ def _held(config: TrainConfig, resume: bool, ranks: Ranks) -> Iterator[None]:
         yield
         return
     run = Path(config.run)
+    require_room(run / "config.json")
     run.mkdir(parents=True, exist_ok=True)
     with lock(run):
         if not resume and (load_config(run) or checkpoint.listed(run)):
@@ -250,17 +290,30 @@ def _asked_to_stop(trainer: Trainer, stop: Stop) -> bool:
     return asked
 
 
+def _note_little_data(trainer: Trainer) -> None:
+    """Tell when there is too little to learn from."""
+    train, window, batch = trainer.windows.train, trainer.windows.frames, trainer.config.batch
+    batches = train.length / (window * batch)
+    if batches < FEW:
+        amount = "less than one window" if train.length < window else f"{batches:.1f} batches"
+        trainer.note(
+            f"there are {train.seconds:.1f} s to train on, {amount}: the model will know them by heart and "
+            "little else; encode more audio"
+        )
+
+
 def _record(trainer: Trainer, peak: float) -> None:
     """Put the means since the last record into the diary. `peak` in floating point operations per second."""
     config, windows, sums = trainer.config, trainer.windows, trainer.take_sums()
     if not sums.updates:
         return
     losses = (sums.losses / sums.counts).tolist()
+    mean, guessing = sum(losses) / len(losses), math.log(trainer.model_config.codebook_size)
     positions = sums.updates * config.batch * trainer.model_config.context / sums.seconds
     frames = sums.updates * config.batch * windows.frames / sums.seconds
     trainer.write(
         "train",
-        loss=sum(losses) / len(losses),
+        loss=mean,
         codebook_losses=losses,
         bits_per_second=bits_per_second(losses, windows.frame_rate),
         lr=trainer.lr * trainer.plan.rate(trainer.step - 1) * trainer.progress.lr_scale,
@@ -271,6 +324,12 @@ def _record(trainer: Trainer, peak: float) -> None:
         seconds_left=(trainer.plan.steps - trainer.step) * sums.seconds / sums.updates,
         elapsed=trainer.progress.elapsed,
     )
+    lost = trainer.progress.lost = trainer.progress.lost + 1 if mean > FAR * guessing else 0
+    if lost == 2 or (lost == 1 and trainer.step >= trainer.plan.steps):
+        trainer.note(
+            f"the loss is {mean:.1f}, where guessing costs {guessing:.1f}: this is not learning; train anew "
+            "with a lower --lr"
+        )
 
 
 def _judge(trainer: Trainer, samples: Samples | None) -> None:

@@ -50,6 +50,7 @@ class Progress:
     skipped  updates left out because something was not finite
     streak   how many of them in a row
     last_loss, judged_at  mean loss in nats on the validation data, and the step it was measured at
+    lost     records in a row whose loss is far above that of guessing
     best_loss, best_step  the lowest such loss, and its step
     """
 
@@ -58,6 +59,7 @@ class Progress:
     restarts: int = 0
     skipped: int = 0
     streak: int = 0
+    lost: int = 0
     last_loss: float | None = None
     judged_at: int | None = None
     best_loss: float | None = None
@@ -280,6 +282,7 @@ class Trainer:
         state = {
             "model": self.model_config.to_dict(),
             "data": self.windows.facts,
+            "codes": self.windows.identity,
             "config": self.config.to_dict(),
             "plan": asdict(self.plan),
             "progress": asdict(self.progress),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MusicGen", "StableAudio"]
 
-blas.use()  # before anything in this package imports mlx.core
+blas.watch()  # before anything in this package imports mlx.core
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,8 @@
 
 mlx's CPU wheel for Linux brings the reference BLAS, whose matrix products take some thirty times as long
 as OpenBLAS's. What is found in the process's global symbols before `mlx.core` is imported takes its
-place; so `use` loads a fast one there. The package does this when it is imported, before anything in it
-imports mlx. On macOS and with mlx's CUDA wheel there is nothing to do.
+place; so a fast one is loaded there as soon as `mlx.core` is being imported, by whomever, once this package
+is. On macOS and with mlx's CUDA wheel there is nothing to do.
 
 The environment variable AUDIOGEN_MLX_BLAS may be `off` or the path of a BLAS library. Otherwise the
 first of these that computes a small product right is taken: MKL, BLIS or OpenBLAS of this Python
@@ -17,11 +17,16 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from audiogen_core.errors import CannotStart
+from audiogen_core.threads import VARIABLES, default
+from audiogen_core.threads import use as limit_numpy
 from audiogen_mlx.elf import ElfError, drop_prefix
 
 VARIABLE = "AUDIOGEN_MLX_BLAS"
@@ -44,7 +49,6 @@ _THREADS = (  # set, get
     ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads"),
     ("bli_thread_set_num_threads", "bli_thread_get_num_threads"),
 )
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,52 @@ class Blas:
 
 
 _used: Blas | None = None
+_set: Callable[[int], Any] | None = None
+_count: int | None = None
+
+
+class Door:
+    """Finds and loads `mlx.core` as Python does, after the BLAS; says why where it does not start, for want
+    of NVIDIA's driver, say.
+
+    (No subclass of importlib.abc's: what that imports takes a tenth of the time `--help` has.)
+    """
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
+        if name != "mlx.core":
+            return None
+        use()
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            self._loader, spec.loader = spec.loader, self  # type: ignore[assignment]
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        made: ModuleType | None = self._told(self._loader.create_module, spec)
+        return made
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._told(self._loader.exec_module, module)
+
+    def _told(self, step: Callable[[Any], Any], given: Any) -> Any:
+        try:
+            return step(given)
+        except ImportError as error:
+            from importlib.metadata import distributions  # takes longer than `--help` may
+
+            named = (str(each.metadata["Name"]) for each in distributions())
+            cuda = sorted({name for name in named if name.startswith("mlx-cuda")})
+            away = f"pip uninstall {' '.join(cuda)}, then " if cuda else ""
+            needs = "mlx for CUDA needs NVIDIA's driver; to use the CPU: " if cuda else ""
+            raise CannotStart(
+                f"mlx does not start here ({error}); {needs}{away}pip install --force-reinstall 'mlx[cpu]'"
+            ) from error
+
+
+def watch() -> None:
+    """Have `use` called when mlx.core is imported."""
+    if sys.platform == "linux":
+        sys.meta_path.insert(0, Door())
 
 
 def advice() -> str:
@@ -220,28 +270,30 @@ def _computes(library: ctypes.CDLL) -> bool:
 
 def _ready(library: ctypes.CDLL, path: str, source: str, notes: tuple[str, ...]) -> Blas:
     """Sets the threads, unless the user did."""
+    global _set
     for setter, getter in _THREADS:
         if _has(library, setter) and _has(library, getter):
-            if not any(os.environ.get(name) for name in _THREAD_VARIABLES):
-                getattr(library, setter)(cores())
+            _set = getattr(library, setter)
+            if not any(os.environ.get(name) for name in VARIABLES):
+                _set(default())
             return Blas(path, source, int(getattr(library, getter)()), notes)
     return Blas(path, source, 0, notes)
 
 
-def cores() -> int:
-    """Physical cores this process may use: threads of one core count once, and a container's quota holds."""
-    allowed = os.sched_getaffinity(0)
-    siblings = set()
-    for cpu in allowed:
-        listed = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        siblings.add(listed.read_text() if listed.is_file() else str(cpu))
-    count = len(siblings)
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            count = min(count, -(-int(limit) // int(period)))
-    return max(1, count)
+def threads() -> int:
+    """How many threads compute in this process."""
+    return _count or default()
+
+
+def set_threads(count: int | None) -> int:
+    """Let so many threads compute from now on, by the environment or the cores with None. The number."""
+    global _count, _used
+    _count = limit_numpy(count)
+    chosen = use()
+    if _set is not None:
+        _set(_count)
+        _used = replace(chosen, threads=_count)
+    return _count
 
 
 def _has(library: ctypes.CDLL, name: str) -> bool:

@@ -16,7 +16,7 @@ from audiogen_mlx.musicgen.options import DTYPES, Located
 if TYPE_CHECKING:
     from audiogen_mlx.musicgen.load import Places
 
-cli = shared.app("audiogen-mlx", "audiogen-mlx", "MusicGen and Stable Audio Open in MLX.")
+cli = shared.Program("audiogen-mlx", "audiogen-mlx", "MusicGen and Stable Audio Open in MLX.")
 commands.add_job(cli, jobs.MUSICGEN)
 commands.add_job(cli, jobs.STABLE_AUDIO)
 commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO)
@@ -42,9 +42,11 @@ class Checked(Located):
 @commands.command(cli, "convert", Converted, Written)
 def convert(asked: Converted, written: Written) -> None:
     """Write a MusicGen as a self-contained folder, smaller if wanted."""
+    from audiogen_mlx.convert import check_folder
     from audiogen_mlx.convert import convert as write
     from audiogen_mlx.musicgen.load import find_files
 
+    check_folder(written.output, written.force)
     silent = written.quiet or written.json
     files = find_files(asked.model, _places(asked, written.offline, silent), unlisted=asked.unlisted)
     with shared.progress("converting", unit="bytes", quiet=silent) as on_step:
@@ -95,7 +97,7 @@ def prompts(asked: Asked) -> None:
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
     from audiogen_mlx.musicgen.load import Places
 
-    fetch = commands.fetching(offline, silent)
+    fetch = commands.fetching(offline, silent, asked.unlisted)
     return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from audiogen_core import weights
 from audiogen_core.codecs import encodec
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_room
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.settings import read_json
 from audiogen_core.weights import StoredArray, Weights
@@ -56,11 +56,7 @@ def convert(
     The config is written last, so a folder that was begun and not ended is not taken for a model. Raises
     ModelError, WeightsError or OptionError.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder}: a file; name a folder to write")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise OptionError(f"{folder}: not empty; use --force to write over it, or another name")
+    folder = check_folder(folder, force)
     if folder.resolve() == files.folder.resolve():
         raise OptionError(f"{folder}: the model itself; name another folder")
     network = outline(files.config, dtype=dtype, bits=bits, stored_bits=files.stored_bits)
@@ -85,6 +81,7 @@ def convert(
         **_plain(files.table, "", style, "float32"),
         **codec_tensors,
     }
+    require_room(folder / WEIGHTS, sum(_size(tensor) for tensor in tensors.values()))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     with bounded_cache(), atomic_path(folder / WEIGHTS) as temporary:
@@ -109,6 +106,21 @@ def convert(
     with atomic_path(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def check_folder(folder: str | Path, force: bool) -> Path:
+    """The folder, if a model may be written there. Raises OptionError."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"{folder}: a file; name a folder to write")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise OptionError(f"{folder}: not empty; use --force to write over it, or another name")
+    require_room(folder / WEIGHTS)
+    return folder
+
+
+def _size(tensor: StoredArray) -> int:
+    return math.prod(tensor.shape) * (2 if tensor.dtype.endswith("16") else 4)
 
 
 def _transformer(network: Transformer, files: Files, dtype: str) -> dict[str, StoredArray]:
@@ -156,10 +168,11 @@ def _codec(files: Files) -> tuple[Mapping[str, Any], Weights]:
         return config, files.table.below(CODEC).apply(encodec.TRANSFORMERS)
     path = Path(files.codec_path).expanduser()
     if path.is_dir() and (path / CONFIG).is_file():
-        return read_json(path / CONFIG), weights.read(path).apply(encodec.TRANSFORMERS)
+        network = weights.Network(encodec.IN_TRANSFORMERS)
+        return read_json(path / CONFIG), weights.read_network(path, network).apply(encodec.TRANSFORMERS)
     if path.is_file() and path.name != STATE:
-        settings = encodec.from_audiocraft(read_package(path))
-        return describe_codec(settings), weights.read(path).apply(encodec.ORIGINAL)
+        table = weights.read_network(path, encodec.IN_ORIGINAL).apply(encodec.ORIGINAL)
+        return describe_codec(encodec.from_audiocraft(read_package(path))), table
     raise ModelError(f"{path}: not a codec that can be put into the folder; give a transformers folder of it")
 
 

@@ -1,9 +1,9 @@
-"""What numpy and OpenBLAS do faster on a CPU than mlx, whose results they give.
+"""What numpy does faster on a CPU than mlx, whose results it gives.
 
 mlx's CPU backend computes exponentials and sines one number at a time on x86: 12 to 17 ns each, where numpy
-takes 0.5 ns; it runs a matrix times one vector as a whole matrix product; and OpenBLAS copies a large matrix
-before a product with few rows. Memory of an mlx array on a CPU is shared with numpy on the way there and
-copied once on the way back.
+takes 0.5 ns; it asks the BLAS for a product of two matrices where one has few rows, and that copies the other
+first, and with several threads waits by spinning. Memory of an mlx array on a CPU is shared with numpy on the
+way there and copied once on the way back.
 
 Functions that leave mlx evaluate what they are given, so they are not for `mx.compile` there.
 """
@@ -11,8 +11,10 @@ Functions that leave mlx evaluate what they are given, so they are not for `mx.c
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
+from functools import cache
+from queue import SimpleQueue
+from threading import Thread, local
 from typing import Any
 
 import mlx.core as mx
@@ -20,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.ops import Lstm, LstmLayer
-from audiogen_core.ops.numpy_ops import NumpyOps
+from audiogen_core.ops.numpy_ops import NumpyOps, erf
 from audiogen_mlx import blas
 
 Floats = NDArray[np.float32]
@@ -30,19 +32,25 @@ Rows = Callable[..., None]
 BLOCK = 1 << 16
 """Numbers worked on at a time, so that every pass but the first finds them in the cache."""
 
-SMALL_PRODUCT = 1_000_000
-"""Up to this many multiplications OpenBLAS does not copy what it multiplies."""
+CACHED = 1 << 14
+"""Numbers of a matrix that are multiplied with one row after the other."""
 
-WORTH_SHARING = 200_000
-"""Numbers that are read for less than this long are not worth a second thread."""
+PART = 1 << 18
+"""Numbers of a matrix that a thread takes at a time: reading them takes some times as long as waking it."""
+
+WORTH_ROWS = 1 << 20
+"""Numbers of a layer's largest matrix from which on steps are bound by memory."""
+
+RELEASED = 512
+"""Numbers a product of numpy must give to let other threads run meanwhile."""
+
+MOST_ROWS = 8
+"""Up to here a step is bound by reading matrices."""
 
 WORTH_NUMPY = 4_096
 """Exponentials from which on leaving mlx in the middle of a step pays off."""
 
-_PRODUCT_ROWS = (256, 128, 64, 32, 16)
-_MOST_STREAMS = 8
-
-_own = threading.local()
+_own = local()
 
 
 def here() -> bool:
@@ -147,73 +155,146 @@ def attention(
     return softmax(scores if bias is None else scores + bias) @ value
 
 
+# One step of a decoder: arrays of numpy, few rows, bound by reading matrices from memory
+
+
 def attention_of_one(
-    query: mx.array, keys: mx.array, values: mx.array, *, scale: float, mask: mx.array | None = None
-) -> mx.array:
+    query: Floats, keys: Floats, values: Floats, *, scale: float, mask: NDArray[np.bool_] | None = None
+) -> Floats:
     """Attention of one position: query (R, H, 1, D), keys and values (R, H, n, D) -> (R, H, 1, D).
 
     mask  true where a key is seen, (R, 1, 1, n); None: all are
     """
+    out = np.empty(query.shape, np.float32)
+    asked = (query * np.float32(scale)).swapaxes(-1, -2)  # (R, H, D, 1): the keys are read as they lie
+
+    def some(start: int, stop: int) -> None:
+        scores = np.matmul(keys[:, start:stop], asked[:, start:stop]).swapaxes(-1, -2)  # (R, heads, 1, n)
+        if mask is not None:
+            scores[~np.broadcast_to(mask, scores.shape)] = -np.inf
+        _softmax(scores, scores)
+        np.matmul(scores, values[:, start:stop], out=out[:, start:stop])
+
     heads = keys.shape[1]
-    asked = (query * scale).swapaxes(-1, -2)  # (R, H, D, 1): the keys are read as they lie
-    scores = _shared(lambda cut: (keys[:, cut], asked[:, cut]), heads, keys.size, axis=1)
-    scores = scores.swapaxes(-1, -2)  # (R, H, 1, n)
-    if mask is not None:
-        scores = mx.where(mask, scores, -math.inf)
-    shares = softmax(scores, worth=WORTH_NUMPY)
-    return _shared(lambda cut: (shares[:, cut], values[:, cut]), heads, values.size, axis=1)
+    shared(some, heads, max(1, heads * PART // (keys.size + values.size)))
+    return out
 
 
-# Products that are bound by reading a matrix
+def product(x: Floats, weight: Floats) -> Floats:
+    """x (..., in) @ weight (out, in).T, for few rows: each weight comes from memory once.
 
-
-def product(x: mx.array, weight: mx.array) -> mx.array:
-    """x (..., in) @ weight (out, in).T.
-
-    Of few rows it is done in blocks small enough for OpenBLAS to multiply where they lie (in one piece it
-    takes more than twice as long), and the blocks are shared out among streams, each of which has a thread
-    of its own.
+    A product of two matrices copies both before it begins. A product of a matrix and a vector does not: so a
+    block of the matrix is multiplied with one row after the other while it is in the cache. What a number is
+    does not depend on how many rows there are, nor on threads.
     """
     outputs, inputs = weight.shape
+    rows = x.reshape(1, -1, inputs, 1)
+    size = math.gcd(outputs, 1 << max(0, (CACHED // inputs).bit_length() - 1))
+    blocks = weight.reshape(-1, 1, size, inputs)
+    y = np.empty((len(blocks), rows.shape[1], size, 1), np.float32)  # in this order numpy goes through them
+
+    def some(start: int, stop: int) -> None:
+        np.matmul(blocks[start:stop], rows, out=y[start:stop])
+
+    part = max(PART // inputs, -(-RELEASED // rows.shape[1]))
+    shared(some, len(blocks), -(-part // size))
+    return y.swapaxes(0, 1).reshape(*x.shape[:-1], outputs)
+
+
+def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
+    """Over the last axis."""
+    width = np.float32(x.shape[-1])
+    mean: Any = np.add.reduce(x, axis=-1, keepdims=True) / width
+    y: Floats = x - mean
+    variance: Any = np.add.reduce(y * y, axis=-1, keepdims=True) / width
+    y /= np.sqrt(variance + np.float32(eps))
+    y *= weight
+    y += bias
+    return y
+
+
+def gelu(x: Floats) -> Floats:
+    """The exact GELU."""
+    y: Floats = erf(x * np.float32(math.sqrt(0.5)), np.float32)
+    y += 1
+    y *= x
+    y *= np.float32(0.5)
+    return y
+
+
+def shared(work: Callable[[int, int], None], count: int, step: int) -> None:
+    """`work(start, stop)` on all parts of a range, `step` long, by this thread and those that are idle.
+
+    Each takes the next part when it has done one. So a thread that is late, or that waits for a processor,
+    holds up one part at most, and nobody waits for a thread that has not begun.
+    """
+    starts = iter(range(0, count, step))
+    parts = -(-count // step)
+    done: SimpleQueue[MemoryError | None] = SimpleQueue()
+
+    def take() -> None:
+        for start in starts:
+            try:
+                with np.errstate(all="ignore"):  # each thread has its own
+                    work(start, min(start + step, count))
+            except MemoryError as error:
+                done.put(error)
+            else:
+                done.put(None)
+
+    threads = blas.threads()
+    inbox = _inbox(threads - 1)
+    for _ in range(min(threads, parts) - 1):
+        inbox.put(take)
+    take()
+    for _ in range(parts):
+        if (error := done.get()) is not None:
+            raise error
+
+
+@cache
+def _inbox(helpers: int) -> SimpleQueue[Callable[[], None]]:
+    """Where so many other threads look for work; they sleep when there is none."""
+    inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def help_out() -> None:
+        while True:
+            inbox.get()()
+
+    for _ in range(helpers):
+        Thread(target=help_out, name="audiogen-step", daemon=True).start()
+    return inbox
+
+
+def small_product(x: mx.array, weight: mx.array) -> mx.array:
+    """x (..., in) @ weight (out, in).T in blocks, which round as release 0.1.0 did."""
+    outputs, inputs = weight.shape
     rows = x.size // inputs
-    flat = x.reshape(1, rows, inputs)
-    fits = (size for size in _PRODUCT_ROWS if rows * size * inputs <= SMALL_PRODUCT and outputs % size == 0)
+    fits = (
+        size for size in (256, 128, 64, 32, 16) if rows * size * inputs <= 1_000_000 and outputs % size == 0
+    )
     size = next(fits, 0)
     if not size:
         return x @ weight.T
-    blocks = weight.reshape(-1, size, inputs).swapaxes(-1, -2)  # (blocks, in, size)
-    y = _shared(lambda cut: (flat, blocks[cut]), len(blocks), weight.size, axis=0)  # (blocks, rows, size)
+    y = x.reshape(1, rows, inputs) @ weight.reshape(-1, size, inputs).swapaxes(-1, -2)
     return y.transpose(1, 0, 2).reshape(*x.shape[:-1], outputs)
 
 
-def _shared(
-    pair: Callable[[slice], tuple[mx.array, mx.array]], count: int, numbers: int, *, axis: int
-) -> mx.array:
-    """A product of stacked matrices, of which each stream makes a part.
-
-    pair     gives both sides of a part of the stack
-    count    matrices in the stack
-    numbers  that are read
-    axis     of the stack in the product
-    """
-    streams = _streams() if numbers >= WORTH_SHARING else ()
-    parts = min(len(streams), count)
-    if parts < 2:
-        one, other = pair(slice(None))
-        return one @ other
-    cuts = [count * index // parts for index in range(parts + 1)]
-    products = [
-        mx.matmul(*pair(slice(start, stop)), stream=stream)
+def half_product(x: mx.array, weight: mx.array) -> mx.array:
+    """x (..., in) @ weight (out, in).T in half precision, which mlx multiplies with one thread per stream."""
+    streams = _streams()
+    cuts = [len(weight) * index // len(streams) for index in range(len(streams) + 1)]
+    parts = [
+        mx.matmul(x, weight[start:stop].T, stream=stream)
         for stream, start, stop in zip(streams, cuts, cuts[1:], strict=False)
     ]
-    return mx.concatenate(products, axis=axis)
+    return mx.concatenate(parts, axis=-1)
 
 
 def _streams() -> Sequence[mx.Stream]:
-    """As many as the BLAS has threads; each thread of the program has its own."""
-    if not hasattr(_own, "streams"):
-        count = min(blas.use().threads, _MOST_STREAMS)
-        _own.streams = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(count)] if count > 1 else []
+    """One for each thread that may compute; each thread of the program has its own."""
+    if len(getattr(_own, "streams", ())) != blas.threads():
+        _own.streams = [mx.new_stream(mx.Device(mx.cpu)) for _ in range(blas.threads())]
     streams: Sequence[mx.Stream] = _own.streams
     return streams
 

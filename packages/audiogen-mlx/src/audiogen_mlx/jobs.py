@@ -16,6 +16,7 @@ MUSICGEN = Job(
     conductor="audiogen_mlx.musicgen.generate:MusicGen",
     catalog="audiogen_mlx.catalog:MUSICGEN",
     estimate="audiogen_mlx.musicgen.estimate:estimate",
+    sound="audiogen_mlx.musicgen.estimate:sound",
     advice="audiogen_mlx.blas:advice",
     renamed={"continued": "prompt_audio"},
 )
@@ -30,6 +31,7 @@ STABLE_AUDIO = Job(
     conductor="audiogen_mlx.stable_audio.generate:StableAudio",
     catalog="audiogen_mlx.catalog:STABLE_AUDIO",
     estimate="audiogen_mlx.stable_audio.load:estimate",
+    sound="audiogen_mlx.stable_audio.load:sound",
     advice="audiogen_mlx.blas:advice",
     label="sampling",
     unit="steps",

@@ -9,6 +9,7 @@ from threading import Lock
 import mlx.core as mx
 
 from audiogen_core.errors import OptionError
+from audiogen_mlx import forks
 
 CACHE_LIMIT = 256 << 20
 """Bytes mlx may keep for reuse during a run: enough for the buffers that recur from step to step."""
@@ -24,8 +25,9 @@ def bounded_cache(limit: int = CACHE_LIMIT) -> Iterator[None]:
 
     The limit mlx had before comes back when the last of several runs ends, whatever their order and
     whether they end well or not; until then the smallest of their limits holds. Raises OptionError
-    when `limit` is negative.
+    when `limit` is negative, ModelError in a fork of a process that used mlx.
     """
+    forks.check()
     if limit < 0:
         raise OptionError(f"the limit of mlx's cache must be 0 bytes or more, got {limit}")
     _enter(limit)

@@ -22,6 +22,7 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from audiogen_core.weights import Weights
+from audiogen_mlx import forks
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -75,6 +76,21 @@ def attend(query: mx.array, key: mx.array, value: mx.array, heads: int) -> mx.ar
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x times the normal distribution up to x."""
     return 0.5 * x * (1 + mx.erf(x * 0.7071067811865476))
+
+
+def mean_over_time(x: mx.array) -> mx.array:
+    """The mean of (B, T, C) over time: (B, 1, C).
+
+    Summed in about sqrt(T) blocks of as many steps: one sum from end to end, as mlx makes it on a CPU, has
+    lost three digits of float32 after a second of sound.
+    """
+    batch, length, channels = x.shape
+    block = math.isqrt(length)
+    whole = length // block * block
+    total = x[:, :whole].reshape(batch, -1, block, channels).sum(axis=2).sum(axis=1, keepdims=True)
+    if whole < length:
+        total = total + x[:, whole:].sum(axis=1, keepdims=True)
+    return total / length
 
 
 def positions(count: int, width: int, clock: Sequence[float] = ()) -> NDArray[np.float32]:
@@ -153,6 +169,7 @@ def tensors(
 
     Raises WeightsError at the first when tensors are missing or misshapen, at one that is not finite.
     """
+    forks.check()
     wanted = list(parameters(module, pieces, stored_quantized=stored_quantized))
     shapes = {name: one.piece_shape for one in wanted for name in one.pieces}
     for name in squeezed:

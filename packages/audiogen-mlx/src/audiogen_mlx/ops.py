@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError
 from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
-from audiogen_mlx import cpu
-from audiogen_mlx.nn import gelu
+from audiogen_core.ops.numpy_ops import NumpyOps
+from audiogen_mlx import cpu, forks
+from audiogen_mlx.nn import gelu, mean_over_time
 
 Codebook: TypeAlias = tuple[mx.array, mx.array]  # the entries (N, D), half their squared lengths (N,)
 LstmState: TypeAlias = list[tuple[mx.array, mx.array]]  # hidden and cell (B, H) of each layer
@@ -100,12 +101,14 @@ class MlxOps:
         self.chunk_seconds = 2.0 if self.on_cpu else 30.0
 
     def signal(self, array: Float) -> mx.array:
+        forks.check()
         return mx.array(np.ascontiguousarray(array.transpose(0, 2, 1), dtype=np.float32))
 
     def numpy(self, signal: mx.array) -> Float:
         return np.array(signal, dtype=np.float32).transpose(0, 2, 1)
 
     def indices(self, array: NDArray[np.integer]) -> mx.array:
+        forks.check()
         return mx.array(np.asarray(array, dtype=np.int32))
 
     def indices_numpy(self, indices: mx.array) -> NDArray[np.int64]:
@@ -192,6 +195,14 @@ class MlxOps:
         y = y.reshape(x.shape[0], -1, outputs // stride)[:, : (x.shape[1] - 1) * stride + weight.kernel]
         return y if bias is None else y + bias
 
+    def spectrum(self, x: mx.array, window: NDArray[np.float64], hop: int) -> mx.array:
+        if self.on_cpu:
+            return self.signal(NumpyOps().spectrum(self.numpy(x), window, hop))
+        starts = np.arange(0, x.shape[1] - len(window) + 1, hop)
+        frames = x[:, mx.array(starts[:, None] + np.arange(len(window))), 0]  # (B, F, window)
+        y = mx.fft.rfft(frames * mx.array(window.astype(np.float32)))
+        return mx.concatenate([mx.real(y), mx.imag(y)], axis=-1)
+
     def elu(self, x: mx.array) -> mx.array:
         return cpu.blockwise(cpu.elu, x) if self.on_cpu else _elu(x)
 
@@ -214,9 +225,9 @@ class MlxOps:
         return x * factor
 
     def group_norm(self, x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
-        centred = x - mx.mean(x, axis=(1, 2), keepdims=True)
-        variance = mx.mean(mx.square(centred), axis=(1, 2), keepdims=True)
-        return centred * mx.rsqrt(variance + eps) * weight + bias
+        centred = x - mx.mean(mean_over_time(x), axis=2, keepdims=True)
+        variance = mx.mean(mean_over_time(mx.square(centred)), axis=2, keepdims=True)
+        return centred * (mx.rsqrt(variance + eps) * weight) + bias
 
     def layer_norm(self, x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
         return mx.fast.layer_norm(x, weight, bias, eps)

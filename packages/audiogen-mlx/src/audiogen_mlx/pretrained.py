@@ -1,26 +1,16 @@
-"""What both models need to find their files: fetching by the catalogue, the text encoder, a fingerprint."""
+"""What both models need to find their files: the text encoder, a fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from audiogen_core.errors import ModelError
-from audiogen_core.models import ModelSpec
+from audiogen_core.models import Fetch
 from audiogen_mlx.prompts import FILE as PROMPTS
 
 _SAMPLE = 1 << 20  # bytes of a file that tell it from others: its header and some weights
-
-Fetch = Callable[[ModelSpec], Path]
-"""Gives the folder of a model in a catalogue, fetching it when needed."""
-
-
-def fetch_from_hub(spec: ModelSpec) -> Path:
-    """With the settings of the environment, and silently."""
-    from audiogen_core import hub
-
-    return hub.fetch(spec)
 
 
 def fetch_text_encoder(name: str, fetch: Fetch, source: Path) -> Path:

@@ -25,12 +25,14 @@ class Prompts:
     means    what people say too -> the same in these words
     nearest  what it cannot follow -> the nearest it can, in these words
     bpm      words for a tempo -> its beats per minute
+    limits   what it knows the words for and does not follow -> what it does instead
     """
 
     knows: dict[str, dict[str, tuple[str, ...]]]
     means: dict[str, str]
     nearest: dict[str, str]
     bpm: dict[str, float]
+    limits: dict[str, str]
 
     @classmethod
     def read(cls, folder: Path) -> Prompts | None:
@@ -39,7 +41,7 @@ class Prompts:
         return from_mapping(cls, read_json(path), str(path), ModelError) if path.is_file() else None
 
     def understood(self, text: str) -> tuple[str, dict[str, str]]:
-        """A prompt in words the model knows, and what in it has only something near: {"violin": "piano"}."""
+        """A prompt in the model's words, and what it cannot follow: {"violin": "the nearest is piano"}."""
         near: dict[str, str] = {}
 
         def known(found: re.Match[str]) -> str:
@@ -48,7 +50,7 @@ class Prompts:
                 return self._tempo(said, float(found["bpm"]), near)
             word = " ".join(said.lower().split())
             if word in self.nearest:
-                near[said] = self.nearest[word]
+                near[said] = f"the nearest is {self.nearest[word]}"
             return {**self.means, **self.nearest}.get(word, said)
 
         return self._sayings.sub(known, text), near
@@ -60,12 +62,15 @@ class Prompts:
             for about, names in self.knows.items()
         }
         tempi = {word: f"{bpm:g}" for word, bpm in self.bpm.items()}
-        return {**known, "bpm": tempi, "the same as": self.means, "only near": self.nearest}
+        same = {"the same as": self.means, "only near": self.nearest, "not followed": self.limits}
+        return {**known, "bpm": tempi, **same}
 
     def _tempo(self, said: str, wanted: float, near: dict[str, str]) -> str:
         word, bpm = min(self.bpm.items(), key=lambda each: abs(each[1] - wanted))
-        if abs(bpm - wanted) > CLOSE * wanted:
-            near[said] = f"{word} ({bpm:g} bpm)"
+        if "tempo" in self.limits:
+            near[said] = self.limits["tempo"]
+        elif abs(bpm - wanted) > CLOSE * wanted:
+            near[said] = f"the nearest is {word}, {bpm:g} bpm"
         return word
 
     @property

@@ -13,9 +13,12 @@ from mlx.nn.layers.embedding import Embedding
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError
-from audiogen_core.settings import MAX_LAYERS, Section
-from audiogen_core.weights import Weights
+from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section
+from audiogen_core.weights import Network, Weights
 from audiogen_mlx.nn import Linear, Module, gelu, load_strict
+
+NETWORK = Network(r"shared\.|encoder\.(block|final_layer_norm)\.")
+"""How its tensors are known in transformers' layout."""
 
 IGNORED = (
     r"encoder\.embed_tokens\.weight",  # a twin of shared.weight
@@ -46,6 +49,9 @@ class T5Config:
                 raise ModelError(f"the configuration does not describe a T5: {name} is {getattr(self, name)}")
         if self.layers > MAX_LAYERS:
             raise ModelError(f"the configuration does not describe a T5: {self.layers} layers")
+        widest = max(self.vocabulary, self.width, self.heads * self.head_width, 2 * self.hidden)
+        if widest > MAX_WIDTH:
+            raise ModelError(f"the configuration does not describe a T5: layers that are {widest} wide")
         if self.buckets < 4 or self.buckets % 4 or self.max_distance <= self.buckets // 4:
             raise ModelError(
                 f"the configuration does not describe a T5: {self.buckets} buckets of relative positions "

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.values import check_text
 from audiogen_mlx.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ class Tokenizer:
             file = file / FILE
         if not file.is_file():
             if (file.parent / "spiece.model").is_file():
+                folder = str(file.parent)
                 raise ModelError(
-                    f"{file.parent}: holds only spiece.model; make {FILE} of it once where transformers is "
-                    f"installed: AutoTokenizer.from_pretrained({str(file.parent)!r}).save_pretrained(...)"
+                    f"{folder}: holds only spiece.model; make {FILE} of it once where transformers, "
+                    f"sentencepiece and protobuf are installed: T5Tokenizer.from_pretrained({folder!r})"
+                    f".save_pretrained({folder!r})"
                 )
             raise ModelError(f"{file}: no such file; a T5 model comes with its {FILE}")
         try:
@@ -79,6 +82,8 @@ class Tokenizer:
         """
         if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
             raise OptionError("the texts to encode must be a list of one or more strings")
+        for text in texts:
+            check_text("a text to encode", text)
         if max_length is not None and max_length < 1:
             raise OptionError(f"max_length must be 1 or more tokens, got {max_length}")
         rows = [self._row(text, max_length) for text in texts]
@@ -104,7 +109,7 @@ class Tokenizer:
         """Warn of parts of a text that mean nothing to the model, or for which it has only something near."""
         _, near = self._understood(text)
         if near:
-            named = ", ".join(f"{said} (the nearest it can: {word})" for said, word in near.items())
+            named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
             warnings.warn(f"the model cannot follow {named}", UserWarning, stacklevel=2)
         unknown = self.unknown(text)
         if unknown:
@@ -126,11 +131,20 @@ def _parse(text: str, file: Path) -> tokenizers.Tokenizer:
     import tokenizers
 
     try:
-        json.loads(text)
+        stored = json.loads(text)
     except ValueError as error:
         raise ModelError(f"{file}: not readable as JSON ({error})") from error
     with _Refusals(file):
-        return tokenizers.Tokenizer.from_str(text)
+        tokens = tokenizers.Tokenizer.from_str(text)
+        if isinstance(tokens.model, tokenizers.models.Unigram):
+            # The library misreads the last bit of a third of the scores. Where two ways to cut a text are
+            # equally likely ("g gg gg" and "gg gg g") that bit would choose, and not the rule of the search.
+            model = stored["model"]
+            scores = [(piece, float(score)) for piece, score in model["vocab"]]
+            tokens.model = tokenizers.models.Unigram(
+                scores, model.get("unk_id"), model.get("byte_fallback", False)
+            )
+        return tokens
 
 
 class _Refusals:

@@ -48,7 +48,7 @@ def check(files: Files) -> dict[str, Any]:
         for _ in nn.tensors(encoder, text, pieces=t5.pieces(files.t5_config)):
             pass
         text.finish(t5.IGNORED)
-        codec = load_codec(files.codec_path)
+        codec = load_codec(files.codec_path, fetch=files.places.fetch)
     return {
         "layout": files.layout,
         "tensors": len(files.table),

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
+from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Run, Shown
 from audiogen_core.options import Described, argument, option, place
+from audiogen_core.threads import MOST as MOST_THREADS
 from audiogen_onnx.jobs import VAMP, estimate, plan
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from audiogen_onnx.manifest import Manifest
     from audiogen_onnx.vampnet.generate import Vampnet
 
-cli = shared.app("audiogen-onnx", "audiogen-onnx", "VampNet in ONNX: export, check and run.")
+cli = shared.Program("audiogen-onnx", "audiogen-onnx", "VampNet in ONNX: export, check and run.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +35,15 @@ class MaskFiles(Described):
 @commands.command(cli, VAMP.name, Options, Load, Run, MaskFiles)
 def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     """New sound out of a clip: of its length and loudness, around what is kept of it."""
-    outputs = commands.checked(VAMP, options, run)
+    from audiogen_onnx.vampnet.mask_file import check_suffix
+
+    outputs = commands.checked(VAMP, load, options, run)
     masks = [path for path in (files.save_mask, files.preview) if path is not None]
     for path in masks:
-        shared.require_new(path, run.force)
-    load = replace(load, fetch=commands.fetching(run.offline, run.quiet or run.json))
+        check_suffix(shared.require_new(path, run.force))
+    if files.preview is not None and files.preview.suffix.lower() != ".png":
+        raise OptionError(f"{files.preview}: pictures are written as .png; choose such a name")
+    load = replace(load, fetch=commands.fetching(run.offline, run.quiet or run.json, load.unlisted))
     options = replace(options, seed=shared.choose_seed(options.seed))
     told = {"output": [str(path) for path in outputs], "seed": options.seed}
     if run.dry_run and not masks:
@@ -104,7 +110,8 @@ def beats(asked: Tracked) -> None:
 
     if asked.output is not None:
         shared.require_new(asked.output, asked.force)
-    folder = exported(asked.model, offline=asked.offline, notify=shared.note)
+    fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
+    folder = exported(asked.model, notify=shared.note, fetch=fetch)
     tracked = BeatTracker.of(folder, asked.provider or None).track(Audio.load(asked.audio))
     if asked.output is not None:
         with atomic_path(asked.output) as temporary:
@@ -165,11 +172,14 @@ class Exported(Shown):
 @commands.command(cli, "export", Exported)
 def export(asked: Exported) -> None:
     """Write a folder that onnxruntime runs, from VampNet's checkpoints. Needs the [export] extra."""
+    from audiogen_core.files import require_new_folder, require_room
     from audiogen_onnx.exporter import export as exporter
 
     exporter.require_export()
+    require_new_folder(asked.output)
+    require_room(asked.output)
     manifest = exporter.export(
-        exporter.checkpoints(asked.checkpoints, offline=asked.offline, notify=shared.note),
+        exporter.checkpoints(asked.checkpoints, commands.fetching(asked.offline, asked.quiet or asked.json)),
         asked.output,
         dtype=asked.dtype,
         check=asked.check,
@@ -232,10 +242,13 @@ class Timed(Shown):
     ] = None
     seconds: Annotated[float, option("Of the clip.", unit="s", ge=0.01)] = 10.0
     repeats: Annotated[int, option("Runs of which the median is taken.", ge=1)] = 3
-    threads: Annotated[int | None, option("Of one operator; all cores when absent.", ge=1)] = None
+    threads: Annotated[
+        int | None, option("Of one operator; all cores when absent.", ge=1, le=MOST_THREADS)
+    ] = None
     provider: Annotated[
         tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
     ] = ()
+    offline: Annotated[bool, option("Never use the network.")] = False
 
 
 @commands.command(cli, "bench", Timed)
@@ -245,7 +258,8 @@ def bench(asked: Timed) -> None:
     from audiogen_onnx.bench import compared, measure, torch_vampnet
     from audiogen_onnx.vampnet.generate import Vampnet
 
-    vampnet = Vampnet.load(asked.folder, providers=asked.provider or None, threads=asked.threads)
+    fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
+    vampnet = Vampnet.load(asked.folder, providers=asked.provider or None, threads=asked.threads, fetch=fetch)
     ours, theirs = measure(vampnet, asked.seconds, asked.repeats), None
     if (memory := peak_memory()) is not None:
         shared.note(f"peak memory {memory / 1e6:.0f} MB")

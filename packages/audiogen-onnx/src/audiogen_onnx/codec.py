@@ -14,6 +14,7 @@ from audiogen_core import codecs
 from audiogen_core.codec import Codec, CodecInfo
 from audiogen_core.errors import ManifestError, ModelError
 from audiogen_core.layers import Convolutional, PadToMultiple
+from audiogen_core.models import Fetch
 from audiogen_core.ops import Float, Ops
 from audiogen_core.ops.numpy_ops import NumpyOps
 from audiogen_core.settings import parse_json
@@ -25,9 +26,15 @@ FACTS = "audiogen_codec"
 
 
 def codec_of(
-    manifest: Manifest, folder: Path, providers: Sequence[str] | None = None, threads: int | None = None
+    manifest: Manifest,
+    folder: Path,
+    providers: Sequence[str] | None = None,
+    threads: int | None = None,
+    fetch: Fetch | None = None,
 ) -> Codec:
     """The codec of an exported folder: its own graphs, or the codec of audiogen-core that it names.
+
+    fetch  how that one comes where it is not here; see `audiogen_core.codecs.load`
 
     Raises ManifestError when it is not the one that the folder describes, UnknownModel when there is none of
     its name.
@@ -35,7 +42,7 @@ def codec_of(
     if manifest.has_codec:
         graphs = (manifest.graph_path(folder, name) for name in CODEC)
         return OnnxCodec(*(Session(path, providers, threads) for path in graphs))
-    codec, said = codecs.load_codec(manifest.codec.name), manifest.codec
+    codec, said = codecs.load_codec(manifest.codec.name, fetch=fetch), manifest.codec
     there = geometry_of(codec.info, loudness=said.loudness)
     if there != said:
         raise ManifestError(f"{folder}: was made for the codec {said}, but {said.name} is {there}")

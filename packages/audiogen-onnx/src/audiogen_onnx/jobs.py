@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.jobs import Fetch, Job
+from audiogen_core.jobs import Job, Sound
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
+    from audiogen_core.models import Fetch
     from audiogen_onnx.vampnet.generate import Vampnet
 
 
@@ -29,7 +30,7 @@ class Opener:
         from audiogen_onnx.vampnet.generate import Vampnet
 
         folder = exported(model, notify=warnings.warn, fetch=fetch, unlisted=unlisted)
-        return Vampnet.load(folder, providers=provider or None, threads=threads)
+        return Vampnet.load(folder, providers=provider or None, threads=threads, fetch=fetch)
 
 
 def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
@@ -41,6 +42,22 @@ def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
 
     first = to_fetch(load.model, offline=offline, unlisted=load.unlisted)
     return first or plan(VAMP.open_with(load), load, options)
+
+
+def sound(load: Load, options: Asked) -> Sound:
+    """What a run makes: it is of the clip that goes in."""
+    from audiogen_core.audio import Audio, check_rate, probe
+
+    clip, chosen = options.audio, options.chosen()
+    made = chosen.get("outpaint_left", 0.0) + chosen.get("outpaint_right", 0.0)
+    if isinstance(clip, Audio):
+        rate, channels, seconds = clip.sample_rate, clip.channels, clip.duration
+    else:
+        info = probe(clip)
+        rate, channels, seconds = info.sample_rate, info.channels, info.frames / info.sample_rate
+    longer = seconds * chosen.get("time_stretch_factor", 1)
+    asked = options.sample_rate
+    return Sound(rate if asked is None else check_rate(asked), channels, longer + made)
 
 
 def plan(vampnet: Vampnet, load: Load, options: Asked) -> dict[str, Any]:
@@ -70,6 +87,7 @@ VAMP = Job(
     conductor="audiogen_onnx.jobs:Opener",
     catalog="audiogen_onnx.catalog:CATALOG",
     estimate="audiogen_onnx.jobs:estimate",
+    sound="audiogen_onnx.jobs:sound",
     label="making",
     unit="steps",
     together=True,

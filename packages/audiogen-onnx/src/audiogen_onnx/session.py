@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ManifestError, ModelError, OptionError
+from audiogen_core.threads import check as check_threads
 from audiogen_onnx.graph_file import check_beside, identity, read_graph
 
 CPU = "CPUExecutionProvider"
@@ -86,8 +87,8 @@ def _open(path: Path, graph: bytes, providers: list[str], threads: int | None) -
     """A session of the bytes that were checked: what the file holds by now is not read again."""
     import onnxruntime
 
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads must be 1 or more, got {threads}")
+    if threads is not None:
+        check_threads(threads)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3  # errors only: its warnings speak of what cannot be helped here

@@ -21,9 +21,13 @@ from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.layers import ProjectedCodebook, ProjectedQuantizer
 from audiogen_core.ops import Float, Ops
 from audiogen_core.settings import Section
-from audiogen_core.weights import Rules, Weights, read, read_checkpoint
+from audiogen_core.weights import Network, Rules, Weights, read, read_checkpoint, read_network, setting
 
 Family = Literal["dac", "lac"]
+
+IN_AUDIOTOOLS = Network(r"quantizer\.quantizers\.|(encoder\.block|decoder\.model)\.\d+\.")
+IN_TRANSFORMERS = Network(r"quantizer\.quantizers\.|(encoder|decoder)\.(block|conv1)\.")
+"""How its tensors are known in either layout."""
 
 _MOST_CODEBOOKS = 1 << 10  # published models have 9 to 32
 
@@ -88,13 +92,18 @@ def load_audiotools(path: Path, ops: Ops, name: str | None = None, family: Famil
     Raises ModelError when the settings are not there or do not describe a codec, WeightsError when the
     tensors do not fit them.
     """
-    metadata = read_checkpoint(path).get("metadata")
+    metadata = setting(read_checkpoint(path), "metadata")
     kwargs = metadata.get("kwargs") if isinstance(metadata, dict) else None
     if not isinstance(kwargs, dict):
-        raise ModelError(f"{path}: no metadata.kwargs beside the weights; expected audiotools' DAC or LAC")
-    weights = read(path)
+        raise ModelError(
+            f"{path}: {read(path).begins()}no metadata.kwargs beside the weights; "
+            "expected audiotools' DAC or LAC"
+        )
+    weights = read_network(path, IN_AUDIOTOOLS)
     if not any(name.startswith("quantizer.") for name in weights):
-        raise ModelError(f"{path}: a checkpoint of audiotools, but not of a codec: it has no quantizer")
+        raise ModelError(
+            f"{path}: {weights.begins()}a checkpoint of audiotools, but not of a codec: it has no quantizer"
+        )
     # By the one part that differs: the metadata does not name the class.
     stored: Family = "lac" if any(".mrf_blocks." in name for name in weights) else "dac"
     if family is not None and stored != family:
@@ -111,7 +120,7 @@ def load_audiotools(path: Path, ops: Ops, name: str | None = None, family: Famil
 
 def is_audiotools(tree: Mapping[str, Any]) -> bool:
     """Whether a torch checkpoint looks like one that audiotools saved."""
-    return isinstance(tree.get("state_dict"), dict) and "metadata" in tree
+    return setting(tree, "metadata") is not None
 
 
 def from_audiotools(kwargs: Mapping[str, Any], family: Family) -> DacConfig:

@@ -33,9 +33,11 @@ from audiogen_core.layers import (
     Stage,
 )
 from audiogen_core.ops import LstmLayer, Ops, Signal
-from audiogen_core.weights import Drop, FuseWeightNorm, Rename, Rules, Weights
+from audiogen_core.weights import Drop, FuseWeightNorm, Network, Rename, Rules, Weights
 
 __all__ = [
+    "IN_ORIGINAL",
+    "IN_TRANSFORMERS",
     "ORIGINAL",
     "TRANSFORMERS",
     "EncodecConfig",
@@ -44,6 +46,10 @@ __all__ = [
     "from_shapes",
     "from_transformers",
 ]
+
+IN_TRANSFORMERS = r"(encoder|decoder)\.layers\.\d+\.|quantizer\.layers\.\d+\."
+IN_ORIGINAL = Network(r"encoder\.model\.\d+\.|decoder\.model\.\d+\.(conv|convtr|lstm)\.|quantizer\.vq\.")
+"""How its tensors are known in either layout."""
 
 TRANSFORMERS: Rules = (
     FuseWeightNorm(),

@@ -2,8 +2,7 @@
 
 All of the network runs at 75 frames a second, so it trains and runs in little time on a CPU. The encoder
 sees the compressed complex spectrum (ConvNeXt blocks, arXiv 2201.03545), the decoder draws a complex
-spectrum directly; both transforms are convolutions with a fixed basis. Trained on composed music only:
-see the model card beside the weights.
+spectrum directly. Trained on composed music only: see the model card beside the weights.
 """
 
 from __future__ import annotations
@@ -119,6 +118,25 @@ def build(config: FrameConfig, weights: Weights, ops: Ops, name: str | None = No
 
 
 @dataclass(frozen=True)
+class Spectrum:
+    """Samples to Fourier transforms of Hann windows every `hop_length` of them, zeros beyond the ends."""
+
+    window: int
+    hop_length: int
+
+    @property
+    def edge(self) -> int:
+        return (self.window - self.hop_length) // 2
+
+    def __call__(self, ops: Ops, x: Signal) -> Signal:
+        x = ops.pad(x, self.edge, self.edge + -ops.length(x) % self.hop_length)
+        return ops.spectrum(x, hann(self.window), self.hop_length)
+
+    def reach(self, left: int, right: int) -> tuple[int, int]:
+        return -(-(left + self.edge) // self.hop_length), -(-(right + self.edge) // self.hop_length)
+
+
+@dataclass(frozen=True)
 class Compress(Pointwise):
     """A spectrum, real parts then imaginary ones, with its magnitudes raised to a power below one."""
 
@@ -204,18 +222,8 @@ class Network:
     def encoder_layers(self) -> list[Layer]:
         """Samples to latents: `hop_length` to one."""
         c = self.config
-        edge = (c.window - c.hop_length) // 2
-        analysis = Conv(
-            self.ops.conv_weight(analysis_basis(c.window)[:, None]),
-            None,
-            kernel=c.window,
-            stride=c.hop_length,
-            left=edge,
-            right=edge,
-            fill_last=True,
-        )
         return [
-            analysis,
+            Spectrum(c.window, c.hop_length),
             Compress(c.bins, c.compression, c.floor, c.input_scale),
             self._linear("encoder.input", 2 * c.bins, c.width),
             *(self._block(f"encoder.blocks.{i}") for i in range(c.encoder_blocks)),
@@ -286,15 +294,8 @@ def dequantize(weights: Weights, name: str, shape: tuple[int, int]) -> Float:
     return weight
 
 
-def analysis_basis(window: int) -> Float:
-    """The Hann-windowed Fourier transform as kernels: (2 * bins, window), real parts then imaginary ones."""
-    angle = 2 * np.pi * np.outer(np.arange(window // 2 + 1), np.arange(window)) / window
-    basis: Float = (np.concatenate([np.cos(angle), -np.sin(angle)]) * hann(window)).astype(np.float32)
-    return basis
-
-
 def synthesis_basis(window: int, hop_length: int) -> Float:
-    """The inverse transform, windowed again and divided by the windows' sum: (2 * bins, window)."""
+    """The inverse transform, windowed again and divided by the windows' sum: kernels (2 * bins, window)."""
     bins = window // 2 + 1
     angle = 2 * np.pi * np.outer(np.arange(bins), np.arange(window)) / window
     twice = np.full((bins, 1), 2.0)

@@ -17,13 +17,17 @@ from audiogen_core.codecs.snake_net import SnakeNet
 from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.ops import Ops
 from audiogen_core.settings import Section
-from audiogen_core.weights import Rules, Weights
+from audiogen_core.weights import Network, Rules, Weights
 
 DIFFUSERS: Rules = snake_net.NAMED
 """diffusers' `AutoencoderOobleck` -> our names."""
 
-_PREFIXES = ("pretransform.model.", "diffusion.pretransform.model.", "", "autoencoder.")
-_FIRST = "encoder.layers.0."  # some tensor of every Oobleck begins so
+IN_DIFFUSERS = Network(r"(encoder|decoder)\.(block|conv1)\.")
+IN_STABLE_AUDIO_TOOLS = Network(
+    r"(encoder|decoder)\.layers\.\d+\.",
+    usual=tuple(outer + inner for outer in Network.usual for inner in ("", "pretransform.model.")),
+)
+"""How its tensors are known in either layout."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +136,14 @@ def stable_audio_tools_weights(weights: Weights, config: OobleckConfig) -> Weigh
     Found alone, below `pretransform.model.`, or in a training checkpoint. Raises WeightsError when there
     are none.
     """
-    for prefix in _PREFIXES:
-        if any(name.startswith(prefix + _FIRST) for name in weights):
-            blocks = len(config.strides)
-            return weights.below(prefix).apply(snake_net.numbered(blocks, blocks))
-    raise WeightsError(
-        f"{weights.source}: no autoencoder among {len(weights)} tensors; expected names that begin with "
-        f"{_PREFIXES[0]}{_FIRST} or {_FIRST}"
-    )
+    found = weights.networks({"": IN_STABLE_AUDIO_TOOLS}, among=True)
+    if not found:
+        raise WeightsError(
+            f"{weights.source}: {weights.begins()}no autoencoder among {len(weights)} tensors; "
+            "expected names that begin with pretransform.model.encoder.layers.0. or encoder.layers.0."
+        )
+    blocks = len(config.strides)
+    return found[""].apply(snake_net.numbered(blocks, blocks))
 
 
 def build(config: OobleckConfig, weights: Weights, ops: Ops, name: str | None = None) -> Autoencoder:

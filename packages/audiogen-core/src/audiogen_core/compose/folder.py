@@ -9,14 +9,17 @@ from pathlib import Path
 
 from audiogen_core.compose.piece import Piece, check_style, compose
 from audiogen_core.compose.styles import DEFAULT_STYLES
+from audiogen_core.compose.synth import SAMPLE_RATE
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_room
 from audiogen_core.recipe import Recipe
+from audiogen_core.values import closed
 
 CAPTIONS = "captions.jsonl"
 SEEDS_PER_FOLDER = 100_000  # folders of different seeds share no piece
 
 
+@closed()
 def write_folder(
     folder: str | Path,
     *,
@@ -43,8 +46,10 @@ def write_folder(
     if seed < 0:
         raise OptionError(f"seed must not be negative, got {seed}")
     names = [check_style(style) for style in styles] if styles else list(DEFAULT_STYLES)
-    folder = _prepare(Path(folder), force)
     count = math.ceil(minutes * 60 / piece_seconds - 1e-9)
+    if count > SEEDS_PER_FOLDER:
+        raise OptionError(f"{minutes} minutes in pieces of {piece_seconds} s are more than 100,000 pieces")
+    folder = _prepare(Path(folder), force, minutes * 60 * 2 * SAMPLE_RATE)
     paths, lines = [], []
     for index in range(count):
         seconds = min(piece_seconds, minutes * 60 - index * piece_seconds)
@@ -64,9 +69,10 @@ def write_folder(
     return paths
 
 
-def _prepare(folder: Path, force: bool) -> Path:
+def _prepare(folder: Path, force: bool, needed: float) -> Path:
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder}: a file, not a folder; choose another output")
+    require_room(folder / CAPTIONS, needed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         used = next(folder.iterdir(), None)

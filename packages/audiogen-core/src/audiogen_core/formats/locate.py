@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +21,10 @@ _ORDER = (
     "*.bin.index.json",
     "pytorch_model.bin",
 )
+
+
+_OF_TRAINING = re.compile(r"optim|sched|scaler|rng|random|training_args", re.IGNORECASE)
+"""How files begin that training leaves beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,15 @@ def locate(path: Path) -> Located:
     return Located(path, {path: None})
 
 
+def torch_files(folder: Path) -> list[Path]:
+    """Those in a folder by their names, but for what training leaves beside weights."""
+    files = (file for suffix in TORCH_SUFFIXES for file in folder.glob(f"*{suffix}"))
+    return sorted(file for file in files if not _OF_TRAINING.match(file.name))
+
+
 def _in_folder(folder: Path) -> Path:
-    patterns = [*_ORDER, *(f"*{suffix}" for suffix in TORCH_SUFFIXES)]
-    for pattern in patterns:
-        files = sorted(folder.glob(pattern))
+    for pattern in (*_ORDER, None):
+        files = torch_files(folder) if pattern is None else sorted(folder.glob(pattern))
         if len(files) > 1:
             names = ", ".join(file.name for file in files[:5])
             raise WeightsError(f"{folder}: several weight files and no index ({names}); name one of them")

@@ -7,6 +7,7 @@ functions whose arguments are read here; they are never called).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from audiogen_core.formats.stored import (
     decode,
     shorten,
 )
-from audiogen_core.formats.torch_pickle import Global, Stateful
+from audiogen_core.formats.torch_pickle import Global, Held, Stateful
 from audiogen_core.formats.torch_zip import Entry, TorchZip
 
 MAX_PICKLE = 8 << 20
@@ -51,6 +52,25 @@ _CALLBACKS = {
     for name in ("model_checkpoint.ModelCheckpoint", "early_stopping.EarlyStopping")
 }
 """Classes that old checkpoints of Lightning have as keys of a dictionary: read as plain texts."""
+
+_TYPES = {
+    f"{module}.{name}": name
+    for module in ("builtins", "__builtin__")
+    for name in ("dict", "list", "str", "int", "long", "float", "bool")
+} | {"typing.Any": "Any"}
+"""Types that settings of OmegaConf are said to have: texts, too."""
+
+_HELD: dict[str, tuple[str, ...]] = {
+    "omegaconf.dictconfig.DictConfig": ("_content",),
+    "omegaconf.listconfig.ListConfig": ("_content",),
+    "omegaconf.base.ContainerMetadata": ("none of it",),
+    "omegaconf.base.Metadata": ("none of it",),
+    "argparse.Namespace": (),
+} | {
+    f"omegaconf.nodes.{kind}Node": ("_val",)
+    for kind in ("Any", "String", "Integer", "Float", "Boolean", "InterpolationResult")
+}
+"""Objects with settings in checkpoints of training, and under which key of their state the value is."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +124,16 @@ class _Reader:
             "numpy.dtype": _numpy_type,
             **{f"{module}.multiarray.scalar": _numpy_scalar for module in ("numpy.core", "numpy._core")},
             **{f"{module}.set": _set for module in ("__builtin__", "builtins")},
+            **{name: _held(keys) for name, keys in _HELD.items()},
+            "collections.defaultdict": lambda args: {},
+            "collections.Counter": lambda args: _only(args, 1, dict)[0],
+            "pathlib.PosixPath": lambda args: "/".join(args),
         }
         self.allowed: dict[str, object] = {name: Global(name, call) for name, call in calls.items()}
         for name, build in (("v2", self.tensor), ("v3", self.typed_tensor)):
             name = f"torch._utils._rebuild_tensor_{name}"
             self.allowed[name] = Global(name, build, size=1024)
-        self.allowed |= {f"torch.{dtype}": dtype for dtype in ITEM_SIZES} | _CALLBACKS
+        self.allowed |= {f"torch.{dtype}": dtype for dtype in ITEM_SIZES} | _CALLBACKS | _TYPES
         names = [f"torch.{name}" for name in _STORAGES] + [
             "torch.storage.UntypedStorage",
             "torch.UntypedStorage",
@@ -218,6 +242,10 @@ def _set(args: tuple[Any, ...]) -> list[Any]:
     if any(type(item) not in (str, int, float, bool, type(None)) for item in items):
         raise ValueError
     return list(items)
+
+
+def _held(keys: tuple[str, ...]) -> Callable[[tuple[Any, ...]], Held]:
+    return lambda args: Held(*keys)
 
 
 class _NumpyType(Stateful):

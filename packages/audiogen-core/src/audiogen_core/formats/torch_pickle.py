@@ -72,6 +72,33 @@ class Stateful(ABC):
         """Take the state, or raise WeightsError."""
 
 
+class Held(Stateful):
+    """An object that stands for a value: the part of its state under one of some keys, or the whole state.
+
+    The value is not taken out here: a file could have the same one held a thousand times. See `plain`.
+    """
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = keys
+        self.value: object = None
+
+    def set_state(self, state: object) -> None:
+        if not isinstance(state, dict):
+            raise WeightsError(f"an object in a torch file has a state of type {type(state).__name__}")
+        self.value = next((state[key] for key in self.keys if key in state), None) if self.keys else state
+
+
+def plain(value: Any) -> Any:
+    """A value of a tree that `load` gave, with the values that are held in the place of what holds them."""
+    if isinstance(value, Held):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {key: plain(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(below) for below in value]
+    return value
+
+
 def load(
     data: bytes,
     allowed: Mapping[str, object],
@@ -303,6 +330,7 @@ _ACTIONS: dict[int, Callable[[_Machine], object]] = {
     ord("c"): lambda m: m.find(m.line(), m.line()),
     0x93: _Machine.stack_global,
     ord("R"): _Machine.reduce,
+    0x81: _Machine.reduce,  # NEWOBJ: of a class, where REDUCE is of a function
     ord("b"): _Machine.build,
     ord("Q"): _Machine.identity,
 }
@@ -323,6 +351,8 @@ def _check_tree(value: object, what: str, most_text: int, most_stored: int) -> N
                 text += sum(len(key) for key in item if isinstance(key, str))
             elif isinstance(item, list | tuple):
                 below.extend(item)
+            elif isinstance(item, Held):
+                below.append(item.value)
             elif isinstance(item, str | bytes):
                 text += len(item)
             elif isinstance(item, StoredArray):

@@ -73,6 +73,9 @@ class Ops(Protocol):
         self, x: Signal, weight: Weight, bias: Weight | None = None, *, stride: int
     ) -> Signal: ...
 
+    # One channel -> the Fourier transforms of its windows every `hop` steps: real parts, then imaginary ones
+    def spectrum(self, x: Signal, window: NDArray[np.float64], hop: int) -> Signal: ...
+
     # Pointwise and norms
     def elu(self, x: Signal) -> Signal: ...
     def gelu(self, x: Signal) -> Signal: ...  # the exact (erf) form

@@ -87,6 +87,13 @@ class TorchOps:
     def conv_transpose(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int) -> Tensor:
         return F.conv_transpose1d(x, weight, bias, stride=stride)
 
+    def spectrum(self, x: Tensor, window: NDArray[np.float64], hop: int) -> Tensor:
+        # In float64, for the sake of quiet bins beside loud ones; Metal has none.
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        frames = x[:, 0].unfold(-1, len(window), hop) * torch.tensor(window, dtype=dtype, device=self.device)
+        y = torch.fft.rfft(frames)  # (B, F, bins)
+        return torch.cat([y.real, y.imag], dim=2).transpose(1, 2).to(x.dtype)
+
     def elu(self, x: Tensor) -> Tensor:
         return F.elu(x)
 

@@ -6,12 +6,13 @@ here is refused by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from audiogen_core.errors import ModelError
-from audiogen_core.settings import MAX_LAYERS, Section, from_mapping
+from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section, from_mapping
 
 Clip = Literal["", "melody", "style"]
 
@@ -196,6 +197,8 @@ class Config:
                 raise ModelError(f"the configuration does not describe a MusicGen: {name} is 0 or less")
         problems = {
             f"{self.layers} layers": self.layers > MAX_LAYERS,
+            "layers that are too wide": max(self.width, self.hidden, self.text_width, self.codebook_size)
+            > MAX_WIDTH,
             "the heads do not divide the width": self.width % self.heads,
             "an odd or too small width": self.width % 2 or self.width < 4,
             "one delay of 0 or more per codebook is needed": len(self.delays) != self.codebooks
@@ -207,7 +210,7 @@ class Config:
             and (self.chroma is None or self.melody_frames < 1),
             "no settings of a style": self.clip == "style" and self.style is None,
             "a clock of more waves than there are, or of no length": 2 * len(self.clock) > self.width
-            or not all(period > 0 for period in self.clock),
+            or not all(0 < period < math.inf for period in self.clock),
             "a projection is missing": not self.text_projected and self.text_width != self.width,
         }
         for problem, there in problems.items():

@@ -17,7 +17,10 @@ from audiogen_core import patterns
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
+from audiogen_core.hub import asking
 from audiogen_core.jobs import Take
+from audiogen_core.values import closed, shown
+from audiogen_mlx import blas
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
@@ -25,7 +28,6 @@ from audiogen_mlx.musicgen.load import Parts, Places, find_files
 from audiogen_mlx.musicgen.options import Defaults, Load, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
-from audiogen_mlx.pretrained import fetch_from_hub
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
@@ -40,12 +42,14 @@ SYNC_STEPS = 25
 class MusicGen:
     """A model, ready to generate. Make one with `load`."""
 
-    def __init__(self, parts: Parts, name: str) -> None:
+    def __init__(self, parts: Parts, name: str, threads: int) -> None:
         self.config = parts.config
         self.name = name
+        self.threads = threads
         self._parts = parts
 
     @classmethod
+    @closed()
     def load(cls, name_or_path: str | Path, **load: Any) -> MusicGen:
         """A model from the catalogue, a hub id, or a folder of transformers, audiocraft or `convert`.
 
@@ -53,11 +57,11 @@ class MusicGen:
         OptionError.
         """
         opening = Load.of({**load, "model": name_or_path})
-        places = Places(
-            opening.t5, opening.tokenizer, opening.codec, opening.mert, opening.fetch or fetch_from_hub
-        )
+        threads = blas.set_threads(opening.threads)
+        fetch = opening.fetch or asking(unlisted=opening.unlisted)
+        places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)
         files = find_files(name_or_path, places, unlisted=opening.unlisted)
-        return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path))
+        return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path), threads)
 
     @property
     def codec(self) -> Codec:
@@ -75,7 +79,7 @@ class MusicGen:
         return self._parts.files.fingerprint()
 
     def generate(self, prompt: str | None, **options: Any) -> Audio:
-        """A clip of floor(seconds * frame rate) frames. `prompt` None: music without a description.
+        """A clip of exactly round(seconds * sample rate) samples. `prompt` None: music without a description.
 
         Keywords are the fields of `Options`. Raises OptionError for options out of range or that do not fit
         the model, AudioError for clips that cannot be used.
@@ -94,17 +98,19 @@ class MusicGen:
 
     def generate_codes_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Codes]:
         """As `generate_batch`, but the codes."""
+        settings = self.settings(**options)
         with bounded_cache():
-            values = np.concatenate(list(self._frames(prompts, self.settings(**options))), axis=2)
-        info = self.codec.info
-        return [Codes(one, info.codebook_size, info.frame_rate, info.name) for one in values]
+            values = np.concatenate(list(self._frames(prompts, settings)), axis=2)
+        info, samples = self.codec.info, self._samples(settings)
+        return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
 
     def stream(self, prompt: str | None, **options: Any) -> Iterator[Audio]:
         """As `generate`, in pieces as they are made. Put together they are the whole, sample by sample.
 
         Memory does not grow with the length. Close the iterator to end early.
         """
-        return self._streamed(self._frames([prompt], self.settings(**options)))
+        settings = self.settings(**options)
+        return self._streamed(self._frames([prompt], settings), settings)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: streamed one after the other, with seeds that count up.
@@ -116,7 +122,7 @@ class MusicGen:
             settings = resolve(self.config, info.frame_rate, options, self.defaults)
             seed = settings.seed + index
             told = replace(settings, seed=seed, on_step=_in_seconds(settings.on_step, info.frame_rate))
-            pieces = self._streamed(self._frames([options.prompt], told))
+            pieces = self._streamed(self._frames([options.prompt], told), told)
             yield Take(pieces, info.sample_rate, info.channels, settings.asked, seed)
 
     def settings(self, **options: Any) -> Settings:
@@ -124,6 +130,7 @@ class MusicGen:
         asked = Options.of({"unconditional": "prompt" not in options, **options})
         return resolve(self.config, self.codec.info.frame_rate, asked, self.defaults)
 
+    @closed()
     def decode(self, codes: Codes) -> Audio:
         """The sound of codes. Raises CodesError when another codec made them."""
         with bounded_cache():
@@ -131,10 +138,17 @@ class MusicGen:
 
     # What a run consists of
 
-    def _streamed(self, frames: Iterator[Tokens]) -> Iterator[Audio]:
+    def _samples(self, settings: Settings) -> int:
+        """Samples of a clip: of its last frame as many as lie within the seconds asked for."""
+        return round(settings.seconds * self.codec.info.sample_rate)
+
+    def _streamed(self, frames: Iterator[Tokens], settings: Settings) -> Iterator[Audio]:
+        left = self._samples(settings)
         with bounded_cache():
-            for samples in self.codec.decode_blocks(values[0] for values in frames):
-                yield Audio(samples, self.codec.info.sample_rate)
+            for block in self.codec.decode_blocks(values[0] for values in frames):
+                if left:
+                    yield Audio(block[:, :left], self.codec.info.sample_rate)
+                left -= min(left, block.shape[1])
 
     def _frames(self, prompts: Sequence[str | None], settings: Settings) -> Iterator[Tokens]:
         """The codes of all clips as they are made, from the beginning: blocks (B, K, frames)."""
@@ -209,6 +223,8 @@ class MusicGen:
         for one in codes:
             if one is None:
                 raise OptionError("either all clips of a batch continue one, or none")
+            if not isinstance(one, Codes):
+                raise OptionError(f"prompt_codes must be Codes, or one for each prompt; got {shown(one)}")
             self.codec.check(one)
             if one.codebooks != self.config.codebooks:
                 raise CodesError(
@@ -286,7 +302,7 @@ class _WindowRun:
 
 
 def _check_prompts(prompts: Sequence[str | None]) -> None:
-    if isinstance(prompts, str) or not prompts:
+    if not isinstance(prompts, list | tuple) or not prompts:
         raise OptionError("give a list of one prompt or more")
     for prompt in prompts:
         if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):

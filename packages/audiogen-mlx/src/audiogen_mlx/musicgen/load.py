@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core import weights
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.formats.locate import locate
-from audiogen_core.models import find
-from audiogen_core.settings import parse_yaml, read_json, resolved
+from audiogen_core.formats.locate import TORCH_SUFFIXES, locate, torch_files
+from audiogen_core.hub import asking
+from audiogen_core.models import Fetch, find
+from audiogen_core.settings import as_table, read_json, resolved
 from audiogen_core.weights import Weights
-from audiogen_mlx import nn, pretrained
+from audiogen_mlx import nn, pretrained, t5
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import config as configs
 from audiogen_mlx.musicgen.config import FORMAT, STYLE, Config
@@ -22,9 +23,8 @@ from audiogen_mlx.musicgen.mert import Mert
 from audiogen_mlx.musicgen.model import Transformer
 from audiogen_mlx.musicgen.options import Defaults
 from audiogen_mlx.musicgen.style import StyleConditioner, load_style
-from audiogen_mlx.musicgen.weights import IGNORED, Layout, pieces
+from audiogen_mlx.musicgen.weights import IGNORED, NETWORKS, Layout, pieces
 from audiogen_mlx.nn import DTYPES
-from audiogen_mlx.pretrained import Fetch, fetch_from_hub
 from audiogen_mlx.t5 import T5Config, load_t5
 from audiogen_mlx.tokenizer import FILE as TOKENIZER
 from audiogen_mlx.tokenizer import Tokenizer
@@ -52,14 +52,14 @@ class Places:
     tokenizer  its tokenizer.json, or the folder of it
     codec      anything `audiogen_core.codecs.load` takes
     mert       the folder of the MERT that hears styles
-    fetch      how models of the catalogue are fetched
+    fetch      how models of the catalogue are fetched; by default with a DownloadNotice before
     """
 
     t5: str | Path | None = None
     tokenizer: str | Path | None = None
     codec: str | Path | None = None
     mert: str | Path | None = None
-    fetch: Fetch = fetch_from_hub
+    fetch: Fetch = field(default_factory=asking)
 
 
 def find_files(name_or_path: str | Path, places: Places, *, unlisted: bool = False) -> Files:
@@ -77,16 +77,14 @@ class Files:
         self.folder = path if path.is_dir() else path.parent
         self.places = places or Places()
         self.layout: Layout
-        if (self.folder / CONFIG).is_file() and path.name != STATE:
-            self.settings = read_json(self.folder / CONFIG)
+        self.checkpoint = path if path.suffix in (".safetensors", *TORCH_SUFFIXES) else self.folder
+        config = self.folder / CONFIG
+        if config.is_file() and not (path.suffix in TORCH_SUFFIXES and _is_package(path)):
+            self.settings = read_json(config)
             self.layout = "audiogen" if self.settings.get("format") == FORMAT else "transformers"
-        elif (self.folder / STATE).is_file():
-            self.settings, self.layout = read_package(self.folder / STATE), "audiocraft"
         else:
-            raise ModelError(
-                f"{path}: no MusicGen in this folder; expected {CONFIG} of transformers (or of convert), or "
-                f"{STATE} of audiocraft"
-            )
+            self.checkpoint = _package(path)
+            self.settings, self.layout = read_package(self.checkpoint), "audiocraft"
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the model's files."""
@@ -161,20 +159,17 @@ class Files:
     # Where the parts are
 
     @cached_property
-    def checkpoint(self) -> Path:
-        """The file or folder with the transformer's weights."""
-        return self.folder / STATE if self.layout == "audiocraft" else self.folder
-
-    @cached_property
     def table(self) -> Weights:
         """All tensors of the checkpoint, unread."""
-        table = weights.read(self.checkpoint)
+        table = weights.read_network(self.checkpoint, NETWORKS[self.layout])
         return table.apply([weights.Int8Rows()]) if self.layout == "audiogen" else table
 
     @property
     def text_table(self) -> Weights:
         """Those of the text encoder, by their names in transformers' T5EncoderModel."""
-        return weights.read(self.t5_folder) if self.layout == "audiocraft" else self.table.below(TEXT)
+        if self.layout == "audiocraft":
+            return weights.read_network(self.t5_folder, t5.NETWORK)
+        return self.table.below(TEXT)
 
     @cached_property
     def t5_folder(self) -> Path:
@@ -213,8 +208,8 @@ class Files:
         package = self.folder / COMPRESSION
         if not package.is_file():
             raise ModelError(
-                f"{self.folder}: no {COMPRESSION} beside {STATE}; fetch it too, or name a codec "
-                "(codec, --codec)"
+                f"{self.folder}: no {COMPRESSION} beside {self.checkpoint.name}; fetch it too, or name a "
+                "codec (codec, --codec)"
             )
         pointer = weights.read_checkpoint(package).get("pretrained")
         if pointer is None:
@@ -230,6 +225,18 @@ class Files:
             "(codec, --codec)"
         )
 
+    def look_outside(self) -> None:
+        """Ask for the parts that lie outside the folder, as far as what is here says which they are."""
+        from audiogen_core.codecs.catalog import CATALOG
+
+        outside = {self.codec_path}
+        if self.layout == "audiocraft":
+            outside.add(self.t5_folder)
+        if self.named_codec in CATALOG and self.places.codec is None:
+            outside.add(self.places.fetch(CATALOG[self.named_codec]))
+        if all(isinstance(place, str) or place.exists() for place in outside):
+            outside.add(self.tokenizer_file)
+
     def mert(self) -> Mert:
         """The MERT that hears styles; from the hub unless a folder of it is there."""
         from audiogen_mlx.catalog import MERT
@@ -242,10 +249,34 @@ class Files:
 
 def read_package(path: Path) -> dict[str, Any]:
     """The settings in an audiocraft checkpoint, with their references put in. Raises ModelError."""
-    text = weights.read_checkpoint(path).get("xp.cfg")
-    if not isinstance(text, str):
-        raise ModelError(f"{path}: no audiocraft checkpoint: it has no settings (xp.cfg)")
-    return resolved(parse_yaml(text, f"{path}: xp.cfg"), f"{path}: xp.cfg")
+    settings = weights.setting(weights.read_checkpoint(path), "xp.cfg")
+    if settings is None:
+        raise ModelError(
+            f"{path}: {weights.read(path).begins()}it has no settings (xp.cfg), so it is no audiocraft "
+            "checkpoint; save those of the model it was trained from in it, under that key"
+        )
+    return resolved(as_table(settings, f"{path}: xp.cfg"), f"{path}: xp.cfg")
+
+
+def _is_package(path: Path) -> bool:
+    """Whether a torch file is audiocraft's: it has settings of its own."""
+    return weights.setting(weights.read_checkpoint(path), "xp.cfg") is not None
+
+
+def _package(path: Path) -> Path:
+    """audiocraft's checkpoint: the file of a path, or in its folder STATE or the only one but the codec's."""
+    files = [path]
+    if path.is_dir():
+        files = [path / STATE] if (path / STATE).is_file() else torch_files(path)
+        files = [file for file in files if file.name != COMPRESSION]
+    if len(files) == 1 and files[0].suffix in TORCH_SUFFIXES:
+        return files[0]
+    where = "in this folder" if path.is_dir() else "in or beside this file"
+    names = f"; name one of {', '.join(file.name for file in files[:5])}" if len(files) > 1 else ""
+    raise ModelError(
+        f"{path}: no MusicGen {where}; expected {CONFIG} of transformers (or of convert), or {STATE} of "
+        f"audiocraft{names}"
+    )
 
 
 class Parts:
@@ -268,7 +299,7 @@ class Parts:
             if self.config.style is not None:
                 self.style = StyleConditioner(load_style(files.table, self.config.style), files.mert)
             self.t5 = load_t5(files.t5_config, files.text_table, dtype=DTYPES[dtype])
-            codec: Codec = load_codec(files.codec_path, MlxOps())
+            codec: Codec = load_codec(files.codec_path, MlxOps(), files.places.fetch)
         codec.chunk_seconds = CODEC_SECONDS
         self.codec = StereoCodec(codec) if self.config.channels == 2 else codec
         self._check_codec()

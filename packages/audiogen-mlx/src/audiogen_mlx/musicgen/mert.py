@@ -19,12 +19,13 @@ from mlx.nn.layers.normalization import LayerNorm
 
 from audiogen_core import weights
 from audiogen_core.errors import AudioError, ModelError, WeightsError
-from audiogen_core.settings import MAX_LAYERS, Section, read_json
-from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict
+from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section, read_json
+from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict, mean_over_time
 
 SAMPLE_RATE = 24_000
 """Hz of the sound that MERT hears."""
 
+_NETWORK = weights.Network(r"(feature_extractor|feature_projection|encoder)\.")
 _IGNORED = ("masked_spec_embed",)  # used in training alone
 _CONV_EPS = 1e-5
 _PLACES = "encoder.pos_conv_embed.conv"
@@ -69,6 +70,8 @@ class MertConfig:
             raise ModelError(f"the configuration does not describe a MERT: {self}")
         if self.layers > MAX_LAYERS:
             raise ModelError(f"the configuration does not describe a MERT: {self.layers} layers")
+        if max(*sizes, *sum(convs, ())) > MAX_WIDTH:
+            raise ModelError(f"the configuration does not describe a MERT: layers that are too wide: {self}")
         if self.width % self.heads or self.width % self.position_groups:
             raise ModelError(
                 f"the configuration does not describe a MERT: {self.width} does not divide: {self}"
@@ -133,7 +136,7 @@ class Mert(Module):
             settings = read_json(Path(folder) / "config.json")
         except ModelError as error:
             raise ModelError(f"{error}; expected the folder of a MERT") from error
-        config, table = MertConfig.from_dict(settings), weights.read(folder)
+        config, table = MertConfig.from_dict(settings), weights.read_network(folder, _NETWORK)
         mert = cls(config)
         # The names of torch's newer weight norm, or of its older one.
         gain, direction = (f"{_PLACES}.parametrizations.weight.original{part}" for part in (0, 1))
@@ -173,8 +176,8 @@ class OverTime(Module):
         self.bias = mx.zeros((channels,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        centred = x - mx.mean(x, axis=1, keepdims=True)
-        variance = mx.mean(mx.square(centred), axis=1, keepdims=True)
+        centred = x - mean_over_time(x)
+        variance = mean_over_time(mx.square(centred))
         return centred * mx.rsqrt(variance + _CONV_EPS) * self.weight + self.bias
 
 

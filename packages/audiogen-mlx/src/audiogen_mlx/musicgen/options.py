@@ -31,6 +31,8 @@ Compat = Literal["audiogen", "upstream"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+_ROUNDING = 1e-6  # frames
+
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
@@ -124,6 +126,9 @@ class Options(JobOptions):
         Any,
         hidden("Codes of this model's codec, or one for each prompt: continued in place of prompt_audio."),
     ] = None
+    whole_frames: Annotated[
+        bool, hidden("Leave out the last frame where it is only begun, as release 0.1.0 did.")
+    ] = False
     compat: Annotated[
         Compat,
         hidden(
@@ -149,8 +154,9 @@ class Options(JobOptions):
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
-        """Recipes keep no prompt where none was wanted."""
-        return cls.of({"unconditional": settings.get("prompt") is None, **settings})
+        """Recipes keep no prompt where none was wanted. Those of 0.1.0 name every option, asked or not."""
+        first = {"melody", "style"} <= settings.keys()
+        return cls.of({"unconditional": settings.get("prompt") is None, "whole_frames": first, **settings})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +218,14 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Settings:
-    """`Options` with nothing left open. Lengths in frames; see `Options` for the rest.
+    """`Options` with nothing left open; see there.
 
+    frames          that are made: as many as begin within `seconds`, to which the clip is cut
+    window, stride  frames
     asked  the options with the model's defaults put in, as recipes keep them
     """
 
+    seconds: float
     frames: int
     window: int
     stride: int
@@ -244,16 +253,20 @@ def resolve(
     options = _filled(options, defaults or Defaults())
     assert options.seconds is not None and options.guidance_scale is not None and options.sampling is not None
     frames = _frames("seconds", options.seconds, frame_rate)
+    if not options.whole_frames:
+        frames = math.ceil(options.seconds * frame_rate - _ROUNDING)
     window = _frames("window_seconds", options.window_seconds or config.window_seconds, frame_rate)
-    stride = max(1, math.floor(STRIDE_SHARE * window + 1e-6))
+    stride = max(1, math.floor(STRIDE_SHARE * window + _ROUNDING))
     if options.stride_seconds is not None:
         stride = _frames("stride_seconds", options.stride_seconds, frame_rate)
     seed = options.sampling.seed
+    if options.whole_frames:
+        options = replace(options, seconds=frames / frame_rate)
     same = {each.name for each in fields(Settings)} & {each.name for each in fields(Options)}
     settings = Settings(
-        frames,
-        window,
-        stride,
+        frames=frames,
+        window=window,
+        stride=stride,
         asked=options.asked(),
         **{name: getattr(options, name) for name in same - {"seed"}},
         seed=secrets.randbits(32) if seed is None else seed,
@@ -289,8 +302,8 @@ def _check(config: Config, settings: Settings) -> None:
 
 
 def _frames(name: str, seconds: float, frame_rate: float) -> int:
-    """Whole frames in so many seconds, as the original counts them: the begun one does not count."""
-    frames = math.floor(seconds * frame_rate + 1e-6)
+    """Whole frames in so many seconds: the begun one does not count."""
+    frames = math.floor(seconds * frame_rate + _ROUNDING)
     if frames < 1:
         raise OptionError(f"{name} must be at least one frame, {1 / frame_rate:g} s, got {seconds}")
     return frames

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from typing import Literal
 
+from audiogen_core.weights import Network
 from audiogen_mlx.musicgen.config import Config
 
 Layout = Literal["transformers", "audiocraft", "audiogen"]
 """Of transformers, of audiocraft, and of `convert`."""
 
 LAYOUTS: tuple[Layout, ...] = ("transformers", "audiocraft", "audiogen")
+
+NETWORKS: dict[Layout, Network] = {
+    "transformers": Network(r"decoder\.(model\.decoder|lm_heads)\."),
+    "audiocraft": Network(r"(emb|linears|transformer\.layers)\.\d+\."),
+    "audiogen": Network(r"embeddings"),
+}
+"""How the tensors of a model are known in each layout."""
 
 IGNORED = (
     r"decoder\.model\.decoder\.embed_positions\.weights",  # a table that is computed; in older files

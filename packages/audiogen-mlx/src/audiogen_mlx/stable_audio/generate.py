@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
-from audiogen_core.jobs import Take
+from audiogen_core.hub import asking
+from audiogen_core.jobs import MOST, Take
 from audiogen_core.noise import SeededNoise
 from audiogen_core.progress import OnStep
+from audiogen_core.values import closed
+from audiogen_mlx import blas
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
-from audiogen_mlx.pretrained import fetch_from_hub
 from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.config import Config
@@ -35,9 +37,10 @@ from audiogen_mlx.stable_audio.settings import Settings, resolve
 class StableAudio:
     """A model, ready to generate. Make one with `load`."""
 
-    def __init__(self, config: Config, parts: Parts, name: str) -> None:
+    def __init__(self, config: Config, parts: Parts, name: str, threads: int) -> None:
         self.config = config
         self.name = name
+        self.threads = threads
         self._parts = parts
 
     @cached_property
@@ -46,6 +49,7 @@ class StableAudio:
         return self._parts.files.fingerprint()
 
     @classmethod
+    @closed()
     def load(cls, name_or_path: str | Path, **load: Any) -> StableAudio:
         """A model from the catalogue, a hub id or a path: a folder of stable-audio-tools or of diffusers, a
         checkpoint or a `..._config.json` in the former.
@@ -54,15 +58,16 @@ class StableAudio:
         OptionError.
         """
         opening = Load.of({**load, "model": name_or_path})
-        fetch = opening.fetch or fetch_from_hub
+        threads = blas.set_threads(opening.threads)
+        fetch = opening.fetch or asking(unlisted=opening.unlisted)
         files = locate(name_or_path, unlisted=opening.unlisted, fetch=fetch)
         config = files.read_config()
         text = locate_text(files, config, opening.t5, fetch=fetch)
         base = None if opening.base is None else locate(opening.base, unlisted=opening.unlisted, fetch=fetch)
         dtype = DTYPES[opening.dtype]
-        parts = Parts(files, text, config, dtype=dtype, base=base, frugal=opening.low_memory)
+        parts = Parts(files, text, config, dtype=dtype, fetch=fetch, base=base, frugal=opening.low_memory)
         parts.load()
-        return cls(config, parts, str(name_or_path))
+        return cls(config, parts, str(name_or_path), threads)
 
     def generate(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
         """A clip of exactly round(seconds * rate) samples. Keywords are the fields of `Options`.
@@ -79,15 +84,18 @@ class StableAudio:
             return self._latents([prompt], settings)[0]
 
     def generate_batch(self, prompts: Sequence[str], *, seconds: float, **options: Any) -> list[Audio]:
-        """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
+        """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i, but for
+        rounding: products of more rows are rounded otherwise, some millionths of full scale.
+        """
         asked = _of_one_window(prompts, {**options, "seconds": seconds})
         self._check_window(asked)
         return self._clips(prompts, resolve(self.config, asked))
 
+    @closed()
     def variations(self, prompt: str, count: int, *, seconds: float, **options: Any) -> list[Audio]:
         """Several clips of one prompt, with the seeds seed, seed + 1, ..."""
-        if count < 1:
-            raise OptionError(f"the number of variations must be 1 or more, got {count}")
+        if not 1 <= count <= MOST:
+            raise OptionError(f"the number of variations must be from 1 to {MOST}, got {count}")
         return self.generate_batch([prompt] * count, seconds=seconds, **options)
 
     def generate_long(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
@@ -136,6 +144,7 @@ class StableAudio:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
         return resolve(self.config, Options.of({"prompt": "any", **options, "seconds": seconds}))
 
+    @closed()
     def decode(self, latents: Latents) -> Audio:
         """The sound of latents. Raises CodesError when they were made by another autoencoder."""
         with bounded_cache():
@@ -308,7 +317,7 @@ class StableAudio:
 
 def _of_one_window(prompts: Sequence[str], options: dict[str, Any]) -> Options:
     """What all clips of a batch have in common; each prompt is checked. Raises OptionError."""
-    if isinstance(prompts, str) or not prompts:
+    if not isinstance(prompts, list | tuple) or not prompts:
         raise OptionError("give a list of one prompt or more")
     asked = [Options.of({**options, "prompt": prompt}) for prompt in prompts]
     if asked[0].long:

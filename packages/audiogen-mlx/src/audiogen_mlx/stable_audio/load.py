@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +20,14 @@ from audiogen_core import codecs
 from audiogen_core.codec import Autoencoder
 from audiogen_core.codecs import oobleck
 from audiogen_core.errors import ModelError
-from audiogen_core.models import ModelSpec, find
+from audiogen_core.formats.locate import TORCH_SUFFIXES
+from audiogen_core.jobs import Sound
+from audiogen_core.models import Fetch, ModelSpec, find
 from audiogen_core.settings import read_json
-from audiogen_core.weights import read
+from audiogen_core.weights import read_network
 from audiogen_mlx.catalog import STABLE_AUDIO, TEXT_ENCODERS
 from audiogen_mlx.ops import MlxOps
-from audiogen_mlx.pretrained import Fetch, fetch_from_hub, fingerprint
+from audiogen_mlx.pretrained import fingerprint
 from audiogen_mlx.stable_audio import read_config, weights
 from audiogen_mlx.stable_audio.conditioning import (
     Conditioning,
@@ -40,12 +43,12 @@ from audiogen_mlx.stable_audio.model import DiT
 from audiogen_mlx.stable_audio.options import Load, Options
 from audiogen_mlx.stable_audio.settings import resolve
 from audiogen_mlx.stable_audio.weights import Tables
-from audiogen_mlx.t5 import T5Config, load_t5
+from audiogen_mlx.t5 import NETWORK, T5Config, load_t5
 from audiogen_mlx.tokenizer import Tokenizer
 
 _CONFIG = "model_config.json"
 _INDEX = "model_index.json"
-_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
+_SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 _SHARE = 0.6  # of a machine's memory that weights may take before parts are given back
 
 
@@ -76,7 +79,7 @@ def weight_files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES)
 
 
-def locate(name_or_path: str | Path, *, unlisted: bool = False, fetch: Fetch = fetch_from_hub) -> Files:
+def locate(name_or_path: str | Path, *, fetch: Fetch, unlisted: bool = False) -> Files:
     """The files of a catalogue name (fetched when needed), a hub id or a path.
 
     A path is a folder, a `..._config.json` in it, or a checkpoint beside one. Raises UnknownModel,
@@ -135,9 +138,7 @@ class TextFiles:
     tokenizer: Path
 
 
-def locate_text(
-    files: Files, config: Config, t5: str | Path | None, *, fetch: Fetch = fetch_from_hub
-) -> TextFiles:
+def locate_text(files: Files, config: Config, t5: str | Path | None, *, fetch: Fetch) -> TextFiles:
     """The text encoder: `t5`, or what lies beside the model, or what its configuration names.
 
     Raises ModelError, saying where it was looked for.
@@ -173,6 +174,7 @@ class Parts:
     files   the model; `base` is the whole model where these hold a transformer alone
     text    the T5
     dtype   of the network and of T5; the autoencoder runs in float32
+    fetch   how an autoencoder that the configuration names is fetched
     frugal  give parts back after use; None decides by the memory of this machine
     """
 
@@ -183,11 +185,12 @@ class Parts:
         config: Config,
         *,
         dtype: mx.Dtype,
+        fetch: Fetch,
         base: Files | None = None,
         frugal: bool | None = None,
     ) -> None:
         self.files, self.base, self.text_files = files, base, text
-        self.config, self.dtype = config, dtype
+        self.config, self.dtype, self.fetch = config, dtype, fetch
         if frugal is None:
             frugal = weight_bytes(files, text) > _SHARE * _machine_memory()
         self.frugal = frugal
@@ -235,7 +238,7 @@ class Parts:
         if self._text is None:
             t5, projection, _ = self._embedders
             tokenizer = Tokenizer.load(self.text_files.tokenizer)
-            encoder = load_t5(t5, read(self.text_files.encoder), dtype=self.dtype)
+            encoder = load_t5(t5, read_network(self.text_files.encoder, NETWORK), dtype=self.dtype)
             self._text = TextEmbedder(self.config.text, tokenizer, encoder, projection)
         return self._text
 
@@ -263,9 +266,9 @@ class Parts:
             return self._autoencoder
         ops, table = MlxOps(), self.tables.vae
         if self.config.autoencoder:
-            self._autoencoder = codecs.load_autoencoder(self.config.autoencoder, ops)
+            self._autoencoder = codecs.load_autoencoder(self.config.autoencoder, ops, self.fetch)
         elif self.files.diffusers:
-            self._autoencoder = codecs.load_autoencoder(self.files.folder / "vae", ops)
+            self._autoencoder = codecs.load_autoencoder(self.files.folder / "vae", ops, self.fetch)
         else:
             assert table is not None
             facts = oobleck.from_stable_audio_tools(read_json(self.files.config))
@@ -278,6 +281,20 @@ class Parts:
             setattr(self, f"_{part}", None)
             gc.collect()
             mx.clear_cache()
+
+
+def sound(load: Load, options: Options) -> Sound:
+    """What a run makes, as far as the catalogue or the files that are here say."""
+    from audiogen_core import hub
+
+    found = find(STABLE_AUDIO, load.model, unlisted=load.unlisted)
+    if not isinstance(found, Path):
+        return Sound(found.sample_rate, found.channels, options.seconds)
+    config = locate(found, fetch=hub.here).read_config()
+    seconds = options.seconds or config.max_seconds
+    if options.bpm is not None and options.bars is not None:
+        seconds = options.bars * options.beats_per_bar * 60 / options.bpm
+    return Sound(config.sample_rate, config.channels, seconds)
 
 
 def weight_bytes(files: Files, text: TextFiles) -> int:
@@ -304,12 +321,8 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
 
     missing: list[hub.Plan] = []
 
-    def planned(spec: ModelSpec) -> Path:
-        plan = hub.plan(spec, offline=offline or None)
-        if plan.wanted:
-            missing.append(plan)
-        return plan.folder
-
+    policy = hub.Policy(offline=offline, listed=not load.unlisted, notify=warnings.warn)
+    planned = hub.planning(policy, missing)
     model = find(STABLE_AUDIO, load.model, unlisted=load.unlisted)
     if isinstance(model, ModelSpec):
         planned(model)

@@ -5,7 +5,6 @@ Nothing heavy is imported here; `settings` works out what the options come to fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Annotated, Any, Literal
@@ -115,11 +114,13 @@ class Options(JobOptions):
         if hasattr(spans, "dtype"):  # a mask
             object.__setattr__(self, "inpaint_mask", spans)
             object.__setattr__(self, "inpaint", None)
-        elif isinstance(spans, Sequence) and spans and all(isinstance(each, Real) for each in spans):
+        elif isinstance(spans, list | tuple) and spans and all(isinstance(each, Real) for each in spans):
             object.__setattr__(self, "inpaint", (spans,))  # one span alone
         super().__post_init__()
         if not self.prompt.strip():
             raise OptionError(f"the prompt is empty: say what to hear, got {self.prompt!r}")
+        if self.noise is not None and not callable(getattr(self.noise, "normal", None)):
+            raise OptionError("noise must be a source of noise, such as SeededNoise or RecordedNoise")
         if self.noise is not None and self.seed is not None:
             raise OptionError("give a seed or a source of noise, not both")
         self._check_clips()

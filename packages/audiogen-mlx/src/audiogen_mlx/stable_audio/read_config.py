@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.errors import ModelError
-from audiogen_core.settings import MAX_LAYERS, Section
+from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section
 from audiogen_mlx.stable_audio import config as facts
 from audiogen_mlx.stable_audio.config import Config, DitConfig, NumberConditioner, Published, TextConditioner
 from audiogen_mlx.stable_audio.schedules import DistributionShift
@@ -297,6 +297,8 @@ def _checked(config: Config, where: str) -> Config:
     wrong = [
         what
         for what, fits in {
+            f"layers are at most {MAX_WIDTH} wide": max(dit.embed_dim, 2 * dit.ff_dim, dit.input_channels)
+            <= MAX_WIDTH,
             "embed_dim must be a multiple of num_heads": dit.embed_dim % dit.heads == 0,
             "heads must have 32 or more channels": dit.head_dim >= dit.rotary_dim,
             "token width, head width and num_heads do not fit": not dit.context_dim

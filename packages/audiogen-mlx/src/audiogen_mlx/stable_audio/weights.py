@@ -11,8 +11,19 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from audiogen_core.codecs.oobleck import IN_STABLE_AUDIO_TOOLS
 from audiogen_core.errors import WeightsError
-from audiogen_core.weights import Drop, Int8Rows, Rename, Rules, Weights, read
+from audiogen_core.weights import (
+    Drop,
+    Int8Rows,
+    Network,
+    Rename,
+    Rules,
+    Weights,
+    read,
+    read_network,
+    read_networks,
+)
 from audiogen_mlx.nn import Pieces, load_strict
 from audiogen_mlx.stable_audio.config import DitConfig
 from audiogen_mlx.stable_audio.model import DiT
@@ -83,11 +94,15 @@ DIFFUSERS_EMBEDDERS: Rules = (
 )
 """Names of diffusers' StableAudioProjectionModel."""
 
-_TRAINING = (r"diffusion_ema\.(initted|step)", r"losses\..*")
-"""Of a training checkpoint: counters and losses, not parts of the model."""
+_DIT = Network(r"transformer\.layers\.", usual=tuple(f"{outer}model.model." for outer in Network.usual))
+_CONDITIONERS = Network(r"\w+\.", below="conditioner.conditioners.")
+_NETWORKS = {"dit": _DIT, "embedders": _CONDITIONERS, "vae": IN_STABLE_AUDIO_TOOLS}
+"""The parts of a model in a checkpoint of stable-audio-tools."""
 
-_DIT_PREFIXES = ("diffusion_ema.ema_model.model.", "diffusion.model.model.", "model.model.")
-"""Where a transformer is; the averaged one of a training checkpoint comes first."""
+_IN_DIFFUSERS = {
+    "transformer": Network(r"transformer_blocks\."),
+    "projection_model": Network(r"\w+_conditioner\."),
+}
 
 SQUEEZED = ("preprocess.weight", "postprocess.weight", "time_frequencies")
 """Convolutions of one tap and a column, which some layouts store with a last axis of size one."""
@@ -110,37 +125,28 @@ def read_stable_audio_tools(path: Path) -> Tables:
 
     Raises WeightsError when no transformer is there, or tensors belong to no part of a model.
     """
-    stored = read(path).apply((Int8Rows(),))
-    prefix = next((one for one in _DIT_PREFIXES if any(name.startswith(one) for name in stored)), None)
-    if prefix is None:
-        known = ", ".join(_DIT_PREFIXES)
-        raise WeightsError(f"{path}: holds no Stable Audio transformer: no name starts with any of {known}")
-    outer = "diffusion." if prefix.startswith("diffusion") else ""
-    parts = {part: outer + part for part in ("conditioner.conditioners.", "pretransform.model.")}
-    rules = [Drop(pattern, "of training") for pattern in _TRAINING]
-    if outer:  # the transformer as last trained, beside its average
-        rules.append(
-            Drop(r"diffusion\.model\.model\..*" if "ema" in prefix else r"diffusion_ema\..*", "twin")
-        )
-    known_prefixes = (prefix, *parts.values())
-    left = [name for name in stored.apply(rules) if not name.startswith(known_prefixes)]
-    if left:
+    found = read_networks(path, _NETWORKS)
+    if "dit" not in found:
         raise WeightsError(
-            f"{path}: {len(left)} tensors belong to no part of this model: {', '.join(left[:10])}"
+            f"{path}: {read(path).begins()}holds no Stable Audio transformer: no name starts with "
+            "model.model.transformer.layers."
         )
-    embedders, vae = (stored.below(one) for one in parts.values())
+    parts = {key: table.apply((Int8Rows(),)) for key, table in found.items()}
+    embedders = parts.get("embedders")
     return Tables(
-        stored.below(prefix).apply(STABLE_AUDIO_TOOLS),
-        embedders.apply(EMBEDDERS) if embedders else None,
-        vae if vae else None,
+        parts["dit"].apply(STABLE_AUDIO_TOOLS),
+        None if embedders is None else embedders.apply(EMBEDDERS),
+        parts.get("vae"),
     )
 
 
 def read_diffusers(folder: Path) -> Tables:
     """The parts of a diffusers folder; its VAE is left to the reader of codecs."""
     return Tables(
-        read(folder / "transformer").apply(DIFFUSERS),
-        read(folder / "projection_model").apply(DIFFUSERS_EMBEDDERS),
+        read_network(folder / "transformer", _IN_DIFFUSERS["transformer"]).apply(DIFFUSERS),
+        read_network(folder / "projection_model", _IN_DIFFUSERS["projection_model"]).apply(
+            DIFFUSERS_EMBEDDERS
+        ),
         None,
     )
 

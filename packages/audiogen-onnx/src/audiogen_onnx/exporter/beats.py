@@ -22,7 +22,7 @@ import onnx
 from audiogen_core import weights
 from audiogen_core.errors import ModelError
 from audiogen_core.files import atomic_path
-from audiogen_core.weights import Drop
+from audiogen_core.weights import Drop, Network
 from audiogen_onnx.session import Session
 from onnx import TensorProto, helper, numpy_helper
 
@@ -171,8 +171,8 @@ def load(path: str | Path) -> WaveBeat:
     Raises ModelError when it is the checkpoint of something else, WeightsError when a tensor is missing, left
     over, misshapen or not finite, or the file holds anything but data.
     """
-    settings = weights.read_checkpoint(path).get("hyper_parameters")
-    stored = weights.read(path)
+    settings = weights.setting(weights.read_checkpoint(path), "hyper_parameters")
+    stored = weights.read_network(path, Network(r"blocks\.\d+\."))
     if not isinstance(settings, dict) or "blocks.0.conv1.weight" not in stored:
         raise ModelError(f"{path}: not a checkpoint of WaveBeat, such as VampNet's wavebeat.pth")
     config = WaveBeatConfig.of(settings, str(path))

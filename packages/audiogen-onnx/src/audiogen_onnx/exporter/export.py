@@ -6,6 +6,7 @@ This module can be imported without torch and onnx: what it does with them says 
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
-from audiogen_core.files import atomic_folder
-from audiogen_core.models import ModelSpec, find
+from audiogen_core.files import atomic_folder, require_new_folder, require_room
+from audiogen_core.hub import asking
+from audiogen_core.models import Fetch, ModelSpec, find
+from audiogen_core.values import closed
 from audiogen_core.version import version
 from audiogen_onnx.catalog import CATALOG, cache, located
 from audiogen_onnx.codec import geometry_of
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from audiogen_onnx.exporter.model import Checkpoint
 
 Notify = Callable[[str], None]
-Fetch = Callable[[ModelSpec], Path]
 
 CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
 """The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
@@ -73,6 +75,11 @@ class Sources:
         others = (coarse_lora, fine_lora, tracker if beats and tracker.is_file() else None)
         return cls(*paths, *(None if path is None else Path(path) for path in others))
 
+    @property
+    def size(self) -> int:
+        """Bytes of the networks and the codec."""
+        return sum(path.stat().st_size for path in (self.codec, self.coarse, self.fine))
+
     def hashes(self) -> dict[str, str]:
         """Name -> SHA-256. A lora.pth is named after the network it changes."""
         hashes = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
@@ -80,6 +87,7 @@ class Sources:
         return hashes | {name: sha256(path) for name, path in others.items() if path is not None}
 
 
+@closed()
 def export(
     checkpoint_dir: str | Path,
     out_dir: str | Path,
@@ -104,6 +112,9 @@ def export(
     """
     _check_possible(dtype)
     sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora, beats=beats)
+    require_new_folder(out_dir)
+    # Beside a smaller copy lies the whole one while it is made.
+    require_room(out_dir, sources.size * (1 if dtype == "float32" else 1.5))
     return _staged(out_dir, dtype, lambda folder: _write(sources, folder, check))
 
 
@@ -157,6 +168,7 @@ def export_networks(
     return _staged(out_dir, dtype, write)
 
 
+@closed()
 def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
     """Write a smaller copy of a float32 folder; it appears whole or not at all.
 
@@ -166,10 +178,14 @@ def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
     require_export()
     from audiogen_onnx.exporter.quantize import convert
 
+    source = located(source)
+    require_new_folder(target)
+    require_room(target, sum(path.stat().st_size for path in source.glob("*") if path.is_file()) / 2)
     with atomic_folder(target) as folder:
-        return convert(located(source), folder, dtype)
+        return convert(source, folder, dtype)
 
 
+@closed()
 def exported(
     name_or_path: str,
     *,
@@ -183,7 +199,7 @@ def exported(
     A model of the catalogue is fetched and exported the first time, into the user's cache.
 
     notify    told what is being done
-    fetch     how checkpoints are fetched; None: from the hub, unless `offline`
+    fetch     how checkpoints are fetched; None: from the hub, unless `offline`, with a DownloadNotice before
     unlisted  hub ids outside the catalogue are allowed
 
     Raises UnknownModel, DownloadError, ModelError for a folder of checkpoints that is not exported yet, and
@@ -201,7 +217,8 @@ def exported(
         return kept
     require_export()
     try:
-        folder = checkpoints(spec.name, offline=offline, notify=notify) if fetch is None else fetch(spec)
+        fetch = fetch or asking(offline=offline, unlisted=unlisted, notify=notify)
+        folder = checkpoints(spec, fetch)
     except DownloadError as error:
         raise DownloadError(f"{error}; or export a folder elsewhere and name it with --model") from error
     target = cache() / f"{_stem(spec)}-{folder.name[:12]}"
@@ -213,32 +230,41 @@ def exported(
 
 
 def to_fetch(name_or_path: str, *, offline: bool = False, unlisted: bool = False) -> dict[str, Any] | None:
-    """What `exported` would fetch and make first, or None when the folder is there.
+    """What is to be fetched and made before the model can be opened, or None when all is there.
 
-    Raises UnknownModel, DownloadError when the checkpoints are not here and may not be asked for.
+    Raises UnknownModel, ManifestError, DownloadError when something is not here and may not be asked for.
     """
     from audiogen_core import hub
+    from audiogen_core.codecs.catalog import CATALOG as CODECS
 
+    policy = hub.Policy(offline=offline, listed=not unlisted, notify=warnings.warn)
     spec = find(CATALOG, name_or_path, unlisted=unlisted)
-    if isinstance(spec, Path) or _kept(spec) is not None:
+    folder, to_export = spec if isinstance(spec, Path) else _kept(spec), {"export_to": str(cache())}
+    if folder is not None and not (folder / NAME).is_file():
+        return None  # no exported folder, which is told when it is opened
+    if folder is not None:
+        manifest, to_export = Manifest.load(folder), {}
+        if manifest.has_codec or manifest.codec.name not in CODECS:
+            return None
+        spec = CODECS[manifest.codec.name]
+    assert isinstance(spec, ModelSpec)
+    plan = hub.plan(spec, policy)
+    if folder is not None and not plan.wanted:
         return None
-    plan = hub.plan(spec, offline=offline or None)
     return {
         "model": name_or_path,
         "license": spec.license,
         "page": spec.page,
         "download_bytes": plan.bytes,
         "download_to": str(plan.folder),
-        "export_to": str(cache()),
+        **to_export,
     }
 
 
-def checkpoints(name_or_path: str, *, offline: bool = False, notify: Notify | None = None) -> Path:
+def checkpoints(model: str | ModelSpec, fetch: Fetch) -> Path:
     """The folder with a model's checkpoints: a path, or fetched by a name of the catalogue."""
-    from audiogen_core.hub import fetch
-
-    spec = find(CATALOG, name_or_path)
-    return spec if isinstance(spec, Path) else fetch(spec, offline=offline or None, notify=notify)
+    spec = find(CATALOG, model) if isinstance(model, str) else model
+    return spec if isinstance(spec, Path) else fetch(spec)
 
 
 def require_export() -> None:

@@ -2,7 +2,8 @@
 
 float16  weights stored in half the bytes; arithmetic stays float32, so speed and sound hardly change
 int8     products in whole numbers: a scale for each output channel, activations scaled as they come. The
-         fastest on processors with int8 dot products (VNNI); without them sums may saturate
+         fastest on processors with int8 dot products (VNNI). Weights use 7 of the 8 bits, since processors
+         without them add pairs of products in 16 bits, which would overflow
 int4     weights in blocks of 32 with a scale and a zero point each, the classifier in 8 bits as above.
          The smallest
 
@@ -36,6 +37,8 @@ LARGE = 1 << 16
 """Numbers of a tensor that is stored as float16 wherever weights are made smaller."""
 
 CLASSIFIER = "classifier"
+
+_WIDEST = 64  # of an int8 weight: two products with activations of 8 bits, 2 * 255 * 64, fit into 16 bits
 
 Float = NDArray[np.float32]
 
@@ -140,8 +143,8 @@ def _int8(rewrite: _Rewrite, node: Any) -> None:
     """activation * weight as whole numbers, a scale for each column of the weight."""
     name, writer = node.output[0], rewrite.writer
     weight = rewrite.values(node.input[1])
-    scale = _above_zero(np.abs(weight).max(axis=0) / np.float32(127))
-    whole = np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)
+    scale = _above_zero(np.abs(weight).max(axis=0) / np.float32(_WIDEST))
+    whole = np.clip(np.rint(weight / scale), -_WIDEST, _WIDEST).astype(np.int8)
     activation = node.input[0]
     if activation not in rewrite.scaled:
         parts = [f"{activation}.{part}" for part in ("whole", "scale", "zero")]

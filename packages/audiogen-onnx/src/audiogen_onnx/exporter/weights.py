@@ -21,11 +21,14 @@ from audiogen_core.codec import Codec
 from audiogen_core.codecs import dac
 from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.ops import resolve
-from audiogen_core.weights import Drop, FuseWeightNorm, Rename, Rules, Weights
+from audiogen_core.weights import Drop, FuseWeightNorm, Network, Rename, Rules, Weights
 from audiogen_onnx.exporter.config import LORA_RANK, NetworkConfig, from_metadata
 from audiogen_onnx.exporter.model import Checkpoint, VampNet
 
 Array = NDArray[np.float32]
+
+NETWORK = Network(r"(embedding|transformer|classifier)\.")
+"""How the tensors of a network's checkpoint are known, and those of a lora.pth."""
 
 NAMES: Rules = (
     FuseWeightNorm(r"classifier\.layers\.0"),
@@ -62,7 +65,7 @@ def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Ch
     config = from_metadata(metadata(path), str(path))
     check_codec(config, vectors, str(path))
     shapes = _shapes(config)
-    stored = weights.read(path).apply(NAMES)
+    stored = weights.read_network(path, NETWORK).apply(NAMES)
     updates = _updates(stored, shapes)
     if lora is not None:
         updates |= _overlay(Path(lora), shapes)
@@ -96,10 +99,13 @@ def load_codec(path: str | Path, ops: str = "torch") -> Codec:
 
 def metadata(path: str | Path) -> Mapping[str, Any]:
     """The settings a checkpoint was built with (`metadata.kwargs`). Raises ModelError when it has none."""
-    tree = weights.read_checkpoint(path).get("metadata")
+    tree = weights.setting(weights.read_checkpoint(path), "metadata")
     facts = tree.get("kwargs") if isinstance(tree, dict) else None
     if not isinstance(facts, dict):
-        raise ModelError(f"{path}: carries no settings (metadata.kwargs), so it is no checkpoint of VampNet")
+        raise ModelError(
+            f"{path}: {weights.read(path).begins()}carries no settings (metadata.kwargs), so it is no "
+            "checkpoint of VampNet"
+        )
     return facts
 
 
@@ -137,7 +143,7 @@ def _updates(tensors: Weights, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 
 def _overlay(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Array, Array]]:
     """The updates of a lora.pth, which holds nothing else."""
-    tensors = weights.read(path).apply([rule for rule in NAMES if isinstance(rule, Rename)])
+    tensors = weights.read_network(path, NETWORK).apply([rule for rule in NAMES if isinstance(rule, Rename)])
     others = [name for name in tensors if not _LORA.fullmatch(name)]
     if others:
         raise WeightsError(

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from audiogen_core.errors import OptionError
 from audiogen_core.files import require_regular
 from audiogen_core.noise import Noise
+from audiogen_core.values import close_fields, closed
 from audiogen_onnx.vampnet.mask import (
     Compat,
     Like,
@@ -43,6 +44,7 @@ class Beats:
     downbeats: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
+        close_fields(self)
         times = np.asarray(self.times, np.float64)
         downbeats = np.asarray(self.downbeats, np.bool_)
         if times.ndim != 1 or times.shape != downbeats.shape:
@@ -58,6 +60,7 @@ class Beats:
         return len(self.times)
 
     @classmethod
+    @closed()
     def at(cls, times: ArrayLike, *, downbeats: ArrayLike = ()) -> Beats:
         """Beats at these times, seconds, in any order. Those among `downbeats` begin a bar."""
         first = np.asarray(downbeats, np.float64)
@@ -65,6 +68,7 @@ class Beats:
         return cls(together, np.isin(together, first))
 
     @classmethod
+    @closed()
     def grid(cls, bpm: float, seconds: float, *, offset: float = 0.0, beats_per_bar: int = 4) -> Beats:
         """Every beat of a steady tempo that lies before `seconds`.
 
@@ -86,6 +90,7 @@ class Beats:
         return cls(np.maximum(offset + numbers * period, 0.0), downbeats)
 
     @classmethod
+    @closed()
     def parse(cls, text: str, what: str = "the beats") -> Beats:
         """Beats from text: times in seconds between commas or spaces, or one beat a line.
 
@@ -112,6 +117,7 @@ class Beats:
         return "".join(lines)
 
     @classmethod
+    @closed()
     def read(cls, path: str | Path) -> Beats:
         """Beats from a text file as `parse` takes them, such as a label track of Audacity.
 
@@ -141,6 +147,7 @@ def _time(text: str, what: str) -> float:
     return value
 
 
+@closed()
 def beat_mask(
     like: Like,
     beats: Beats,

@@ -16,8 +16,11 @@ from audiogen_core.audio import Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import ManifestError, OptionError
-from audiogen_core.jobs import Take
+from audiogen_core.jobs import MOST, Take
+from audiogen_core.models import Fetch
 from audiogen_core.noise import Noise
+from audiogen_core.threads import use as use_threads
+from audiogen_core.values import closed
 from audiogen_onnx.catalog import located
 from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
 from audiogen_onnx.session import Session
@@ -57,6 +60,7 @@ class Vampnet:
     loudness  LUFS that sound is brought to before it is encoded
     defaults  options of a vamp that suit this model, for those that are not asked for
     tracker   opens the beat tracker that belongs to it, where there is one
+    threads   that compute, for recipes
     """
 
     codec: Codec
@@ -67,6 +71,7 @@ class Vampnet:
     loudness: float = LOUDNESS
     defaults: Mapping[str, Any] = field(default_factory=dict)
     tracker: Callable[[], BeatTracker] | None = None
+    threads: int = 1
 
     def __post_init__(self) -> None:
         info, size = self.codec.info, self.codec.info.codebook_size
@@ -83,6 +88,7 @@ class Vampnet:
             )
 
     @classmethod
+    @closed()
     def load(
         cls,
         path: str | Path,
@@ -90,30 +96,45 @@ class Vampnet:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
         verify: bool = False,
+        fetch: Fetch | None = None,
     ) -> Vampnet:
         """An exported folder, or a model that comes with the package, by its name (`demo`).
 
         providers  onnxruntime's execution providers in order of preference; None: the processor
-        threads    of one operator; None: all cores
+        threads    that compute; None: as the environment says, or all cores
         verify     check the hash of every file first, not only names and sizes
+        fetch      how the codec comes that the folder names, where it has none of its own; see
+                   `audiogen_core.codecs.load`
 
-        Raises ManifestError when the folder is none, or its files are not those it describes.
+        Raises ManifestError when the folder is none, or its files are not those it describes, OptionError for
+        a provider that is not installed or an impossible number of threads.
         """
         from audiogen_onnx.codec import codec_of
 
         folder = located(path)
         manifest = Manifest.load(folder, verify=verify)
+        threads = use_threads(threads)
 
         def session(name: str) -> Session:
             return Session(manifest.graph_path(folder, name), providers, threads)
 
         geometry = manifest.codec
-        codec = codec_of(manifest, folder, providers, threads)
+        codec = codec_of(manifest, folder, providers, threads, fetch)
         coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
         fine = Network.of("fine", manifest.fine, geometry, session("fine"))
         revision = sha256(folder / NAME)[:16]
-        tracker = partial(BeatTracker.of, folder, providers)
-        return cls(codec, coarse, fine, str(path), revision, geometry.loudness, manifest.defaults, tracker)
+        tracker = partial(BeatTracker.of, folder, providers, threads)
+        return cls(
+            codec,
+            coarse,
+            fine,
+            str(path),
+            revision,
+            geometry.loudness,
+            manifest.defaults,
+            tracker,
+            threads,
+        )
 
     def options(self, asked: Mapping[str, Any]) -> VampOptions:
         """What was asked for, with this model's defaults for the rest. Raises OptionError."""
@@ -132,6 +153,7 @@ class Vampnet:
         on_step: OnStep | None = ..., **options: Any,
     ) -> Int: ...  # fmt: skip
 
+    @closed()
     def vamp_codes(
         self,
         codes: Codes | NDArray[Any],
@@ -174,6 +196,7 @@ class Vampnet:
 
     # ---- sound
 
+    @closed()
     def vamp(
         self,
         audio: Audio | str | Path,
@@ -212,6 +235,7 @@ class Vampnet:
         )
         return next(results).audio
 
+    @closed()
     def vamp_variations(
         self,
         audio: Audio | str | Path,
@@ -228,8 +252,8 @@ class Vampnet:
 
         Each is decoded when it is asked for.
         """
-        if count < 1:
-            raise OptionError(f"variations must be 1 or more, got {count}")
+        if not 1 <= count <= MOST:
+            raise OptionError(f"variations must be from 1 to {MOST}, got {count}")
         rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
         clip = self.open(audio, self.options(options))
         return (

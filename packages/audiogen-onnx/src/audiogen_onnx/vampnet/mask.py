@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError
 from audiogen_core.noise import Noise
+from audiogen_core.values import closed
 
 Mask = NDArray[np.bool_]
 Like = NDArray[Any] | tuple[int, ...]
@@ -27,6 +28,13 @@ Like = NDArray[Any] | tuple[int, ...]
 Compat = Literal["audiogen", "upstream"]
 
 
+MAX_SECONDS = 366 * 86_400.0
+
+MAX_PLACES = 1 << 30
+"""Values that a mask may have."""
+
+
+@closed()
 def seconds_to_frames(seconds: float, sample_rate: int, hop_length: int) -> int:
     """How many codec frames cover this many seconds: rounded up, as the original counts.
 
@@ -34,20 +42,27 @@ def seconds_to_frames(seconds: float, sample_rate: int, hop_length: int) -> int:
     """
     if not (math.isfinite(seconds) and seconds >= 0):
         raise OptionError(f"a time must be 0 seconds or more, got {seconds}")
+    if seconds > MAX_SECONDS:
+        raise OptionError(f"a time is a year at most, got {seconds:g} seconds")
+    _check_rates(sample_rate, hop_length)
     return math.ceil(seconds * sample_rate / hop_length)
 
 
+@closed()
 def frames_to_seconds(frames: int, sample_rate: int, hop_length: int) -> float:
     """The duration of this many codec frames, seconds."""
+    _check_rates(sample_rate, hop_length)
     return frames * hop_length / sample_rate
 
 
+@closed()
 def gamma(progress: NDArray[np.float32] | float) -> NDArray[np.float32]:
     """Share of codes still masked at `progress` in [0, 1]: a quarter of a cosine, never below 1e-10."""
     angle = np.asarray(progress, np.float32) * np.float32(math.pi) / np.float32(2)
     return np.asarray(np.clip(np.cos(angle), np.float32(1e-10), np.float32(1)))
 
 
+@closed()
 def inverse_gamma(share: NDArray[np.float32] | float) -> NDArray[np.float32]:
     """The progress at which `share` of the codes is masked: the inverse of `gamma`."""
     turned = np.float32(2) * np.arccos(np.asarray(share, np.float32)) / np.float32(math.pi)
@@ -57,16 +72,19 @@ def inverse_gamma(share: NDArray[np.float32] | float) -> NDArray[np.float32]:
 # ---- whole masks
 
 
+@closed()
 def full_mask(like: Like) -> Mask:
     """Everything is generated."""
     return np.ones(shape_of(like), np.bool_)
 
 
+@closed()
 def empty_mask(like: Like) -> Mask:
     """Everything is kept."""
     return np.zeros(shape_of(like), np.bool_)
 
 
+@closed()
 def inpaint(like: Like, prefix: int, suffix: int) -> Mask:
     """The first `prefix` and the last `suffix` frames are kept."""
     check_count("prefix", prefix)
@@ -78,6 +96,7 @@ def inpaint(like: Like, prefix: int, suffix: int) -> Mask:
     return mask
 
 
+@closed()
 def infill(like: Like, start: float, end: float, *, sample_rate: int, hop_length: int) -> Mask:
     """Every frame that lies at least partly between `start` and `end`, seconds, is generated.
 
@@ -95,6 +114,7 @@ def infill(like: Like, start: float, end: float, *, sample_rate: int, hop_length
     return mask
 
 
+@closed()
 def periodic_mask(
     like: Like,
     period: int,
@@ -113,11 +133,12 @@ def periodic_mask(
     """
     check_count("period", period)
     check_count("period width", width)
+    width = min(width, 2 * shape_of(like)[-1])
     mask = full_mask(like)
     if period == 0:
         return mask
     frames, reach = mask.shape[-1], width // 2
-    places = np.arange(0, frames, period)
+    places = np.arange(0, frames, min(period, frames))
     near = (places[:, None] + np.arange(-reach, reach + 1)).ravel()
     mask[..., near[(near >= 0) & (near < frames)]] = False
     if roll != "random":
@@ -129,6 +150,7 @@ def periodic_mask(
     return np.stack(rolled).reshape(mask.shape)
 
 
+@closed()
 def time_stretch_mask(like: Like, factor: int) -> Mask:
     """Every `factor`-th frame is kept: of codes whose frames were repeated `factor` times."""
     if factor < 1:
@@ -136,6 +158,7 @@ def time_stretch_mask(like: Like, factor: int) -> Mask:
     return periodic_mask(like, factor)
 
 
+@closed()
 def onset_mask(like: Like, onsets: Iterable[int], width: int = 1, *, compat: Compat = "audiogen") -> Mask:
     """`width` frames before every onset and `width` from it on are kept.
 
@@ -155,6 +178,7 @@ def onset_mask(like: Like, onsets: Iterable[int], width: int = 1, *, compat: Com
 # `progress` runs from 0, everything is generated, to 1, nothing is, along `gamma`.
 
 
+@closed()
 def linear_random(like: Like, probability: float, *, noise: Noise | None = None) -> Mask:
     """Each code is generated with this probability. `noise` is needed unless that is 0 or 1."""
     check_share("the probability of a random mask", probability)
@@ -165,12 +189,14 @@ def linear_random(like: Like, probability: float, *, noise: Noise | None = None)
     return source_of(noise, "a random mask").uniform(batch).reshape(shape) < probability
 
 
+@closed()
 def random(like: Like, progress: float, *, noise: Noise | None = None) -> Mask:
     """Each code is generated with probability gamma(progress): all of them at 0, none at 1."""
     check_share("the progress of a random mask", progress)
     return linear_random(like, float(gamma(progress)) if progress < 1 else 0.0, noise=noise)
 
 
+@closed()
 def random_along_time(like: Like, progress: float, *, noise: Noise | None = None) -> Mask:
     """Each frame is generated, in all its codebooks, with probability gamma(progress)."""
     shape = shape_of(like)
@@ -178,6 +204,7 @@ def random_along_time(like: Like, progress: float, *, noise: Noise | None = None
     return np.broadcast_to(one, shape).copy()
 
 
+@closed()
 def stemgen_random(like: Like, probability: float, *, noise: Noise | None = None) -> Mask:
     """One codebook, drawn for each item, is generated with this probability in each frame.
 
@@ -194,6 +221,7 @@ def stemgen_random(like: Like, probability: float, *, noise: Noise | None = None
     return np.where(number == chosen, drawn, number > chosen).reshape(shape)
 
 
+@closed()
 def hugo_random(like: Like, progress: float, *, noise: Noise | None = None) -> Mask:
     """As many codebooks of each frame as `random` would generate there, but the last ones."""
     mask = random(like, progress, noise=noise)
@@ -201,6 +229,7 @@ def hugo_random(like: Like, progress: float, *, noise: Noise | None = None) -> M
     return np.asarray(np.arange(mask.shape[-2])[:, None] >= kept)
 
 
+@closed()
 def tria_mask(like: Like, least: float = 0.1, most: float = 0.4, *, noise: Noise | None = None) -> Mask:
     """A beginning is kept: a share of all frames between `least` and `most`, drawn for each item."""
     check_share("the least share kept", least)
@@ -216,6 +245,7 @@ def tria_mask(like: Like, least: float = 0.1, most: float = 0.4, *, noise: Noise
 # ---- changes to a mask
 
 
+@closed()
 def codebook_unmask(mask: Mask, codebooks: int | None) -> Mask:
     """The first `codebooks` are kept: the ones that condition the others. None changes nothing."""
     out = copied(mask)
@@ -225,6 +255,7 @@ def codebook_unmask(mask: Mask, codebooks: int | None) -> Mask:
     return out
 
 
+@closed()
 def codebook_mask(mask: Mask, keep: int) -> Mask:
     """All codebooks from number `keep` on are generated: the fewer are kept, the freer the result."""
     check_count("codebooks kept", keep)
@@ -233,6 +264,7 @@ def codebook_mask(mask: Mask, keep: int) -> Mask:
     return out
 
 
+@closed()
 def keep_codebooks(mask: Mask, codebooks: Iterable[int]) -> Mask:
     """The codebooks of these numbers (from 0) are kept. Raises OptionError when there is none of a number."""
     out = copied(mask)
@@ -243,30 +275,37 @@ def keep_codebooks(mask: Mask, codebooks: Iterable[int]) -> Mask:
     return out
 
 
+@closed()
 def roll_mask(mask: Mask, frames: int) -> Mask:
     """Moved `frames` to the right (negative: left); what leaves at one end comes in at the other."""
     return np.roll(copied(mask), frames, axis=-1)
 
 
+@closed()
 def mask_and(first: Mask, second: Mask) -> Mask:
     """Generated where both masks say so. Shapes broadcast, so one mask may serve a batch."""
     return joined(np.logical_and, first, second)
 
 
+@closed()
 def mask_or(first: Mask, second: Mask) -> Mask:
     """Generated where at least one mask says so."""
     return joined(np.logical_or, first, second)
 
 
+@closed()
 def apply_mask(codes: NDArray[Any], mask: Mask, mask_id: int) -> NDArray[Any]:
     """The codes with `mask_id` wherever the mask is True."""
     mask = checked(mask)
     pairs = zip(mask.shape[::-1], codes.shape[::-1], strict=False)
     if mask.ndim > codes.ndim or any(size not in (1, wanted) for size, wanted in pairs):
         raise OptionError(f"the mask has shape {mask.shape}, but the codes have {codes.shape}")
+    if codes.dtype.kind not in "iu" or not np.iinfo(codes.dtype).min <= mask_id <= np.iinfo(codes.dtype).max:
+        raise OptionError(f"codes of {codes.dtype} cannot hold {mask_id}")
     return np.where(mask, np.asarray(mask_id, codes.dtype), codes)
 
 
+@closed()
 def drop_ones(mask: Mask, share: float, *, noise: Noise | None = None) -> Mask:
     """This share of the codes to be generated, drawn for each item of a batch, is kept instead."""
     check_share("the share of codes to keep", share)
@@ -281,6 +320,7 @@ def drop_ones(mask: Mask, share: float, *, noise: Noise | None = None) -> Mask:
     return flat.reshape(mask.shape)
 
 
+@closed()
 def dropout(
     mask: Mask,
     share: float,
@@ -322,6 +362,7 @@ def dropout(
 # ---- all together
 
 
+@closed()
 def build(
     like: Like,
     *,
@@ -375,7 +416,7 @@ def build(
 
 def shape_of(like: Like) -> tuple[int, ...]:
     shape = like if isinstance(like, tuple) else like.shape
-    if len(shape) < 2 or min(shape) < 1:
+    if len(shape) < 2 or min(shape) < 1 or math.prod(shape) > MAX_PLACES:
         raise OptionError(f"a mask has shape (..., codebooks, frames), each 1 or more; got {tuple(shape)}")
     return tuple(shape)
 
@@ -404,6 +445,13 @@ def source_of(noise: Noise | None, what: str) -> Noise:
     if noise is None:
         raise OptionError(f"{what} needs noise: give noise=SeededNoise(seed)")
     return noise
+
+
+def _check_rates(sample_rate: int, hop_length: int) -> None:
+    if sample_rate < 1 or hop_length < 1:
+        raise OptionError(
+            f"a sample rate and a hop length must be 1 or more, got {sample_rate} and {hop_length}"
+        )
 
 
 def check_share(name: str, value: float) -> None:

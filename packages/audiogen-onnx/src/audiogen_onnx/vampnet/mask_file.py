@@ -16,6 +16,7 @@ from audiogen_core.audio import probe, stream
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
 from audiogen_core.files import atomic_path, require_regular
 from audiogen_core.sound_reader import name_of
+from audiogen_core.values import closed
 from audiogen_onnx.vampnet.mask import Mask, checked
 
 SILENCE = -60.0
@@ -29,6 +30,7 @@ MAX_PICTURE = 1 << 22
 _MAX_HEADER = 10_000  # bytes of the description in an NPY file
 
 
+@closed()
 def load_mask(
     path: str | Path,
     *,
@@ -63,6 +65,7 @@ def load_mask(
     return _fitted(_silent(path, frames, sample_rate / hop_length, silence), codebooks, frames, path)
 
 
+@closed()
 def save_mask(mask: Mask, path: str | Path) -> Path:
     """Write a mask (codebooks, frames) as .npy or .png, as `load_mask` reads it. Returns the path.
 
@@ -70,9 +73,7 @@ def save_mask(mask: Mask, path: str | Path) -> Path:
     """
     if checked(mask).ndim != 2:
         raise OptionError(f"a file holds one mask (codebooks, frames), got shape {mask.shape}")
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".npy", ".png"):
-        raise OptionError(f"{name_of(path)}: a mask is written as .npy or .png")
+    suffix = check_suffix(path)
     picture = _pillow().fromarray(mask.astype(np.uint8) * np.uint8(255)) if suffix == ".png" else None
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         if picture is not None:
@@ -80,6 +81,14 @@ def save_mask(mask: Mask, path: str | Path) -> Path:
         else:
             np.lib.format.write_array(file, mask, allow_pickle=False)
     return Path(path)
+
+
+def check_suffix(path: str | Path) -> str:
+    """The suffix of a mask that is to be written. Raises OptionError for one that is not known."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npy", ".png"):
+        raise OptionError(f"{name_of(path)}: a mask is written as .npy or .png")
+    return suffix
 
 
 def _fitted(mask: Mask, codebooks: int, frames: int, path: str | Path) -> Mask:

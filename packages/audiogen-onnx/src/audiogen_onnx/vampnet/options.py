@@ -14,6 +14,9 @@ from audiogen_core.options import Clip, Described, audio, described, file, optio
 if TYPE_CHECKING:
     from audiogen_onnx.vampnet.beats import Beats
 
+LONGEST = 3600.0
+"""Seconds that are made before or after a clip, at most."""
+
 _KEPT = "What is kept of the clip"
 _MADE = "How the rest is made"
 _RUNNING = "Running"
@@ -44,12 +47,18 @@ class VampOptions(Described):
         int | Literal["random"],
         option("Frames by which these move to the right, or random.", metavar="NUMBER|random", group=_KEPT),
     ] = "random"
-    prefix: Annotated[float, option("Seconds kept at the beginning.", unit="s", ge=0, group=_KEPT)] = 0.0
-    suffix: Annotated[float, option("Seconds kept at the end.", unit="s", ge=0, group=_KEPT)] = 0.0
+    prefix: Annotated[
+        float, option("Seconds kept at the beginning.", unit="s", ge=0, le=LONGEST, group=_KEPT)
+    ] = 0.0
+    suffix: Annotated[float, option("Seconds kept at the end.", unit="s", ge=0, le=LONGEST, group=_KEPT)] = (
+        0.0
+    )
     keep: Annotated[int | None, option("Codebooks in which there are prompts. [3]", ge=0, group=_KEPT)] = None
     onset_width: Annotated[int, option("Frames kept before and after each onset.", ge=0, group=_KEPT)] = 0
     bpm: Annotated[float | None, option("Keep around each beat of this tempo.", gt=0, group=_KEPT)] = None
-    beat_offset: Annotated[float, option("Seconds of its first beat.", unit="s", group=_KEPT)] = 0.0
+    beat_offset: Annotated[
+        float, option("Seconds of its first beat.", unit="s", ge=-86_400, le=LONGEST, group=_KEPT)
+    ] = 0.0
     beats_per_bar: Annotated[
         int, option("Of this tempo; the first beat begins a bar.", ge=0, group=_KEPT, advanced=True)
     ] = 4
@@ -73,8 +82,12 @@ class VampOptions(Described):
     upbeats: Annotated[
         bool, option("Whether beats within bars count.", no="--downbeats-only", group=_KEPT)
     ] = True
-    before_beat: Annotated[float, option("Seconds kept before each beat.", unit="s", ge=0, group=_KEPT)] = 0.0
-    after_beat: Annotated[float, option("Seconds kept after each beat.", unit="s", ge=0, group=_KEPT)] = 0.05
+    before_beat: Annotated[
+        float, option("Seconds kept before each beat.", unit="s", ge=0, le=LONGEST, group=_KEPT)
+    ] = 0.0
+    after_beat: Annotated[
+        float, option("Seconds kept after each beat.", unit="s", ge=0, le=LONGEST, group=_KEPT)
+    ] = 0.05
     beat_dropout: Annotated[
         float,
         option("Share of the frames near beats that is not kept.", ge=0, le=1, group=_KEPT, advanced=True),
@@ -90,9 +103,11 @@ class VampOptions(Described):
         option("Make only what lies between, in seconds.", unit="s", ge=0, group=_KEPT),
     ] = None
     outpaint_left: Annotated[
-        float, option("Seconds made before the beginning.", unit="s", ge=0, group=_KEPT)
+        float, option("Seconds made before the beginning.", unit="s", ge=0, le=LONGEST, group=_KEPT)
     ] = 0.0
-    outpaint_right: Annotated[float, option("Seconds made after the end.", unit="s", ge=0, group=_KEPT)] = 0.0
+    outpaint_right: Annotated[
+        float, option("Seconds made after the end.", unit="s", ge=0, le=LONGEST, group=_KEPT)
+    ] = 0.0
     loop: Annotated[bool, option("Let the end lead into the beginning.", group=_KEPT)] = False
     keep_original: Annotated[
         bool,
@@ -104,8 +119,8 @@ class VampOptions(Described):
         ),
     ] = True
 
-    steps: Annotated[int, option("Of the coarse network.", ge=1, group=_MADE)] = 12
-    fine_steps: Annotated[int, option("Of the fine network.", ge=1, group=_MADE)] = 2
+    steps: Annotated[int, option("Of the coarse network.", ge=1, le=10_000, group=_MADE)] = 12
+    fine_steps: Annotated[int, option("Of the fine network.", ge=1, le=10_000, group=_MADE)] = 2
     temperature: Annotated[float, option("Of each token; 0: the likeliest.", ge=0, group=_MADE)] = 1.0
     fine_temperature: Annotated[
         float | None, option("Of the fine network. [--temperature]", ge=0, group=_MADE)
@@ -124,10 +139,10 @@ class VampOptions(Described):
         float, option("Part of the steps that draws at random.", ge=0, le=1, group=_MADE)
     ] = 1.0
     feedback_steps: Annotated[
-        int, option("How often the coarse network goes over it.", ge=1, group=_MADE)
+        int, option("How often the coarse network goes over it.", ge=1, le=1000, group=_MADE)
     ] = 1
     time_stretch_factor: Annotated[
-        int, option("Make it so many times as long.", "--time-stretch", ge=1, group=_MADE)
+        int, option("Make it so many times as long.", "--time-stretch", ge=1, le=1000, group=_MADE)
     ] = 1
     window_seconds: Annotated[
         float | None,
@@ -136,6 +151,7 @@ class VampOptions(Described):
             "--window",
             unit="s",
             gt=0,
+            le=86_400,
             group=_MADE,
             advanced=True,
         ),
@@ -147,6 +163,7 @@ class VampOptions(Described):
             "--fine-window",
             unit="s",
             gt=0,
+            le=86_400,
             group=_MADE,
             advanced=True,
         ),
@@ -158,6 +175,7 @@ class VampOptions(Described):
             "--context",
             unit="s",
             ge=0,
+            le=86_400,
             group=_MADE,
         ),
     ] = 2.5
@@ -256,10 +274,6 @@ class Load(JobLoad):
     """How a VampNet is opened."""
 
     model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
-    threads: Annotated[
-        int | None,
-        option("Of one operator; all cores when absent.", ge=1, local=True, group=_RUNNING, advanced=True),
-    ] = None
     provider: Annotated[
         tuple[str, ...],
         option(

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_core.noise import Noise
+from audiogen_core.values import closed
 from audiogen_onnx.vampnet.draw import Filters, Float, Int, draw
 from audiogen_onnx.vampnet.mask import Compat, gamma
 
@@ -85,6 +86,7 @@ class Filled:
     confidence: Float
 
 
+@closed()
 def fill(
     codes: ArrayLike,
     mask: ArrayLike,

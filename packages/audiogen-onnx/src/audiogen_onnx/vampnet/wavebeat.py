@@ -38,12 +38,15 @@ class BeatTracker:
 
     path       of `beats.onnx`
     providers  of onnxruntime, in the order of preference; None: the CPU
+    threads    of one operator; None: all cores
 
     Raises ManifestError when the file is no graph, or not this one.
     """
 
-    def __init__(self, path: str | Path, providers: Sequence[str] | None = None) -> None:
-        self._session = Session(path, providers)
+    def __init__(
+        self, path: str | Path, providers: Sequence[str] | None = None, threads: int | None = None
+    ) -> None:
+        self._session = Session(path, providers, threads)
         facts = self._session.metadata
         try:
             self.sample_rate = int(facts["sample_rate"])
@@ -55,7 +58,9 @@ class BeatTracker:
             raise ManifestError(f"{path}: not a graph of WaveBeat; export wavebeat.pth again")
 
     @classmethod
-    def of(cls, folder: str | Path, providers: Sequence[str] | None = None) -> BeatTracker:
+    def of(
+        cls, folder: str | Path, providers: Sequence[str] | None = None, threads: int | None = None
+    ) -> BeatTracker:
         """The tracker of an exported folder. Raises ManifestError when it holds none."""
         manifest = Manifest.load(folder)
         if GRAPH not in manifest.graphs:
@@ -63,7 +68,7 @@ class BeatTracker:
                 f"{folder}: holds no graph of beats; export it from checkpoints that include wavebeat.pth, "
                 "or name beats by bpm or a list of times"
             )
-        return cls(manifest.graph_path(folder, GRAPH), providers)
+        return cls(manifest.graph_path(folder, GRAPH), providers, threads)
 
     def track(self, audio: Audio) -> Beats:
         """The beats of a clip. Silence has none."""
