@@ -289,7 +289,6 @@ def test_positions():
             assert made[place, 4 + i] == pytest.approx(math.sin(angle), abs=1e-6)
 
 
-
 def test_positions_with_a_clock():
     plain, made = positions(2000, 8), positions(2000, 8, (9.0, 4.5))
     np.testing.assert_array_equal(made[:, [0, 1, 4, 5]], plain[:, [0, 1, 4, 5]])

@@ -8,24 +8,27 @@ score that the tempo's exceed on a beat. What comes out says "now", at the tempo
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from captions import TEMPI as SPOKEN
-from captions import caption
 from network import Network
 from tokenizers import Tokenizer
 from torch import Tensor
-from words import BPM
+from torch.nn.utils.rnn import pad_sequence
+from words import BPM, captions
 
-from audiogen_core.compose import DEFAULT_STYLES, STYLES, TEMPI
+from audiogen_core.compose import TEMPI
 
 BEATS = (1, 2, 4, 16)
 """Sixteenths from one to the next; a head each, the last ones of the layer."""
 
+HALVINGS = [2**i for i in range(6)]
+"""By which a stretch of beats is divided: into the periods of its own tempo, and of no other."""
+
 SHARP = 8.0  # of the scores: a frame beside a beat is passed over
 EDGE = 0.6  # below the score of a beat is that of other words
 LOUD = 3.0  # length of what a beat adds to a vector, and of a tempo's part in its words
-CAPTIONS = 600
+PAD, END = 0, 1  # ids of a text's filling and of its end
+CAPTIONS = 16  # of each kind of piece, to measure words in
 
 
 @torch.no_grad()
@@ -47,7 +50,7 @@ def keep_time(network: Network, words: Tokenizer) -> None:
         query, key, value = (torch.zeros(each, model.width) for _ in range(3))
         row, waves = 0, []
         for tempo, frames in enumerate(TEMPI[name] for name in SPOKEN):
-            waves = [channels[p] for p in model.clock if p <= beats * frames and beats * frames % p == 0]
+            waves = [channels[period] for period in model.clock if beats * frames / period in HALVINGS]
             for wave in waves:
                 query[row, wave], key[row] = sharp, sharp * told[tempo]
                 row += 1
@@ -108,13 +111,14 @@ def _sizes(network: Network, words: Tokenizer) -> Tensor:
     """How large what the text encoder makes of each word is before its last norm, in captions."""
     count, seen = words.get_vocab_size(), []
     hook = network.text_encoder.encoder.final_layer_norm.register_forward_hook(
-        lambda _, given, __: seen.append(given[0][0].square().mean(dim=-1).sqrt())
+        lambda _, given, __: seen.append(given[0].square().mean(dim=-1).sqrt())
     )
-    ids = [[*words.encode(text).ids, 1] for text in _captions()]
-    for each in ids:
-        network.text_encoder(input_ids=torch.tensor([each]))
+    each = [torch.tensor([*words.encode(text).ids, END]) for text in captions(5, CAPTIONS)]
+    ids = pad_sequence(each, batch_first=True)
+    real = ids != PAD
+    network.text_encoder(input_ids=ids, attention_mask=real.long())
     hook.remove()
-    flat, sizes = torch.tensor([index for each in ids for index in each]), torch.cat(seen)
+    flat, sizes = ids[real], seen[0][real]
     sums = torch.zeros(count).index_add(0, flat, sizes)
     times = torch.zeros(count).index_add(0, flat, torch.ones(len(flat)))
     return torch.where(times > 0, sums / times.clamp(min=1), sizes.median())
@@ -124,16 +128,6 @@ def _spoken(tempo: str) -> set[str]:
     spoken = {word for saying in SPOKEN[tempo] for word in saying.lower().replace("-", " ").split()}
     numbers = {str(number) for number in range(80, 140) if abs(number - BPM[tempo]) < 6}
     return (spoken | numbers) - {"tempo"}
-
-
-def _captions() -> list[str]:
-    draws = np.random.Generator(np.random.PCG64(5))
-    made = []
-    for _ in range(CAPTIONS):
-        style, tempo = (names[int(draws.integers(len(names)))] for names in (DEFAULT_STYLES, tuple(BPM)))
-        key = STYLES[style].keys[int(draws.integers(len(STYLES[style].keys)))]
-        made.append(caption(draws, {"style": style, "key": key, "tempo": tempo, "bpm": BPM[tempo]}))
-    return made
 
 
 def _spread(network: Network) -> float:
