@@ -15,7 +15,9 @@ from audiogen_core.compose import STYLES as COMPOSED
 MEANS = {
     "drum and bass": "drum and bass beat",
     **dict.fromkeys(("lo-fi", "lofi", "lo fi", "lofi hip hop", "lo-fi hip hop", "chillhop"), "lo-fi beat"),
-    **dict.fromkeys(("hiphop", "hip-hop", "hip hop", "rap", "rap beat", "boom bap", "breakbeat"), "hip hop beat"),
+    **dict.fromkeys(
+        ("hiphop", "hip-hop", "hip hop", "rap", "rap beat", "boom bap", "breakbeat"), "hip hop beat"
+    ),
     **dict.fromkeys(("drumming", "percussion", "drum kit", "drum loop", "drummer"), "drums"),
     **dict.fromkeys(("8bit", "nintendo", "gameboy", "game boy", "nes", "chip tune", "bitpop"), "chiptune"),
     **dict.fromkeys(("videogame", "computer game", "arcade"), "video game"),

@@ -21,7 +21,7 @@ PROMPT_PIECES = 2_000_500_000
 """Seeds of the pieces that are gone on with."""
 
 PROMPT_SECONDS = 4.0
-AT_ONCE = 12  # clips in a batch
+AT_ONCE = 50  # clips in a batch
 
 
 def free(count: int) -> list[dict[str, Any]]:

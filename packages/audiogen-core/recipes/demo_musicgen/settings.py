@@ -69,6 +69,8 @@ class Training:
     steps: int
     learning_rate: float
     text_rate: float
+    table_rate: float
+    head_rate: float
     decay_steps: int
     warmup: int
     momentum: float

@@ -18,7 +18,7 @@ from data import Batch, Corpus, Excerpts
 from network import Network
 from settings import Settings, Training
 from start import begin
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
@@ -28,7 +28,7 @@ import training
 class Run(training.Run):
     """A training in progress: network, optimisers, data and where it stands."""
 
-    FREE = frozenset({"steps", "decay_steps", "checkpoint_every", "evaluate_every", "held_out"})
+    FREE = frozenset({"steps", "decay_steps", "forgotten", "checkpoint_every", "evaluate_every", "held_out"})
 
     def __init__(self, settings: Settings, corpus: Path, start: Path | None = None) -> None:
         self.excerpts = Excerpts(Corpus.read(corpus, "train"), settings, settings.seed)
@@ -124,26 +124,30 @@ def train(
 
 
 def _optimizers(network: Network, wanted: Training) -> list[torch.optim.Optimizer]:
-    named = dict(network.named_parameters())
-    matrices = {name for name, p in named.items() if ".layers." in name and p.dim() == 2}
-    text = [name for name in named if name.startswith("text_encoder.")]
-    rest = [p for name, p in named.items() if name not in matrices.union(text)]
+    parts: dict[str, list[nn.Parameter]] = {"matrices": [], "text": [], "tables": [], "heads": [], "rest": []}
+    for name, parameter in network.named_parameters():
+        parts[_part(name, parameter)].append(parameter)
+    rates = {"text": wanted.text_rate, "tables": wanted.table_rate, "heads": wanted.head_rate, "rest": 1.0}
     groups = [
-        {"params": [p for p in rest if p.dim() > 1], "weight_decay": wanted.weight_decay},
-        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
-        {
-            "params": [named[name] for name in named if name in text],
-            "weight_decay": 0.0,
-            "share": wanted.text_rate,
-        },
+        {"params": parts[name], "weight_decay": wanted.weight_decay * (name == "heads"), "share": rate}
+        for name, rate in rates.items()
     ]
     return training.optimizers(
-        [named[name] for name in named if name in matrices],
+        parts["matrices"],
         groups,
         betas=wanted.betas,
         weight_decay=wanted.weight_decay,
         momentum=wanted.momentum,
     )
+
+
+def _part(name: str, parameter: nn.Parameter) -> str:
+    """Muon's matrices, or what of AdamW's a parameter is."""
+    if ".layers." in name and parameter.dim() == 2:
+        return "matrices"
+    if name.startswith("text_encoder."):
+        return "text"
+    return "tables" if "embed_tokens" in name else "heads" if "lm_heads" in name else "rest"
 
 
 def _row(batch: Batch, index: int, told: float) -> Batch:
