@@ -256,24 +256,6 @@ class Vampnet(Model):
     def _at_own_rate(self, options: Options) -> Options:
         return options if options.sample_rate else replace(options, sample_rate=self.sample_rate)
 
-    def _results(self, options: Options, count: int) -> tuple[Clip, list[Made]]:
-        """The clip of a job, and what was made of it."""
-        clip, mask = self.prepared(options)
-        return clip, clip.make(mask, source_of(options), count, options.on_step)
-
-    def _take(self, clip: Clip, options: Options, result: Made, folder: Path | None = None) -> Take:
-        rate = options.sample_rate or clip.source.sample_rate
-        settings: dict[str, Any] = {"sample_rate": rate, "options": clip.options.asked()}
-        if isinstance(options.audio, str | Path):
-            settings["audio"] = str(options.audio)
-        if options.mask is not None:
-            settings["mask"] = str(options.mask)
-        pieces = (Audio(block, rate) for block in clip.sound(result, rate, folder) if block.shape[1])
-        return Take(pieces, rate, clip.source.channels, settings, result.seed, result.confidence)
-
-    def _at_own_rate(self, options: Options) -> Options:
-        return options if options.sample_rate else replace(options, sample_rate=self.sample_rate)
-
     def prepared(self, asked: Asked) -> tuple[Clip, ArrayLike | None]:
         """The clip of a job, measured, with all its options decided; and the mask that was given for it."""
         chosen = asked.chosen()
