@@ -42,7 +42,7 @@ class Options(Continuing):
     ] = 10.0
     prompt_audio: Annotated[
         Clip | None,
-        audio("Sound to go on with, of which whole frames are used.", "--prompt-audio", "--prompt"),
+        audio("A clip to go on with; it comes first.", "--continue", old=("--prompt-audio", "--prompt")),
     ] = None
     temperature: Annotated[
         float | tuple[float, ...] | None,
