@@ -12,7 +12,7 @@ from audiogen_core.audio import Audio, ClippingWarning, probe
 from audiogen_core.compose import compose
 from audiogen_core.loudness import loudness
 from audiogen_core.recipe import Recipe
-from audiogen_onnx import jobs as onnx
+from audiogen_onnx import Vampnet
 from support.commands import call
 from support.programs import program
 from support.vampnet_fakes import fake_vampnet
@@ -42,7 +42,7 @@ MAKING = {
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stereo clip of another rate than the models', at full scale."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(onnx.Opener, "load", lambda *_, **__: fake_vampnet())
+    monkeypatch.setattr(Vampnet, "load", lambda *_, **__: fake_vampnet())
     music = compose(3, seconds=0.25).audio.resample(22_050).mix(1).normalize(0).samples
     Audio(np.concatenate([music, 0.5 * music]), 22_050).save("in.wav")
 

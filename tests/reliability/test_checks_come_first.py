@@ -55,6 +55,7 @@ def place(codes: Codes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for each in jobs.installed():
         monkeypatch.setattr(jobs.imported(each.conductor), "load", opened)
     monkeypatch.setattr(codecs, "load", opened)
+    monkeypatch.setattr(codecs, "load_codec", opened)
     monkeypatch.setattr("audiogen_core.hub.fetch", opened)
 
 
@@ -118,6 +119,30 @@ def test_a_disk_that_is_too_full(making: str, monkeypatch: pytest.MonkeyPatch) -
     usage = shutil.disk_usage(".")._replace(free=SPARE + 30_000)  # the shortest clip has 48,000 bytes
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     assert "make room" in refused(*MAKING[making], "-o", "o.wav")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "size"),
+    [
+        (("core", "encode", "a.wav", "-o", "b.codes"), 75 * 8 * 4),  # frames, codebooks, bytes
+        (("core", "encode", "a.wav", "-o", "b.codes", "--codebooks", 3), 75 * 3 * 4),
+        (("core", "encode", "a.wav", "-o", "b.codes", "--codec", "dac-44khz"), 44_100 / 512 * 9 * 4),
+        (("minigpt", "encode", ".", "-o", "new/folder"), 75 * 8 * 2),
+        (("minigpt", "encode", ".", "-o", "new/folder", "--stereo", "split"), 2 * 75 * 8 * 2),
+        (("minigpt", "run", ".", "-o", "new/folder", "--steps", 1), 75 * 8 * 2),
+    ],
+)
+def test_codes_are_counted_before_a_codec_is_opened(
+    encoding: tuple[object, ...], size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = 2 if "split" in encoding else 1
+    Audio(np.zeros((channels, 50_000), np.float32), 50_000).save("a.wav")
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=SPARE + int(size) - 1))
+    assert "make room" in refused(*encoding)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=SPARE + int(size) + 1))
+    with pytest.raises(pytest.fail.Exception, match="opened first"):
+        refused(*encoding)
 
 
 @pytest.mark.parametrize("making", MAKING)

@@ -26,7 +26,7 @@ import click
 
 from audiogen_core import present
 from audiogen_core.errors import AudiogenError, OptionError
-from audiogen_core.files import atomic_path, require_plain, require_room
+from audiogen_core.files import atomic_path, require_new_file, require_plain, require_room
 from audiogen_core.progress import OnStep, bar, peak_memory
 
 INTERRUPTED = 130
@@ -251,8 +251,7 @@ def require_new(path: str | Path, force: bool = False) -> Path:
     require_plain(path)
     if path.is_dir():
         raise OptionError(f"{path}: a folder; name a file to write")
-    if path.exists() and not force:
-        raise OptionError(f"{path}: exists already; use --force to write over it, or another name")
+    require_new_file(path, force, "use --force")
     if not path.parent.is_dir():
         raise OptionError(f"{path}: the folder {path.parent} does not exist; make it first")
     require_room(path)

@@ -395,7 +395,8 @@ def add_replay(app: click.Group, *known: Job) -> None:
     role. Options of opening a model that recipes leave out, since they belong to the machine, can be given.
     """
     roles = _by_name(field for job in known for field in job.roles)
-    local = _by_name(field for job in known for field in described(job.load) if field.option.local)
+    own = (field for job in known for field in described(job.load) if field.option.local)
+    local = _by_name(field for field in own if field.option.role != "hidden")
 
     def replay(**given: Any) -> None:
         from audiogen_core.recipe import Recipe

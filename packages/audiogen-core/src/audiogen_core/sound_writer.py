@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 from audiogen_core.channels import from_vorbis
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import atomic_path, require_room
+from audiogen_core.recipe import Recipe
 from audiogen_core.sound_reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, name_of, reason, sequential
 from audiogen_core.stable_bytes import settle
-from audiogen_core.values import closed, shown
-
-if TYPE_CHECKING:
-    from audiogen_core.recipe import Recipe
+from audiogen_core.values import closed
 
 _PCM = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 WRITABLE: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -98,8 +96,6 @@ class AudioWriter:
         self.peak = 0.0
         self._name = name_of(self.path)
         self._format, self._subtype = _choose(self.path, sample_rate, channels, subtype)
-        if recipe is not None and not callable(getattr(recipe, "to_json", None)):
-            raise AudioError(f"{self._name}: expected a Recipe to go with it, got {shown(recipe)}")
         self._comment = "" if recipe is None else recipe.to_json()
         most = _MOST_COMMENT.get(self._format, _COMMENT)
         if len(self._comment.encode()) > most:

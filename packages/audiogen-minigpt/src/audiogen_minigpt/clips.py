@@ -18,7 +18,6 @@ from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudiogenError
 from audiogen_core.models import Fetch
-from audiogen_core.recipe import Recipe
 from audiogen_minigpt.config import SAMPLING
 from audiogen_minigpt.dataset import Dataset, Windows
 from audiogen_minigpt.generate import Generator, check_codec
@@ -90,11 +89,11 @@ def decode(codec: Codec, codes: Ints) -> Audio:
     return codec.decode(Codes(codes.T.astype(np.int32), info.codebook_size, info.frame_rate, info.name))
 
 
-def save(audio: Audio, path: Path, recipe: Recipe | None = None) -> Path:
+def save(audio: Audio, path: Path) -> Path:
     """Write a clip that is made to judge by: that some samples were clipped is not worth a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClippingWarning)
-        return audio.save(path, recipe=recipe)
+        return audio.save(path, force=True)
 
 
 def write_continuations(
@@ -136,7 +135,7 @@ def write_clips(
         sampling = replace(SAMPLING, seed=seed + row)
         audio = generator.generate(seconds, sampling=sampling)
         path = folder / f"sample-{row + 1}.wav"
-        save(audio, path, generator.recipe(seconds, sampling))
+        save(audio, path)
         draw(plot.spectrogram, audio, path.with_suffix(".png"))
         paths.append(path)
         if on_step:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import AudiogenError, CodesError, OptionError
 from audiogen_core.files import atomic_path, require_regular
+from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiogen_core.codec import Codec
-    from audiogen_core.models import Fetch
     from audiogen_minigpt.dataset import Dataset
     from audiogen_minigpt.model import GPT
 

@@ -124,7 +124,7 @@ def _encode_channel(
     if heard.samples < needed:
         seconds = heard.samples / info.sample_rate
         raise _Unfit("too_short", f"{seconds:.2f} s of sound, {options.min_seconds} s are needed")
-    count = options.count(codec)
+    count = options.count(info)
     codes = np.concatenate(list(codec.encode_blocks(chain(held, prepared), count)), axis=1)
     if heard.peak < SILENCE and longest is not None:
         raise _Unfit("silent", "never louder than -60 dBFS")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path, require_regular, require_room
+from audiogen_core.models import Fetch
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
@@ -19,7 +20,6 @@ from audiogen_minigpt.schedule import parse_time
 from audiogen_minigpt.settings import Settings, load_config
 
 if TYPE_CHECKING:
-    from audiogen_core.models import Fetch
     from audiogen_minigpt.train import TrainResult
 
 DATA = "data"

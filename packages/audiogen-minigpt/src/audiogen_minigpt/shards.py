@@ -165,6 +165,18 @@ class Shard:
             raise CodesError(f"{self.path}: {how}, {expected} are expected; {REMEDY}")
         return Stretch(self.path, _stamp(facts), codebooks)
 
+    def by_path(self, codebooks: int) -> Kept:
+        """The tracks of each file with their codes, of files that were used as a whole.
+
+        Raises CodesError when the size is not right.
+        """
+        codes, kept = self.stretch(codebooks), dict[str, list[tuple[Track, Stretch]]]()
+        for track in self.tracks:
+            kept.setdefault(track.path, []).append((track, codes))
+            codes = replace(codes, start=codes.start + track.frames)
+        skipped = {skip.path for skip in self.skips}  # where one channel was left out, say
+        return {path: tuple(found) for path, found in kept.items() if path not in skipped}
+
     def check(self, meta: Meta) -> None:
         """Raise CodesError unless the codes of all tracks are those that were written."""
         codes = self.stretch(meta.codebooks)
@@ -206,6 +218,10 @@ class Stretch:
             raise CodesError(f"{self.path}: {track.path!r} holds codes beyond the codebook; {REMEDY}")
         if checksum(codes) != track.crc32:
             raise CodesError(f"{self.path}: the codes of {track.path!r} have changed; {REMEDY}")
+
+
+Kept = Mapping[str, tuple[tuple[Track, Stretch], ...]]
+"""Tracks by the path of their file, and where their codes lie."""
 
 
 def _stamp(facts: os.stat_result) -> tuple[int, ...]:

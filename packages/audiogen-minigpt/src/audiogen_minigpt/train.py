@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import require_room
+from audiogen_core.models import Fetch
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint
@@ -35,7 +36,6 @@ from audiogen_minigpt.settings import (
 from audiogen_minigpt.shards import Meta, check_data, identity
 
 if TYPE_CHECKING:
-    from audiogen_core.models import Fetch
     from audiogen_minigpt.clips import Samples
     from audiogen_minigpt.ranks import Ranks
     from audiogen_minigpt.signals import Stop

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.jobs import Job, Sound
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
-    from audiogen_core.models import Fetch
     from audiogen_onnx.vampnet.generate import Vampnet
-
-
-class Opener:
-    """Opens VampNet by any name: the checkpoints of the catalogue are fetched and exported first, once."""
-
-    @staticmethod
-    def load(
-        model: str,
-        *,
-        threads: int | None = None,
-        provider: tuple[str, ...] = (),
-        unlisted: bool = False,
-        fetch: Fetch | None = None,
-    ) -> Vampnet:
-        """Keywords are the fields of `Load`. Raises what `exported` and `Vampnet.load` raise."""
-        from audiogen_onnx.exporter.export import exported
-        from audiogen_onnx.vampnet.generate import Vampnet
-
-        folder = exported(model, notify=warnings.warn, fetch=fetch, unlisted=unlisted)
-        return Vampnet.load(folder, providers=provider or None, threads=threads, fetch=fetch)
 
 
 def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
@@ -83,7 +61,7 @@ VAMP = Job(
     package="audiogen-onnx",
     load=Load,
     options=Options,
-    conductor="audiogen_onnx.jobs:Opener",
+    conductor="audiogen_onnx.vampnet.generate:Vampnet",
     catalog="audiogen_onnx.catalog:CATALOG",
     estimate="audiogen_onnx.jobs:estimate",
     sound="audiogen_onnx.jobs:sound",

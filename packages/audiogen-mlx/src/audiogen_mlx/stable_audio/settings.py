@@ -17,7 +17,7 @@ from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Confi
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Sampler
 from audiogen_mlx.stable_audio.guidance import Guidance
 from audiogen_mlx.stable_audio.inpaint import Region
-from audiogen_mlx.stable_audio.options import Options
+from audiogen_mlx.stable_audio.options import Batch
 
 PUBLISHED = {
     "rf_denoiser": Published("pingpong", 8, 1.0),
@@ -71,7 +71,7 @@ class Settings:
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resolve(config: Config, options: Options) -> Settings:
+def resolve(config: Config, options: Batch) -> Settings:
     """Options with the model's defaults put in. Raises OptionError, or AudioError for a clip that is none."""
     loop, seconds = None, config.max_seconds if options.seconds is None else options.seconds
     if options.bpm is not None and options.bars is not None:
@@ -127,7 +127,7 @@ def resolve(config: Config, options: Options) -> Settings:
         sigma_max=filled.sigma_max,
         rho=filled.rho,
         level=level,
-        noise=options.noise if seed is None else SeededNoise(seed),
+        noise=options.noise or SeededNoise(seed or 0),
         seed=seed,
         init_audio=clip,
         inpaint=region,
@@ -166,7 +166,7 @@ def _level(config: Config, method: Sampler, level: float | None, region: Region 
     return level
 
 
-def _conditions(config: Config, options: Options, seconds: float) -> dict[str, float]:
+def _conditions(config: Config, options: Batch, seconds: float) -> dict[str, float]:
     """The numbers of seconds the model is told, each within what it was trained on."""
     asked = {SECONDS_START: options.seconds_start, SECONDS_TOTAL: options.seconds_total}
     conditions = {name: value for name, value in asked.items() if value is not None}
