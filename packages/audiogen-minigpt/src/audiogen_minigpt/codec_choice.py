@@ -59,7 +59,7 @@ def choose_codec(
     except DownloadError as error:
         notify(
             f"{FETCHED} cannot be had ({error}); the demo codec is used instead: expect blurred, rough "
-            "sound, the outline of melody and beat at best. With a network, a run in another folder uses EnCodec"
+            "sound, the outline of melody and beat at best. With a network, a new run takes EnCodec"
         )
         return "demo", pace
 
