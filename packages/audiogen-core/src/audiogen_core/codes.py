@@ -188,7 +188,7 @@ def _save(
     check_name(path)
     require_new_file(path, force)
     tensors = {name: StoredArray.of(array) for name, array in arrays.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, CodesError) as temporary:
         write_safetensors(temporary, tensors, {"audiogen": kind, "facts": json.dumps(facts)})
     return path
 

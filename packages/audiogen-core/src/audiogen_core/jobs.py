@@ -23,8 +23,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
 from audiogen_core.options import Described, Field, described, hidden, option, schema
+from audiogen_core.output import Output, continued
+from audiogen_core.output import Sound as Sound
+from audiogen_core.output import Take as Take
 from audiogen_core.sampling import Sampling
 from audiogen_core.threads import MOST as MOST_THREADS
+from audiogen_core.values import closed
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
@@ -49,7 +53,7 @@ _UNNAMED = {"audiogen-onnx": "vamp", "audiogen-minigpt": "generate"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions(Described):
+class JobOptions(Output):
     """What every job that makes sound can be asked, beside its own options."""
 
     seed: Annotated[
@@ -78,6 +82,27 @@ class JobOptions(Described):
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
         """The options that a recipe stored. Raises OptionError."""
         return cls.of(settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuing(JobOptions):
+    """What a job can be asked that goes on with a clip, which is its option `--continue`."""
+
+    only_new: Annotated[bool, option("Leave the clip that is continued out of the result.")] = False
+    keep_original: Annotated[
+        bool | None,
+        option(
+            "The clip that is continued comes first as it is, at its rate, with its channels, unless this is "
+            "turned off; then it is what the model makes of it.",
+            no="--no-keep-original",
+            advanced=True,
+        ),
+    ] = None
+
+    def standard(self) -> Self:
+        standard = super().standard()
+        kept = standard.keep_original is None and continued(self) is not None
+        return replace(standard, keep_original=True) if kept else standard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,34 +171,21 @@ class Run(Written):
     play: Play = False
     variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=MOST)] = 1
     channel: Channel = None
-    dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
-
-
-@dataclass(frozen=True)
-class Sound:
-    """What the clips of a run will be, as far as it is known before a model is opened; None: not known."""
-
-    sample_rate: int | None = None
-    channels: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Take:
-    """One clip as a model makes it.
-
-    pieces      the clip, piece after piece, made as they are taken
-    settings    what it is made with, nothing left open: names of the job's options, as JSON has them
-    seed        that gives this clip again, or None where nothing was drawn
-    confidence  mean log probability of what was drawn, where the model knows it
-    """
-
-    pieces: Iterator[Audio]
-    sample_rate: int
-    channels: int
-    settings: Mapping[str, Any]
-    seed: int | None = None
-    confidence: float | None = None
+    retry: Annotated[
+        int,
+        option(
+            "How often to try another seed for a clip that is silent for 2 s, clipped, one tone or noise.",
+            ge=0,
+            le=100,
+        ),
+    ] = 0
+    dry_run: Annotated[
+        bool,
+        option(
+            "Show what would be done, and stop. Nothing is fetched; the hub is asked for the size of what "
+            "would be, unless --offline is given."
+        ),
+    ] = False
 
 
 class Model:
@@ -218,7 +230,9 @@ class Model:
 
     def whole(self, take: Take, options: Any) -> Audio:
         """A take in one clip, with the recipe."""
-        return joined(take, self.made_by(options, take.settings, take.seed))
+        from audiogen_core import finish
+
+        return replace(finish.whole(take, options), recipe=self.made_by(options, take.settings, take.seed))
 
     def made_by(self, options: JobOptions, settings: Mapping[str, Any], seed: int | None) -> Recipe | None:
         """What makes a clip again; None where no recipe can tell: of noise, codes or masks that were given.
@@ -231,16 +245,6 @@ class Model:
         if job is None or opening is None or seed is None or _untold(options) or _untold(opening):
             return None
         return recipe_of(job, self, opening, options, Take(iter(()), 1, 1, settings, seed))
-
-
-def joined(take: Take, recipe: Recipe | None) -> Audio:
-    """A take in one clip."""
-    import numpy as np
-
-    from audiogen_core.audio import Audio
-
-    samples = np.concatenate([piece.samples for piece in take.pieces], axis=1)
-    return Audio(samples, take.sample_rate, recipe=recipe)
 
 
 @cache
@@ -262,7 +266,7 @@ def _untold(options: Described) -> bool:
 class Entry:
     """A model that a job can open: what the catalogue says, whether its files are here, what it understands.
 
-    options  names of the job's options that it understands
+    options  names of the job's options that it understands, but of what is done to any clip afterwards
     size     bytes, or None
     """
 
@@ -331,6 +335,7 @@ class Job:
         OptionError when it cannot be written to or the disk is too full.
         """
         from audiogen_core.audio import probe
+        from audiogen_core.finish import form
         from audiogen_core.sound_writer import check_sound, check_suffix
 
         for path in outputs:
@@ -342,8 +347,10 @@ class Job:
                     probe(clip)
         sound: Sound = imported(self.sound)(load, options) if self.sound and outputs else Sound()
         for path in outputs[:1]:  # all have one suffix, and lie in one folder
-            channels = sound.channels if channel is None else 1
-            check_sound(path, sound.sample_rate, channels, sound.seconds, len(outputs))
+            to = form(options, sound, path)
+            channels = to.channels if channel is None or options.channels else 1
+            twice = bool(options.normalize) or options.loudness is not None
+            check_sound(path, to.sample_rate, channels, to.seconds, len(outputs), to.subtype, twice=twice)
 
     def schema(self) -> dict[str, Any]:
         """What it can be asked, as JSON Schema 2020-12: the options of the clip and of opening the model."""
@@ -353,7 +360,12 @@ class Job:
     def models(self) -> list[Entry]:
         """The models of its catalogue. Nothing is fetched."""
         catalog: Mapping[str, ModelSpec | Shipped] = imported(self.catalog)
-        common = [each for each in described(self.options) if each.option.role != "hidden"]
+        of_all = {each.name for each in described(Output)}
+        common = [
+            each
+            for each in described(self.options)
+            if each.option.role != "hidden" and each.name not in of_all
+        ]
         return [
             Entry(
                 name,
@@ -400,6 +412,7 @@ def installed() -> list[Job]:
     return [job for job in _found().values() if isinstance(job, Job)]
 
 
+@closed()
 def find(name: str) -> Job:
     """The job of that name.
 
@@ -490,6 +503,7 @@ def recipe_of(
         clips = {each.name: getattr(options, each.name) for each in job.inputs}
         settings |= {name: str(path) for name, path in clips.items() if isinstance(path, str | Path)}
         settings["channel"] = channel
+    settings |= options.output()
     settings.pop("seed", None)  # of a run of several clips it is that of the first; the take knows its own
     return Recipe(
         package=job.package,
@@ -596,6 +610,7 @@ def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, 
 
     Raises AudioError when there is no recipe or its package is not installed, and as `again` does.
     """
+    from audiogen_core import finish
     from audiogen_core.recipe import Recipe
 
     recipe = source if isinstance(source, Recipe) else Recipe.read(source)
@@ -605,7 +620,8 @@ def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, 
     check_revision(recipe, recipe.model, model.revision)
     channel = recipe.settings.get("channel")
     take = next(model.takes(heard(job, options, channel)))
-    return joined(take, recipe_of(job, model, opening, options, take, channel))
+    made = finish.whole(take, options)
+    return replace(made, recipe=recipe_of(job, model, opening, options, take, channel))
 
 
 def _old_role(job: Job, name: str, recipe: Recipe) -> str:

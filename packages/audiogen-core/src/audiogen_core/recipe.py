@@ -88,6 +88,7 @@ class Recipe:
         return recipe
 
 
+@closed(AudioError)
 def find(path: str | Path) -> Recipe | None:
     """The recipe of an audio file, or None when its comment is none. Raises AudioError."""
     with open_sound(path) as reader:
@@ -106,6 +107,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r}")
 
 
+@closed(AudioError)
 def hash_file(path: str | Path) -> str:
     """sha256 of a file, 64 hex digits. Raises AudioError when it cannot be read."""
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio, probe
+from audiogen_core import finish
+from audiogen_core.audio import Audio, seconds_of
 from audiogen_core.codec import fingerprint
 from audiogen_core.codes import Codes
 from audiogen_core.describe import FACTS
@@ -29,7 +29,7 @@ from audiogen_core.threads import use as use_threads
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import SAMPLING, ModelConfig
-from audiogen_minigpt.options import ClipSettings, Load, Options, Streamed, resolve
+from audiogen_minigpt.options import Called, ClipSettings, Load, Options, Streamed, resolve
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
@@ -135,31 +135,24 @@ class Generator(Model):
         """What recipes call the checkpoint."""
         return str(self.facts.get("checkpoint", ""))
 
-    @verb(Options)
-    def generate(self, options: Options) -> Audio:
+    @verb(Called)
+    def generate(self, options: Called) -> Audio:
         """A clip of `seconds`, or, with a prompt, the prompt and `seconds` that follow it."""
         return self.clip(options)
 
-    @verb(Options)
-    def generate_codes(self, options: Options) -> Codes:
+    @verb(Called)
+    def generate_codes(self, options: Called) -> Codes:
         """As `generate`, but the codes of the clip, the prompt's included."""
         return self._codes(self._resolved(options), 1)[0]
 
-    @verb(Options)
+    @verb(Called)
     @closed()
-    def generate_batch(self, count: int, options: Options) -> list[Audio]:
+    def generate_batch(self, count: int, options: Called) -> list[Audio]:
         """Several clips; number i is what `generate` makes with the seed + i.
 
         On a CPU they are made one after the other, elsewhere all at once.
         """
-        settings = self._resolved(options)
-        return [
-            replace(
-                self._audio(codes, settings),
-                recipe=self.made_by(options, settings.asked, settings.seed + row),
-            )
-            for row, codes in enumerate(self._codes(settings, count))
-        ]
+        return [self.whole(take, options) for take in self.takes(options, count)]
 
     @verb(Streamed)
     def stream(self, options: Streamed) -> Iterator[Audio]:
@@ -177,17 +170,28 @@ class Generator(Model):
         codec.chunk_seconds = chunk_seconds
         known = len(prompt) * codec.info.hop_length
         chunks = codec.decode_blocks(block[0].T.astype(np.int32) for block in chain(opening, new))
-        return self._cut(chunks, known if settings.only_new else 0, known + settings.samples)
+        info = self.codec.info
+        pieces = self._cut(chunks, known + settings.samples)
+        take = Take(pieces, info.sample_rate, info.channels, settings.asked, settings.seed, None, known)
+        return finish.live(take, options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: all are made before the first is handed on."""
         info, settings = self.codec.info, self._resolved(options)
+        begun = settings.prompt_audio is not None
         for row, codes in enumerate(self._codes(settings, count)):
-            clip = iter([self._audio(codes, settings)])
-            yield Take(clip, info.sample_rate, info.channels, settings.asked, settings.seed + row)
+            yield Take(
+                iter([self.codec.decode(codes)]),
+                info.sample_rate,
+                info.channels,
+                settings.asked,
+                settings.seed + row,
+                known=(codes.length or 0) - settings.samples if begun else 0,
+                seconds=settings.asked["seconds"] if begun else None,
+            )
 
-    @verb(Options)
-    def settings(self, options: Options) -> ClipSettings:
+    @verb(Called)
+    def settings(self, options: Called) -> ClipSettings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
         return self._resolved(options)
 
@@ -227,12 +231,6 @@ class Generator(Model):
             report(len(seeds) * block.shape[1])
             yield block
 
-    def _audio(self, codes: Codes, settings: ClipSettings) -> Audio:
-        audio = self.codec.decode(codes)
-        if not settings.only_new:
-            return audio
-        return Audio(audio.samples[:, -settings.samples :], audio.sample_rate)
-
     def _prompt(self, settings: ClipSettings) -> Ints:
         """The codes (P, K) of the whole frames of a prompt; P = 0 without one."""
         info, clip = self.codec.info, settings.prompt_audio
@@ -240,6 +238,7 @@ class Generator(Model):
             return np.zeros((0, self.config.codebooks), np.int64)
         audio = clip if isinstance(clip, Audio) else Audio.load(clip)
         audio = audio.resample(info.sample_rate).mix(info.channels)
+        spare = audio.samples.shape[1] % info.hop_length
         frames = audio.samples.shape[1] // info.hop_length
         if frames == 0:
             raise AudioError(
@@ -247,13 +246,17 @@ class Generator(Model):
                 f"({1 / info.frame_rate:.4f} s); give a longer one"
             )
         # A frame that is begun would be continued as if silence followed it.
+        if settings.keep_original and spare:
+            audio = Audio(
+                audio.samples[:, spare:], audio.sample_rate
+            )  # the last one ends where the clip does
         return self.codec.encode(audio, self.config.codebooks).values[:, :frames].T.astype(np.int64)
 
-    def _cut(self, chunks: Iterator[NDArray[np.float32]], start: int, stop: int) -> Iterator[Audio]:
-        """The samples from start to stop of a clip that comes in chunks (channels, n)."""
+    def _cut(self, chunks: Iterator[NDArray[np.float32]], stop: int) -> Iterator[Audio]:
+        """So many samples of a clip that comes in chunks (channels, n)."""
         at = 0
         for chunk in chunks:
-            part = chunk[:, max(0, start - at) : max(0, stop - at)]
+            part = chunk[:, : max(0, stop - at)]
             at += chunk.shape[1]
             if part.shape[1]:
                 yield Audio(part, self.codec.info.sample_rate)
@@ -287,8 +290,8 @@ def sound(load: Load, options: Options) -> Sound:
     facts = checkpoint.find(path, "best" if load.best else "last").facts
     codec = FACTS.get(str(facts.get("codec")))
     seconds, clip = options.seconds, options.prompt_audio
-    if clip is not None and not options.only_new:
-        seconds += clip.duration if isinstance(clip, Audio) else probe(clip).frames / probe(clip).sample_rate
+    if clip is not None and options.after != options.only_new:
+        seconds += seconds_of(clip) if options.after else -seconds_of(clip)
     return Sound(facts["sample_rate"], None if codec is None else codec.channels, seconds)
 
 

@@ -24,7 +24,7 @@ def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
 
 def sound(load: Load, options: Asked) -> Sound:
     """What a run makes: it is of the clip that goes in."""
-    from audiogen_core.audio import Audio, check_rate, probe
+    from audiogen_core.audio import Audio, probe
 
     clip, chosen = options.audio, options.chosen()
     made = chosen.get("outpaint_left", 0.0) + chosen.get("outpaint_right", 0.0)
@@ -34,8 +34,7 @@ def sound(load: Load, options: Asked) -> Sound:
         info = probe(clip)
         rate, channels, seconds = info.sample_rate, info.channels, info.frames / info.sample_rate
     longer = seconds * chosen.get("time_stretch_factor", 1)
-    asked = options.sample_rate
-    return Sound(rate if asked is None else check_rate(asked), channels, longer + made)
+    return Sound(rate, channels, longer + made)
 
 
 def plan(vampnet: Vampnet, load: Load, options: Asked) -> dict[str, Any]:

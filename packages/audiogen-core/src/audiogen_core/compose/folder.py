@@ -60,12 +60,8 @@ def write_folder(
         lines.append(_line(piece, path))
         if on_step:
             on_step(index + 1, count)
-    captions = folder / CAPTIONS
-    try:
-        with atomic_path(captions) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise AudioError(f"{captions}: cannot be written ({error.strerror})") from error
+    with atomic_path(folder / CAPTIONS, AudioError) as temporary:
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return paths
 
 

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import patterns
+from audiogen_core import finish, patterns
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
@@ -101,26 +101,29 @@ class MusicGen(Model):
     @verb(Options)
     def generate_codes(self, options: Options) -> Codes:
         """As `generate`, but the codes."""
-        return self._codes([options.prompt], self._resolved(options))[0]
+        settings = self._resolved(options)
+        known = self._prompt_codes([options.prompt], settings)
+        return self._codes([options.prompt], settings, known)[0]
 
     @verb(Batch)
     def generate_batch(self, prompts: Sequence[str | None], options: Batch) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
         settings = self._resolved(options)
-        codes = self._codes(prompts, settings)
+        known = self._prompt_codes(prompts, settings)
+        codes = self._codes(prompts, settings, known)
         clips: list[Audio] = []
         with bounded_cache():
             for index, one in enumerate(codes):
                 alone = _alone(options, prompts, index)
-                asked = self._resolved(alone).asked
-                recipe = self.made_by(alone, asked, settings.seed + index)
-                clips.append(replace(self.codec.decode(one), recipe=recipe))
+                told = replace(settings, asked=self._resolved(alone).asked, seed=settings.seed + index)
+                clips.append(self.whole(self._take(iter([self.codec.decode(one)]), told, known), alone))
         return clips
 
     @verb(Batch)
     def generate_codes_batch(self, prompts: Sequence[str | None], options: Batch) -> list[Codes]:
         """As `generate_batch`, but the codes."""
-        return self._codes(prompts, self._resolved(options))
+        settings = self._resolved(options)
+        return self._codes(prompts, settings, self._prompt_codes(prompts, settings))
 
     @verb(Options)
     def stream(self, options: Options) -> Iterator[Audio]:
@@ -128,19 +131,20 @@ class MusicGen(Model):
 
         Memory does not grow with the length. Close the iterator to end early.
         """
-        return next(self.takes(options)).pieces
+        return finish.live(next(self.takes(options)), options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: streamed one after the other, with seeds that count up.
 
         `on_step` is called with (seconds done, seconds in all). Raises OptionError, AudioError.
         """
-        info, settings = self.codec.info, self._resolved(options)
+        settings = self._resolved(options)
+        known = self._prompt_codes([options.prompt], settings)
+        on_step = _in_seconds(settings.on_step, self.codec.info.frame_rate)
         for index in range(count):
-            seed = settings.seed + index
-            told = replace(settings, seed=seed, on_step=_in_seconds(settings.on_step, info.frame_rate))
-            pieces = self._streamed(self._frames([options.prompt], told), told)
-            yield Take(pieces, info.sample_rate, info.channels, settings.asked, seed)
+            told = replace(settings, seed=settings.seed + index, on_step=on_step)
+            pieces = self._streamed(self._frames([options.prompt], told, known), told)
+            yield self._take(pieces, told, known)
 
     @verb(Batch)
     def settings(self, options: Batch) -> Settings:
@@ -158,9 +162,16 @@ class MusicGen(Model):
     def _resolved(self, options: Batch) -> Settings:
         return resolve(self.config, self.codec.info.frame_rate, options, self.defaults)
 
-    def _codes(self, prompts: Sequence[str | None], settings: Settings) -> list[Codes]:
+    def _take(self, pieces: Iterator[Audio], settings: Settings, known: Tokens) -> Take:
+        info, begun = self.codec.info, known.shape[2] * self.codec.info.hop_length
+        seconds = settings.seconds if begun else None
+        return Take(
+            pieces, info.sample_rate, info.channels, settings.asked, settings.seed, None, begun, seconds
+        )
+
+    def _codes(self, prompts: Sequence[str | None], settings: Settings, known: Tokens) -> list[Codes]:
         with bounded_cache():
-            values = np.concatenate(list(self._frames(prompts, settings)), axis=2)
+            values = np.concatenate(list(self._frames(prompts, settings, known)), axis=2)
         info, samples = self.codec.info, self._samples(settings)
         return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
 
@@ -176,11 +187,9 @@ class MusicGen(Model):
                     yield Audio(block[:, :left], self.codec.info.sample_rate)
                 left -= min(left, block.shape[1])
 
-    def _frames(self, prompts: Sequence[str | None], settings: Settings) -> Iterator[Tokens]:
+    def _frames(self, prompts: Sequence[str | None], settings: Settings, known: Tokens) -> Iterator[Tokens]:
         """The codes of all clips as they are made, from the beginning: blocks (B, K, frames)."""
-        _check_prompts(prompts)
         items = self._items(prompts, settings)
-        known = self._prompt_codes(len(prompts), settings)
         windows = plan(settings.frames, known.shape[2], settings.window, settings.stride)
         return self._windows(items, known, windows, settings)
 
@@ -233,12 +242,14 @@ class MusicGen(Model):
             start=settings.style_start,
         )
 
-    def _prompt_codes(self, count: int, settings: Settings) -> Tokens:
+    def _prompt_codes(self, prompts: Sequence[str | None], settings: Settings) -> Tokens:
         """The codes all clips begin with: (B, K, frames), without frames when there are none."""
+        _check_prompts(prompts)
+        count = len(prompts)
         if settings.prompt_codes is not None:
             codes = _each(settings.prompt_codes, count, "prompt_codes")
         elif settings.prompt_audio is not None:
-            encode = _once(self._encode)
+            encode = _once(lambda clip: self._encode(clip, settings.keep_original is True))
             codes = [
                 None if clip is None else encode(clip)
                 for clip in _each(settings.prompt_audio, count, "clips")
@@ -263,10 +274,14 @@ class MusicGen(Model):
             )
         return np.stack(values)
 
-    def _encode(self, clip: Audio | str | Path) -> Codes:
+    def _encode(self, clip: Audio | str | Path, to_the_end: bool) -> Codes:
+        """The codes of a clip; `to_the_end`: of whole frames, the last of which ends where the clip does."""
         info = self.codec.info
         audio = clip if isinstance(clip, Audio) else Audio.load(clip)
         heard = audio.mix(info.channels).resample(info.sample_rate)
+        spare = heard.samples.shape[1] % info.hop_length
+        if to_the_end and spare < heard.samples.shape[1]:
+            heard = Audio(heard.samples[:, spare:], info.sample_rate)
         return self.codec.encode(heard, codebooks=self.config.codebooks)
 
 

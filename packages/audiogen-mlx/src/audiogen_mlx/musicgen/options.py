@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.jobs import JobLoad, JobOptions
+from audiogen_core.jobs import Continuing, JobLoad
 from audiogen_core.options import Clips, Place, argument, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen.windows import STRIDE_SHARE
@@ -37,7 +37,7 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(JobOptions):
+class Batch(Continuing):
     """What the clips of a batch have in common; those that go in may be lists with one (or None) for each.
 
     None leaves a choice to the model's `Defaults`. Raises OptionError.
@@ -259,6 +259,7 @@ class Settings:
     style_start: float | None = None
     prompt_audio: Clips | None = None
     prompt_codes: Codes | Sequence[Codes] | None = None
+    keep_original: bool | None = None
     compat: Compat = "audiogen"
     on_step: OnStep | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)

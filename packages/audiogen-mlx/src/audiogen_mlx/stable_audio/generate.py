@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core import finish
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
@@ -125,7 +126,8 @@ class StableAudio(Model):
         with its length. A clip to continue, `prompt_audio`, may then be of any length and comes first; the
         other options of runs that begin from a clip raise OptionError.
         """
-        return next(self.takes(self._in_windows(options))).pieces
+        asked = self._in_windows(options)
+        return finish.live(next(self.takes(asked)), asked)
 
     @verb(Options)
     def generate_loop(self, options: Options) -> Audio:
@@ -150,8 +152,7 @@ class StableAudio(Model):
             if settings.seed is not None:
                 seed = settings.seed + index
                 one = replace(settings, seed=seed, noise=SeededNoise(seed))
-            pieces = self._pieces(options.prompt, one)
-            yield Take(pieces, self.config.sample_rate, self.config.channels, settings.asked, one.seed)
+            yield self._take(self._pieces(options, one), one)
 
     @verb(Batch)
     def settings(self, options: Batch) -> Settings:
@@ -171,13 +172,26 @@ class StableAudio(Model):
         longer = (options.seconds or 0.0) > self.config.window_seconds
         return replace(options, long=True) if longer or options.overlap is not None else options
 
-    def _pieces(self, prompt: str, settings: Settings) -> Iterator[Audio]:
-        """A clip as it is written: one of several windows as it comes, a loud single one made quieter."""
+    def _take(self, pieces: Iterator[Audio], settings: Settings) -> Take:
+        config = self.config
+        return Take(
+            pieces,
+            config.sample_rate,
+            config.channels,
+            settings.asked,
+            settings.seed,
+            known=round(settings.known * config.sample_rate),
+            seconds=settings.seconds if settings.known else None,
+            closed=settings.loop is not None or settings.inpaint is not None,
+        )
+
+    def _pieces(self, options: Options, settings: Settings) -> Iterator[Audio]:
+        """A clip as it is written: one of several windows as it comes, a single one as a whole."""
         if settings.long:
-            yield from self._windows(prompt, settings)
+            yield from self._windows(options.prompt, settings)
             return
-        (clip,) = self._clips([prompt], settings)
-        yield _within(clip)
+        (clip,) = self._clips([options.prompt], settings)
+        yield _within(clip, options)
 
     def _batch(self, prompts: Sequence[str], options: Batch) -> list[Audio]:
         said = {each.name: getattr(options, each.name) for each in fields(Batch)}
@@ -190,8 +204,8 @@ class StableAudio(Model):
         clips: list[Audio] = []
         for index, clip in enumerate(self._clips(prompts, settings)):
             seed = None if settings.seed is None else settings.seed + index
-            told = {**settings.asked, "prompt": prompts[index]}
-            clips.append(replace(_within(clip), recipe=self.made_by(alone[index], told, seed)))
+            told = replace(settings, asked={**settings.asked, "prompt": prompts[index]}, seed=seed)
+            clips.append(self.whole(self._take(iter([_within(clip, options)]), told), alone[index]))
         return clips
 
     def _windows(self, prompt: str, settings: Settings) -> Iterator[Audio]:
@@ -355,9 +369,11 @@ def _check_one_window(options: Batch) -> None:
         raise OptionError("clips of several windows are made by generate_long and stream")
 
 
-def _within(clip: Audio) -> Audio:
-    """A clip that is too loud made quieter."""
-    return clip if clip.peak <= 1 else Audio(clip.samples / clip.peak, clip.sample_rate)
+def _within(clip: Audio, options: Batch) -> Audio:
+    """A clip that is too loud made quieter, as 0.1.0 wrote it, where nothing else was asked for."""
+    if options.normalize is not None or clip.peak <= 1:
+        return clip
+    return Audio(clip.samples / clip.peak, clip.sample_rate)
 
 
 def _cut(clip: Audio, start: int, end: int) -> Iterator[Audio]:

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Annotated, Any, Literal
 
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import JobLoad, JobOptions
+from audiogen_core.jobs import Continuing, JobLoad
 from audiogen_core.options import Clip, Noise, Place, argument, audio, hidden, option, place
 
 MAX_STEPS = 10_000
@@ -26,7 +26,7 @@ Span = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(JobOptions):
+class Batch(Continuing):
     """What the clips of a batch have in common.
 
     None leaves a choice to the model: its authors publish how it is run. Raises OptionError.

@@ -42,6 +42,7 @@ class Settings:
     level         noise level that init_audio is begun from; None where a run starts from noise
     init_audio    a clip to begin from; `inpaint` says what of it is made anew
     prompt_audio  a clip that several windows go on with; a single window has it as init_audio
+    known         seconds of the clip that is gone on with, or 0
     loop          samples of a loop, or None
     overlap       seconds a window hears of the one before; None is `windows.OVERLAP` of it
     asked         the options with the model's defaults put in, as recipes keep them
@@ -62,6 +63,7 @@ class Settings:
     init_audio: Audio | None = None
     inpaint: Region | None = None
     prompt_audio: Audio | None = None
+    known: float = 0.0
     loop: int | None = None
     long: bool = False
     overlap: float | None = None
@@ -86,6 +88,7 @@ def resolve(config: Config, options: Batch) -> Settings:
         raise OptionError(
             f"prompt_audio is {prompt.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds"
         )
+    known = 0.0 if prompt is None else prompt.duration
     if prompt is not None and not options.long:
         # A clip to go on with is one after whose end everything is made anew.
         clip, region, prompt = prompt, ((prompt.duration, config.window_seconds),), None
@@ -129,6 +132,7 @@ def resolve(config: Config, options: Batch) -> Settings:
         init_audio=clip,
         inpaint=region,
         prompt_audio=prompt,
+        known=known,
         loop=loop,
         long=options.long,
         overlap=options.overlap,

@@ -113,16 +113,16 @@ class Vampnet(Model):
         exported = imported("audiogen_onnx.exporter.export:exported")  # by name: to run takes no exporter
         fetch, providers = opening.fetch, opening.providers or None
         folder = exported(opening.model, notify=warnings.warn, fetch=fetch, unlisted=opening.unlisted)
-        manifest = Manifest.load(folder, verify=opening.verify)
         threads = use_threads(opening.threads)
+        with Manifest.opened(folder, verify=opening.verify) as manifest:
 
-        def session(name: str) -> Session:
-            return Session(manifest.graph_path(folder, name), providers, threads)
+            def session(name: str) -> Session:
+                return Session(manifest.graph_path(folder, name), providers, threads)
 
-        geometry = manifest.codec
-        codec = codec_of(manifest, folder, providers, threads, fetch)
-        coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
-        fine = Network.of("fine", manifest.fine, geometry, session("fine"))
+            geometry = manifest.codec
+            codec = codec_of(manifest, folder, providers, threads, fetch)
+            coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
+            fine = Network.of("fine", manifest.fine, geometry, session("fine"))
         revision = sha256(folder / NAME)[:16]
         tracker = partial(BeatTracker.of, folder, providers, threads)
         return cls(
@@ -235,6 +235,26 @@ class Vampnet(Model):
         clip, results = self._results(options, max(count, options.variations))
         for result in results:
             yield self._take(clip, options, result, folder)
+
+    def _results(self, options: Options, count: int) -> tuple[Clip, list[Made]]:
+        """The clip of a job, and what was made of it."""
+        clip, mask = self.prepared(options)
+        return clip, clip.make(mask, source_of(options), count, options.on_step)
+
+    def _take(self, clip: Clip, options: Options, result: Made, folder: Path | None = None) -> Take:
+        rate, own = options.sample_rate or clip.source.sample_rate, clip.options
+        settings: dict[str, Any] = {"sample_rate": rate, "options": own.asked()}
+        if isinstance(options.audio, str | Path):
+            settings["audio"] = str(options.audio)
+        if options.mask is not None:
+            settings["mask"] = str(options.mask)
+        pieces = (Audio(block, rate) for block in clip.sound(result, rate, folder) if block.shape[1])
+        closed = own.loop or own.outpaints or own.infill is not None
+        channels = clip.source.channels
+        return Take(pieces, rate, channels, settings, result.seed, result.confidence, closed=closed)
+
+    def _at_own_rate(self, options: Options) -> Options:
+        return options if options.sample_rate else replace(options, sample_rate=self.sample_rate)
 
     def _results(self, options: Options, count: int) -> tuple[Clip, list[Made]]:
         """The clip of a job, and what was made of it."""

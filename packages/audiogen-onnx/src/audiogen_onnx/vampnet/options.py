@@ -240,10 +240,7 @@ class Drawn(JobOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Beside(Drawn):
-    """What is asked of a clip beside `VampOptions`.
-
-    sample_rate  None: the rate of the clip
-    """
+    """What is asked of a clip beside `VampOptions`."""
 
     mask: Annotated[
         Path | None,
@@ -260,9 +257,6 @@ class Beside(Drawn):
     track_beats: Annotated[bool, option("Or beats: found by WaveBeat, if the model has it.", group=_KEPT)] = (
         False
     )
-    sample_rate: Annotated[
-        int | None, option("Of the result; the clip's when absent.", unit="Hz", group=_MADE)
-    ] = None
 
     def __post_init__(self) -> None:
         _split_beats(self)
