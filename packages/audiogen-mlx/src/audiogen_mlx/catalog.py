@@ -13,6 +13,7 @@ def _family(family: str) -> dict[str, ModelSpec | Shipped]:
 
 MUSICGEN = _family("musicgen")
 STABLE_AUDIO = _family("stable-audio")
+STABLE_AUDIO_3 = _family("stable-audio-3")
 
 MODELS = (*MUSICGEN.values(), *STABLE_AUDIO.values())
 """Everything that makes sound. `demo` is there twice: each command has one."""

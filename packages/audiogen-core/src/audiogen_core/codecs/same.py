@@ -456,6 +456,13 @@ class Same(Autoencoder):
             decoder=[Convolutional(decoder, down=config.together, up=samples)],
         )
 
+    @property
+    def reach(self) -> int:
+        """Latents after one that its sound may depend on, and some more."""
+        (stage,) = self._decoder
+        assert isinstance(stage, Convolutional)
+        return stage.context[1]
+
     def encode(self, audio: Audio, noise: Noise | None = None) -> Latents:
         """The latents of a clip; with `noise`, which SAME-L draws from, as the original makes them."""
         if noise is None:
