@@ -476,7 +476,7 @@ def test_what_was_read_is_written_back_unchanged(tmp_path, suffix, subtype):
 def test_subtypes(tmp_path):
     audio = tone(0.1)
     for subtype, bound in [("PCM_16", 0.6 / 2**15), ("PCM_24", 0.6 / 2**23), ("FLOAT", 0), ("DOUBLE", 0)]:
-        path = audio.save(tmp_path / "a.wav", subtype=subtype)
+        path = audio.save(tmp_path / f"{subtype}.wav", subtype=subtype)
         assert probe(path).subtype == subtype
         assert np.abs(Audio.load(path).samples - audio.samples).max() <= bound
     with pytest.raises(AudioError, match="not stored as VORBIS"):

@@ -183,6 +183,7 @@ def test_a_command_makes_a_file_and_makes_it_again(run, tmp_path):
     assert (recipe.model, recipe.revision, recipe.seed) == ("small", "revision of small", 3)
     assert recipe.settings == {
         "command": "hum", "prompt": "a song", "seconds": 1.0, "start": "in.wav", "codec": "c", "threads": 2,
+        "normalize": True, "fade": "auto",
     }  # fmt: skip
     assert set(recipe.inputs) == {"start"}
     again = run("replay", "a.wav", "-o", "b.wav", "-q")

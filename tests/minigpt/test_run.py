@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import signal
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import soundfile
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
@@ -43,20 +45,29 @@ def _run(music: Path, out: Path, **options: Any) -> RunReport:
     return run(music, out, **{"settings": SMALL, "codec": str(CODEC), "workers": 1, **options})
 
 
-class _Links(HTMLParser):
-    """The sounds a page links to, and how many pictures it holds."""
+class _Page(HTMLParser):
+    """The sounds in a page, how many pictures it holds, and what it would load from elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: str) -> None:
         super().__init__()
-        self.sounds: list[str] = []
+        self.sounds: list[Audio] = []
         self.pictures = 0
+        self.elsewhere: list[str] = []
+        self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        facts = dict(attrs)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "poster", "data") and not (value or "").startswith("data:"):
+                self.elsewhere.append(value or "")
+        kind, _, content = (dict(attrs).get("src") or "").partition(";base64,")
         if tag == "audio":
-            self.sounds.append(unquote(facts["src"] or ""))
+            assert kind == "data:audio/flac"
+            samples, rate = soundfile.read(
+                io.BytesIO(base64.b64decode(content)), dtype="float32", always_2d=True
+            )
+            self.sounds.append(Audio(samples.T, rate))
         if tag == "img":
-            assert (facts["src"] or "").startswith("data:image/png;base64,")
+            assert kind == "data:image/png"
             self.pictures += 1
 
 
@@ -64,14 +75,18 @@ def test_every_stage_once(music: Path, tmp_path: Path) -> None:
     out, stages = tmp_path / "run1", []
     first = _run(music, out, on_stage=lambda stage: stages.append(stage))
     assert first.done == ("encode", "train", "judge", "sample", "report")
-    assert stages == ["encode", "train", "judge", "sample"]
+    assert stages == ["look", "encode", "train", "judge", "sample"]
     assert (first.step, first.signal, first.page) == (4, None, out / "report.html")
-    links = _Links()
-    links.feed((out / "report.html").read_text(encoding="utf-8"))
-    assert links.sounds[:3] == ["free/sample-1.wav", "free/sample-2.wav", "free/sample-3.wav"]
-    assert len(links.sounds) == 5 and links.pictures == 5
-    for sound in links.sounds:
-        assert (out / sound).is_file()
+    page = _Page((out / "report.html").read_text(encoding="utf-8"))
+    assert page.elsewhere == []  # it plays wherever it is taken
+    names = ["free/sample-1", "free/sample-2", "free/sample-3", "eval/original-1", "eval/continuation-1"]
+    for name, sound in zip(
+        [*names, "samples/step-00000002", "samples/step-00000004"], page.sounds, strict=True
+    ):
+        kept = Audio.load(out / f"{name}.wav")
+        assert sound.sample_rate == kept.sample_rate
+        np.testing.assert_allclose(sound.samples, kept.samples, atol=1e-4)
+    assert page.pictures == 5  # of what the model made at the end, and of the losses
     recipe = Recipe.read(out / "free" / "sample-2.wav")
     assert recipe.seed == 1 and recipe.revision == "step-00000004"
     assert json.loads((out / "eval.json").read_text())["step"] == 4
@@ -127,12 +142,11 @@ def test_the_folder_of_audio_is_not_written_into(music: Path) -> None:
 
 def test_page_escapes_what_it_shows(tmp_path: Path) -> None:
     sound = tmp_path / "a b" / "<x>\udcff.wav"
+    sound.parent.mkdir()
+    Audio(np.zeros((1, 800), np.float32), 8000).save(sound)
     clip = Clip("<script>", sound, tmp_path / "missing.png")
     section = Section("T & C", "a < b", [("h", "i"), ("<k>", None), ("n", 12345), ("x", 0.5)], clips=[clip])
     path = write_report(tmp_path, 'a "<title>"', {"k\udcff": True}, [section])
     page = path.read_text(encoding="utf-8")
     assert "<script>" not in page and "&lt;script&gt;" in page and "12,345" in page
-    links = _Links()
-    links.feed(page)
-    assert links.pictures == 0
-    assert links.sounds == [unquote("a%20b/%3Cx%3E%FF.wav")]
+    assert _Page(page).pictures == 0 and len(_Page(page).sounds) == 1

@@ -144,6 +144,7 @@ class Codec:
         values = np.concatenate(list(self.encode_blocks(count.through(blocks), codebooks)), axis=1)
         return Codes(values, info.codebook_size, info.frame_rate, info.name, length=count.samples)
 
+    @closed(CodesError)
     def decode_clip(self, codes: Codes) -> Iterator[Float]:
         """As `decode`, but in float32 blocks (channels, samples), which are not trimmed."""
         self.check(codes)
@@ -265,6 +266,7 @@ class Autoencoder:
         values = np.concatenate(list(self.encode_blocks(count.through(blocks))), axis=1)
         return Latents(values, self.info.frame_rate, self.info.name, length=count.samples)
 
+    @closed(CodesError)
     def decode_clip(self, latents: Latents) -> Iterator[Float]:
         """As `decode`, but in float32 blocks (channels, samples), which are not trimmed."""
         self.check(latents)

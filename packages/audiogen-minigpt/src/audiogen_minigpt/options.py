@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from audiogen_core.jobs import JobLoad, JobOptions
-from audiogen_core.options import Clip, Described, audio, hidden, option, place
+from audiogen_core.errors import OptionError
+from audiogen_core.jobs import Continuing, JobLoad
+from audiogen_core.options import Clip, Described, Place, audio, described, hidden, option, place
+from audiogen_core.output import Output
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import SAMPLING
 
 if TYPE_CHECKING:
-    from audiogen_core.codec import Codec
+    from audiogen_core.codec import CodecInfo
 
 MAX_SECONDS = 3600.0
 """Seconds of audio made at once, unless it is streamed."""
@@ -32,15 +34,17 @@ CodecPlace = Annotated[
 
 
 @dataclass(frozen=True)
-class Options(JobOptions):
+class Options(Continuing):
     """One clip, or several with seeds that count up. Raises OptionError."""
 
-    seconds: Annotated[float, option("How much to make.", "-s", unit="s", gt=0, le=MAX_SECONDS)] = 10.0
+    seconds: Annotated[
+        float, option("Length of the clip, with what is continued.", "-s", unit="s", gt=0, le=MAX_SECONDS)
+    ] = 10.0
+    _: KW_ONLY
     prompt_audio: Annotated[
         Clip | None,
         audio("Sound to go on with, of which whole frames are used.", "--prompt-audio", "--prompt"),
     ] = None
-    only_new: Annotated[bool, option("Leave the prompt out of the result.")] = False
     temperature: Annotated[
         float | tuple[float, ...] | None,
         option(
@@ -68,18 +72,37 @@ class Options(JobOptions):
         float | None,
         option("Least probability relative to the likeliest code; 0: any.", ge=0, le=1, advanced=True),
     ] = None
-    sampling: Annotated[
-        Sampling | None, hidden("How codes are drawn, as one value; options said beside it win over it.")
-    ] = None
+    after: Annotated[bool, hidden("Count the seconds from the end of prompt_audio on, as 0.1.0 did.")] = False
+
+    @classmethod
+    def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
+        """Recipes that ask nothing of `Output` count the seconds as 0.1.0 did."""
+        plain = not any(each.name in settings for each in described(Output))
+        return cls.of({"after": plain, **settings})
 
 
 @dataclass(frozen=True, kw_only=True)
+class Called(Options):
+    """One clip, as Python asks for it: the seconds are those that are made."""
+
+    after: Annotated[bool, hidden("Count the seconds from the end of prompt_audio on.")] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed(Called):
+    """One clip that comes in chunks."""
+
+    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0)] = 0.5
+
+
+@dataclass(frozen=True)
 class Trained(Described):
     """Which model, and which of its checkpoints."""
 
     model: Annotated[
-        str, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
+        Place, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
     ]
+    _: KW_ONLY
     best: Annotated[bool, option("Take the checkpoint with the lowest validation loss.")] = False
 
 
@@ -90,8 +113,17 @@ class Load(JobLoad, Trained):
     codec: CodecPlace = None
     device: Annotated[str, option("auto, cpu, cuda or mps.", local=True)] = "auto"
     ops: Annotated[Any, hidden("What the codec runs on; None is torch on the same device.")] = None
-    revision: Annotated[str | None, hidden("The checkpoint of a run that a recipe names.")] = None
-    unlisted: Annotated[bool, hidden("There is no hub to allow more of.")] = False
+    which: Annotated[
+        Literal["last", "best"] | None,
+        hidden("Of a run's checkpoints; 'best' is the same as best.", local=True),
+    ] = None
+    revision: Annotated[str | None, hidden("The checkpoint of a run that a recipe names.", local=True)] = None
+    unlisted: Annotated[bool, hidden("There is no hub to allow more of.", local=True)] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.which is not None:
+            object.__setattr__(self, "best", self.which == "best")
 
 
 @dataclass(frozen=True)
@@ -108,7 +140,7 @@ class ClipSettings:
     sampling: Sampling
     seed: int
     prompt_audio: Clip | None = None
-    only_new: bool = False
+    keep_original: bool | None = None
     on_step: Callable[[int, int], None] | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
 
@@ -124,12 +156,22 @@ def resolve(options: Options, own: Sampling, sample_rate: int, hop_length: int) 
 
     own  how the model's codes are drawn unless somebody says otherwise
     """
+    from audiogen_core.audio import seconds_of
+
     said = {name: getattr(options, name) for name in (*DRAWING, "seed")}
     said = {name: value for name, value in said.items() if value is not None}
     sampling = seeded(replace(options.sampling or own, **said))
-    samples = max(1, round(options.seconds * sample_rate))
+    seconds = options.seconds
+    begun = 0.0 if options.prompt_audio is None else seconds_of(options.prompt_audio)
+    if begun and not options.after:
+        seconds -= begun
+        if seconds <= 0:
+            raise OptionError(f"the clip to go on with has {begun:.2f} s; ask for more seconds")
+    samples = max(1, round(seconds * sample_rate))
+    as_in_010 = options.after and not options.output()
     drawing = {name: value for name, value in sampling.to_dict().items() if name in DRAWING}
-    asked = {**options.asked(), "seconds": options.seconds, "only_new": options.only_new, **drawing}
+    asked = {**options.asked(), "only_new": options.only_new, **drawing}
+    asked["seconds"] = options.seconds if as_in_010 else begun + seconds
     asked.pop("seed", None)  # a recipe has a field of its own for it
     return ClipSettings(
         samples,
@@ -137,7 +179,7 @@ def resolve(options: Options, own: Sampling, sample_rate: int, hop_length: int) 
         sampling,
         sampling.seed or 0,
         options.prompt_audio,
-        options.only_new,
+        options.keep_original,
         options.on_step,
         asked,
     )
@@ -168,6 +210,10 @@ class Preparation(Described):
         None
     )
 
-    def count(self, codec: Codec) -> int:
-        """How many codebooks to store."""
-        return min(8, codec.info.codebooks) if self.codebooks is None else self.codebooks
+    def count(self, info: CodecInfo) -> int:
+        """How many codebooks of a codec to store."""
+        return min(8, info.codebooks) if self.codebooks is None else self.codebooks
+
+    def longest_silence(self, info: CodecInfo) -> int | None:
+        """How many silent frames in a row are kept; None: all."""
+        return round(self.silence * info.frame_rate) if self.silence else None

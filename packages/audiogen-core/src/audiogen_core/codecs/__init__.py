@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from audiogen_core.errors import ModelError, UnknownModel
+from audiogen_core.models import Fetch
 from audiogen_core.ops import Ops, resolve
 from audiogen_core.settings import as_table, read_json, resolved
 from audiogen_core.values import closed, shown
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
-    from audiogen_core.models import Fetch
 
 DEMO = "demo"
 DEMO_LATENTS = "demo-latents"
