@@ -344,6 +344,7 @@ def test_whole_runs(size, name, monkeypatch):
     options["times"] = arrays[f"{name}_sigmas"]
     seconds = options.pop("seconds")
     each = seconds if isinstance(seconds, list) else [seconds]
+    lengthy = {"durations": tuple(each)} if isinstance(seconds, list) else {"seconds": seconds}
     if options["compat"] is None:
         # What is after the end of each clip is not made here, so its noise is not drawn.
         plans = [lengths(made.config, [one], options.get("duration_padding", 6.0), None) for one in each]
@@ -351,14 +352,13 @@ def test_whole_runs(size, name, monkeypatch):
         for item, (prompt, one) in enumerate(zip(prompts, each, strict=True)):
             found = made.generate_latents([prompt], seconds=one, noise=RecordedNoise(cut[item]), **options)
             agree(found, latents[item : item + 1, :, : plans[item].frames], 5e-4)
-        clips = made.generate_batch(
-            prompts, seconds=seconds, noise=RecordedNoise([one for each in cut for one in each]), **options
-        )
+        noise = RecordedNoise([one for drawn in cut for one in drawn])
+        clips = made.generate_batch(prompts, **lengthy, noise=noise, **options)
     else:
-        found = made.generate_latents(prompts, seconds=seconds, noise=RecordedNoise(draws), **options)
+        found = made.generate_latents(prompts, **lengthy, noise=RecordedNoise(draws), **options)
         agree(found, latents, 5e-4)
         noise = RecordedNoise(draws)
-        clips = made.generate_batch(prompts, seconds=seconds, noise=noise, **options)
+        clips = made.generate_batch(prompts, **lengthy, noise=noise, **options)
         assert noise.left == 0
     if f"{name}_audio" in arrays:
         for clip, expected, one in zip(clips, arrays[f"{name}_audio"], each, strict=True):

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core import finish
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.hub import asking
-from audiogen_core.jobs import MOST, Take
-from audiogen_core.noise import SeededNoise
+from audiogen_core.jobs import MOST, Model, Take
+from audiogen_core.noise import Noise, SeededNoise
+from audiogen_core.options import verb
 from audiogen_core.progress import OnStep
 from audiogen_core.values import closed
 from audiogen_mlx import blas
@@ -29,7 +30,7 @@ from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Task
 from audiogen_mlx.stable_audio_3.config import Config
 from audiogen_mlx.stable_audio_3.guidance import predictor
 from audiogen_mlx.stable_audio_3.load import Parts, locate
-from audiogen_mlx.stable_audio_3.options import Load, Options
+from audiogen_mlx.stable_audio_3.options import Batch, Load, Options
 from audiogen_mlx.stable_audio_3.schedules import times
 from audiogen_mlx.stable_audio_3.settings import Settings, resolve
 
@@ -79,14 +80,27 @@ def lengths(config: Config, seconds: Sequence[float], padding: float, compat: st
     return Lengths(frames, tuple(min(each + after, frames) for each in needed), samples)
 
 
-class StableAudio3:
+class StableAudio3(Model):
     """A model, ready to generate. Make one with `load`."""
 
-    def __init__(self, config: Config, parts: Parts, name: str, threads: int) -> None:
+    def __init__(
+        self, config: Config, parts: Parts, name: str, threads: int, opening: Load | None = None
+    ) -> None:
         self.config = config
         self.name = name
         self.threads = threads
+        self.opening = opening
         self._parts = parts
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what it makes."""
+        return self.config.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Of what it makes."""
+        return self.config.channels
 
     @cached_property
     def revision(self) -> str:
@@ -94,94 +108,96 @@ class StableAudio3:
         return self._parts.files.fingerprint()
 
     @classmethod
-    @closed()
-    def load(cls, name_or_path: str | Path, **load: Any) -> StableAudio3:
+    @verb(Load)
+    def load(cls, opening: Load) -> StableAudio3:
         """A model from the catalogue, a hub id or a path: a folder, or a checkpoint beside its configuration.
 
-        Keywords are the fields of `Load`. Raises UnknownModel, DownloadError, ModelError, WeightsError or
-        OptionError.
+        Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
-        opening = Load.of({**load, "model": str(name_or_path)})
         threads = blas.set_threads(opening.threads)
         files = locate(opening, fetch=opening.fetch or asking(unlisted=opening.unlisted))
         config, dtype = files.read_config(), DTYPES[opening.dtype]
         parts = Parts(files, config, dtype=dtype, bits=opening.bits, frugal=opening.low_memory)
         parts.load()
-        return cls(config, parts, str(name_or_path), threads)
+        return cls(config, parts, str(opening.model), threads, opening)
 
-    def generate(self, prompt: str, **options: Any) -> Audio:
-        """A clip of exactly round(seconds * rate) samples. Keywords are the fields of `Options`.
+    @verb(Options)
+    def generate(self, options: Options) -> Audio:
+        """A clip of exactly round(seconds * rate) samples, or with `bpm` and `bars` a loop.
 
         Raises OptionError for options that are out of range or contradict each other, AudioError for a
         clip that cannot be used.
         """
-        return self.generate_batch([prompt], **options)[0]
+        return self.clip(options)
 
-    def generate_batch(
-        self, prompts: Sequence[str], *, seconds: float | Sequence[float] | None = None, **options: Any
-    ) -> list[Audio]:
+    @verb(Batch)
+    def generate_latents(self, prompts: Sequence[str], options: Batch) -> Floats:
+        """What the network makes of prompts, with what is after the end: (B, latent_channels, frames)."""
+        _check_one_part(options)
+        settings, seconds = self._resolved(prompts, options)
+        with bounded_cache():
+            plan = lengths(self.config, seconds, settings.padding, settings.compat)
+            return self._latents(prompts, seconds, plan, settings)
+
+    @verb(Batch)
+    def generate_batch(self, prompts: Sequence[str], options: Batch) -> list[Audio]:
         """One clip per prompt, in one run where all are as long. Clip i is what its prompt gives alone with
         the seed + i, but for rounding.
-
-        seconds  of all clips, or one number for each
         """
-        settings, each = self._resolved(prompts, seconds, options)
-        return self._clips(prompts, each, settings)
+        return self._batch(prompts, options)
 
-    def generate_latents(
-        self, prompts: Sequence[str], *, seconds: float | Sequence[float] | None = None, **options: Any
-    ) -> Floats:
-        """What the network makes of a batch, with what is after each clip: (B, latent_channels, frames)."""
-        settings, each = self._resolved(prompts, seconds, options)
-        with bounded_cache():
-            plan = lengths(self.config, each, settings.padding, settings.compat)
-            return self._latents(prompts, each, plan, settings)
-
+    @verb(Batch)
     @closed()
-    def variations(self, prompt: str, count: int, **options: Any) -> list[Audio]:
+    def variations(self, prompt: str, count: int, options: Batch) -> list[Audio]:
         """Several clips of one prompt, with the seeds seed, seed + 1, ..."""
         if not 1 <= count <= MOST:
             raise OptionError(f"the number of variations must be from 1 to {MOST}, got {count}")
-        return self.generate_batch([prompt] * count, **options)
+        return self._batch([prompt] * count, options)
 
-    def generate_long(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
+    @verb(Options)
+    def generate_long(self, options: Options) -> Audio:
         """As `stream`, in one clip."""
-        pieces = [piece.samples for piece in self.stream(prompt, seconds=seconds, **options)]
-        return Audio(np.concatenate(pieces, axis=1), self.config.sample_rate)
+        return self.clip(self._in_parts(options))
 
-    def stream(self, prompt: str, *, seconds: float, **options: Any) -> Iterator[Audio]:
-        """A clip of any length: parts that each continue the last `overlap` seconds of the one before.
+    @verb(Options)
+    def stream(self, options: Options) -> Iterator[Audio]:
+        """A clip of any length in pieces, each of them final, that joined are the clip.
 
-        It comes in pieces, each of them final, that joined are the clip; memory does not grow with its
-        length. A clip to continue, `prompt_audio`, may be of any length and comes first.
+        What the model makes at once is the clip of `generate`, in one piece. A longer one is made of parts
+        that each continue the last `overlap` seconds of the one before, and memory does not grow with its
+        length.
         """
-        asked = Options.of({**options, "prompt": prompt, "seconds": seconds, "long": True})
-        return self._parts_of(prompt, resolve(self.config, asked))
+        asked = self._in_parts(options)
+        return finish.live(next(self.takes(asked)), asked)
 
-    def generate_loop(
-        self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Any
-    ) -> Audio:
+    @verb(Options)
+    def generate_loop(self, options: Options) -> Audio:
         """A loop of exactly round(bars * beats_per_bar * 60 / bpm * rate) samples.
 
         It is cut from a clip that goes on after it: what follows its end is blended into its beginning.
         The tempo is not put into the prompt. Raises OptionError when the bars are more than the model makes.
         """
-        return self.generate(prompt, bpm=bpm, bars=bars, beats_per_bar=beats_per_bar, **options)
+        if options.bpm is None or options.bars is None:
+            raise OptionError("a loop needs both bpm and bars")
+        return self.clip(options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
-        """So many clips, as a command writes them: one after the other, with seeds that count up."""
+        """So many clips, as a command writes them: one after the other, with seeds that count up.
+
+        `on_step` is called with (steps done, steps in all). Raises OptionError, AudioError.
+        """
         settings = resolve(self.config, options)
         for index in range(count):
             one = settings
             if settings.seed is not None:
                 seed = settings.seed + index
                 one = replace(settings, seed=seed, noise=SeededNoise(seed))
-            pieces = self._pieces(options.prompt, one)
-            yield Take(pieces, self.config.sample_rate, self.config.channels, settings.asked, one.seed)
+            yield self._take(self._pieces(options.prompt, one), one)
 
-    def settings(self, **options: Any) -> Settings:
+    @verb(Batch)
+    def settings(self, options: Batch) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        return resolve(self.config, Options.of({"prompt": "any", **options}))
+        return resolve(self.config, options)
 
     @closed()
     def decode(self, latents: Latents) -> Audio:
@@ -191,26 +207,35 @@ class StableAudio3:
 
     # What a run consists of
 
-    def _resolved(
-        self, prompts: Sequence[str], seconds: float | Sequence[float] | None, options: dict[str, Any]
-    ) -> tuple[Settings, list[float]]:
+    def _in_parts(self, options: Options) -> Options:
+        """Options of a clip that may be longer than what the model makes at once."""
+        longer = (options.seconds or 0.0) > self.config.max_seconds
+        return replace(options, long=True) if longer or options.overlap is not None else options
+
+    def _take(self, pieces: Iterator[Audio], settings: Settings) -> Take:
+        config = self.config
+        return Take(
+            pieces,
+            config.sample_rate,
+            config.channels,
+            settings.asked,
+            settings.seed,
+            known=round(settings.continued * config.sample_rate),
+            seconds=settings.seconds if settings.continued else None,
+            closed=settings.loop is not None or (settings.known is not None and not settings.continued),
+        )
+
+    def _resolved(self, prompts: Sequence[str], options: Batch) -> tuple[Settings, list[float]]:
         """What all clips of a batch have in common, and the seconds of each. Raises OptionError."""
         if not isinstance(prompts, list | tuple) or not prompts:
             raise OptionError("give a list of one prompt or more")
-        many = isinstance(seconds, list | tuple)
-        each = list(seconds) if isinstance(seconds, list | tuple) else [seconds] * len(prompts)
-        if len(each) != len(prompts):
-            raise OptionError(f"{len(each)} numbers of seconds for {len(prompts)} prompts; give one for each")
-        asked = [
-            Options.of({**options, "prompt": prompt, "seconds": one})
-            for prompt, one in zip(prompts, each, strict=True)
-        ]
-        if asked[0].long:
-            raise OptionError("clips of several parts are made by generate_long and stream")
-        settings = [resolve(self.config, one) for one in (asked if many else asked[:1])]
-        if not many:
-            return settings[0], [settings[0].seconds] * len(prompts)
-        return settings[0], [one.seconds for one in settings]
+        if options.durations is None:
+            settings = resolve(self.config, options)
+            return settings, [settings.seconds] * len(prompts)
+        if len(options.durations) != len(prompts):
+            raise OptionError(f"{len(options.durations)} durations for {len(prompts)} prompts; one for each")
+        each = [resolve(self.config, replace(options, seconds=one)) for one in options.durations]
+        return replace(each[0], seconds=max(one.seconds for one in each)), [one.seconds for one in each]
 
     def _pieces(self, prompt: str, settings: Settings) -> Iterator[Audio]:
         """A clip as it is written: one of several parts as it comes."""
@@ -218,6 +243,18 @@ class StableAudio3:
             yield from self._parts_of(prompt, settings)
             return
         yield from self._clips([prompt], [settings.seconds], settings)
+
+    def _batch(self, prompts: Sequence[str], options: Batch) -> list[Audio]:
+        _check_one_part(options)
+        settings, seconds = self._resolved(prompts, options)
+        said = {each.name: getattr(options, each.name) for each in fields(Batch)}
+        alone = [Options.of({**said, "prompt": prompt}) for prompt in prompts]
+        clips: list[Audio] = []
+        for index, clip in enumerate(self._clips(prompts, seconds, settings)):
+            seed = None if settings.seed is None else settings.seed + index
+            told = replace(settings, asked={**settings.asked, "prompt": prompts[index]}, seed=seed)
+            clips.append(self.whole(self._take(iter([clip]), told), alone[index]))
+        return clips
 
     def _parts_of(self, prompt: str, settings: Settings) -> Iterator[Audio]:
         """The pieces of a clip of several parts. They draw from one stream of noise."""
@@ -379,7 +416,13 @@ class StableAudio3:
         return inpaint.splice(clip, kept, anew, seam)
 
 
-def _of_item(settings: Settings, index: int) -> Any:
+def _check_one_part(options: Batch) -> None:
+    """Refuse a clip of several parts where those of one are made. Raises OptionError."""
+    if options.long:
+        raise OptionError("clips of several parts are made by generate_long and stream")
+
+
+def _of_item(settings: Settings, index: int) -> Noise:
     """The noise of one clip of a batch, as it would be alone."""
     return settings.noise if settings.seed is None else SeededNoise(settings.seed + index)
 

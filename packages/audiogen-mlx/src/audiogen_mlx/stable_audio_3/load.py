@@ -68,7 +68,7 @@ def locate(load: Load, *, fetch: Fetch) -> Files:
     return Files(config, file, _text(folder, config, load.t5))
 
 
-def _text(folder: Path, config: Path, given: str | None) -> Path:
+def _text(folder: Path, config: Path, given: str | Path | None) -> Path:
     """The folder of the text encoder: the one given, or the one beside the model that it names."""
     place = Path(given).expanduser() if given is not None else folder / read_config(config).text
     if not (place / "config.json").is_file():

@@ -5,26 +5,25 @@ Nothing heavy is imported here; `settings` works out what the options come to fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import JobLoad, JobOptions
-from audiogen_core.options import Clip, argument, audio, hidden, option, place
+from audiogen_core.jobs import Continuing, JobLoad
+from audiogen_core.options import Clip, Noise, Place, argument, audio, hidden, option, place
 from audiogen_mlx.stable_audio.options import LONGEST, MAX_STEPS, Span
 
 SAMPLERS = ("pingpong", "euler", "rk4", "dpmpp")
 
 
-@dataclass(frozen=True)
-class Options(JobOptions):
-    """One clip, a loop, or a clip longer than the model makes at once; in a batch, what its clips share.
+@dataclass(frozen=True, kw_only=True)
+class Batch(Continuing):
+    """What the clips of a batch have in common.
 
     None leaves a choice to the model: its authors publish how it is run. Raises OptionError.
     """
 
-    prompt: Annotated[str, argument("What to hear.", metavar="PROMPT")]
     seconds: Annotated[
         float | None,
         option(
@@ -93,11 +92,11 @@ class Options(JobOptions):
     prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
     before: Annotated[
         float | None,
-        option("Seconds to make before the clip to go on with.", unit="s", gt=0, lt=LONGEST, advanced=True),
+        option("Seconds to make before the clip of --init, which is kept.", unit="s", gt=0, lt=LONGEST),
     ] = None
     keep: Annotated[
         bool,
-        option("Put kept sound back sample by sample, where it comes out of the model otherwise."),
+        option("Put what is kept back sample by sample, where it comes out of the model otherwise."),
     ] = False
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
@@ -126,7 +125,10 @@ class Options(JobOptions):
         tuple[float, ...] | None,
         hidden("The times at which the sampler calls the model, from the first to 0; in the place of steps."),
     ] = None
-    noise: Annotated[Any, hidden("A source of noise, in the place of a seed.")] = None
+    durations: Annotated[
+        tuple[float, ...] | None, hidden("Seconds of each clip of a batch, in the place of seconds.")
+    ] = None
+    noise: Annotated[Noise | None, hidden("A source of noise, in the place of a seed.")] = None
 
     def __post_init__(self) -> None:
         spans = self.inpaint
@@ -150,13 +152,15 @@ class Options(JobOptions):
         self._check_length()
 
     def _check_clips(self) -> None:
-        for name in ("init_audio", "inpaint", "init_noise_level", "compat") if self.long else ():
+        for name in ("init_audio", "inpaint", "before", "init_noise_level", "compat") if self.long else ():
             if getattr(self, name) is not None:
                 raise OptionError(f"{name} does not go with a clip of several parts; leave it out")
         if self.prompt_audio is not None and (self.init_audio is not None or self.inpaint is not None):
             raise OptionError("prompt_audio goes with neither init_audio nor inpaint; leave them out")
-        if self.init_audio is None and self.inpaint is not None:
-            raise OptionError("inpaint needs a clip to work on; give init_audio")
+        if self.init_audio is None and (self.inpaint is not None or self.before is not None):
+            raise OptionError("inpaint and before need a clip to work on; give init_audio")
+        if self.inpaint is not None and self.before is not None:
+            raise OptionError("before keeps the whole clip; leave out inpaint")
         if self.inpaint is not None and not self.inpaint:
             raise OptionError("inpaint names nothing to make anew")
         for start, end in self.inpaint or ():
@@ -166,10 +170,8 @@ class Options(JobOptions):
                 )
         if self.init_audio is None and self.init_noise_level is not None:
             raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
-        if self.before is not None and (self.prompt_audio is None or self.long):
-            raise OptionError("before needs a clip to go on with, and one part; give prompt_audio")
-        if self.keep and self.inpaint is None and self.prompt_audio is None:
-            raise OptionError("keep puts back what is kept of a clip; give inpaint or prompt_audio")
+        if self.keep and self.inpaint is None and self.before is None:
+            raise OptionError("keep puts back what is kept of a clip; give inpaint or before")
 
     def _check_length(self) -> None:
         if (self.bpm is None) != (self.bars is None):
@@ -182,13 +184,21 @@ class Options(JobOptions):
             raise OptionError("overlap is for clips of several parts; add long")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Options(Batch):
+    """One clip, a loop, or a clip longer than the model makes at once. Raises OptionError."""
+
+    prompt: Annotated[str, argument("What to hear.", metavar="PROMPT")]
+
+
+@dataclass(frozen=True)
 class Load(JobLoad):
     """How a Stable Audio 3 is opened."""
 
-    model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = (
+    model: Annotated[Place, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = (
         "stable-audio-3-small-music"
     )
+    _: KW_ONLY
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
         option("Of the network and of T5Gemma; the autoencoder is float32.", metavar="TYPE", advanced=True),
@@ -197,7 +207,7 @@ class Load(JobLoad):
         Literal[4, 8] | None, option("4 or 8: quantise the network.", metavar="N", advanced=True)
     ] = None
     t5: Annotated[
-        str | None, place("Folder of the T5Gemma, where that is not beside the model.", advanced=True)
+        Place | None, place("Folder of the T5Gemma, where that is not beside the model.", advanced=True)
     ] = None
     low_memory: Annotated[
         bool | None,

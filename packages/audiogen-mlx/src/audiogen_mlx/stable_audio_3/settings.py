@@ -16,7 +16,7 @@ from audiogen_mlx.stable_audio import loops
 from audiogen_mlx.stable_audio.options import Span
 from audiogen_mlx.stable_audio_3.config import Config
 from audiogen_mlx.stable_audio_3.guidance import Guidance
-from audiogen_mlx.stable_audio_3.options import Options
+from audiogen_mlx.stable_audio_3.options import Batch
 
 SECONDS = 30.0
 """Of a clip of which nothing says how long it is."""
@@ -35,8 +35,9 @@ class Settings:
     level       noise level that a run begins at: 1, or that init_audio is mixed with
     init_audio  a clip to begin from, or None
     known       a clip of which parts are kept, or None
-    anew        seconds of it that are made anew; its end is where sound begins to be made in any case
+    anew        seconds of the new one that are made anew; what is after its end is in any case
     placed      seconds before its beginning
+    continued   seconds of it that come first, where it is gone on with; or 0
     keep        put back what is kept
     loop        samples of a loop, or None
     asked       the options with the model's defaults put in, as recipes keep them
@@ -56,6 +57,7 @@ class Settings:
     known: Audio | None = None
     anew: tuple[Span, ...] = ()
     placed: float = 0.0
+    continued: float = 0.0
     keep: bool = False
     loop: int | None = None
     long: bool = False
@@ -66,7 +68,7 @@ class Settings:
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resolve(config: Config, options: Options) -> Settings:
+def resolve(config: Config, options: Batch) -> Settings:
     """Options with the model's defaults put in. Raises OptionError, or AudioError for a clip that is none."""
     clip, prompt = _loaded(options.init_audio), _loaded(options.prompt_audio)
     seconds, loop = _seconds(config, options, clip, prompt)
@@ -77,13 +79,13 @@ def resolve(config: Config, options: Options) -> Settings:
             f"this model makes {config.max_seconds:.2f} s at most, {seconds:g} s were asked for; "
             "for more, long (--long) goes on part after part"
         )
-    published = config.published
-    before = options.before or 0.0
-    if prompt is not None and before + prompt.duration >= seconds:
+    published, before = config.published, options.before or 0.0
+    if prompt is not None and prompt.duration >= seconds:
         raise OptionError(
             f"prompt_audio is {prompt.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds"
         )
-    begins = clip is not None and (options.inpaint is None or options.init_noise_level is not None)
+    keeps = options.inpaint is not None or options.before is not None
+    begins = clip is not None and (not keeps or options.init_noise_level is not None)
     level = (options.init_noise_level or LEVEL) if begins else 1.0
     if level < LOWEST_LEVEL:
         raise OptionError(f"init_noise_level must be {LOWEST_LEVEL:g} or more, got {level:g}")
@@ -122,12 +124,13 @@ def resolve(config: Config, options: Options) -> Settings:
             options.guidance_threshold,
         ),
         level=level,
-        noise=options.noise if seed is None else SeededNoise(seed),
+        noise=options.noise or SeededNoise(seed or 0),
         seed=seed,
         init_audio=clip if begins else None,
-        known=prompt if clip is None or options.inpaint is None else clip,
+        known=clip if keeps else prompt,
         anew=options.inpaint or (((0.0, before),) if before else ()),
         placed=before,
+        continued=0.0 if prompt is None else prompt.duration,
         keep=options.keep,
         loop=loop,
         long=options.long,
@@ -140,7 +143,7 @@ def resolve(config: Config, options: Options) -> Settings:
 
 
 def _seconds(
-    config: Config, options: Options, clip: Audio | None, prompt: Audio | None
+    config: Config, options: Batch, clip: Audio | None, prompt: Audio | None
 ) -> tuple[float, int | None]:
     """How long the clip is, and the samples of a loop."""
     if options.bpm is not None and options.bars is not None:
@@ -151,7 +154,7 @@ def _seconds(
     if options.seconds is not None:
         return options.seconds, None
     if clip is not None:
-        return min(clip.duration, config.max_seconds), None
+        return min((options.before or 0.0) + clip.duration, config.max_seconds), None
     if prompt is not None:
         raise OptionError("a clip to go on with needs to know until when: give seconds")
     return min(SECONDS, config.max_seconds), None

@@ -39,7 +39,7 @@ class Tables:
 
 
 def read_stable_audio_3(path: Path) -> Tables:
-    """A checkpoint of stable-audio-3. Raises WeightsError when a part is missing, or tensors belong to none."""
+    """A checkpoint of stable-audio-3. Raises WeightsError when a part is missing, or a tensor of none."""
     found = read_networks(path, _NETWORKS)
     parts = {"dit": "model.model.", "embedders": _CONDITIONERS.below, "vae": "pretransform.model."}
     missing = [prefix for part, prefix in parts.items() if part not in found]
