@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.channels import Mixer
 from audiogen_core.errors import AudioError, AudioMismatch, OptionError, SoundWarning
+from audiogen_core.files import require_new_file
 from audiogen_core.recipe import Recipe
 from audiogen_core.sound_reader import (
     MAX_CHANNELS,
@@ -169,15 +170,24 @@ class Audio:
             return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 
     @closed(AudioError)
-    def save(self, path: str | Path, *, recipe: Recipe | None = None, subtype: str | None = None) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        recipe: Recipe | None = None,
+        subtype: str | None = None,
+        force: bool = False,
+    ) -> Path:
         """Write the clip; the suffix chooses the format (.wav .flac .ogg .opus .mp3 .aiff). Returns the path.
 
         recipe   goes into the comment tag of the file; None: the clip's own
         subtype  how samples are stored; see AudioWriter. 16-bit PCM for WAV, AIFF and FLAC
+        force    write over a file that is there
 
         The file appears whole or not at all. Samples beyond [-1, 1] are clipped, which a ClippingWarning
-        tells. Raises AudioError as AudioWriter does.
+        tells. Raises OptionError when the file is there already, AudioError as AudioWriter does.
         """
+        require_new_file(path, force)
         recipe = recipe or self.recipe
         with AudioWriter(path, self.sample_rate, self.channels, recipe=recipe, subtype=subtype) as writer:
             writer.write(self.samples)
@@ -334,6 +344,14 @@ def probe(path: str | Path) -> FileInfo:
     """What the header of an audio file says, without decoding it. Raises AudioError."""
     with open_sound(path) as reader:
         return reader.info
+
+
+def seconds_of(clip: Audio | str | Path) -> float:
+    """How long a clip or a file is, as far as its header says. Raises AudioError."""
+    if isinstance(clip, Audio):
+        return clip.duration
+    info = probe(clip)
+    return info.frames / info.sample_rate
 
 
 @closed(AudioError)

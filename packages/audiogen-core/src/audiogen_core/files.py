@@ -122,6 +122,12 @@ def require_new_folder(target: str | Path) -> None:
         )
 
 
+def require_new_file(target: str | Path, force: bool = False, how: str = "say force=True") -> None:
+    """Raise OptionError when a file is there already, unless it may be written over."""
+    if not force and Path(target).is_file():
+        raise OptionError(f"{target}: exists already; {how} to write over it, or choose another name")
+
+
 SPARE = 1 << 16
 """Bytes that must be left on a disk beside what is to be written."""
 

@@ -13,6 +13,7 @@ from audiogen_core.commands import command, fetching
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Channel, Play, Shown, Written
 from audiogen_core.options import Described, argument, option, place
+from audiogen_core.present import printable
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
@@ -60,6 +61,13 @@ class Named(Shown):
     """What `info` takes."""
 
     path: Annotated[str, argument("Audio, codes, a checkpoint, a codec's folder or name.", metavar="FILE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listened(Shown):
+    """What `check` takes."""
+
+    files: Annotated[tuple[Path, ...], argument("Audio files.", metavar="FILE...")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +119,7 @@ def encode(asked: Encoding, written: Written) -> None:
         codes = coding.encode_file(
             asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
         )
-    codes.save(written.output)
+    codes.save(written.output, force=written.force)
     seconds = codes.values.shape[1] / codes.frame_rate
     cli.finished(written.output, seconds=seconds, took=time.monotonic() - started, json=written.json)
 
@@ -147,6 +155,29 @@ def info(asked: Named) -> None:
     from audiogen_core.describe import describe
 
     cli.emit(describe(asked.path), json=asked.json)
+
+
+@command(commands, "check", Listened)
+def check(asked: Listened) -> None:
+    """Say which sounds are silent for 2 s, clipped, shifted, one tone or noise; exit code 1 if one is."""
+    from audiogen_core.audio import probe, stream
+    from audiogen_core.check import Listener
+
+    rows: list[dict[str, Any]] = []
+    for path in asked.files:
+        info = probe(path)
+        listener = Listener(info.sample_rate, info.channels)
+        for block in stream(path):
+            listener.add(block)
+        rows.append({"path": str(path), "faults": listener.faults()})
+    if asked.json:
+        told = [{**row, "faults": [{**vars(one), "says": str(one)} for one in row["faults"]]} for row in rows]
+        cli.emit(told, json=True)
+    else:
+        for row in rows:
+            print(printable(f"{row['path']}: {'; '.join(map(str, row['faults'])) or 'nothing found'}"))
+    if any(row["faults"] for row in rows):
+        raise SystemExit(1)
 
 
 @command(commands, "plot", Drawn)

@@ -131,6 +131,22 @@ class Skip:
     reason: str
     message: str
 
+    @property
+    def why(self) -> str:
+        """The reason in two or three words."""
+        return "cut off" if "cut off" in self.message else _WORDS.get(self.reason, self.reason)
+
+
+_WORDS = {
+    "format": "of a kind that is not read",
+    "not_audio": "no audio",
+    "non_finite": "NaN or infinite samples",
+    "unreadable": "cannot be read",
+    "channels": "too many channels",
+    "too_short": "too short",
+    "duplicate": "a copy of another",
+    "output": "made by this program",
+}
 
 Part = tuple[Track, Frames] | Skip
 """What encoding a file gives, once or more."""

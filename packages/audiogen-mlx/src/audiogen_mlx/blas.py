@@ -2,8 +2,8 @@
 
 mlx's CPU wheel for Linux brings the reference BLAS, whose matrix products take some thirty times as long
 as OpenBLAS's. What is found in the process's global symbols before `mlx.core` is imported takes its
-place; so `use` loads a fast one there. The package does this when it is imported, before anything in it
-imports mlx. On macOS and with mlx's CUDA wheel there is nothing to do.
+place; so a fast one is loaded there as soon as `mlx.core` is being imported, by whomever, once this package
+is. On macOS and with mlx's CUDA wheel there is nothing to do.
 
 The environment variable AUDIOGEN_MLX_BLAS may be `off` or the path of a BLAS library. Otherwise the
 first of these that computes a small product right is taken: MKL, BLIS or OpenBLAS of this Python
@@ -19,7 +19,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -76,13 +75,20 @@ _set: Callable[[int], Any] | None = None
 _count: int | None = None
 
 
-class Explained(MetaPathFinder, Loader):
-    """Imports mlx as Python does, but says why where it does not start: without NVIDIA's driver, say."""
+class Door:
+    """Finds and loads `mlx.core` as Python does, after the BLAS; says why where it does not start, for want
+    of NVIDIA's driver, say.
+
+    (No subclass of importlib.abc's: what that imports takes a tenth of the time `--help` has.)
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path) if name == "mlx.core" else None
+        if name != "mlx.core":
+            return None
+        use()
+        spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            self._loader, spec.loader = spec.loader, self
+            self._loader, spec.loader = spec.loader, self  # type: ignore[assignment]
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -107,6 +113,12 @@ class Explained(MetaPathFinder, Loader):
             ) from error
 
 
+def watch() -> None:
+    """Have `use` called when mlx.core is imported."""
+    if sys.platform == "linux":
+        sys.meta_path.insert(0, Door())
+
+
 def advice() -> str:
     """What the user may do for faster matrix products, in one sentence, or ""."""
     return use().hint
@@ -117,8 +129,6 @@ def use() -> Blas:
     global _used
     if _used is None:
         _used = _choose()
-        if sys.platform == "linux":
-            sys.meta_path.insert(0, Explained())
     return _used
 
 

@@ -55,7 +55,7 @@ def write_folder(
         seconds = min(piece_seconds, minutes * 60 - index * piece_seconds)
         piece = compose(seed * SEEDS_PER_FOLDER + index, seconds=seconds, style=names[index % len(names)])
         path = folder / f"piece-{index:05d}.wav"
-        piece.audio.save(path, recipe=_recipe(piece, seconds))
+        piece.audio.save(path, recipe=_recipe(piece, seconds), force=force)
         paths.append(path)
         lines.append(_line(piece, path))
         if on_step:
