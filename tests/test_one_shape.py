@@ -88,7 +88,7 @@ def test_packages_say_their_version(package: str) -> None:
 @pytest.mark.filterwarnings("ignore::audiogen_core.audio.ClippingWarning")
 def test_a_saved_clip_is_the_file_of_the_command_and_is_made_again(models: dict[str, Any], job: str) -> None:
     told = jobs.find(job)
-    clip = made(models, job, normalize=True, fade="auto")  # what commands do to a clip
+    clip = made(models, job, normalize=True, fade="auto")  # what commands do unless they are told otherwise
     saved = clip.save("python.wav").read_bytes()
     done = call(
         program(told.package), job, *ASKED[job][2], "--seed", 3, "--threads", 1, "-o", "command.wav", "-q"

@@ -17,7 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -40,16 +40,18 @@ _LINES = "\n\t"
 
 @dataclass
 class State:
-    """What the options of the running command said about output."""
+    """What the options of the running command said about output, and what is said of them at its end."""
 
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
     play: bool = False
+    hints: dict[str, str] = field(default_factory=dict)
 
     def clear(self) -> None:
         """As before any option."""
         self.quiet = self.verbose = self.debug = self.play = False
+        self.hints.clear()
 
 
 state = State()
@@ -85,6 +87,8 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
+            for hint in state.hints.values():
+                note(hint)
             sys.stdout.flush()
             return result
         except (AudiogenError, OSError, MemoryError, KeyboardInterrupt) as error:

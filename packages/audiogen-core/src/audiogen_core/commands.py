@@ -74,6 +74,22 @@ class Command(click.Command):
     def __init__(self, name: str, shown: Sequence[Field], function: Callable[..., None], about: str) -> None:
         super().__init__(name, params=[_parameter(each) for each in shown], callback=function, help=about)
         self.fields = {field.name: field for field in shown}
+        self.old = {
+            old: new or field.flag
+            for field in shown
+            for old, _, new in (each.partition("=") for each in field.option.old)
+        }
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As ever, with old names of options in the place of which the new ones are read."""
+        return super().parse_args(ctx, [self._renewed(each) for each in args])
+
+    def _renewed(self, text: str) -> str:
+        name, equals, value = text.partition("=")
+        if name not in self.old:
+            return text
+        cli.state.hints[name] = f"hint: {name} is called {self.old[name]} now"
+        return f"{self.old[name]}{equals}{value}"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -427,8 +443,7 @@ def _by_name(fields: Iterable[Field]) -> dict[str, Field]:
 def _concealed(field: Field) -> Option:
     """The option of a role in `replay`: `--melody`, say, with the names it has where the file is made."""
     short = ("-m",) if field.name == "model" else ()
-    long = tuple(name for name in field.option.names if name.startswith("--"))
-    return option("Where it is now.", *long, *short, metavar="PATH", concealed=True)
+    return option("Where it is now.", field.flag, *field.option.old, *short, metavar="PATH", concealed=True)
 
 
 def _places(use: Sequence[str]) -> dict[str, str]:

@@ -229,10 +229,14 @@ class Model:
         return self.whole(next(self.takes(options)), options)
 
     def whole(self, take: Take, options: Any) -> Audio:
-        """A take in one clip, with the recipe."""
-        from audiogen_core import finish
+        """A take in one clip, with what is asked for done to it, and with the recipe."""
+        return joined(take, options, self.made_by(options, take.settings, take.seed))
 
-        return replace(finish.whole(take, options), recipe=self.made_by(options, take.settings, take.seed))
+    def pieces(self, options: Any) -> Iterator[Audio]:
+        """A clip in pieces as they come, with what is asked for done to them."""
+        from audiogen_core.finish import live
+
+        return live(next(self.takes(options)), options)
 
     def made_by(self, options: JobOptions, settings: Mapping[str, Any], seed: int | None) -> Recipe | None:
         """What makes a clip again; None where no recipe can tell: of noise, codes or masks that were given.
@@ -245,6 +249,13 @@ class Model:
         if job is None or opening is None or seed is None or _untold(options) or _untold(opening):
             return None
         return recipe_of(job, self, opening, options, Take(iter(()), 1, 1, settings, seed))
+
+
+def joined(take: Take, options: Any, recipe: Recipe | None) -> Audio:
+    """A take in one clip, with what is asked for done to it."""
+    from audiogen_core.finish import whole
+
+    return replace(whole(take, options), recipe=recipe)
 
 
 @cache
@@ -610,7 +621,6 @@ def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, 
 
     Raises AudioError when there is no recipe or its package is not installed, and as `again` does.
     """
-    from audiogen_core import finish
     from audiogen_core.recipe import Recipe
 
     recipe = source if isinstance(source, Recipe) else Recipe.read(source)
@@ -619,9 +629,9 @@ def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, 
     model = job.open_with(opening)
     check_revision(recipe, recipe.model, model.revision)
     channel = recipe.settings.get("channel")
-    take = next(model.takes(heard(job, options, channel)))
-    made = finish.whole(take, options)
-    return replace(made, recipe=recipe_of(job, model, opening, options, take, channel))
+    given = heard(job, options, channel)
+    take = next(model.takes(given))
+    return joined(take, given, recipe_of(job, model, opening, options, take, channel))
 
 
 def _old_role(job: Job, name: str, recipe: Recipe) -> str:

@@ -287,6 +287,7 @@ class _Run:
         began = clock.monotonic()
         import torch  # noqa: F401 - how long that takes tells how busy the machine is
 
+        self.stop.check()
         after = max(_after(self.budget), min(SLOW * (clock.monotonic() - began), self.budget / 2))
         seconds = max(1.0, self.left - after)
         with atomic_path(path) as temporary:

@@ -151,10 +151,10 @@ def train(
             trainer.note(f"goes on with other codes, those in {config.data}: {windows.train.seconds:.0f} s")
         if last is None:
             _note_little_data(trainer)
-            if config.start:
-                _evaluate(trainer)  # what it knows of this music already
         trainer.stop = stop
         try:
+            if last is None and config.start:
+                _evaluate(trainer)  # what it knows of this music already
             trainer.plan = _planned(trainer)
         except Stopped:
             return _result(trainer, 0, stop, ran=0)
@@ -251,7 +251,8 @@ def _held(config: TrainConfig, resume: bool, ranks: Ranks) -> Iterator[None]:
 def _resolved(config: TrainConfig, ranks: Ranks) -> tuple[TrainConfig, ModelConfig]:
     """The config with its model, and that; checked against the data, and against the run that is resumed."""
     facts = Meta.load(config.data).facts
-    model = config.model or Settings().model(facts)
+    started = checkpoint.find(config.start).config if config.start else None
+    model = config.model or started or Settings().model(facts)
     check_model(model, facts)
     config = replace(config, model=model)
     if config.batch % ranks.world:

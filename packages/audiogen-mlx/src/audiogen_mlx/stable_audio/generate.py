@@ -12,7 +12,6 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import finish
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
@@ -126,8 +125,7 @@ class StableAudio(Model):
         with its length. A clip to continue, `prompt_audio`, may then be of any length and comes first; the
         other options of runs that begin from a clip raise OptionError.
         """
-        asked = _as_it_comes(options.within(self.config.window_seconds))
-        return finish.live(next(self.takes(asked)), asked)
+        return self.pieces(_as_it_comes(options.within(self.config.window_seconds)))
 
     @verb(Options)
     def generate_loop(self, options: Options) -> Audio:

@@ -91,7 +91,7 @@ class Batch(Continuing):
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
     beats_per_bar: Annotated[
-        int, option("Beats in a bar.", "--beats", ge=1, le=32, group="Loops", advanced=True)
+        int, option("Beats in a bar.", old=("--beats",), ge=1, le=32, group="Loops", advanced=True)
     ] = 4
     long: Annotated[
         bool, option("Go beyond the model's window, each window continuing the last.", group="Long clips")
@@ -192,7 +192,8 @@ class Load(JobLoad):
         bool | None,
         option(
             "Give parts of the model back after use; decided by the machine when absent.",
-            no="--keep",
+            no="--no-low-memory",
+            old=("--keep=--no-low-memory",),
             local=True,
             advanced=True,
         ),

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from audiogen_core import finish
 from audiogen_core.audio import Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
