@@ -16,6 +16,7 @@ from audiogen_core.compose import compose
 from audiogen_core.recipe import Recipe
 from audiogen_onnx import cli, jobs
 from audiogen_onnx.exporter import export
+from audiogen_onnx.vampnet.generate import Vampnet
 from audiogen_onnx.vampnet.options import Asked, Options, VampOptions
 from support.commands import call
 from support.vampnet_fakes import fake_vampnet
