@@ -289,11 +289,13 @@ def _beside_the_start(own: float, curve: Sequence[tuple[int, float]]) -> list[st
 
 def _gain(curve: Sequence[tuple[int, float]]) -> float | None:
     """The bits that the second half of the updates saved; None where that was not measured."""
-    trained = [point for point in curve if point[0] > 0]
-    if len(trained) < 2:
+    if not curve:
         return None
-    last, cost = trained[-1]
-    half = min(trained[:-1], key=lambda point: abs(point[0] - last / 2))
+    last, cost = curve[-1]
+    before = [point for point in curve if 0 < point[0] < last]
+    if not before:
+        return None
+    half = min(before, key=lambda point: abs(point[0] - last / 2))
     return (half[1] - cost) / log2(last / half[0])
 
 

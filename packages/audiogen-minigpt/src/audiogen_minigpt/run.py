@@ -152,11 +152,18 @@ class _Run:
     budget: float | None = None
     found: Found | None = None
     start: str | None = None
+    loading: float = 0.0  # seconds that torch took
 
     @property
     def left(self) -> float:
         """Seconds of the budget that are left; infinite without one."""
         return float("inf") if self.budget is None else self.budget - (clock.monotonic() - self.started)
+
+    @property
+    def after(self) -> float:
+        """The seconds of the budget that are kept for judging, making sounds and the page."""
+        budget = self.budget or 0.0
+        return min(max(min(120.0, max(10.0, 0.2 * budget)), SLOW * self.loading), budget / 2)
 
     def steps_of(self, stage: str) -> OnStep:
         """The `on_step` of a stage that begins, in which a signal ends the run."""
@@ -227,6 +234,7 @@ class _Run:
             config,
             resume=True,
             new_data=new_data,
+            until=None if self.budget is None else self.started + self.budget - self.after,
             on_step=self.begin("train"),
             on_record=on_record,
             fetch=self.fetch,
@@ -289,8 +297,8 @@ class _Run:
         import torch  # noqa: F401 - how long that takes tells how busy the machine is
 
         self.stop.check()
-        after = max(_after(self.budget), min(SLOW * (clock.monotonic() - began), self.budget / 2))
-        seconds = max(1.0, self.left - after)
+        self.loading = clock.monotonic() - began
+        seconds = max(1.0, self.left - self.after)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps({"asked": asked, "training": seconds}), encoding="utf-8")
         return seconds
@@ -304,7 +312,7 @@ class _Run:
         ]
         if made and config and config.sample_seconds:
             pace = made[-1]["seconds"] / (config.sample_seconds / 2)
-        sizes = ((3, 10.0), (3, 6.0), (2, 6.0), (1, 6.0))
+        sizes = ((3, 10.0), (3, 6.0), (2, 6.0), (1, 6.0), (1, 4.0))
         for count, seconds in sizes:  # each clip once from nothing, and its second half once more to go on
             if count * seconds * 1.5 * pace + 8.0 <= self.left:
                 return count, seconds
@@ -342,13 +350,12 @@ class _Run:
         if steps is not None or self.budget is None:
             parts.append(f"train {steps} updates" if steps else "train as planned before")
             return [*lines, f"to do: {'; '.join([*parts, 'judge and make sounds'])}"]
-        after = _after(self.budget)
-        training = max(0.0, self.left - takes - after)
+        training = max(0.0, self.left - takes - self.after)
         parts += [
             f"train about {shown_time(training)}",
-            f"judge and make sounds, about {shown_time(after)}",
+            f"judge and make sounds, about {shown_time(self.after)}",
         ]
-        end = clock.localtime(clock.time() + max(self.left, takes + after))
+        end = clock.localtime(clock.time() + max(self.left, takes + self.after))
         return [*lines, f"to do: {'; '.join(parts)}; ends about {clock.strftime('%H:%M:%S', end)}"]
 
     def _next(self, found: Verdict, step: int) -> list[tuple[str, str]]:
@@ -381,11 +388,6 @@ class _Run:
             wanted = {"step": step, "count": count, "seconds": seconds}
             temporary.write_text(json.dumps(wanted), encoding="utf-8")
         return True
-
-
-def _after(budget: float) -> float:
-    """The seconds of a budget that are kept for judging, making sounds and the page."""
-    return min(120.0, max(10.0, 0.2 * budget), 0.5 * budget)
 
 
 def _cores() -> int:
