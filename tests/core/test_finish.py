@@ -233,7 +233,7 @@ def test_a_clip_of_24_bits_keeps_them(tmp_path: Path) -> None:
     asked = Asked(prompt_audio=path, keep_original=True)
     assert form(asked, Sound(RATE, 1), Path("b.wav")) == Sound(22_050, 2, None, "PCM_24")
     assert form(asked, Sound(RATE, 1), Path("b.mp3")).subtype is None
-    STEREO.save(tmp_path / "a.wav", subtype="FLOAT")
+    STEREO.save(path, subtype="FLOAT", force=True)
     assert form(asked, Sound(RATE, 1), Path("b.flac")).subtype == "PCM_24"
 
 

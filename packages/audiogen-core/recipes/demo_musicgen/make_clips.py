@@ -62,8 +62,8 @@ def make(model: MusicGen, out: Path, facts: list[dict[str, Any]], codes: list[Co
             [words(one) for one in batch], sampling=sampling, seed=start, **options
         )
         for index, (known, one) in enumerate(zip(batch, made, strict=True), start):
-            one.save(out / f"{index}.safetensors")
-            model.decode(one).save(out / f"{index}.wav", subtype="FLOAT")
+            one.save(out / f"{index}.safetensors", force=True)
+            model.decode(one).save(out / f"{index}.wav", subtype="FLOAT", force=True)
             named = {"path": f"{index}.wav", "codes": f"{index}.safetensors", "caption": words(known)}
             lines.append(json.dumps({**named, **known}))
     (out / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -156,19 +156,39 @@ class Shown(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written(Shown):
+class Writing(Shown):
     """What every command has that writes something."""
 
-    output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
     offline: Annotated[bool, option("Never use the network.")] = False
     force: Annotated[bool, option("Write over what is there.", "-f")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Written):
+class Written(Writing):
+    """What every command has that writes where it is told to."""
+
+    output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sounding(Writing):
+    """What every command has that writes a sound."""
+
+    output: Annotated[
+        Path | None,
+        option(
+            "Where it goes; the suffix chooses the format. A name that is free when absent.",
+            "-o",
+            metavar="PATH",
+        ),
+    ] = None
+    play: Play = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Sounding):
     """What every command has that makes sound with a model."""
 
-    play: Play = False
     variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=MOST)] = 1
     channel: Channel = None
     retry: Annotated[
@@ -229,10 +249,14 @@ class Model:
         return self.whole(next(self.takes(options)), options)
 
     def whole(self, take: Take, options: Any) -> Audio:
-        """A take in one clip, with the recipe."""
-        from audiogen_core import finish
+        """A take in one clip, with what is asked for done to it, and with the recipe."""
+        return joined(take, options, self.made_by(options, take.settings, take.seed))
 
-        return replace(finish.whole(take, options), recipe=self.made_by(options, take.settings, take.seed))
+    def pieces(self, options: Any) -> Iterator[Audio]:
+        """A clip in pieces as they come, with what is asked for done to them."""
+        from audiogen_core.finish import live
+
+        return live(next(self.takes(options)), options)
 
     def made_by(self, options: JobOptions, settings: Mapping[str, Any], seed: int | None) -> Recipe | None:
         """What makes a clip again; None where no recipe can tell: of noise, codes or masks that were given.
@@ -245,6 +269,13 @@ class Model:
         if job is None or opening is None or seed is None or _untold(options) or _untold(opening):
             return None
         return recipe_of(job, self, opening, options, Take(iter(()), 1, 1, settings, seed))
+
+
+def joined(take: Take, options: Any, recipe: Recipe | None) -> Audio:
+    """A take in one clip, with what is asked for done to it."""
+    from audiogen_core.finish import whole
+
+    return replace(whole(take, options), recipe=recipe)
 
 
 @cache
@@ -610,7 +641,6 @@ def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, 
 
     Raises AudioError when there is no recipe or its package is not installed, and as `again` does.
     """
-    from audiogen_core import finish
     from audiogen_core.recipe import Recipe
 
     recipe = source if isinstance(source, Recipe) else Recipe.read(source)
@@ -619,9 +649,9 @@ def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, 
     model = job.open_with(opening)
     check_revision(recipe, recipe.model, model.revision)
     channel = recipe.settings.get("channel")
-    take = next(model.takes(heard(job, options, channel)))
-    made = finish.whole(take, options)
-    return replace(made, recipe=recipe_of(job, model, opening, options, take, channel))
+    given = heard(job, options, channel)
+    take = next(model.takes(given))
+    return joined(take, given, recipe_of(job, model, opening, options, take, channel))
 
 
 def _old_role(job: Job, name: str, recipe: Recipe) -> str:

@@ -42,8 +42,9 @@ class Option:
     """What is said of an option beside its type and default.
 
     help      one sentence for people
-    names     on the command line: "-s" in addition; "--continue" in place of the field's own name, and any
-              further one of that kind in addition
+    names     on the command line: "-s" in addition; "--continue" in place of the field's own name
+    old       what it was called there before: still taken, with a word on the new name; "--old=--new" where
+              that is not the option's first
     role      "value"; "audio", a clip: `Audio` or a path in Python, a file in the command; "file", another
               file that goes in; "place", where a part of the model is; "hidden", offered in Python alone
     argument  given by its place on the command line, not by a name
@@ -63,6 +64,7 @@ class Option:
 
     help: str
     names: tuple[str, ...] = ()
+    old: tuple[str, ...] = ()
     role: Role = "value"
     argument: bool = False
     metavar: str = ""

@@ -151,13 +151,14 @@ def _settings(given: Mapping[str, Any], training: Training) -> Settings:
 
 def run(**given: Any) -> None:
     """Encode, train, judge and make sounds, with a page to show for it. Goes on where it was stopped."""
-    from audiogen_minigpt.run import run
     from audiogen_minigpt.status import Stages
 
     source, running = gathered(Source, given), gathered(Running, given)
     into = gathered(Into, given)
     codec = given.pop("codec")  # of all stages
     with _answering(into), Stages(into.quiet or into.json) as stages:
+        from audiogen_minigpt.run import run
+
         result = run(
             source.folder,
             into.output,
@@ -171,7 +172,7 @@ def run(**given: Any) -> None:
             notify=stages.tell,
             fetch=source.fetch(into),
         )
-    if not result.done:
+    if not result.done and result.signal is None:
         cli.note(f"{into.output}: everything was done already")
     facts: dict[str, Any] = {"path": str(result.page or result.run), "step": result.step}
     facts |= {"done": list(result.done), "next": list(result.next)}

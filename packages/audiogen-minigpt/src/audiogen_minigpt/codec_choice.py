@@ -58,9 +58,8 @@ def choose_codec(
         return FETCHED, _fidelity(codecs.load_codec(FETCHED, fetch=fetch), excerpts)[1]
     except DownloadError as error:
         notify(
-            f"{FETCHED} cannot be had ({error}); the demo codec is used instead: expect blurred, "
-            "rough sound, the outline of melody and beat at best. With a network, a run in another folder "
-            "uses EnCodec"
+            f"{FETCHED} cannot be had ({error}); the demo codec is used instead: expect blurred, rough "
+            "sound, the outline of melody and beat at best. With a network, a new run takes EnCodec"
         )
         return "demo", pace
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import finish
 from audiogen_core.audio import Audio, seconds_of
 from audiogen_core.codec import fingerprint
 from audiogen_core.codes import Codes
 from audiogen_core.describe import FACTS
 from audiogen_core.errors import AudioError, ModelError, OptionError
+from audiogen_core.finish import live
 from audiogen_core.jobs import MOST, Model, Sound, Take
 from audiogen_core.options import verb
 from audiogen_core.progress import counted
@@ -29,7 +30,7 @@ from audiogen_core.threads import use as use_threads
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import SAMPLING, ModelConfig
-from audiogen_minigpt.options import Called, ClipSettings, Load, Options, Streamed, resolve
+from audiogen_minigpt.options import ClipSettings, Following, Load, Options, Streamed, resolve
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
@@ -135,19 +136,19 @@ class Generator(Model):
         """What recipes call the checkpoint."""
         return str(self.facts.get("checkpoint", ""))
 
-    @verb(Called)
-    def generate(self, options: Called) -> Audio:
+    @verb(Following)
+    def generate(self, options: Following) -> Audio:
         """A clip of `seconds`, or, with a prompt, the prompt and `seconds` that follow it."""
         return self.clip(options)
 
-    @verb(Called)
-    def generate_codes(self, options: Called) -> Codes:
+    @verb(Following)
+    def generate_codes(self, options: Following) -> Codes:
         """As `generate`, but the codes of the clip, the prompt's included."""
         return self._codes(self._resolved(options), 1)[0]
 
-    @verb(Called)
+    @verb(Following)
     @closed()
-    def generate_batch(self, count: int, options: Called) -> list[Audio]:
+    def generate_batch(self, count: int, options: Following) -> list[Audio]:
         """Several clips; number i is what `generate` makes with the seed + i.
 
         On a CPU they are made one after the other, elsewhere all at once.
@@ -170,28 +171,18 @@ class Generator(Model):
         codec.chunk_seconds = chunk_seconds
         known = len(prompt) * codec.info.hop_length
         chunks = codec.decode_blocks(block[0].T.astype(np.int32) for block in chain(opening, new))
-        info = self.codec.info
-        pieces = self._cut(chunks, known + settings.samples)
-        take = Take(pieces, info.sample_rate, info.channels, settings.asked, settings.seed, None, known)
-        return finish.live(take, options)
+        return live(self._take(self._cut(chunks, known + settings.samples), settings, known), options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: all are made before the first is handed on."""
-        info, settings = self.codec.info, self._resolved(options)
-        begun = settings.prompt_audio is not None
+        settings = self._resolved(options)
         for row, codes in enumerate(self._codes(settings, count)):
-            yield Take(
-                iter([self.codec.decode(codes)]),
-                info.sample_rate,
-                info.channels,
-                settings.asked,
-                settings.seed + row,
-                known=(codes.length or 0) - settings.samples if begun else 0,
-                seconds=settings.asked["seconds"] if begun else None,
-            )
+            known = (codes.length or 0) - settings.samples
+            told = replace(settings, seed=settings.seed + row)
+            yield self._take(iter([self.codec.decode(codes)]), told, known)
 
-    @verb(Called)
-    def settings(self, options: Called) -> ClipSettings:
+    @verb(Following)
+    def settings(self, options: Following) -> ClipSettings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
         return self._resolved(options)
 
@@ -231,6 +222,13 @@ class Generator(Model):
             report(len(seeds) * block.shape[1])
             yield block
 
+    def _take(self, pieces: Iterator[Audio], settings: ClipSettings, known: int) -> Take:
+        info = self.codec.info
+        seconds = settings.asked["seconds"] if settings.keep_original else None
+        return Take(
+            pieces, info.sample_rate, info.channels, settings.asked, settings.seed, None, known, seconds
+        )
+
     def _prompt(self, settings: ClipSettings) -> Ints:
         """The codes (P, K) of the whole frames of a prompt; P = 0 without one."""
         info, clip = self.codec.info, settings.prompt_audio
@@ -238,7 +236,6 @@ class Generator(Model):
             return np.zeros((0, self.config.codebooks), np.int64)
         audio = clip if isinstance(clip, Audio) else Audio.load(clip)
         audio = audio.resample(info.sample_rate).mix(info.channels)
-        spare = audio.samples.shape[1] % info.hop_length
         frames = audio.samples.shape[1] // info.hop_length
         if frames == 0:
             raise AudioError(
@@ -246,10 +243,8 @@ class Generator(Model):
                 f"({1 / info.frame_rate:.4f} s); give a longer one"
             )
         # A frame that is begun would be continued as if silence followed it.
-        if settings.keep_original and spare:
-            audio = Audio(
-                audio.samples[:, spare:], audio.sample_rate
-            )  # the last one ends where the clip does
+        if settings.keep_original:  # then the last one is to end where the clip does
+            audio = Audio(audio.samples[:, audio.samples.shape[1] % info.hop_length :], audio.sample_rate)
         return self.codec.encode(audio, self.config.codebooks).values[:, :frames].T.astype(np.int64)
 
     def _cut(self, chunks: Iterator[NDArray[np.float32]], stop: int) -> Iterator[Audio]:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Continuing, JobLoad
-from audiogen_core.options import Clip, Described, Place, audio, described, hidden, option, place
-from audiogen_core.output import Output
+from audiogen_core.options import Clip, Described, Place, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import SAMPLING
 
@@ -26,6 +25,13 @@ MAX_SECONDS = 3600.0
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p")
 """The options that say how codes are drawn; the fields of `Sampling` but for the seed."""
+
+After = Annotated[
+    bool,
+    hidden(
+        "Whether the seconds count from the end of prompt_audio on, and not from its beginning.", local=True
+    ),
+]
 
 CodecPlace = Annotated[
     str | None,
@@ -43,7 +49,7 @@ class Options(Continuing):
     _: KW_ONLY
     prompt_audio: Annotated[
         Clip | None,
-        audio("Sound to go on with, of which whole frames are used.", "--prompt-audio", "--prompt"),
+        audio("A clip to go on with; it comes first.", "--continue", old=("--prompt-audio", "--prompt")),
     ] = None
     temperature: Annotated[
         float | tuple[float, ...] | None,
@@ -72,27 +78,26 @@ class Options(Continuing):
         float | None,
         option("Least probability relative to the likeliest code; 0: any.", ge=0, le=1, advanced=True),
     ] = None
-    after: Annotated[bool, hidden("Count the seconds from the end of prompt_audio on, as 0.1.0 did.")] = False
+    after: After = False
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
-        """Recipes that ask nothing of `Output` count the seconds as 0.1.0 did."""
-        plain = not any(each.name in settings for each in described(Output))
-        return cls.of({"after": plain, **settings})
+        """Recipes that do not say what becomes of the original count the seconds as 0.1.0 did."""
+        return cls.of({"after": "keep_original" not in settings, **settings})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Called(Options):
-    """One clip, as Python asks for it: the seconds are those that are made."""
+class Following(Options):
+    """As Python's verbs are asked: the seconds are those that follow what is continued."""
 
-    after: Annotated[bool, hidden("Count the seconds from the end of prompt_audio on.")] = True
+    after: After = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Streamed(Called):
+class Streamed(Following):
     """One clip that comes in chunks."""
 
-    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0)] = 0.5
+    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0, le=3600)] = 0.5
 
 
 @dataclass(frozen=True)
@@ -156,22 +161,18 @@ def resolve(options: Options, own: Sampling, sample_rate: int, hop_length: int) 
 
     own  how the model's codes are drawn unless somebody says otherwise
     """
-    from audiogen_core.audio import seconds_of
-
     said = {name: getattr(options, name) for name in (*DRAWING, "seed")}
     said = {name: value for name, value in said.items() if value is not None}
     sampling = seeded(replace(options.sampling or own, **said))
-    seconds = options.seconds
-    begun = 0.0 if options.prompt_audio is None else seconds_of(options.prompt_audio)
-    if begun and not options.after:
-        seconds -= begun
-        if seconds <= 0:
-            raise OptionError(f"the clip to go on with has {begun:.2f} s; ask for more seconds")
+    begun = _seconds_of(options.prompt_audio)
+    seconds = options.seconds if options.after else options.seconds - begun
+    if seconds <= 0:
+        raise OptionError(f"the clip to go on with has {begun:.2f} s; ask for more seconds")
     samples = max(1, round(seconds * sample_rate))
-    as_in_010 = options.after and not options.output()
     drawing = {name: value for name, value in sampling.to_dict().items() if name in DRAWING}
-    asked = {**options.asked(), "only_new": options.only_new, **drawing}
-    asked["seconds"] = options.seconds if as_in_010 else begun + seconds
+    asked = {**options.asked(), "seconds": options.seconds, "only_new": options.only_new, **drawing}
+    if begun and not (options.after and options.keep_original is None):  # see `of_recipe`
+        asked |= {"seconds": begun + seconds, "keep_original": options.keep_original is True}
     asked.pop("seed", None)  # a recipe has a field of its own for it
     return ClipSettings(
         samples,
@@ -183,6 +184,12 @@ def resolve(options: Options, own: Sampling, sample_rate: int, hop_length: int) 
         options.on_step,
         asked,
     )
+
+
+def _seconds_of(clip: Clip | None) -> float:
+    from audiogen_core.audio import seconds_of
+
+    return 0.0 if clip is None else seconds_of(clip)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class Stop:
 _active: Stop | None = None
 
 
+def is_caught() -> bool:
+    """Whether signals are being caught by `stopping`."""
+    return _active is not None
+
+
 @contextmanager
 def stopping(answer: str | None = None) -> Iterator[Stop]:
     """Catch SIGINT and SIGTERM for the length of a with block; one inside another catches for both.

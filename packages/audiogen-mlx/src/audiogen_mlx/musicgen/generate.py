@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import finish, patterns
+from audiogen_core import patterns
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
@@ -102,8 +102,7 @@ class MusicGen(Model):
     def generate_codes(self, options: Options) -> Codes:
         """As `generate`, but the codes."""
         settings = self._resolved(options)
-        known = self._prompt_codes([options.prompt], settings)
-        return self._codes([options.prompt], settings, known)[0]
+        return self._codes([options.prompt], settings, self._prompt_codes([options.prompt], settings))[0]
 
     @verb(Batch)
     def generate_batch(self, prompts: Sequence[str | None], options: Batch) -> list[Audio]:
@@ -115,7 +114,7 @@ class MusicGen(Model):
         with bounded_cache():
             for index, one in enumerate(codes):
                 alone = _alone(options, prompts, index)
-                told = replace(settings, asked=self._resolved(alone).asked, seed=settings.seed + index)
+                told = replace(self._resolved(alone), seed=settings.seed + index)
                 clips.append(self.whole(self._take(iter([self.codec.decode(one)]), told, known), alone))
         return clips
 
@@ -131,7 +130,7 @@ class MusicGen(Model):
 
         Memory does not grow with the length. Close the iterator to end early.
         """
-        return finish.live(next(self.takes(options)), options)
+        return self.pieces(options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: streamed one after the other, with seeds that count up.

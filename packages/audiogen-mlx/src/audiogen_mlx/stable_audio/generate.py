@@ -12,7 +12,6 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import finish
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
@@ -31,7 +30,7 @@ from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
 from audiogen_mlx.stable_audio.guidance import predictor
 from audiogen_mlx.stable_audio.load import Parts, locate, locate_text
-from audiogen_mlx.stable_audio.options import Batch, Load, Options
+from audiogen_mlx.stable_audio.options import AnyLength, Batch, Load, Options
 from audiogen_mlx.stable_audio.settings import Settings, resolve
 
 
@@ -88,7 +87,7 @@ class StableAudio(Model):
         Raises OptionError for options that are out of range or contradict each other, AudioError for a
         clip that cannot be used.
         """
-        return self.clip(options)
+        return self.clip(_as_it_comes(options))
 
     @verb(Options)
     def generate_latents(self, options: Options) -> Latents:
@@ -112,13 +111,13 @@ class StableAudio(Model):
             raise OptionError(f"the number of variations must be from 1 to {MOST}, got {count}")
         return self._batch([prompt] * count, options)
 
-    @verb(Options)
-    def generate_long(self, options: Options) -> Audio:
+    @verb(AnyLength)
+    def generate_long(self, options: AnyLength) -> Audio:
         """As `stream`, in one clip."""
-        return self.clip(self._in_windows(options))
+        return self.clip(_as_it_comes(options.within(self.config.window_seconds)))
 
-    @verb(Options)
-    def stream(self, options: Options) -> Iterator[Audio]:
+    @verb(AnyLength)
+    def stream(self, options: AnyLength) -> Iterator[Audio]:
         """A clip of any length in pieces, each of them final, that joined are the clip.
 
         What fits into the model's window is the clip of `generate`, in one piece. A longer one is made of
@@ -126,8 +125,7 @@ class StableAudio(Model):
         with its length. A clip to continue, `prompt_audio`, may then be of any length and comes first; the
         other options of runs that begin from a clip raise OptionError.
         """
-        asked = self._in_windows(options)
-        return finish.live(next(self.takes(asked)), asked)
+        return self.pieces(_as_it_comes(options.within(self.config.window_seconds)))
 
     @verb(Options)
     def generate_loop(self, options: Options) -> Audio:
@@ -138,7 +136,7 @@ class StableAudio(Model):
         """
         if options.bpm is None or options.bars is None:
             raise OptionError("a loop needs both bpm and bars")
-        return self.clip(options)
+        return self.clip(_as_it_comes(options))
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: one after the other, with seeds that count up.
@@ -167,11 +165,6 @@ class StableAudio(Model):
 
     # What a run consists of
 
-    def _in_windows(self, options: Options) -> Options:
-        """Options of a clip that may be longer than the model's window."""
-        longer = (options.seconds or 0.0) > self.config.window_seconds
-        return replace(options, long=True) if longer or options.overlap is not None else options
-
     def _take(self, pieces: Iterator[Audio], settings: Settings) -> Take:
         config = self.config
         return Take(
@@ -197,15 +190,16 @@ class StableAudio(Model):
         said = {each.name: getattr(options, each.name) for each in fields(Batch)}
         if not isinstance(prompts, list | tuple) or not prompts:
             raise OptionError("give a list of one prompt or more")
-        alone = [Options.of({**said, "prompt": prompt}) for prompt in prompts]
+        alone = [_as_it_comes(Options.of({**said, "prompt": prompt})) for prompt in prompts]
         _check_one_window(options)
         self._check_window(options)
         settings = resolve(self.config, options)
         clips: list[Audio] = []
         for index, clip in enumerate(self._clips(prompts, settings)):
             seed = None if settings.seed is None else settings.seed + index
-            told = replace(settings, asked={**settings.asked, "prompt": prompts[index]}, seed=seed)
-            clips.append(self.whole(self._take(iter([_within(clip, options)]), told), alone[index]))
+            own = {"prompt": prompts[index], "normalize": alone[index].normalize}
+            told = replace(settings, asked={**settings.asked, **own}, seed=seed)
+            clips.append(self.whole(self._take(iter([clip]), told), alone[index]))
         return clips
 
     def _windows(self, prompt: str, settings: Settings) -> Iterator[Audio]:
@@ -367,6 +361,11 @@ def _check_one_window(options: Batch) -> None:
     """Refuse a clip of several windows where the latents of one are made. Raises OptionError."""
     if options.long:
         raise OptionError("clips of several windows are made by generate_long and stream")
+
+
+def _as_it_comes(options: Options) -> Options:
+    """In Python a clip keeps its level, unless that is asked for; a recipe says so."""
+    return replace(options, normalize=False) if options.normalize is None else options
 
 
 def _within(clip: Audio, options: Batch) -> Audio:

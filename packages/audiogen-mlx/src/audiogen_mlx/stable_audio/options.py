@@ -5,7 +5,7 @@ Nothing heavy is imported here; `settings` works out what the options come to fo
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Real
 from typing import Annotated, Any, Literal
 
@@ -91,7 +91,7 @@ class Batch(Continuing):
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
     beats_per_bar: Annotated[
-        int, option("Beats in a bar.", "--beats", ge=1, le=32, group="Loops", advanced=True)
+        int, option("Beats in a bar.", old=("--beats",), ge=1, le=32, group="Loops", advanced=True)
     ] = 4
     long: Annotated[
         bool, option("Go beyond the model's window, each window continuing the last.", group="Long clips")
@@ -142,7 +142,7 @@ class Batch(Continuing):
             raise OptionError("a loop is as long as its bars; leave out seconds and long")
         if self.long and self.seconds is None:
             raise OptionError("long needs to know how long: give seconds")
-        if self.overlap is not None and not self.long:
+        if self.overlap is not None and not self.long and not isinstance(self, AnyLength):
             raise OptionError("overlap is for clips of several windows; add long")
 
 
@@ -156,6 +156,17 @@ class Options(Batch):
         super().__post_init__()
         if not self.prompt.strip():
             raise OptionError(f"the prompt is empty: say what to hear, got {self.prompt!r}")
+
+
+@dataclass(frozen=True)
+class AnyLength(Options):
+    """A clip that is of several windows where one does not hold it. Raises OptionError."""
+
+    def within(self, window_seconds: float) -> Options:
+        """The options of the clip, for a model that makes so much at once."""
+        longer = (self.seconds or 0.0) > window_seconds or self.overlap is not None
+        said = {each.name: getattr(self, each.name) for each in fields(Options)}
+        return Options.of({**said, "long": self.long or longer})
 
 
 @dataclass(frozen=True)
@@ -181,7 +192,8 @@ class Load(JobLoad):
         bool | None,
         option(
             "Give parts of the model back after use; decided by the machine when absent.",
-            no="--keep",
+            no="--no-low-memory",
+            old=("--keep=--no-low-memory",),
             local=True,
             advanced=True,
         ),

@@ -100,7 +100,14 @@ class VampOptions(Described):
     ] = 1.0
     infill: Annotated[
         tuple[float, float] | None,
-        option("Make only what lies between, in seconds.", unit="s", ge=0, group=_KEPT),
+        option(
+            "Make anew only what lies between, in seconds.",
+            "--inpaint",
+            old=("--infill",),
+            unit="s",
+            ge=0,
+            group=_KEPT,
+        ),
     ] = None
     outpaint_left: Annotated[
         float, option("Seconds made before the beginning.", unit="s", ge=0, le=LONGEST, group=_KEPT)
@@ -172,7 +179,8 @@ class VampOptions(Described):
         float,
         option(
             "Seconds of what was made that a window sees; the fine network, a quarter of it.",
-            "--context",
+            "--overlap",
+            old=("--context",),
             unit="s",
             ge=0,
             le=86_400,
