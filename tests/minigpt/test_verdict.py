@@ -71,6 +71,7 @@ def test_a_run_that_learnt_the_order(tmp_path: Path) -> None:
     assert f"{share} % less than by counts of pairs" in told.sentence
 
 
+@pytest.mark.slow
 def test_where_there_is_no_order_none_is_found(tmp_path: Path) -> None:
     told, _ = _learnt(tmp_path, _pairs_or_nothing, steps=120)
     assert told.level != "order"
