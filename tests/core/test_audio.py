@@ -77,7 +77,7 @@ def test_misshapen_samples_are_refused(samples):
         Audio(samples, 48_000)
 
 
-@pytest.mark.parametrize("rate", [0, -1, 999, 768_001, 44_100.5, float("nan")])
+@pytest.mark.parametrize("rate", [0, -1, 99, 768_001, 44_100.5, float("nan")])
 def test_impossible_rates_are_refused(rate):
     with pytest.raises(AudioError, match="sample rates"):
         Audio(np.zeros((1, 8), np.float32), rate)
@@ -394,8 +394,8 @@ def test_other_formats_never_reach_a_decoder(tmp_path, monkeypatch, name, form, 
 
 
 def test_rates_out_of_bounds_are_refused(tmp_path):
-    soundfile.write(tmp_path / "slow.wav", np.zeros((100, 1)), 500)
-    refused(tmp_path / "slow.wav", "500 Hz")
+    soundfile.write(tmp_path / "slow.wav", np.zeros((100, 1)), 50)
+    refused(tmp_path / "slow.wav", "50 Hz")
     soundfile.write(tmp_path / "wide.wav", np.zeros((100, 33)), 48_000)
     refused(tmp_path / "wide.wav", "33 channels")
 

@@ -61,7 +61,7 @@ def test_ray_gives_the_same_bytes_and_errors_as_they_are(folder, tmp_path, monke
         job = engines.Job(folder, tmp_path / "b", 0, entries, str(CODEC), "00000000", "numpy", Options())
         with pytest.raises(CodesError, match="is another codec on"):
             list(engines.run_jobs([job], codecs.load(CODEC), "ray", 1, by_value=False))
-        noise(1.0, 99).save(folder / "0.wav")
+        noise(1.0, 99).save(folder / "0.wav", force=True)
         for out, engine in (("a", "local"), ("b", "ray")):
             report = encode(folder, tmp_path / out, codec=CODEC, engine=engine, workers=1)
             assert report.changes.changed == ("0.wav",)
@@ -103,7 +103,7 @@ def test_files_that_were_replaced_or_deleted_are_taken_out(folder, tmp_path, mon
     encode(folder, data, codec=CODEC, workers=1)
     untouched = {name: content for name, content in shard_files(data).items() if "00002" in name}
     size = (folder / "0.wav").stat().st_size
-    noise(1.0, 99).save(folder / "0.wav")  # as long as before, and as old
+    noise(1.0, 99).save(folder / "0.wav", force=True)  # as long as before, and as old
     os.utime(folder / "0.wav", ns=(0, 0))
     assert (folder / "0.wav").stat().st_size == size
     (folder / "1.wav").unlink()
@@ -139,7 +139,7 @@ def test_the_neighbours_of_a_file_that_changed_are_not_encoded_again(folder, tmp
     (folder / "text.wav").write_text("not audio at all")
     data, codec = tmp_path / "data", codecs.load(CODEC)
     encode(folder, data, codec=codec)
-    noise(1.2, 99).save(folder / "2.wav")
+    noise(1.2, 99).save(folder / "2.wav", force=True)
     (folder / "3.wav").unlink()
     seen = encoded_by(monkeypatch)
     assert encode(folder, data, codec=codec).encoded == 1
@@ -154,16 +154,29 @@ def test_codes_that_have_changed_are_not_taken_over(folder, tmp_path, monkeypatc
     shard = bytearray((data / "shard-00000.u16").read_bytes())
     shard[0] ^= 1
     (data / "shard-00000.u16").write_bytes(shard)
-    noise(1.2, 99).save(folder / "2.wav")
+    noise(1.2, 99).save(folder / "2.wav", force=True)
     seen = encoded_by(monkeypatch)
     encode(folder, data, codec=codec)
     assert seen == ["0.wav", "2.wav"]
-    noise(1.3, 98).save(folder / "2.wav")
+    noise(1.3, 98).save(folder / "2.wav", force=True)
     (data / "shard-00000.u16").write_bytes(b"cut")
     encode(folder, data, codec=codec)
     assert len(seen) == 2 + 6
     encode(folder, tmp_path / "anew", codec=codec)
     assert shard_files(data) == shard_files(tmp_path / "anew")
+
+
+def test_a_folder_that_may_not_be_looked_into_ends_nothing(folder, tmp_path, monkeypatch):
+    """As /proc is full of; it ended in PermissionError, whoever asked."""
+    is_file = Path.is_file
+
+    def denied(path):
+        if path.parent.name == "album" and path.suffix == ".json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    assert encode(folder, tmp_path / "data", codec=CODEC, workers=1).tracks == 6
 
 
 def test_room_is_needed_for_what_is_not_encoded_yet(folder, tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ def test_another_input_is_no_replay(clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.wav"
     assert run("musicgen", "x", "-m", TUNE, "-o", output, "--melody", clip, *QUICK).exit_code == 0
     recipe = Recipe.read(output)
-    Audio(np.zeros((1, 32000), np.float32), 32000).save(clip)
+    Audio(np.zeros((1, 32000), np.float32), 32000).save(clip, force=True)
     with pytest.raises(AudioError, match="another"):
         again(MUSICGEN, recipe)
 

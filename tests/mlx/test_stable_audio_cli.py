@@ -112,7 +112,7 @@ def test_replay_wants_the_same_model_and_clips(run, tmp_path: Path, clip: Path) 
     recipe = Recipe.read(output)
     moved = replay(output, tmp_path / "again.wav", "--use", f"model={FIXTURES / 'tiny-inpaint'}")
     assert moved.exit_code == 1 and "not the model that made this file" in moved.stderr
-    Audio(np.zeros((2, 9000), np.float32), RATE).save(clip)
+    Audio(np.zeros((2, 9000), np.float32), RATE).save(clip, force=True)
     with pytest.raises(AudioError, match="not the file that went in as init"):
         again(STABLE_AUDIO, recipe)
 

@@ -46,7 +46,7 @@ def codes() -> Codes:
 def place(codes: Codes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clip of a rate that MP3 does not have, some codes; and whoever opens a model has failed."""
     monkeypatch.chdir(tmp_path)
-    tone(1.0, sample_rate=50_000).save("a.wav")
+    tone(1.0, sample_rate=50_000).save("a.wav", force=True)
     codes.save("a.codes")
 
     def opened(*_: object, **__: object) -> None:
@@ -110,7 +110,7 @@ def test_what_is_to_be_done_to_a_clip(making: str, more: tuple[object, ...], why
 
 
 def test_channels_that_the_format_does_not_hold() -> None:
-    Audio(np.zeros((3, 48_000), np.float32), 48_000).save("a.wav")
+    Audio(np.zeros((3, 48_000), np.float32), 48_000).save("a.wav", force=True)
     assert "1 to 2 channels, not 3" in refused(*MAKING["vamp"], "-o", "o.mp3")
 
 
@@ -136,7 +136,7 @@ def test_codes_are_counted_before_a_codec_is_opened(
     encoding: tuple[object, ...], size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channels = 2 if "split" in encoding else 1
-    Audio(np.zeros((channels, 50_000), np.float32), 50_000).save("a.wav")
+    Audio(np.zeros((channels, 50_000), np.float32), 50_000).save("a.wav", force=True)
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=SPARE + int(size) - 1))
     assert "make room" in refused(*encoding)

@@ -35,11 +35,11 @@ def save(path, which):
     rng = np.random.default_rng(which)
     audio = Audio(rng.uniform(-0.5, 0.5, (2, 48_000 * (4 + which))), 48_000)
     if path.endswith(".codes"):
-        Codes(rng.integers(0, 1024, (8, 40_000 + which)), 1024, 75.0, "demo").save(path)
+        Codes(rng.integers(0, 1024, (8, 40_000 + which)), 1024, 75.0, "demo").save(path, force=True)
     elif path.endswith(".png"):
         plot.waveform(audio, path)
     else:
-        audio.save(path)
+        audio.save(path, force=True)
 
 if __name__ == "__main__":
     save(sys.argv[1], 0)
@@ -231,6 +231,6 @@ def test_codes_survive_a_failed_save(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
         patched.setattr(Path, "open", lambda self, mode: Full(self, mode))
-        Codes(np.ones((2, 5), np.int64), 8, 75.0, "demo").save(path)
+        Codes(np.ones((2, 5), np.int64), 8, 75.0, "demo").save(path, force=True)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]

@@ -54,8 +54,8 @@ def make(
             facts = {**known, "start": PROMPT_SECONDS}
         drawn = Sampling(**{**sampling.to_dict(), "seed": index})
         codes = generator.generate_codes(seconds, prompt_audio=prompt, sampling=drawn)
-        codes.save(out / f"{index}.safetensors")
-        generator.codec.decode(codes).save(out / f"{index}.wav")
+        codes.save(out / f"{index}.safetensors", force=True)
+        generator.codec.decode(codes).save(out / f"{index}.wav", subtype="FLOAT", force=True)
         lines.append(json.dumps({"path": f"{index}.wav", "codes": f"{index}.safetensors", **facts}))
     (out / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -7,16 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import require_regular
 from audiogen_core.settings import parse_json
 from audiogen_core.sound_reader import name_of, open_sound
 from audiogen_core.values import closed
-
-if TYPE_CHECKING:
-    from audiogen_core.audio import Audio
 
 _FORMAT = "audiogen recipe 1"
 
@@ -118,8 +115,8 @@ def hash_file(path: str | Path) -> str:
         raise AudioError(f"{name_of(Path(path))}: cannot be read ({error.strerror})") from error
 
 
-def hash_input(clip: Audio | str | Path) -> str:
-    """How a recipe knows a file or a clip that goes in: see `Recipe.inputs`. Raises AudioError."""
+def hash_input(clip: Any) -> str:
+    """How a recipe knows what goes in, a path or an `Audio`: see `Recipe.inputs`. Raises AudioError."""
     if isinstance(clip, str | Path):
         return hash_file(clip)
     told = f"{clip.sample_rate} Hz, {clip.channels} channels, float32:".encode()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiogen_core import weights
-from audiogen_core.errors import AudiogenError, ModelError, OptionError, WeightsError
+from audiogen_core.errors import AudiogenError, ModelError, OptionError, UnknownModel, WeightsError
 from audiogen_core.files import TEMPORARY, atomic_folder, remove_folder
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
@@ -199,9 +199,11 @@ def newest(run: str | Path) -> Checkpoint | None:
 def place(path: str | Path) -> Path:
     """The folder of a run or of a checkpoint that a path or a name in the catalogue means.
 
-    Raises ModelError when it is neither.
+    Raises UnknownModel when nothing is there, ModelError when it is neither.
     """
     path = locate(path)
+    if not path.exists():
+        raise UnknownModel(str(path), CATALOG)
     if any((path / name).exists() for name in (_MANIFEST, _STATE, FOLDER)):
         return path
     raise ModelError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.lock import lock
 from audiogen_minigpt.options import Preparation
 from audiogen_minigpt.plan import SUFFIXES, TAIL, Changes, Entry, Groups, make_plan, read_plan, scan
+from audiogen_minigpt.prepare import look
 from audiogen_minigpt.shards import (
     MAX_SIZE,
     META,
@@ -74,6 +76,68 @@ class EncodeReport:
     skips: tuple[Skip, ...]
 
 
+def length(seconds: float) -> str:
+    """How long sounds are, for a reader."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def some(names: Sequence[str], most: int = 9) -> str:
+    """The first of some names, and how many more there are."""
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(name_of, names[:most])) + more
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder of audio holds; it was read for that, but nothing is encoded yet.
+
+    files, seconds  that can be used, and how long they are in all
+    to_encode  seconds of them that have no codes yet
+    shards     how many are still to be made
+    held_out   paths of files that are kept to judge by
+    tails      whether that is the last tenth of each file instead
+    skips      what is left out, with reasons
+    """
+
+    files: int
+    seconds: float
+    to_encode: float
+    shards: int
+    held_out: tuple[str, ...]
+    tails: bool
+    skips: tuple[Skip, ...]
+
+    @property
+    def headline(self) -> str:
+        """How many files there are, how long they are, and which are left out."""
+        files = f"{self.files} file{'s' * (self.files != 1)}, {length(self.seconds)}"
+        if not self.skips:
+            return files
+        return f"{files}; {len(self.skips)} left out: {some([f'{s.path} ({s.why})' for s in self.skips])}"
+
+    @classmethod
+    def of(cls, data: Path, groups: Groups, passed: list[Skip]) -> Found:
+        """What a plan says."""
+        entries = [entry for group in groups for entry in group]
+        missing = [group for number, group in enumerate(groups) if not is_committed(data, number)]
+        used = [entry for entry in entries if entry.used]
+        left_out = [Skip(entry.path, entry.reason, entry.message) for entry in entries if entry.reason]
+        copies = [
+            Skip(e.path, "duplicate", f"the same bytes as {e.duplicate}") for e in entries if e.duplicate
+        ]
+        return cls(
+            files=len(used),
+            seconds=sum(entry.seconds for entry in used),
+            to_encode=sum(entry.seconds for group in missing for entry in group if entry.used),
+            shards=len(missing),
+            held_out=tuple(entry.path for entry in used if entry.split == "val"),
+            tails=any(entry.split == TAIL for entry in used),
+            skips=tuple(sorted([*passed, *left_out, *copies], key=lambda skip: skip.path)),
+        )
+
+
 @closed()
 def encode(
     folder: str | Path,
@@ -87,6 +151,8 @@ def encode(
     val_permille: int = 50,
     split_by: str = "file",
     fetch: Fetch | None = None,
+    on_look: OnStep | None = None,
+    on_found: Callable[[Found], None] | None = None,
     on_step: OnStep | None = None,
 ) -> EncodeReport:
     """Encode the audio files below `folder` into `out`; what is done already is not done again.
@@ -100,6 +166,8 @@ def encode(
     val_permille  how much is held out, in thousandths of the files
     split_by      what is held out as a whole: a "file", or the files of a "parent" folder
     fetch         how a codec that is not here comes; see `audiogen_core.codecs.load`. Workers fetch nothing
+    on_look       called with (done, in all) as files are looked at
+    on_found      called with what was found before anything is encoded; what it raises ends the call
     on_step       called with (shards done, shards in all)
 
     The shards are the same bytes whatever the engine, the number of workers, and however often the work was
@@ -134,7 +202,15 @@ def encode(
             meta.save(data)
             before = read_plan(data)
             shards = {shard.path.name: shard for shard in read_shards(data.absolute())}
-            groups = make_plan(folder, data, files, val_permille=val_permille, split_by=split_by)
+            groups = make_plan(
+                folder,
+                data,
+                files,
+                val_permille=val_permille,
+                split_by=split_by,
+                look=partial(look, info=loaded.info, options=options),
+                on_step=on_look,
+            )
             changes, known = Changes.of(before, groups), set(chain(*before))
             if before and any(vars(changes).values()):
                 log.warning("%s: since it was encoded, %s", name_of(folder), _told(changes))
@@ -154,6 +230,8 @@ def encode(
                 for number, group in enumerate(groups)
                 if not is_committed(data, number)
             ]
+            if on_found is not None:
+                on_found(Found.of(data, groups, passed))
             report = counted(on_step, len(groups))
             report(len(groups) - len(jobs))
             for _ in run_jobs(jobs, loaded, engine, workers, by_value):

@@ -24,6 +24,7 @@ from audiogen_minigpt.options import Preparation
 from audiogen_minigpt.plan import Entry
 from audiogen_minigpt.prepare import encode_track
 from audiogen_minigpt.shards import Kept, Part, Stretch, Track, write_shard
+from audiogen_minigpt.signals import is_caught
 
 ENGINES = ("local", "ray")
 
@@ -130,7 +131,7 @@ def _work(job: Job) -> int:
 
 def _with_pool(jobs: list[Job], count: int) -> Iterator[int]:
     context = get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(count, context, _start_worker) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(count, context, _start_worker, (is_caught(),)) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -161,9 +162,14 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
-    """Ctrl-C ends a worker at once. One whose parent was killed would wait for work for ever: it ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _start_worker(caught: bool) -> None:
+    """Ctrl-C ends a worker at once, unless the parent catches it: then what was begun is finished.
+
+    One whose parent was killed would wait for work for ever: it ends too.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN if caught else signal.SIG_DFL)
+    if caught:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         sentinel = parent.sentinel

@@ -97,7 +97,7 @@ class Following(Options):
 class Streamed(Following):
     """One clip that comes in chunks."""
 
-    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0)] = 0.5
+    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0, le=3600)] = 0.5
 
 
 @dataclass(frozen=True)
@@ -221,3 +221,7 @@ class Preparation(Described):
     def count(self, info: CodecInfo) -> int:
         """How many codebooks of a codec to store."""
         return min(8, info.codebooks) if self.codebooks is None else self.codebooks
+
+    def longest_silence(self, info: CodecInfo) -> int | None:
+        """How many silent frames in a row are kept; None: all."""
+        return round(self.silence * info.frame_rate) if self.silence else None

@@ -1,4 +1,4 @@
-"""MusicGen and Stable Audio Open in MLX.
+"""MusicGen, Stable Audio Open and Stable Audio 3 in MLX.
 
 ```
 from audiogen_mlx import MusicGen
@@ -16,10 +16,15 @@ from audiogen_mlx import blas
 if TYPE_CHECKING:
     from audiogen_mlx.musicgen.generate import MusicGen
     from audiogen_mlx.stable_audio.generate import StableAudio
+    from audiogen_mlx.stable_audio_3.generate import StableAudio3
 
-__all__ = ["MusicGen", "StableAudio"]
+__all__ = ["MusicGen", "StableAudio", "StableAudio3"]
 
-_PLACES = {"MusicGen": "musicgen.generate", "StableAudio": "stable_audio.generate"}
+_PLACES = {
+    "MusicGen": "musicgen.generate",
+    "StableAudio": "stable_audio.generate",
+    "StableAudio3": "stable_audio_3.generate",
+}
 
 blas.use()  # before anything in this package imports mlx.core
 

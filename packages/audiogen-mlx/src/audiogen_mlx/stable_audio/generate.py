@@ -30,7 +30,7 @@ from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
 from audiogen_mlx.stable_audio.guidance import predictor
 from audiogen_mlx.stable_audio.load import Parts, locate, locate_text
-from audiogen_mlx.stable_audio.options import Batch, Load, Options
+from audiogen_mlx.stable_audio.options import AnyLength, Batch, Load, Options
 from audiogen_mlx.stable_audio.settings import Settings, resolve
 
 
@@ -87,7 +87,7 @@ class StableAudio(Model):
         Raises OptionError for options that are out of range or contradict each other, AudioError for a
         clip that cannot be used.
         """
-        return self.clip(options)
+        return self.clip(_as_it_comes(options))
 
     @verb(Options)
     def generate_latents(self, options: Options) -> Latents:
@@ -111,13 +111,13 @@ class StableAudio(Model):
             raise OptionError(f"the number of variations must be from 1 to {MOST}, got {count}")
         return self._batch([prompt] * count, options)
 
-    @verb(Options)
-    def generate_long(self, options: Options) -> Audio:
+    @verb(AnyLength)
+    def generate_long(self, options: AnyLength) -> Audio:
         """As `stream`, in one clip."""
-        return self.clip(self._in_windows(options))
+        return self.clip(_as_it_comes(options.within(self.config.window_seconds)))
 
-    @verb(Options)
-    def stream(self, options: Options) -> Iterator[Audio]:
+    @verb(AnyLength)
+    def stream(self, options: AnyLength) -> Iterator[Audio]:
         """A clip of any length in pieces, each of them final, that joined are the clip.
 
         What fits into the model's window is the clip of `generate`, in one piece. A longer one is made of
@@ -125,7 +125,7 @@ class StableAudio(Model):
         with its length. A clip to continue, `prompt_audio`, may then be of any length and comes first; the
         other options of runs that begin from a clip raise OptionError.
         """
-        return self.pieces(self._in_windows(options))
+        return self.pieces(_as_it_comes(options.within(self.config.window_seconds)))
 
     @verb(Options)
     def generate_loop(self, options: Options) -> Audio:
@@ -136,7 +136,7 @@ class StableAudio(Model):
         """
         if options.bpm is None or options.bars is None:
             raise OptionError("a loop needs both bpm and bars")
-        return self.clip(options)
+        return self.clip(_as_it_comes(options))
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: one after the other, with seeds that count up.
@@ -165,11 +165,6 @@ class StableAudio(Model):
 
     # What a run consists of
 
-    def _in_windows(self, options: Options) -> Options:
-        """Options of a clip that may be longer than the model's window."""
-        longer = (options.seconds or 0.0) > self.config.window_seconds
-        return replace(options, long=True) if longer or options.overlap is not None else options
-
     def _take(self, pieces: Iterator[Audio], settings: Settings) -> Take:
         config = self.config
         return Take(
@@ -184,29 +179,27 @@ class StableAudio(Model):
         )
 
     def _pieces(self, options: Options, settings: Settings) -> Iterator[Audio]:
-        """A clip as it is written: one of several windows as it comes; of a single one, a loud one made
-        quieter where nothing is said of its level.
-        """
+        """A clip as it is written: one of several windows as it comes, a single one as a whole."""
         if settings.long:
             yield from self._windows(options.prompt, settings)
             return
         (clip,) = self._clips([options.prompt], settings)
-        yield _within(clip) if options.normalize is None else clip
+        yield _within(clip, options)
 
     def _batch(self, prompts: Sequence[str], options: Batch) -> list[Audio]:
         said = {each.name: getattr(options, each.name) for each in fields(Batch)}
         if not isinstance(prompts, list | tuple) or not prompts:
             raise OptionError("give a list of one prompt or more")
-        alone = [Options.of({**said, "prompt": prompt}) for prompt in prompts]
+        alone = [_as_it_comes(Options.of({**said, "prompt": prompt})) for prompt in prompts]
         _check_one_window(options)
         self._check_window(options)
         settings = resolve(self.config, options)
         clips: list[Audio] = []
         for index, clip in enumerate(self._clips(prompts, settings)):
             seed = None if settings.seed is None else settings.seed + index
-            told = replace(settings, seed=seed, asked={**settings.asked, "prompt": prompts[index]})
-            made = _within(clip) if options.normalize is None else clip
-            clips.append(self.whole(self._take(iter([made]), told), alone[index]))
+            own = {"prompt": prompts[index], "normalize": alone[index].normalize}
+            told = replace(settings, asked={**settings.asked, **own}, seed=seed)
+            clips.append(self.whole(self._take(iter([clip]), told), alone[index]))
         return clips
 
     def _windows(self, prompt: str, settings: Settings) -> Iterator[Audio]:
@@ -370,9 +363,16 @@ def _check_one_window(options: Batch) -> None:
         raise OptionError("clips of several windows are made by generate_long and stream")
 
 
-def _within(clip: Audio) -> Audio:
-    """A clip that is too loud made quieter."""
-    return clip if clip.peak <= 1 else Audio(clip.samples / clip.peak, clip.sample_rate)
+def _as_it_comes(options: Options) -> Options:
+    """In Python a clip keeps its level, unless that is asked for; a recipe says so."""
+    return replace(options, normalize=False) if options.normalize is None else options
+
+
+def _within(clip: Audio, options: Batch) -> Audio:
+    """A clip that is too loud made quieter, as 0.1.0 wrote it, where nothing else was asked for."""
+    if options.normalize is not None or clip.peak <= 1:
+        return clip
+    return Audio(clip.samples / clip.peak, clip.sample_rate)
 
 
 def _cut(clip: Audio, start: int, end: int) -> Iterator[Audio]:

@@ -5,7 +5,7 @@ Nothing heavy is imported here; `settings` works out what the options come to fo
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Real
 from typing import Annotated, Any, Literal
 
@@ -142,7 +142,7 @@ class Batch(Continuing):
             raise OptionError("a loop is as long as its bars; leave out seconds and long")
         if self.long and self.seconds is None:
             raise OptionError("long needs to know how long: give seconds")
-        if self.overlap is not None and not self.long:
+        if self.overlap is not None and not self.long and not isinstance(self, AnyLength):
             raise OptionError("overlap is for clips of several windows; add long")
 
 
@@ -156,6 +156,17 @@ class Options(Batch):
         super().__post_init__()
         if not self.prompt.strip():
             raise OptionError(f"the prompt is empty: say what to hear, got {self.prompt!r}")
+
+
+@dataclass(frozen=True)
+class AnyLength(Options):
+    """A clip that is of several windows where one does not hold it. Raises OptionError."""
+
+    def within(self, window_seconds: float) -> Options:
+        """The options of the clip, for a model that makes so much at once."""
+        longer = (self.seconds or 0.0) > window_seconds or self.overlap is not None
+        said = {each.name: getattr(self, each.name) for each in fields(Options)}
+        return Options.of({**said, "long": self.long or longer})
 
 
 @dataclass(frozen=True)
