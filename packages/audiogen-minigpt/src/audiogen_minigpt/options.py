@@ -105,7 +105,8 @@ class Trained(Described):
     """Which model, and which of its checkpoints."""
 
     model: Annotated[
-        Place, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
+        Place,
+        place("Folder of a run or of a checkpoint, or: demo.", "-m", old=("RUN",), metavar="NAME|PATH"),
     ]
     _: KW_ONLY
     best: Annotated[bool, option("Take the checkpoint with the lowest validation loss.")] = False
