@@ -126,10 +126,10 @@ def laugh(line: str) -> str:
 )
 def test_yaml_that_is_none_or_too_much(text: str) -> None:
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ModelError, match=r"^here: "):
         parse_yaml(text, "here")
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     assert tracemalloc.get_traced_memory()[1] < 200e6
     tracemalloc.stop()
 

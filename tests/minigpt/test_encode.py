@@ -166,6 +166,19 @@ def test_codes_that_have_changed_are_not_taken_over(folder, tmp_path, monkeypatc
     assert shard_files(data) == shard_files(tmp_path / "anew")
 
 
+def test_a_folder_that_may_not_be_looked_into_ends_nothing(folder, tmp_path, monkeypatch):
+    """As /proc is full of; it ended in PermissionError, whoever asked."""
+    is_file = Path.is_file
+
+    def denied(path):
+        if path.parent.name == "album" and path.suffix == ".json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    assert encode(folder, tmp_path / "data", codec=CODEC, workers=1).tracks == 6
+
+
 def test_room_is_needed_for_what_is_not_encoded_yet(folder, tmp_path, monkeypatch):
     data = tmp_path / "data"
     encode(folder, data, codec=CODEC, workers=1)

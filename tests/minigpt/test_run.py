@@ -26,9 +26,10 @@ from audiogen_core.compose import compose
 from audiogen_core.errors import DownloadError, OptionError
 from audiogen_core.models import ModelSpec
 from audiogen_core.recipe import Recipe
-from audiogen_minigpt import checkpoint, info, metrics
+from audiogen_minigpt import checkpoint, metrics
 from audiogen_minigpt.codec_choice import choose_codec
 from audiogen_minigpt.encode import NoUsableAudio
+from audiogen_minigpt.info import codes_info
 from audiogen_minigpt.report import Clip, Section, write_report
 from audiogen_minigpt.run import RunReport, run
 from audiogen_minigpt.settings import Settings
@@ -203,7 +204,8 @@ def test_the_same_time_asked_for_twice_is_given_once(music: Path, tmp_path: Path
 def test_a_folder_that_takes_far_longer_than_the_time_is_refused(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("audiogen_minigpt.run.choose_codec", lambda *_: (str(CODEC), 1000.0))
+    module = sys.modules["audiogen_minigpt.run"]
+    monkeypatch.setattr(module, "choose_codec", lambda *_: (str(CODEC), 1000.0))
     with pytest.raises(
         OptionError, match=r"encoding 6 s of audio takes about 1h40m here, more than --time 1m"
     ):
@@ -219,23 +221,35 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _until_trained(stage: str) -> Callable[[float, float], None] | None:
+    """Stops a run when its training is done: what comes after is not looked at."""
+
+    def on_step(done: float, total: float) -> None:
+        if done == total:
+            signal.raise_signal(signal.SIGINT)
+
+    return on_step if stage == "train" else None
+
+
 def test_a_run_starts_from_the_demo_model_where_it_fits(composed: Path, tmp_path: Path) -> None:
     told: list[str] = []
     settings = Settings({"steps": 1, "batch": 1, "sample_seconds": 0.0, "eval_windows": 1})
-    run(composed, tmp_path / "bent", settings=settings, workers=1, notify=told.append)
+    run(
+        composed, tmp_path / "bent", settings=settings, workers=1, notify=told.append, on_stage=_until_trained
+    )
     assert any(line.startswith("it starts from the demo model") for line in told)
     made, demo = checkpoint.find(tmp_path / "bent"), checkpoint.find("demo")
     assert made.config == demo.config and made.sampling == demo.sampling
     evals = [record for record in metrics.read(tmp_path / "bent") if record["kind"] == "eval"]
     assert [record["step"] for record in evals] == [0, 1]
     assert evals[0]["loss"] < 0.5 * math.log(1024)  # it knew such music before
-    held = info.codes_info(tmp_path / "bent" / "data")["val"]
+    held = codes_info(tmp_path / "bent" / "data")["val"]
     assert held["tracks"] == 1  # a whole file, from five on
 
 
 def test_from_scratch_it_does_not(composed: Path, tmp_path: Path) -> None:
     settings = Settings({"steps": 1, "batch": 1, "sample_seconds": 0.0}, {"codebooks": 1})
-    run(composed, tmp_path / "run", settings=settings, workers=1)
+    run(composed, tmp_path / "run", settings=settings, workers=1, on_stage=_until_trained)
     assert checkpoint.find(tmp_path / "run").state["config"]["start"] is None
     with pytest.raises(OptionError, match="not both"):
         run(composed, tmp_path / "both", settings=Settings({"start": "demo"}), from_scratch=True)

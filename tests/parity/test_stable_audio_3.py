@@ -106,7 +106,7 @@ def test_features_of_times_are_exact_in_their_last_bits(size):
 
 
 def test_what_the_network_makes_of_conditions(size):
-    arrays, dit = stored(f"{size}_cond"), model(size)._parts.dit()
+    arrays, dit = stored(f"{size}_cond"), model(size)._parts.dit(1.0)
     run = dit.condition(None, mx.array(arrays["global"][:1]), 1, local=None)
     agree(dit.time_embed(mx.array(features(arrays["t"].tolist()))), arrays["t_embed"])
     token = mx.concatenate([dit.global_token(float(t), run) for t in arrays["t"]])
@@ -127,7 +127,7 @@ def silent(size: str) -> mx.array:
 
 
 def test_one_pass(size):
-    arrays, dit = stored(f"{size}_dit"), model(size)._parts.dit()
+    arrays, dit = stored(f"{size}_dit"), model(size)._parts.dit(1.0)
     cross, whole = mx.array(arrays["cross"]), mx.array(arrays["global"])
     names = [name for name in arrays.files if name.startswith(("out_T", "out_inpaint"))]
     assert len(names) >= 6
@@ -144,7 +144,7 @@ def test_one_pass(size):
 
 
 def test_block_by_block(size):
-    arrays, dit = stored(f"{size}_dit"), model(size)._parts.dit()
+    arrays, dit = stored(f"{size}_dit"), model(size)._parts.dit(1.0)
     x = mx.array(arrays["x_T7"]).swapaxes(1, 2)
     run = dit.condition(mx.array(arrays["cross"][:1]), mx.array(arrays["global"][:1]), 7, local=silent(size))
     x = mx.concatenate([dit.memory_tokens[None], dit.project_in(x + dit.preprocess(x))], axis=1)
@@ -158,7 +158,7 @@ def test_block_by_block(size):
 
 def test_positions_after_the_end_of_a_clip(size):
     """Left in with values of zero, as the original does on a CPU; or taken out, as it does on a GPU."""
-    arrays, dit = stored(f"{size}_dit"), model(size)._parts.dit()
+    arrays, dit = stored(f"{size}_dit"), model(size)._parts.dit(1.0)
     cross, whole = mx.array(arrays["cross"][:2]), mx.array(arrays["global"][:2])
     x, valid = mx.array(arrays["x_pm"]), arrays["padding_mask"].astype(np.float32)
     run = dit.condition(cross, whole, 33, local=silent(size))
@@ -191,7 +191,7 @@ GUIDED = {
 
 @pytest.mark.parametrize("name", list(GUIDED))
 def test_guidance(size, name):
-    arrays, dit = stored(f"{size}_dit"), model(size)._parts.dit()
+    arrays, dit = stored(f"{size}_dit"), model(size)._parts.dit(1.0)
     if name not in arrays:
         pytest.skip("not among the arrays of this model")
     mask = stored(f"{size}_cond")["cross_mask"].astype(bool)
@@ -248,7 +248,7 @@ def test_published_times_agree_in_nearly_every_bit():
 
 
 def test_every_step_of_every_sampler(size):
-    arrays, dit = stored(f"{size}_samplers"), model(size)._parts.dit()
+    arrays, dit = stored(f"{size}_samplers"), model(size)._parts.dit(1.0)
     mask = stored(f"{size}_cond")["cross_mask"][:2].astype(bool)
     names = [name.removesuffix("_sigmas") for name in arrays.files if name.endswith("_sigmas")]
     assert len(names) >= 3
@@ -414,3 +414,27 @@ def test_the_original_conditions_are_assembled_from_rows():
     mask = stored("text")["attention_mask"].astype(bool)
     made = assemble(parts.embedders, (mx.array(stored("text")["last_hidden_state"]), mask), SECONDS)
     agree(made.tokens, arrays["cross"])
+
+
+def test_the_layout_of_diffusers():
+    """One model in both layouts, and what diffusers makes of it, whose norms have another epsilon."""
+    folder = FIXTURES / "tiny-medium-diffusers"
+    made, arrays = StableAudio3.load(folder, low_memory=False), stored("medium_dit")
+    passes, dit = stored("diffusers"), made._parts.dit(1.0)
+    cross, whole = mx.array(arrays["cross"][:1]), mx.array(arrays["global"][:1])
+    latents = {"out_no_local": "x_T7", "out_inpaint_t0p6": "x_T16"}
+    for name in passes.files:
+        x = mx.array(arrays[latents.get(name, f"x_{name.split('_')[1]}")])
+        local = mx.array(arrays["local"]) if "inpaint" in name else silent("medium")
+        run = dit.condition(cross, whole, x.shape[2], local=None if "no_local" in name else local)
+        agree(dit(x, 0.6, run), passes[name])
+        agree(dit(x, 0.6, run), arrays[name])
+    other = model("medium")
+    seconds = np.array(other._parts.embedders.seconds([1.3]))
+    agree(made._parts.embedders.seconds([1.3]), seconds, 0)
+    latents = np.random.default_rng(0).standard_normal((12, 9)).astype(np.float32)
+    sounds = [list(each._parts.autoencoder().decode_blocks([latents])) for each in (made, other)]
+    np.testing.assert_array_equal(*sounds)
+    assert made.config.dit == other.config.dit
+    clip = made.generate(PROMPTS[0], seconds=1.0, steps=2, seed=1)
+    assert clip.samples.shape == (2, 960)

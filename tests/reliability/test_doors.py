@@ -444,6 +444,24 @@ def test_three_thousand_values(rooms: Rooms, monkeypatch: pytest.MonkeyPatch, se
         ("Codes(frame_rate)", 0.0, "above 0"),
         ("codec.encode(audio)", "a.wav", "Audio"),
         ("full_mask(like)", (1, 10**12), "1 or more"),  # 1 TB
+        ("normal(shape)", (10**12,), "9999 items"),  # did not end
+        ("normal(shape)", (), "shape"),
+        ("template(frames)", 2**31, "codes"),  # 16 GiB
+        ("delay(delays)", [0, 0, 0, 10**12], "longer"),
+        ("compose(minutes)", 1.7e308, "pieces"),  # OverflowError
+        ("infill(end)", 1.7e308, ""),
+        ("clip[...:]", 1.7e308, "cannot cut"),
+        ("clip[...:]", "x", "a number"),
+        ("Beats.grid(seconds)", 2**31, "86400"),  # 32 GiB
+        ("stream(chunk)", math.inf, "3600"),
+        ("Audio.save(recipe)", np.zeros(3), "Recipe"),  # ValueError
+        ("Audio.from_array(array)", range(10**12), "array"),  # MemoryError
+        ("fade(start)", None, "a number"),
+        ("loop(times)", math.nan, "whole number"),
+        ("plot.overview(audio)", 1, "Clip"),
+        ("plot.overview(path)", Path(), "name a file"),
+        ("Codes.save(path)", Path("/proc/no/such/place"), "cannot be written"),
+        ("Session", Odd(), "a path"),
     ],
 )
 def test_what_went_through(rooms: Rooms, name: str, value: object, says: str) -> None:

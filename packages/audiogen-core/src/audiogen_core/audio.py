@@ -236,8 +236,8 @@ class Audio:
         """From `start` to `end` seconds (None: to its end). Raises AudioError when that is empty."""
         if not (math.isfinite(start) and start >= 0 and (end is None or end > start)):
             raise OptionError(f"cannot cut from {start} to {end} seconds")
-        first = round(start * self.sample_rate)
         last = self.samples.shape[1]
+        first = round(min(start, self.duration) * self.sample_rate)
         if end is not None and end < self.duration:
             last = max(first + 1, round(end * self.sample_rate))
         if first >= self.samples.shape[1]:

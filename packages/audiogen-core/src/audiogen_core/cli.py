@@ -9,6 +9,7 @@ error carries; 2 wrong usage; 130 interrupted, 143 terminated.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 import signal
@@ -46,6 +47,7 @@ class State:
     verbose: bool = False
     debug: bool = False
     play: bool = False
+    json: bool = False
     hints: dict[str, str] = field(default_factory=dict)
 
     def clear(self) -> None:
@@ -84,6 +86,10 @@ class Program(click.Group):
             ],
         )
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        state.json = "--json" in args  # before anything can be wrong
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
@@ -91,6 +97,9 @@ class Program(click.Group):
                 note(hint)
             sys.stdout.flush()
             return result
+        except click.UsageError as error:
+            _tell_error(error, error.format_message())
+            raise
         except (AudiogenError, OSError, MemoryError, KeyboardInterrupt) as error:
             _leave(error)
 
@@ -194,14 +203,25 @@ def _leave(error: BaseException) -> NoReturn:
     if state.debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
+        _tell_error(error, "interrupted")
         print("interrupted", file=sys.stderr, flush=True)
         raise SystemExit(INTERRUPTED) from None
     if isinstance(error, BrokenPipeError):
         with suppress(OSError):  # nobody reads any more: let the last flush go nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    _tell_error(error, _sentence(error))
     print(f"error: {present.printable(_sentence(error))}", file=sys.stderr, flush=True)
     raise SystemExit(getattr(error, "exit_code", 1)) from None
+
+
+def _tell_error(error: BaseException, sentence: str) -> None:
+    """With --json an error is a result, too."""
+    if state.json:
+        with suppress(OSError):
+            print(
+                present.as_json({"error": sentence, "kind": type(error).__name__}, one_line=True), flush=True
+            )
 
 
 def _sentence(error: BaseException) -> str:
@@ -231,14 +251,27 @@ def choose_seed(seed: int | None) -> int:
     """The seed given, or one that is drawn and shown."""
     if seed is not None:
         return seed
-    drawn = secrets.randbits(32)
-    note(f"seed: {drawn}")
+    drawn = draw_seed()
+    show_seed(drawn)
     return drawn
 
 
-def emit(result: present.Result, *, json: bool = False) -> None:
-    """Print a result on stdout: as JSON, or a mapping as lines and a list of mappings as a table."""
-    print(present.as_json(result) if json else present.as_text(result))
+def draw_seed() -> int:
+    """A seed for a run."""
+    return secrets.randbits(32)
+
+
+def show_seed(seed: int) -> None:
+    """Tell the seed that was drawn."""
+    note(f"seed: {seed}")
+
+
+def emit(result: present.Result, *, json: bool = False, one_line: bool = False) -> None:
+    """Print a result on stdout: as JSON, or a mapping as lines and a list of mappings as a table.
+
+    one_line  of several results, which are JSON Lines together
+    """
+    print(present.as_json(result, one_line=one_line) if json else present.as_text(result), flush=one_line)
 
 
 def require_new(path: str | Path, force: bool = False) -> Path:
@@ -262,9 +295,26 @@ def require_new_each(path: str | Path, count: int, force: bool = False) -> list[
     """Paths for so many output files, each checked by `require_new`: the path itself for one, and name-1.wav,
     name-2.wav and so on for more.
     """
-    path, width = Path(path), len(str(count))
-    names = [path.with_stem(f"{path.stem}-{index + 1:0{width}}") for index in range(count)]
-    return [require_new(each, force) for each in (names if count > 1 else [path])]
+    return [require_new(each, force) for each in _numbered(Path(path), count)]
+
+
+def free_name(stem: str, suffix: str, count: int = 1) -> Path:
+    """A name here that no file has, nor, of several, any that follows from it: stem.wav, or stem-2.wav ..."""
+    for number in itertools.count(1):
+        path = Path(f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+        if not any(os.path.lexists(each) for each in _numbered(path, count)):
+            return path
+    raise AssertionError  # there is always a further number
+
+
+def _numbered(path: Path, count: int) -> list[Path]:
+    """The path itself for one file, and name-1.wav, name-2.wav and so on for more."""
+    width = len(str(count))
+    return (
+        [path.with_stem(f"{path.stem}-{index + 1:0{width}}") for index in range(count)]
+        if count > 1
+        else [path]
+    )
 
 
 def progress(label: str, *, unit: str = "steps", quiet: bool = False) -> AbstractContextManager[OnStep]:
@@ -285,6 +335,7 @@ def finished(
     faults: Sequence[str] = (),
     picture: bool = False,
     json: bool = False,
+    one_of: int = 1,
 ) -> None:
     """The end of a command that made sound: the path on stdout, the figures on stderr; or all as JSON. With
     --play the file is then heard.
@@ -293,6 +344,7 @@ def finished(
     took     seconds of work
     replay   the command line that makes the file again
     faults   what is wrong with the clip
+    one_of   so many results are told as JSON, a line each
     picture  whether to show the spectrogram of the audio file on stderr; not of more than ten minutes
     """
     speed, memory = seconds / max(took, 1e-9), peak_memory()
@@ -309,6 +361,7 @@ def finished(
                 "faults": list(faults),
             },
             json=True,
+            one_line=one_of > 1,
         )
     else:
         _tell(path, seconds, took, seed, replay, faults, picture)

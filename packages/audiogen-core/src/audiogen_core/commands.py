@@ -14,6 +14,7 @@ commands.add_replay(program, THING)
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 import time
 import types
@@ -28,7 +29,7 @@ import click
 
 from audiogen_core import cli, jobs
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.jobs import Job, JobLoad, JobOptions, Play, Run, Written
+from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Sounding
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from audiogen_core.recipe import Recipe
 
 Kind = TypeVar("Kind", bound=Described)
+
+_LONGEST_NAME = 48  # characters of a prompt in the name of a file
 
 
 def command(
@@ -224,35 +227,69 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
 
     Raises whatever the job does.
     """
-    options = options.standard()
-    outputs = checked(job, load, options, asked)
-    load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
+    ready = prepared(job, options, load, asked)
     if asked.dry_run:
-        cli.emit(jobs.imported(job.estimate)(load, options, offline=asked.offline), json=asked.json)
+        cli.emit(jobs.imported(job.estimate)(ready.load, options, offline=asked.offline), json=asked.json)
         return
-    options = replace(options, seed=cli.choose_seed(options.seed))
-    model = opened(job, load)
+    make(job, opened(job, ready.load), ready, asked)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run whose options and files have been checked, with what is usual in the place of what was left out.
+
+    drawn  whether nobody gave the seed: it is shown when work begins
+    """
+
+    options: JobOptions
+    load: JobLoad
+    outputs: list[Path]
+    drawn: bool
+
+
+def prepared(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> Ready:
+    """What can be known of a run before anything is fetched or opened for it.
+
+    Raises OptionError when a file is there already, and what `Job.check` raises.
+    """
+    drawn = options.seed is None
+    options = replace(options.standard(), seed=cli.draw_seed() if drawn else options.seed)
+    output = asked.output
+    if output is None:
+        output = cli.free_name(f"{_named_after(job, options, load)}-{options.seed}", ".wav", asked.variations)
+    outputs = cli.require_new_each(output, asked.variations, asked.force)
+    job.check(load, options, outputs, asked.channel)
+    load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
+    return Ready(options, load, outputs, drawn)
+
+
+def _named_after(job: Job, options: JobOptions, load: JobLoad) -> str:
+    """What a file is called that was made so: after the prompt, the clip that went in, or the model."""
+    words = re.findall(r"\w+", str(getattr(options, "prompt", None) or "").lower())
+    while len("-".join(words)) > _LONGEST_NAME and len(words) > 1:
+        words.pop()
+    if words:
+        return "-".join(words)[:_LONGEST_NAME]
+    clips = [getattr(options, each.name) for each in job.inputs]
+    files = [Path(clip) for clip in clips if isinstance(clip, str | Path)]
+    whose = files[0] if files else Path(str(vars(load)["model"]))
+    return "-".join([*re.findall(r"\w+", whose.stem)[:8], job.name])
+
+
+def make(job: Job, model: Any, ready: Ready, asked: Run) -> None:
+    """Make and write the clips of a run."""
     write(
         job,
         model,
-        load,
-        options,
-        outputs,
+        ready.load,
+        ready.options,
+        ready.outputs,
+        drawn=ready.drawn,
         channel=asked.channel,
         retry=asked.retry,
         json=asked.json,
         quiet=asked.quiet,
     )
-
-
-def checked(job: Job, load: JobLoad, options: JobOptions, asked: Run) -> list[Path]:
-    """The files that a run is to write, before anything is fetched or opened for it.
-
-    Raises OptionError when one is there already, and what `Job.check` raises.
-    """
-    outputs = cli.require_new_each(asked.output, asked.variations, asked.force)
-    job.check(load, options, outputs, asked.channel)
-    return outputs
 
 
 def opened(job: Job, load: JobLoad) -> Any:
@@ -299,15 +336,24 @@ def write(
     *,
     channel: str | None = None,
     retry: int = 0,
+    drawn: bool = False,
     json: bool,
     quiet: bool,
 ) -> None:
     """Make one clip for each file, with its recipe; each file appears when it is whole.
 
     retry  how often a clip with a fault is made again with another seed: the next that no clip has had
+    drawn  whether nobody gave the seed: it is shown as soon as the model finds nothing wrong
     """
     report: list[Any] = [None]  # the bar of the clip that is being made
-    options = replace(options, on_step=lambda done, total: report[0](done, total))
+    unseen = [options.seed] if drawn and options.seed is not None else []
+
+    def on_step(done: float, total: float) -> None:
+        while unseen:
+            cli.show_seed(unseen.pop())
+        report[0](done, total)
+
+    options = replace(options, on_step=on_step)
     given = jobs.heard(job, options, channel)
     folder, seeds = outputs[0].parent, count((options.seed or 0) + len(outputs))
     takes = model.takes(given, len(outputs), folder=folder)
@@ -318,6 +364,8 @@ def write(
             began = time.monotonic()
             with cli.progress(job.label, unit=job.unit, quiet=quiet or json) as report[0]:
                 take = next(of_path)
+                while unseen:
+                    cli.show_seed(unseen.pop())
                 recipe = jobs.recipe_of(job, model, load, options, take, channel)
                 seconds, faults = _written(take, given, path, recipe, stays=left == 0)
             if not faults or left == 0:
@@ -327,11 +375,11 @@ def write(
             of_path = model.takes(replace(given, seed=another), 1, folder=folder)
         done.append(_Written(path, take, seconds, time.monotonic() - began, faults))
         if not job.together:
-            _finished(job, done[-1], done[-1].took, json=json)
+            _finished(job, done[-1], done[-1].took, len(outputs), json=json)
     for made in done if job.together else []:
         if made.take.confidence is not None and len(done) > 1:
             cli.detail(f"{made.path}: mean log probability {made.take.confidence:.3f}")
-        _finished(job, made, sum(each.took for each in done) / len(done), json=json)
+        _finished(job, made, sum(each.took for each in done) / len(done), len(outputs), json=json)
 
 
 def _written(
@@ -363,7 +411,7 @@ def _written(
     return writer.samples / to.sample_rate, tuple(map(str, listener.faults()))
 
 
-def _finished(job: Job, made: _Written, took: float, *, json: bool) -> None:
+def _finished(job: Job, made: _Written, took: float, one_of: int, *, json: bool) -> None:
     cli.finished(
         made.path,
         seconds=made.seconds,
@@ -373,11 +421,12 @@ def _finished(job: Job, made: _Written, took: float, *, json: bool) -> None:
         faults=made.faults,
         picture=True,
         json=json,
+        one_of=one_of,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay(Written):
+class Replay(Sounding):
     """What `replay` takes, beside the places of what may have moved and the options of this machine."""
 
     file: Annotated[Path, argument("A file that this package made.", metavar="FILE")]
@@ -385,7 +434,6 @@ class Replay(Written):
         tuple[str, ...],
         option("Where the model or an input is now: model=..., melody=..., ...", metavar="ROLE=PATH"),
     ] = ()
-    play: Play = False
 
 
 def add_replay(app: click.Group, *known: Job) -> None:
@@ -403,7 +451,8 @@ def add_replay(app: click.Group, *known: Job) -> None:
         from audiogen_core.sound_writer import check_suffix
 
         asked = gathered(Replay, given)
-        check_suffix(cli.require_new(asked.output, asked.force))
+        output = asked.output or cli.free_name(f"{asked.file.stem}-again", asked.file.suffix)
+        check_suffix(cli.require_new(output, asked.force))
         recipe = Recipe.read(asked.file)
         try:
             job = jobs.job_of(recipe, {each.name: each for each in known})
@@ -413,7 +462,7 @@ def add_replay(app: click.Group, *known: Job) -> None:
         load = {name: parsed(local[name], given[name]) for name in local if given.get(name) is not None}
         load["fetch"] = fetching(asked.offline, asked.quiet or asked.json, load.get("unlisted", False))
         opening, options = jobs.again(job, recipe, moved, **load)
-        job.check(opening, options, [asked.output], recipe.settings.get("channel"))
+        job.check(opening, options, [output], recipe.settings.get("channel"))
         model = opened(job, opening)
         jobs.check_revision(recipe, str(vars(opening)["model"]), model.revision)
         write(
@@ -421,7 +470,7 @@ def add_replay(app: click.Group, *known: Job) -> None:
             model,
             opening,
             options,
-            [asked.output],
+            [output],
             channel=recipe.settings.get("channel"),
             json=asked.json,
             quiet=asked.quiet,

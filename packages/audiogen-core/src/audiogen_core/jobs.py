@@ -156,19 +156,39 @@ class Shown(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written(Shown):
+class Writing(Shown):
     """What every command has that writes something."""
 
-    output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
     offline: Annotated[bool, option("Never use the network.")] = False
     force: Annotated[bool, option("Write over what is there.", "-f")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Written):
+class Written(Writing):
+    """What every command has that writes where it is told to."""
+
+    output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sounding(Writing):
+    """What every command has that writes a sound."""
+
+    output: Annotated[
+        Path | None,
+        option(
+            "Where it goes; the suffix chooses the format. A name that is free when absent.",
+            "-o",
+            metavar="PATH",
+        ),
+    ] = None
+    play: Play = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Sounding):
     """What every command has that makes sound with a model."""
 
-    play: Play = False
     variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=MOST)] = 1
     channel: Channel = None
     retry: Annotated[

@@ -6,6 +6,7 @@ same on every device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,12 @@ from audiogen_core.values import admitted, closed
 
 Float = NDArray[np.float32]
 Shape = Sequence[int]
+
+ITEMS = 9999
+"""Items of the largest batch, each with a generator of its own."""
+
+LARGEST = 1 << 27
+"""Numbers that are drawn at once."""
 
 
 class Noise(Protocol):
@@ -56,6 +63,10 @@ class SeededNoise:
         return self._draw(shape, lambda item, of: item.standard_exponential(of, dtype=np.float32))
 
     def _draw(self, shape: Shape, draw: Callable[[np.random.Generator, tuple[int, ...]], Float]) -> Float:
+        if not shape or min(shape) < 0 or shape[0] > ITEMS or math.prod(shape) > LARGEST:
+            raise OptionError(
+                f"noise has a shape (items, ...) of at most {ITEMS} items and {LARGEST} numbers, got {shape}"
+            )
         items, *rest = shape
         for index in range(len(self._generators), items):
             self._generators.append(np.random.default_rng(self.seed + index))

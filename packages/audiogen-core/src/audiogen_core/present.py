@@ -21,9 +21,10 @@ _CONTROL = re.compile(
 Result = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
-def as_json(result: Result) -> str:
-    """The result as JSON, indented; NaN and infinity become null."""
-    text = json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+def as_json(result: Result, *, one_line: bool = False) -> str:
+    """The result as JSON, indented unless it is to be one line; NaN and infinity become null."""
+    indent = None if one_line else 2
+    text = json.dumps(plain(result), indent=indent, ensure_ascii=False, allow_nan=False)
     return "\n".join(_CONTROL.sub(_as_json, line) for line in text.split("\n"))
 
 

@@ -49,7 +49,7 @@ def read_json(path: str | Path, error: Error = ModelError, *, finite: bool = Tru
 
     finite  refuse NaN and infinity
     """
-    text = _text(Path(path), MAX_BYTES, "JSON", error)
+    text = read_text(path, error, what="JSON")
     try:
         tree = _json(text, finite)
     except ValueError as reason:
@@ -72,7 +72,7 @@ def read_toml(path: str | Path, error: Error = OptionError, *, finite: bool = Tr
 
     finite  refuse NaN and infinity
     """
-    text = _text(Path(path), MAX_BYTES, "TOML", error)
+    text = read_text(path, error, what="TOML")
     try:
         tree = tomllib.loads(text)
         _check(tree, _values, finite=finite)
@@ -83,7 +83,7 @@ def read_toml(path: str | Path, error: Error = OptionError, *, finite: bool = Tr
 
 def read_yaml(path: str | Path, error: Error = ModelError) -> dict[str, Any]:
     """The table in a YAML file. Raises `error`."""
-    return parse_yaml(_text(Path(path), MAX_YAML, "YAML", error), str(path), error)
+    return parse_yaml(read_text(path, error, MAX_YAML, "YAML"), str(path), error)
 
 
 def parse_yaml(text: str, where: str, error: Error = ModelError) -> dict[str, Any]:
@@ -315,8 +315,12 @@ def _typed(hint: Any, value: Any, where: str, error: Error) -> Any:
     raise error(f"{where} must be {wanted}, got {_shown(value)}")
 
 
-def _text(path: Path, limit: int, what: str, error: Error) -> str:
-    """The text of a regular file: a pipe would be waited for, a device read for ever."""
+def read_text(path: str | Path, error: Error, limit: int = MAX_BYTES, what: str = "text") -> str:
+    """The text of a file of at most `limit` bytes. Raises `error`, with the path and the reason.
+
+    Only regular files are opened: a pipe would be waited for, a device read for ever.
+    """
+    path = Path(path)
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):

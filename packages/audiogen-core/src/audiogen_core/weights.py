@@ -97,11 +97,11 @@ class Weights(Mapping[str, NDArray[Any]]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it. Raises WeightsError when it is missing."""
-        return self._stored(name).shape
+        return self.stored(name).shape
 
     def dtype(self, name: str) -> str:
         """The dtype as stored ("float32", "bfloat16", ...), without reading the tensor."""
-        return self._stored(name).dtype
+        return self.stored(name).dtype
 
     def take(self, name: str, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """The tensor of exactly that shape, as a contiguous array of `dtype`, marked as used.
@@ -109,7 +109,7 @@ class Weights(Mapping[str, NDArray[Any]]):
         `dtype` None keeps the stored one. Raises WeightsError when the tensor is missing, has
         another shape, is of floats where integers are asked for, or holds NaN or infinity.
         """
-        stored = self._stored(name)
+        stored = self.stored(name)
         if not _fits(stored.shape, shape):
             raise WeightsError(
                 f"{self.source}: {shorten(name)} has shape {stored.shape}, expected {tuple(shape)}"
@@ -199,6 +199,10 @@ class Weights(Mapping[str, NDArray[Any]]):
         except WeightsError as error:
             raise WeightsError(f"{self.source}: {error}") from error
 
+    def replaced(self, arrays: Mapping[str, StoredArray]) -> Weights:
+        """The same with other tensors under some of its names."""
+        return Weights({**self._arrays, **arrays}, self.source)
+
     def below(self, prefix: str) -> Weights:
         """Only the tensors whose names start with `prefix`, and their names without it."""
         kept = {
@@ -208,7 +212,8 @@ class Weights(Mapping[str, NDArray[Any]]):
         }
         return Weights(kept, self.source)
 
-    def _stored(self, name: str) -> StoredArray:
+    def stored(self, name: str) -> StoredArray:
+        """A tensor, unread. Raises WeightsError when it is missing."""
         if name in self._arrays:
             return self._arrays[name]
         close = get_close_matches(name, list(self._arrays)[:2000], n=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from math import log2
 from pathlib import Path
@@ -12,9 +13,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import AudiogenError, CodesError, OptionError
-from audiogen_core.files import atomic_path, require_regular
+from audiogen_core.files import atomic_path
 from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
+from audiogen_core.settings import from_mapping, read_json
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.schedule import shown_time
@@ -287,11 +289,13 @@ def _beside_the_start(own: float, curve: Sequence[tuple[int, float]]) -> list[st
 
 def _gain(curve: Sequence[tuple[int, float]]) -> float | None:
     """The bits that the second half of the updates saved; None where that was not measured."""
-    trained = [point for point in curve if point[0] > 0]
-    if len(trained) < 2:
+    if not curve:
         return None
-    last, cost = trained[-1]
-    half = min(trained[:-1], key=lambda point: abs(point[0] - last / 2))
+    last, cost = curve[-1]
+    before = [point for point in curve if 0 < point[0] < last]
+    if not before:
+        return None
+    half = min(before, key=lambda point: abs(point[0] - last / 2))
     return (half[1] - cost) / log2(last / half[0])
 
 
@@ -323,11 +327,10 @@ def _by_heart(evaluation: Evaluation) -> list[str]:
 
 def read_evaluation(run: str | Path) -> Evaluation | None:
     """What `evaluate` last wrote into a run; None when there is none or it is of another version."""
-    try:
-        require_regular(Path(run) / NAME)
-        return Evaluation(**json.loads((Path(run) / NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    path = Path(run) / NAME
+    with suppress(OptionError):
+        return from_mapping(Evaluation, read_json(path, OptionError, finite=False), str(path), OptionError)
+    return None
 
 
 def mean_losses(model: GPT, data: Dataset, windows: int, batch: int = 8) -> tuple[list[float], int]:

@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from audiogen_core.errors import OptionError
-from audiogen_core.files import require_regular
+from audiogen_core.files import require_plain
+from audiogen_core.settings import read_json
 
 NAME = ".lock"
 _PATIENCE = 0.2  # seconds; `holder` takes the lock for a moment to see whether it can
@@ -30,6 +31,9 @@ def lock(folder: str | Path) -> Iterator[None]:
     Raises OptionError when somebody else holds the folder.
     """
     path, host = Path(folder) / NAME, gethostname()
+    require_plain(path)
+    if path.is_dir():
+        raise OptionError(f"{path}: a folder in the place of the lock; remove it")
     if _read(path).get("host", host) != host:
         raise _in_use(path)
     held = FileLock(path, timeout=_PATIENCE)
@@ -71,9 +75,9 @@ def _in_use(path: Path) -> OptionError:
 
 def _read(path: Path) -> dict[str, Any]:
     """The process and host that a lock file names; {} when there is none, or it is empty or damaged."""
-    try:
-        require_regular(path)
-        identity = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return identity if isinstance(identity, dict) and {"pid", "host"} <= set(identity) else {}
+    with suppress(OptionError):
+        require_plain(path)
+        identity = read_json(path, OptionError)
+        if type(identity.get("pid")) is int and isinstance(identity.get("host"), str):
+            return identity
+    return {}

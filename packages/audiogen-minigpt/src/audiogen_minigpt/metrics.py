@@ -18,6 +18,8 @@ from audiogen_minigpt.errors import means_full
 
 NAME = "metrics.jsonl"
 
+_LARGEST = 1 << 28  # bytes of a diary that are read
+
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +62,8 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     path = path / NAME if path.is_dir() else path
     try:
         require_regular(path)
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        with path.open("rb") as file:
+            lines = file.read(_LARGEST).decode("utf-8", "replace").splitlines()
     except (FileNotFoundError, IsADirectoryError):  # the folder of a run that has only just begun
         return []
     return [record for record in map(_record, lines) if record is not None]
@@ -74,7 +77,7 @@ def bits_per_second(codebook_losses: Sequence[float], frame_rate: float) -> floa
 def _record(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 

@@ -97,7 +97,7 @@ class Following(Options):
 class Streamed(Following):
     """One clip that comes in chunks."""
 
-    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0)] = 0.5
+    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0, le=3600)] = 0.5
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from audiogen_core.audio import probe
 from audiogen_core.errors import AudioError, CodesError, OptionError
-from audiogen_core.files import atomic_path, require_regular
+from audiogen_core.files import atomic_path
 from audiogen_core.progress import counted
-from audiogen_core.settings import from_mapping, parse_json
+from audiogen_core.settings import from_mapping, parse_json, read_text
 from audiogen_minigpt.shards import META, PLAN, Skip, take_back
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
@@ -201,8 +201,7 @@ def read_plan(data: Path) -> Groups:
     if not path.exists():
         return []
     try:
-        require_regular(path)
-        table = parse_json(path.read_text(encoding="utf-8"), "the file", OptionError)
+        table = parse_json(read_text(path, OptionError), "the file", OptionError)
         return [[from_mapping(Entry, entry, str(path)) for entry in group] for group in table]
     except (OSError, ValueError, TypeError) as error:
         raise CodesError(f"{path}: the plan is damaged ({error}); encode into a new folder") from error
@@ -220,9 +219,10 @@ def _why_not(folder: Path) -> tuple[str, str] | None:
     """Why a folder is not entered, as reason and message; None if it is."""
     if folder.is_symlink():
         return "link", "linked folders are not followed; name the folder itself, or copy it"
-    for place in (folder, folder / "data"):
-        if (place / META).is_file() and (place / PLAN).is_file():
-            return "output", "the folder was written by this program"
+    with suppress(PermissionError):  # what cannot be looked into is told when it is entered
+        for place in (folder, folder / "data"):
+            if (place / META).is_file() and (place / PLAN).is_file():
+                return "output", "the folder was written by this program"
     return None
 
 

@@ -10,12 +10,13 @@ import os
 import shlex
 import time as clock
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
-from audiogen_core.files import atomic_path, require_regular, require_room
+from audiogen_core.files import atomic_path, require_room
 from audiogen_core.models import Fetch
 from audiogen_core.settings import read_json
 from audiogen_core.values import closed
@@ -151,11 +152,18 @@ class _Run:
     budget: float | None = None
     found: Found | None = None
     start: str | None = None
+    loading: float = 0.0  # seconds that torch took
 
     @property
     def left(self) -> float:
         """Seconds of the budget that are left; infinite without one."""
         return float("inf") if self.budget is None else self.budget - (clock.monotonic() - self.started)
+
+    @property
+    def after(self) -> float:
+        """The seconds of the budget that are kept for judging, making sounds and the page."""
+        budget = self.budget or 0.0
+        return min(max(min(120.0, max(10.0, 0.2 * budget)), SLOW * self.loading), budget / 2)
 
     def steps_of(self, stage: str) -> OnStep:
         """The `on_step` of a stage that begins, in which a signal ends the run."""
@@ -226,6 +234,7 @@ class _Run:
             config,
             resume=True,
             new_data=new_data,
+            until=None if self.budget is None else self.started + self.budget - self.after,
             on_step=self.begin("train"),
             on_record=on_record,
             fetch=self.fetch,
@@ -288,8 +297,8 @@ class _Run:
         import torch  # noqa: F401 - how long that takes tells how busy the machine is
 
         self.stop.check()
-        after = max(_after(self.budget), min(SLOW * (clock.monotonic() - began), self.budget / 2))
-        seconds = max(1.0, self.left - after)
+        self.loading = clock.monotonic() - began
+        seconds = max(1.0, self.left - self.after)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps({"asked": asked, "training": seconds}), encoding="utf-8")
         return seconds
@@ -303,7 +312,7 @@ class _Run:
         ]
         if made and config and config.sample_seconds:
             pace = made[-1]["seconds"] / (config.sample_seconds / 2)
-        sizes = ((3, 10.0), (3, 6.0), (2, 6.0), (1, 6.0))
+        sizes = ((3, 10.0), (3, 6.0), (2, 6.0), (1, 6.0), (1, 4.0))
         for count, seconds in sizes:  # each clip once from nothing, and its second half once more to go on
             if count * seconds * 1.5 * pace + 8.0 <= self.left:
                 return count, seconds
@@ -341,13 +350,12 @@ class _Run:
         if steps is not None or self.budget is None:
             parts.append(f"train {steps} updates" if steps else "train as planned before")
             return [*lines, f"to do: {'; '.join([*parts, 'judge and make sounds'])}"]
-        after = _after(self.budget)
-        training = max(0.0, self.left - takes - after)
+        training = max(0.0, self.left - takes - self.after)
         parts += [
             f"train about {shown_time(training)}",
-            f"judge and make sounds, about {shown_time(after)}",
+            f"judge and make sounds, about {shown_time(self.after)}",
         ]
-        end = clock.localtime(clock.time() + max(self.left, takes + after))
+        end = clock.localtime(clock.time() + max(self.left, takes + self.after))
         return [*lines, f"to do: {'; '.join(parts)}; ends about {clock.strftime('%H:%M:%S', end)}"]
 
     def _next(self, found: Verdict, step: int) -> list[tuple[str, str]]:
@@ -365,12 +373,9 @@ class _Run:
     def _sample(self, step: int, count: int, seconds: float) -> bool:
         """Make clips from nothing, unless they are there already; returns whether they had to be made."""
         stamp = self.out / SAMPLES / "made.json"
-        try:
-            require_regular(stamp)
-            if json.loads(stamp.read_text(encoding="utf-8"))["step"] == step:
+        with suppress(OptionError):
+            if read_json(stamp, OptionError).get("step") == step:
                 return False
-        except (OSError, ValueError, TypeError, KeyError):
-            pass
         from audiogen_minigpt.clips import write_clips
         from audiogen_minigpt.generate import Generator
 
@@ -383,11 +388,6 @@ class _Run:
             wanted = {"step": step, "count": count, "seconds": seconds}
             temporary.write_text(json.dumps(wanted), encoding="utf-8")
         return True
-
-
-def _after(budget: float) -> float:
-    """The seconds of a budget that are kept for judging, making sounds and the page."""
-    return min(120.0, max(10.0, 0.2 * budget), 0.5 * budget)
 
 
 def _cores() -> int:

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from audiogen_core.codec import CodecInfo
 from audiogen_core.errors import CodesError, OptionError
-from audiogen_core.files import atomic_path, require_regular
-from audiogen_core.settings import from_mapping, parse_json, read_json
+from audiogen_core.files import atomic_path
+from audiogen_core.settings import from_mapping, parse_json, read_json, read_text
 from audiogen_minigpt.errors import differences
 
 FORMAT_VERSION = 1
@@ -175,6 +175,8 @@ class Shard:
             facts = self.path.stat()
         except FileNotFoundError as error:
             raise CodesError(f"{self.path}: the shard's codes are missing; {REMEDY}") from error
+        except OSError as error:
+            raise CodesError(f"{self.path}: cannot be read ({error.strerror}); {REMEDY}") from error
         if facts.st_size != expected:
             off = facts.st_size - expected
             how = f"{abs(off)} byte(s) {'short' if off < 0 else 'too long'}"
@@ -286,8 +288,7 @@ def read_shard(index: Path) -> Shard:
     tracks: list[Track] = []
     skips: list[Skip] = []
     try:
-        require_regular(index)
-        for line in index.read_text(encoding="utf-8").splitlines():
+        for line in read_text(index, OptionError).splitlines():
             table = parse_json(line, "a line", OptionError)
             if isinstance(table, dict) and "reason" in table:
                 skips.append(from_mapping(Skip, table, str(index)))

@@ -86,6 +86,7 @@ def train(
     *,
     resume: bool = False,
     new_data: bool = False,
+    until: float | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
     fetch: Fetch | None = None,
@@ -95,6 +96,8 @@ def train(
     config     what to train; `config.run` is made where it is missing
     resume     go on with the run in `config.run`; without it a folder that holds a run is refused
     new_data   a run that is resumed may go on with other codes than it had so far; its diary tells
+    until      when a time budget ends at the latest, by `time.monotonic()`: all that comes before the first
+               update is then part of it
     on_step    called with (updates done, updates planned)
     on_record  called with each record of metrics.jsonl; see `metrics`
     fetch      how the codec of the samples comes where it is not here; see `audiogen_core.codecs.load`
@@ -151,7 +154,7 @@ def train(
             trainer.note(f"goes on with other codes, those in {config.data}: {windows.train.seconds:.0f} s")
         if last is None:
             _note_little_data(trainer)
-        trainer.stop = stop
+        trainer.stop, trainer.until = stop, math.inf if until is None else until
         try:
             if last is None and config.start:
                 _evaluate(trainer)  # what it knows of this music already
@@ -275,7 +278,7 @@ def _planned(trainer: Trainer) -> Plan:
     elif plan is None:
         budget = config.budget or 0.0
         times = trainer.time_steps(min(30.0, 0.03 * budget))
-        left = max(0.0, budget - trainer.progress.elapsed)
+        left = max(0.0, min(budget - trainer.progress.elapsed, trainer.until - time.monotonic()))
         more = trainer.ranks.agree(Plan.in_time(left, times, up, down).steps, trainer.device)
         plan = Plan.of(trainer.step + more, up, down)
         trainer.note(f"about {more} updates fit into {shown_time(left)}, at {median(times):.2g} s each")
@@ -314,7 +317,8 @@ def _fitting(trainer: Trainer) -> int | None:
     config, pace = trainer.config, trainer.pace
     if config.steps is not None or pace is None:
         return None
-    left = (config.budget or 0.0) - trainer.progress.elapsed - trainer.judging
+    left = min((config.budget or 0.0) - trainer.progress.elapsed, trainer.until - time.monotonic())
+    left -= trainer.judging
     return int(max(0.0, left) / pace)
 
 
@@ -362,7 +366,9 @@ def _record(trainer: Trainer, peak: float) -> None:
 
 def _evaluate(trainer: Trainer) -> float | None:
     """The mean loss in nats on the validation data, put into the diary; None when there is none."""
+    began = time.perf_counter()
     losses = trainer.evaluate()
+    trainer.judging = time.perf_counter() - began
     if losses is None:
         return None
     mean = sum(losses) / len(losses)

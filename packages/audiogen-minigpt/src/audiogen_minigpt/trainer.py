@@ -89,6 +89,7 @@ class Trainer:
     metrics     the run's diary, in the first process
     judging     seconds that the last evaluation took, with its sample
     stop        whether a signal has asked to stop
+    until       when a time budget ends at the latest, by time.monotonic()
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Trainer:
         self.lr = config.learning_rate(model_config)
         self.plan = Plan(1, 0, 0)
         self.restore(last)
-        self.judging, self.stop = 0.0, Stop()
+        self.judging, self.stop, self.until = 0.0, Stop(), math.inf
         self.begin()
 
     def begin(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.settings import parse_json, read_text
 from audiogen_core.values import check_text
 from audiogen_mlx.prompts import Prompts
 
@@ -70,10 +70,7 @@ class Tokenizer:
                     f".save_pretrained({folder!r})"
                 )
             raise ModelError(f"{file}: no such file; a T5 model comes with its {FILE}")
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{file}: not readable ({error})") from error
+        text = read_text(file, ModelError)
         return cls(_parse(text, file), str(file), Prompts.read(file.parent), ends=ends)
 
     def __len__(self) -> int:
@@ -140,10 +137,7 @@ class Tokenizer:
 def _parse(text: str, file: Path) -> tokenizers.Tokenizer:
     import tokenizers
 
-    try:
-        stored = json.loads(text)
-    except ValueError as error:
-        raise ModelError(f"{file}: not readable as JSON ({error})") from error
+    stored = parse_json(text, f"{file}: not readable as JSON")
     with _Refusals(file):
         tokens = tokenizers.Tokenizer.from_str(text)
         if isinstance(tokens.model, tokenizers.models.Unigram):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
@@ -37,38 +37,26 @@ def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     """New sound out of a clip: of its length and loudness, around what is kept of it."""
     from audiogen_onnx.vampnet.mask_file import check_suffix
 
-    options = options.standard()
-    outputs = commands.checked(VAMP, load, options, run)
+    ready = commands.prepared(VAMP, options, load, run)
     masks = [path for path in (files.save_mask, files.preview) if path is not None]
     for path in masks:
         check_suffix(shared.require_new(path, run.force))
     if files.preview is not None and files.preview.suffix.lower() != ".png":
         raise OptionError(f"{files.preview}: pictures are written as .png; choose such a name")
-    load = replace(load, fetch=commands.fetching(run.offline, run.quiet or run.json, load.unlisted))
-    options = replace(options, seed=shared.choose_seed(options.seed))
-    told = {"output": [str(path) for path in outputs], "seed": options.seed}
+    asked = cast("Asked", ready.options)
+    told = {"output": [str(path) for path in ready.outputs], "seed": asked.seed}
     if run.dry_run and not masks:
-        shared.emit(estimate(load, options, offline=run.offline) | told, json=run.json)
+        shared.emit(estimate(load, asked, offline=run.offline) | told, json=run.json)
         return
-    vampnet = VAMP.open_with(load)
+    vampnet = commands.opened(VAMP, ready.load)
     if masks:
-        _show_mask(vampnet, options, files)
+        _show_mask(vampnet, asked, files)
     if files.preview is not None:
-        print(files.preview)
+        shared.emit({"path": str(files.preview)}, json=True) if run.json else print(files.preview)
     elif run.dry_run:
-        shared.emit(plan(vampnet, load, options) | told, json=run.json)
+        shared.emit(plan(vampnet, load, asked) | told, json=run.json)
     else:
-        commands.write(
-            VAMP,
-            vampnet,
-            load,
-            options,
-            outputs,
-            channel=run.channel,
-            retry=run.retry,
-            json=run.json,
-            quiet=run.quiet,
-        )
+        commands.make(VAMP, vampnet, ready, run)
 
 
 def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:

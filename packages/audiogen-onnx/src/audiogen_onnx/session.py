@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import ManifestError, ModelError, OptionError
 from audiogen_core.threads import check as check_threads
+from audiogen_core.values import closed
 from audiogen_onnx.graph_file import check_beside, identity, read_graph
 
 CPU = "CPUExecutionProvider"
@@ -29,6 +30,7 @@ class Session:
     a provider that is not installed or an impossible number of threads.
     """
 
+    @closed()
     def __init__(
         self, path: str | Path, providers: Sequence[str] | None = None, threads: int | None = None
     ) -> None:

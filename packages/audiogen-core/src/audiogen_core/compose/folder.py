@@ -46,9 +46,9 @@ def write_folder(
     if seed < 0:
         raise OptionError(f"seed must not be negative, got {seed}")
     names = [check_style(style) for style in styles] if styles else list(DEFAULT_STYLES)
-    count = math.ceil(minutes * 60 / piece_seconds - 1e-9)
-    if count > SEEDS_PER_FOLDER:
+    if minutes * 60 > piece_seconds * SEEDS_PER_FOLDER:
         raise OptionError(f"{minutes} minutes in pieces of {piece_seconds} s are more than 100,000 pieces")
+    count = math.ceil(minutes * 60 / piece_seconds - 1e-9)
     folder = _prepare(Path(folder), force, minutes * 60 * 2 * SAMPLE_RATE)
     paths, lines = [], []
     for index in range(count):

@@ -167,6 +167,52 @@ def read_config(path: Path) -> Config:
     return config
 
 
+def read_diffusers(folder: Path) -> Config:
+    """The configuration of a folder of diffusers, which has the kind of medium alone.
+
+    Its own files say neither how long clips may be nor how many tokens a prompt has, so these are medium's.
+    """
+    index = Section.read(folder / "model_index.json")
+    if index.take("_class_name", str, "") != "StableAudio3Pipeline":
+        raise ModelError(f"{folder / 'model_index.json'}: not a StableAudio3Pipeline")
+    codec = same.from_diffusers(read_json(folder / "vae" / "config.json"))
+    seconds = Section.read(folder / "duration_embedder" / "config.json")
+    seconds.expect("fourier_dim", 256)
+    seconds.expect("min_freq", 0.5)
+    seconds.expect("max_freq", 10_000.0)
+    own = Section.read(folder / "transformer" / "config.json")
+    own.expect("use_differential_attention", True)
+    own.expect("timestep_features_dim", 256)
+    own.expect("patch_size", 1)
+    own.expect("io_channels", codec.latent_channels)
+    own.expect("local_add_cond_dim", codec.latent_channels + 1)
+    width = own.count("cond_token_dim", most=MAX_WIDTH)
+    own.expect("global_cond_dim", width)
+    seconds.expect("output_dim", width)
+    dit = DitConfig(
+        io_channels=codec.latent_channels,
+        embed_dim=own.count("embed_dim", most=MAX_WIDTH),
+        depth=own.count("depth", most=MAX_LAYERS),
+        heads=own.count("num_heads"),
+        cond_dim=width,
+        memory_tokens=own.count("num_memory_tokens", 0, least=0),
+        ff_dim=0,
+        differential=True,
+    )
+    return Config(
+        objective="rf_denoiser",
+        sample_size=4096 * codec.hop_length,
+        sample_rate=codec.sample_rate,
+        channels=codec.channels,
+        dit=checked(dit, own.take("ff_mult", float, 4.0), own.where),
+        codec=codec,
+        max_length=256,
+        text="text_encoder",
+        limits=(seconds.take("min_val", float, 0.0), seconds.take("max_val", float, 384.0)),
+        aligned=max(1, 32 // codec.group),
+    )
+
+
 def _aligned(tree: Mapping[str, Any], codec: SameConfig) -> int:
     """The original aligns by the encoder's chunk_size, and by 32 where it has none."""
     encoder = tree["model"]["pretransform"]["config"]["encoder"]["config"]

@@ -26,10 +26,11 @@ from audiogen_mlx import blas
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.stable_audio import inpaint, loops, windows
-from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Task
+from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Prediction, Task
 from audiogen_mlx.stable_audio_3.config import Config
 from audiogen_mlx.stable_audio_3.guidance import predictor
 from audiogen_mlx.stable_audio_3.load import Parts, locate
+from audiogen_mlx.stable_audio_3.lora import Asked, Lora
 from audiogen_mlx.stable_audio_3.options import Batch, Load, Options
 from audiogen_mlx.stable_audio_3.schedules import times
 from audiogen_mlx.stable_audio_3.settings import Settings, resolve
@@ -117,7 +118,15 @@ class StableAudio3(Model):
         threads = blas.set_threads(opening.threads)
         files = locate(opening, fetch=opening.fetch or asking(unlisted=opening.unlisted))
         config, dtype = files.read_config(), DTYPES[opening.dtype]
-        parts = Parts(files, config, dtype=dtype, bits=opening.bits, frugal=opening.low_memory)
+        parts = Parts(
+            files,
+            config,
+            dtype=dtype,
+            bits=opening.bits,
+            frugal=opening.low_memory,
+            loras=[Lora.read(Asked.of(each), opening.lora_off) for each in opening.lora or ()],
+            interval=opening.lora_interval,
+        )
         parts.load()
         return cls(config, parts, str(opening.model), threads, opening)
 
@@ -311,16 +320,23 @@ class StableAudio3(Model):
         if source is not None and mask is not None:
             local = mx.array(np.concatenate([mask[None], source * mask])[None])  # (1, 1 + C, T)
         valid = np.arange(plan.frames) < np.array(plan.valid)[:, None]
-        predict = predictor(
-            self._parts.dit(),
-            conditioning,
-            settings.guidance,
-            plan.frames,
-            local=mx.broadcast_to(local, (count, *local.shape[1:])) if local.shape[2] > 1 else local,
-            negative=negative[0] if negative else None,
-            valid=None if valid.all() else mx.array(valid.astype(np.float32)),
-            shown=settings.compat == "runtime",
-        )
+        predictors: dict[int, Predict] = {}  # by network: LoRAs may act at some times alone
+
+        def predict(x: mx.array, t: float) -> Prediction:
+            dit = self._parts.dit(t)
+            if id(dit) not in predictors:
+                predictors[id(dit)] = predictor(
+                    dit,
+                    conditioning,
+                    settings.guidance,
+                    plan.frames,
+                    local=mx.broadcast_to(local, (count, *local.shape[1:])) if local.shape[2] > 1 else local,
+                    negative=negative[0] if negative else None,
+                    valid=None if valid.all() else mx.array(valid.astype(np.float32)),
+                    shown=settings.compat == "runtime",
+                )
+            return predictors[id(dit)](x, t)
+
         moments = settings.times or times(settings.steps, settings.level, self.config.shift, plan.frames)
         task = Task(
             predict,
@@ -338,7 +354,7 @@ class StableAudio3(Model):
             mx.eval(latents)
             if settings.on_step is not None:
                 settings.on_step(step.index + 1, settings.steps)
-        del predict, task  # they hold the network, which may go before the autoencoder comes
+        predictors.clear()  # they hold the network, which may go before the autoencoder comes
         self._parts.drop("dit")
         made = np.array(latents)
         if not np.isfinite(made).all():

@@ -23,10 +23,11 @@ from audiogen_mlx.catalog import STABLE_AUDIO_3
 from audiogen_mlx.ops import MlxOps
 from audiogen_mlx.pretrained import fingerprint
 from audiogen_mlx.stable_audio.conditioning import Conditioning
-from audiogen_mlx.stable_audio.load import SHARE, checkpoint, machine_memory, weight_files
+from audiogen_mlx.stable_audio.load import SHARE, TextFiles, checkpoint, in_one, machine_memory, weight_files
 from audiogen_mlx.stable_audio_3 import weights
 from audiogen_mlx.stable_audio_3.conditioning import Embedders, TextEmbedder, assemble
-from audiogen_mlx.stable_audio_3.config import Config, read_config
+from audiogen_mlx.stable_audio_3.config import Config, read_config, read_diffusers
+from audiogen_mlx.stable_audio_3.lora import Asked, Lora
 from audiogen_mlx.stable_audio_3.model import DiT
 from audiogen_mlx.stable_audio_3.options import Load, Options
 from audiogen_mlx.stable_audio_3.settings import resolve
@@ -34,23 +35,32 @@ from audiogen_mlx.t5gemma import T5GemmaConfig, load_t5gemma
 from audiogen_mlx.tokenizer import Tokenizer
 
 CONFIG = "model_config.json"
+INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a model lies: its configuration, its checkpoint, and the folder of its text encoder."""
+    """Where a model lies: its configuration, its checkpoint, its text encoder, its LoRAs.
+
+    In the layout of diffusers the configuration is its index, and the checkpoint the folder.
+    """
 
     config: Path
     checkpoint: Path
-    text: Path
+    text: TextFiles
+    loras: tuple[Path, ...] = ()
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the configuration, the size or the beginning of the weights."""
-        return fingerprint(self.config, weight_files(self.checkpoint))
+        return fingerprint(self.config, [*weight_files(self.checkpoint), *self.loras])
 
     def read_config(self) -> Config:
         """Its facts. Raises ModelError."""
-        return read_config(self.config)
+        return read_diffusers(self.checkpoint) if self.diffusers else read_config(self.config)
+
+    @property
+    def diffusers(self) -> bool:
+        return self.config.name == INDEX
 
 
 def locate(load: Load, *, fetch: Fetch) -> Files:
@@ -61,21 +71,28 @@ def locate(load: Load, *, fetch: Fetch) -> Files:
     model = find(STABLE_AUDIO_3, load.model, unlisted=load.unlisted)
     path = model if isinstance(model, Path) else fetch(model)
     folder = path if path.is_dir() else path.parent
+    loras = tuple(Asked.of(each).path for each in load.lora or ())
+    given = None if load.t5 is None else Path(load.t5).expanduser()
+    if (folder / INDEX).is_file():
+        text = TextFiles(folder / "text_encoder", folder / "tokenizer") if given is None else in_one(given)
+        return Files(folder / INDEX, folder, _there(text), loras)
     config = folder / CONFIG
     if not config.is_file():
-        raise ModelError(f"{folder}: no Stable Audio 3 in this folder; expected its {CONFIG}")
-    file = path if path.suffix == ".safetensors" else checkpoint(folder, "model")
-    return Files(config, file, _text(folder, config, load.t5))
-
-
-def _text(folder: Path, config: Path, given: str | Path | None) -> Path:
-    """The folder of the text encoder: the one given, or the one beside the model that it names."""
-    place = Path(given).expanduser() if given is not None else folder / read_config(config).text
-    if not (place / "config.json").is_file():
         raise ModelError(
-            f"{place}: the model's text encoder, a T5Gemma, is not there; give its folder (--t5 PATH)"
+            f"{folder}: no Stable Audio 3 in this folder; expected {CONFIG} of stable-audio-3 or {INDEX} of "
+            "diffusers"
         )
-    return place
+    file = path if path.suffix == ".safetensors" else checkpoint(folder, "model")
+    text = in_one(folder / read_config(config).text if given is None else given)
+    return Files(config, file, _there(text), loras)
+
+
+def _there(text: TextFiles) -> TextFiles:
+    if not (text.encoder / "config.json").is_file():
+        raise ModelError(
+            f"{text.encoder}: the model's text encoder, a T5Gemma, is not there; give its folder (--t5 PATH)"
+        )
+    return text
 
 
 class Parts:
@@ -84,46 +101,59 @@ class Parts:
     dtype   of the network and of T5Gemma; the autoencoder runs in float32
     bits    the network is quantised to, or None
     frugal  give parts back after use; None decides by the memory of this machine
+    loras     merged into it, in this order
+    interval  noise levels between which they act in the network
     """
 
     def __init__(
-        self, files: Files, config: Config, *, dtype: mx.Dtype, bits: int | None, frugal: bool | None
+        self,
+        files: Files,
+        config: Config,
+        *,
+        dtype: mx.Dtype,
+        bits: int | None,
+        frugal: bool | None,
+        loras: Sequence[Lora] = (),
+        interval: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self.files, self.config, self.dtype, self.bits = files, config, dtype, bits
+        self.loras, self.interval = loras, interval
         self.frugal = weight_bytes(files) > SHARE * machine_memory() if frugal is None else frugal
         self._text: TextEmbedder | None = None
-        self._dit: DiT | None = None
+        self._dit: dict[bool, DiT] = {}
         self._autoencoder: Same | None = None
 
     def load(self) -> None:
         """Load what is kept now rather than later, so a fault of a file comes up before any work."""
         self.text()
         self.drop("text")
-        self.dit()
+        self.dit(1.0)
         if not self.frugal:
             self.autoencoder()
 
     @cached_property
     def tables(self) -> weights.Tables:
         """The tensors of the checkpoint, unread."""
+        if self.files.diffusers:
+            return weights.read_diffusers(self.files.checkpoint)
         return weights.read_stable_audio_3(self.files.checkpoint)
 
     @cached_property
     def embedders(self) -> Embedders:
         """What seconds and padding become."""
-        return Embedders(self.config, self.tables.embedders)
+        return Embedders(self.config, weights.with_loras(self.tables, self.loras).embedders)
 
     def text(self) -> TextEmbedder:
         """The text encoder."""
         if self._text is None:
-            folder = self.files.text
+            folder = self.files.text.encoder
             facts = T5GemmaConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
             if facts.width != self.config.dit.cond_dim:
                 raise ModelError(
                     f"{folder}: its vectors have {facts.width} numbers, the model takes "
                     f"{self.config.dit.cond_dim}"
                 )
-            tokenizer = Tokenizer.load(folder, ends=False)
+            tokenizer = Tokenizer.load(self.files.text.tokenizer, ends=False)
             encoder = load_t5gemma(facts, t5gemma.read(folder), dtype=self.dtype)
             self._text = TextEmbedder(self.config.max_length, tokenizer, encoder)
         return self._text
@@ -137,30 +167,31 @@ class Parts:
         spans = [slice(start, start + count) for start in range(0, len(prompts), count)]
         return tuple(assemble(self.embedders, (rows[span], mask[span]), seconds) for span in spans)
 
-    def dit(self) -> DiT:
-        """The network."""
-        if self._dit is None:
-            self._dit = weights.load_dit(self.config.dit, self.tables.dit, self.dtype, self.bits)
-        return self._dit
+    def dit(self, t: float) -> DiT:
+        """The network at a time: with its LoRAs, or without them where they do not act."""
+        acts = bool(self.loras) and self.interval[0] <= t <= self.interval[1]
+        if acts not in self._dit:
+            tables = weights.with_loras(self.tables, self.loras) if acts else self.tables
+            self._dit[acts] = weights.load_dit(self.config.dit, tables.dit, self.dtype, self.bits)
+        return self._dit[acts]
 
     def autoencoder(self) -> Same:
         """The autoencoder."""
         if self._autoencoder is None:
-            stored = self.tables.vae.apply(same.STABLE_AUDIO_TOOLS)
-            self._autoencoder = same.build(self.config.codec, stored, MlxOps())
+            self._autoencoder = same.build(self.config.codec, self.tables.vae, MlxOps())
         return self._autoencoder
 
     def drop(self, part: Literal["text", "dit", "autoencoder"]) -> None:
         """The work of a part is done: where memory is short it goes."""
         if self.frugal:
-            setattr(self, f"_{part}", None)
+            setattr(self, f"_{part}", {} if part == "dit" else None)
             gc.collect()
             mx.clear_cache()
 
 
 def weight_bytes(files: Files) -> int:
     """How large the weight files are."""
-    roots = [files.checkpoint, files.text]
+    roots = [files.checkpoint, *([] if files.diffusers else [files.text.encoder])]
     return sum(path.stat().st_size for root in roots for path in weight_files(root))
 
 

@@ -209,6 +209,27 @@ class Load(JobLoad):
     t5: Annotated[
         Place | None, place("Folder of the T5Gemma, where that is not beside the model.", advanced=True)
     ] = None
+    lora: Annotated[
+        tuple[str, ...] | None,
+        option(
+            "A LoRA to merge into the model, and how strongly; may be repeated, and then one after another.",
+            metavar="FILE[=STRENGTH]",
+        ),
+    ] = None
+    lora_interval: Annotated[
+        Span,
+        option(
+            "Noise levels in [0, 1] between which LoRAs act.", ge=0, le=1, metavar="FROM:TO", advanced=True
+        ),
+    ] = (0.0, 1.0)
+    lora_off: Annotated[
+        str,
+        option(
+            "Parts of names of modules that LoRAs leave alone, with commas between.",
+            metavar="NAMES",
+            advanced=True,
+        ),
+    ] = ""
     low_memory: Annotated[
         bool | None,
         option(

@@ -26,6 +26,7 @@ from audiogen_onnx.vampnet.mask import (
 )
 
 MAX_BPM = 1000.0
+MAX_SECONDS = 86_400.0
 MAX_FILE = 1 << 20
 """Bytes of a list of beats that are read."""
 
@@ -78,10 +79,10 @@ class Beats:
         """
         if not 0 < bpm <= MAX_BPM:
             raise OptionError(f"a tempo lies between 0 and {MAX_BPM:g} beats per minute, got {bpm:g}")
-        if not (math.isfinite(offset) and math.isfinite(seconds)) or beats_per_bar < 0:
+        if not (abs(offset) <= MAX_SECONDS and abs(seconds) <= MAX_SECONDS) or beats_per_bar < 0:
             raise OptionError(
-                "a grid of beats needs finite times and 0 or more beats per bar, got an offset of "
-                f"{offset:g} s, {seconds:g} s in all and {beats_per_bar} beats per bar"
+                f"a grid of beats needs times of at most {MAX_SECONDS:g} s and 0 or more beats per bar, "
+                f"got an offset of {offset:g} s, {seconds:g} s in all and {beats_per_bar} beats per bar"
             )
         period = 60.0 / bpm
         first = max(0, math.ceil(-offset / period - 1e-9))

@@ -30,7 +30,7 @@ Compat = Literal["audiogen", "upstream"]
 
 MAX_SECONDS = 366 * 86_400.0
 
-MAX_PLACES = 1 << 30
+MAX_PLACES = 1 << 27
 """Values that a mask may have."""
 
 
@@ -106,11 +106,11 @@ def infill(like: Like, start: float, end: float, *, sample_rate: int, hop_length
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
         raise OptionError(f"an infill goes from a time to a later one, got {start:g} to {end:g} seconds")
     seconds = frames_to_seconds(shape[-1], sample_rate, hop_length)
-    first = math.floor(round(start * sample_rate / hop_length, 6))
-    if first >= shape[-1]:
+    first, last = (round(min(time, seconds) * sample_rate / hop_length, 6) for time in (start, end))
+    if math.floor(first) >= shape[-1]:
         raise OptionError(f"the infill begins at {start:g} s, but the clip ends at {seconds:.3f} s")
     mask = empty_mask(shape)
-    mask[..., first : math.ceil(round(end * sample_rate / hop_length, 6))] = True
+    mask[..., math.floor(first) : math.ceil(last)] = True
     return mask
 
 
