@@ -35,7 +35,9 @@ CodecPlace = Annotated[
 class Options(JobOptions):
     """One clip, or several with seeds that count up. Raises OptionError."""
 
-    seconds: Annotated[float, option("How much to make.", "-s", unit="s", gt=0, le=MAX_SECONDS)] = 10.0
+    seconds: Annotated[
+        float, option("How much to make.", "-s", unit="s", gt=0, le=MAX_SECONDS, also=("audio_length",))
+    ] = 10.0
     prompt_audio: Annotated[
         Clip | None,
         audio("Sound to go on with, of which whole frames are used.", "--prompt-audio", "--prompt"),

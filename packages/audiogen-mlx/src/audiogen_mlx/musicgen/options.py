@@ -53,6 +53,7 @@ class Options(JobOptions):
             unit="s",
             gt=0,
             le=LONGEST,
+            also=("audio_length",),
         ),
     ] = None
     negative_prompt: Annotated[str | None, option("What to stay away from.")] = None
