@@ -57,11 +57,8 @@ class Guard:
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
-        begun = False
 
         async def sent(message: Message) -> None:
-            nonlocal begun
-            begun = True
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message.get("headers", ()),
@@ -84,7 +81,7 @@ class Guard:
         except Refused as refused:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
-            elif not begun:
+            else:
                 await answer(send, refused.status, str(refused))
 
     def _check_place(self, headers: dict[str, str]) -> None:

@@ -64,7 +64,8 @@ class Library:
         self._lock = Lock()
         for each in ("clips", "uploads", "spool"):
             (folder / each).mkdir(parents=True, exist_ok=True)
-        for left in (folder / "spool").iterdir():
+        begun = [path for each in ("clips", "uploads") for path in (folder / each).glob(".*.tmp*")]
+        for left in [*(folder / "spool").iterdir(), *begun]:  # by one that was killed
             left.unlink()
 
     def clips(self, search: str = "") -> list[Clip]:

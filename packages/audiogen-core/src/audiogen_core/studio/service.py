@@ -31,7 +31,7 @@ from audiogen_core.errors import (
 from audiogen_core.options import described
 from audiogen_core.present import plain
 from audiogen_core.settings import parse_json
-from audiogen_core.studio.guard import Guard
+from audiogen_core.studio.guard import Guard, Refused
 from audiogen_core.studio.queue import ENDED, Missing, QueueFull, Work
 from audiogen_core.studio.studio import Asked, NotInstalled, Studio
 from audiogen_core.studio.workers import WorkerDied
@@ -137,6 +137,10 @@ def application(
     async def ours(request: Request, error: AudiogenError) -> JSONResponse:
         kind = error.kind if isinstance(error, Failed) else type(error).__name__
         return failure(status_of(error), " ".join(str(error).split()), kind)
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> JSONResponse:
+        return failure(error.status, str(error), "Refused")
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> JSONResponse:

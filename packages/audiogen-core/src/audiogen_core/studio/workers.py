@@ -22,6 +22,9 @@ from audiogen_core.studio.memory import resident
 GRACE = 2.0
 """Seconds in which a process is to follow a cancellation, before it is ended."""
 
+STARTING = 60.0
+"""Seconds in which a process is to start."""
+
 _TOLD = 20  # lines of a process's errors that are kept
 
 
@@ -36,7 +39,7 @@ class Process:
     """
 
     def __init__(self, limit: int, patience: float) -> None:
-        self.patience = patience
+        self.patience, self._ready = patience, False
         self._events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._errors: deque[str] = deque(maxlen=_TOLD)
         self._process = subprocess.Popen(
@@ -79,13 +82,15 @@ class Process:
     def events(self) -> Iterator[dict[str, Any]]:
         """What happens, until the work ends. Raises WorkerDied."""
         while True:
+            patience = self.patience if self._ready else max(self.patience, STARTING)
             try:
-                event = self._events.get(timeout=self.patience)
+                event = self._events.get(timeout=patience)
             except Empty:
                 self.kill()
-                raise WorkerDied(f"no sign of life for {self.patience:g} s; the work was ended") from None
+                raise WorkerDied(f"no sign of life for {patience:g} s; the work was ended") from None
             if event is None:
                 raise WorkerDied(self._epitaph())
+            self._ready = True
             ends = event["event"] in ("done", "failed", "cancelled")
             yield event
             if ends:
