@@ -24,7 +24,8 @@ API = {
     ],
     "audiogen-mlx": [
         "musicgen.generate", "musicgen.options", "musicgen.melody", "musicgen.style", "stable_audio.generate",
-        "stable_audio.options", "stable_audio.settings", "convert", "verify", "ops", "blas", "catalog",
+        "stable_audio.options", "stable_audio.settings", "stable_audio_3.generate", "stable_audio_3.options",
+        "stable_audio_3.settings", "convert", "verify", "ops", "blas", "catalog",
     ],
     "audiogen-onnx": [
         "vampnet.generate", "vampnet.options", "exporter.export", "vampnet.verify", "vampnet.mask",

@@ -77,7 +77,7 @@ def test_misshapen_samples_are_refused(samples):
         Audio(samples, 48_000)
 
 
-@pytest.mark.parametrize("rate", [0, -1, 999, 768_001, 44_100.5, float("nan")])
+@pytest.mark.parametrize("rate", [0, -1, 99, 768_001, 44_100.5, float("nan")])
 def test_impossible_rates_are_refused(rate):
     with pytest.raises(AudioError, match="sample rates"):
         Audio(np.zeros((1, 8), np.float32), rate)
@@ -394,8 +394,8 @@ def test_other_formats_never_reach_a_decoder(tmp_path, monkeypatch, name, form, 
 
 
 def test_rates_out_of_bounds_are_refused(tmp_path):
-    soundfile.write(tmp_path / "slow.wav", np.zeros((100, 1)), 500)
-    refused(tmp_path / "slow.wav", "500 Hz")
+    soundfile.write(tmp_path / "slow.wav", np.zeros((100, 1)), 50)
+    refused(tmp_path / "slow.wav", "50 Hz")
     soundfile.write(tmp_path / "wide.wav", np.zeros((100, 33)), 48_000)
     refused(tmp_path / "wide.wav", "33 channels")
 
@@ -476,7 +476,7 @@ def test_what_was_read_is_written_back_unchanged(tmp_path, suffix, subtype):
 def test_subtypes(tmp_path):
     audio = tone(0.1)
     for subtype, bound in [("PCM_16", 0.6 / 2**15), ("PCM_24", 0.6 / 2**23), ("FLOAT", 0), ("DOUBLE", 0)]:
-        path = audio.save(tmp_path / "a.wav", subtype=subtype)
+        path = audio.save(tmp_path / f"{subtype}.wav", subtype=subtype)
         assert probe(path).subtype == subtype
         assert np.abs(Audio.load(path).samples - audio.samples).max() <= bound
     with pytest.raises(AudioError, match="not stored as VORBIS"):

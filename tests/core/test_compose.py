@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from audiogen_core.compose import (
     STYLES,
     TEMPI,
     compose,
-    folder,
     render,
     write_folder,
 )
@@ -207,10 +207,10 @@ def test_a_folder_in_use_is_refused_unless_forced(tmp_path):
 
 
 def test_a_full_disk_is_reported_and_leaves_no_half_file(tmp_path, monkeypatch):
-    def full(path):
+    def full(path, text, encoding):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folder, "atomic_path", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(AudioError, match=r"captions\.jsonl: cannot be written \(No space left on device\)"):
         write_folder(tmp_path / "a", minutes=0.02, seed=0)
     assert not (tmp_path / "a" / "captions.jsonl").exists()

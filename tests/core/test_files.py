@@ -8,10 +8,13 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from audiogen_core import cli
-from audiogen_core.errors import OptionError
+from audiogen_core import cli, plot
+from audiogen_core.audio import Audio
+from audiogen_core.codes import Codes
+from audiogen_core.errors import AudioError, CodesError, OptionError
 from audiogen_core.files import TEMPORARY, atomic_folder, atomic_path, remove_folder, require_new_folder
 
 
@@ -187,3 +190,25 @@ def test_a_new_file_has_the_mode_of_any_other(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a.wav") as temporary:
         temporary.write_bytes(b"new")
     assert (tmp_path / "a.wav").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("write", "error"),
+    [
+        (lambda path: Codes(np.zeros((1, 2), int), 4, 50.0, "x").save(path), CodesError),
+        (lambda path: plot.codes(Codes(np.zeros((1, 2), int), 4, 50.0, "x"), path), OptionError),
+        (lambda path: Audio(np.zeros((1, 9), np.float32), 8000).save(f"{path}.wav"), AudioError),
+    ],
+)
+@pytest.mark.parametrize("place", ["file/below", "no/such/folder/a"])
+def test_what_cannot_be_written_is_an_error_of_ours(write, error, place, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(error, match="written"):
+        write(tmp_path / place)
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_target_without_a_name_is_refused(name):
+    with pytest.raises(OptionError, match="name a file"), atomic_path(name):
+        pass

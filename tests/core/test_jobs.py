@@ -23,6 +23,8 @@ from audiogen_core.recipe import Recipe
 from support.commands import call
 
 RATE = 8_000
+SILENT = (100, 101, 104)
+"""Seeds that give no sound."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Load(JobLoad):
 
 
 class Hum:
-    """Noise of the seed, after the clip it begins with."""
+    """Bursts of noise of the seed, after the clip it begins with."""
 
     opened: ClassVar[list[dict[str, Any]]] = []
 
@@ -56,6 +58,7 @@ class Hum:
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         for seed in range(options.seed or 0, (options.seed or 0) + count):
             noise = np.random.default_rng(seed).normal(0, 0.1, (1, round(options.seconds * RATE)))
+            noise *= 0 if seed in SILENT else np.arange(noise.shape[1]) % 2_000 < 1_000
             pieces = [Audio(noise.astype(np.float32), RATE)]
             if options.start is not None:
                 start = options.start if isinstance(options.start, Audio) else Audio.load(options.start)
@@ -183,6 +186,7 @@ def test_a_command_makes_a_file_and_makes_it_again(run, tmp_path):
     assert (recipe.model, recipe.revision, recipe.seed) == ("small", "revision of small", 3)
     assert recipe.settings == {
         "command": "hum", "prompt": "a song", "seconds": 1.0, "start": "in.wav", "codec": "c", "threads": 2,
+        "normalize": True, "fade": "auto",
     }  # fmt: skip
     assert set(recipe.inputs) == {"start"}
     again = run("replay", "a.wav", "-o", "b.wav", "-q")
@@ -261,6 +265,34 @@ def test_mistakes_are_told_before_a_model_is_opened(run, arguments, says):
 def test_a_drawn_seed_is_shown(run):
     made = run("hum", "x", "-o", "a.wav")
     assert f"seed: {Recipe.read('a.wav').seed}\n" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("seed", "more", "kept", "told"),
+    [
+        (100, [], [100], ["CHECK: silent from 0.0 to 3.0 s"]),
+        (
+            100,
+            ["--retry", 1],
+            [101],
+            ["a.wav: silent from 0.0 to 3.0 s; made again with seed 101", "CHECK: "],
+        ),
+        (100, ["--retry", 5], [102], ["again with seed 101", "again with seed 102"]),
+        (99, ["--retry", 3, "-n", 3], [99, 102, 103], ["a-2.wav: silent", "a-3.wav: silent"]),
+        (7, ["--retry", 3], [7], []),
+    ],
+)
+def test_a_faulty_clip_is_told_and_made_again(run, seed, more, kept, told):
+    done = run("hum", "x", "-o", "a.wav", "--seed", seed, "--seconds", 3, "--fade", 0, *more)
+    assert done.exit_code == 0, done.stderr
+    assert [Recipe.read(path).seed for path in done.stdout.split()] == kept
+    assert all(sentence in done.stderr for sentence in told)
+    assert ("CHECK" in done.stderr) == (kept[-1] in SILENT)
+    assert sorted(path.name for path in Path().iterdir()) == done.stdout.split()
+    again = run("replay", done.stdout.split()[-1], "-o", "again.wav", "-q")
+    assert (
+        again.exit_code == 0 and Path("again.wav").read_bytes() == Path(done.stdout.split()[-1]).read_bytes()
+    )
 
 
 # -- recipes ---------------------------------------------------------------------------------------

@@ -96,6 +96,43 @@ def test_in_time_wherever_the_beat_begins(recipe):
     assert np.isnan(recipe.music.in_time(beat[:3]))
 
 
+@pytest.mark.parametrize(("frames", "bpm"), [(9, 125.0), (10, 112.5), (12, 93.75)])
+def test_a_tempo_is_measured_and_compared(recipe, frames, bpm):
+    """Also beside the composer's tempi, and wherever it begins."""
+    note, names = recipe.transcribe.Note, {9: "fast", 10: "medium", 12: "slow"}
+    for share, kept in ((1.0, 1), (1.03, 1), (0.97, 1), (1.06, 0), (0.94, 0)):
+        sixteenth = frames / 75 / share
+        beat = [note(60, 0.31 + sixteenth * step, 1.0) for step in (*range(0, 60, 4), 7, 18, 33)]
+        assert recipe.music.beats_per_minute(beat) == pytest.approx(bpm * share, rel=0.01)
+        assert recipe.music.tempo_kept(beat, names[frames]) == kept
+    assert recipe.music.tempo_kept(beat, names[frames], start=8.0) == 0  # too few to measure
+    assert np.isnan(recipe.music.beats_per_minute([]))
+
+
+def test_composed_pieces_are_measured_at_their_tempo(recipe):
+    for seed in range(12):
+        piece = compose(2_000_300_000 + seed, seconds=8.0)
+        notes = [recipe.transcribe.Note(p, on / 75, 9.0) for on, _, _, p in piece.notes if p]
+        assert recipe.music.tempo_kept(notes, piece.attributes["tempo"]) == 1
+
+
+# -- levels ------------------------------------------------------------------------------------------
+
+
+def test_silence_and_loud_ends_are_found(recipe):
+    judging = recipe.judging
+    samples = np.full((2, 5 * 8000), 0.1, np.float32)
+    samples[:, 8000:20000] = 0.001  # -60 dB for 1.5 s
+    clip = Audio(samples, 8000)
+    assert judging.silence(clip) == pytest.approx(1.5, abs=0.02)
+    assert judging.ending(clip) == pytest.approx(-20, abs=0.01)
+    assert judging.ending(clip.fade()) < -30
+    assert judging.silence(Audio(samples[:, :20000], 8000)) == pytest.approx(1.5, abs=0.02)  # to its end
+    assert judging.silence(Audio(samples * 0, 8000)) == pytest.approx(5)
+    assert judging.silence(Audio(samples[:, :8000], 8000)) == 0
+    assert judging.ending(Audio(samples[:, :100], 8000)) == pytest.approx(-20, abs=0.01)  # 12.5 ms are all
+
+
 # -- distances and copies ----------------------------------------------------------------------------
 
 
@@ -173,6 +210,9 @@ def test_a_folder_is_judged(recipe, tmp_path):
     assert row["pitch_distance"] == pytest.approx(0, abs=1e-6)
     assert np.isnan(row["style"])  # the captions say nothing of it
     assert row["memory"] == 0
+    assert row["bpm"] > 0.8  # two seconds of a slow piece are few onsets
+    assert (row["silent"], row["clipped"]) == (0, 0)
+    assert row["cut_off"] == 1 and row["cut_off_faded"] == 0  # 2 of 3 seconds are judged
     assert judge.shuffled("b", heard)["grid"] < 1
     text = recipe.judge.table([recipe.judge.plain(row)])
     assert text.splitlines()[2].startswith("| a | 6 | 1.00 | 1.00 | 1.00 | 1.00 | ")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from audiogen_core.errors import OptionError
-from audiogen_core.ops import resolve
+from audiogen_core.ops import Attention, resolve
 
 
 def adapter(name: str):
@@ -154,3 +154,61 @@ def test_gelu_is_accurate_over_its_whole_range():
 def test_unknown_ops_are_refused(name):
     with pytest.raises(OptionError):
         resolve(name)
+
+
+def test_folding_puts_step_after_step(ops):
+    x = random(2, 3, 12)
+    folded = ops.fold(ops.signal(x), 4)
+    expected = torch.tensor(x).reshape(2, 3, 3, 4).permute(0, 3, 1, 2).reshape(2, 12, 3)
+    same(ops, folded, expected, atol=0)
+    same(ops, ops.unfold(folded, 4), torch.tensor(x), atol=0)
+    vector = random(5)
+    same(ops, ops.spread(ops.vector(vector), folded), torch.tensor(vector)[:, None].expand(2, 5, 3), atol=0)
+
+
+def test_activations_of_transformers(ops):
+    x, gamma, beta = random(2, 4, 11) * 3, random(4), random(4, seed=1)
+    signal, tensor = ops.signal(x), torch.tensor(x)
+    same(ops, ops.silu(signal), F.silu(tensor))
+    same(ops, ops.sine(signal, 3.1), torch.sin(3.1 * tensor))
+    made = ops.dynamic_tanh(signal, 0.7, ops.vector(gamma), ops.vector(beta))
+    same(ops, made, torch.tanh(0.7 * tensor) * torch.tensor(gamma)[:, None] + torch.tensor(beta)[:, None])
+
+
+def attended(how: Attention, *arrays: np.ndarray) -> torch.Tensor:
+    """Attention written out: each step with each, what is not seen left out."""
+    query, key, value = (torch.tensor(array).unflatten(1, (how.heads, -1)).double() for array in arrays)
+    length, half = query.shape[-1], how.turned // 2
+    place = torch.arange(length, dtype=torch.float64)
+    seen = (place[None] - place[:, None] >= -how.window[0]) & (place[None] - place[:, None] <= how.window[1])
+    if how.segment:
+        seen = place[None] // how.segment == place[:, None] // how.segment
+        place = place % how.segment
+    angles = 10_000.0 ** (-torch.arange(half) * 2 / how.turned)[:, None] * place  # (half, T)
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        first, second, rest = x.tensor_split((half, 2 * half), dim=2)
+        cosine, sine = torch.cos(angles), torch.sin(angles)
+        return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], dim=2)
+
+    scores = turned(query).transpose(2, 3) @ turned(key) / query.shape[2] ** 0.5
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    return (value @ weights.transpose(2, 3)).flatten(1, 2).float()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Attention(2, 4, segment=6),
+        Attention(3, 2, segment=12),
+        Attention(2, 4, window=(3, 1)),
+        Attention(1, 8, window=(0, 2)),
+        Attention(2, 4, window=(40, 17)),
+    ],
+)
+@pytest.mark.parametrize("length", [12, 24, 204])
+def test_attention(ops, how, length):
+    """Segments and windows, of signals shorter and longer than the blocks that are worked on."""
+    arrays = [random(2, 12 * how.heads, length, seed=seed) for seed in range(3)]
+    made = ops.attention(*(ops.signal(array) for array in arrays), how)
+    same(ops, made, attended(how, *arrays))

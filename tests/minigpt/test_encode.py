@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -16,12 +17,14 @@ import soundfile
 
 from audiogen_core import Audio, codecs
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
+from audiogen_core.files import SPARE
 from audiogen_minigpt import engines, plan
 from audiogen_minigpt.dataset import Dataset
 from audiogen_minigpt.encode import NoUsableAudio, encode, verify
 from audiogen_minigpt.errors import DiskFull
 from audiogen_minigpt.options import Preparation as Options
-from audiogen_minigpt.shards import read_report, read_shards
+from audiogen_minigpt.prepare import encode_track
+from audiogen_minigpt.shards import Part, read_report, read_shards
 from support.kills import contents
 from support.noise_files import CODEC, noise, noise_files, shard_files
 
@@ -49,8 +52,7 @@ def test_every_engine_and_number_of_workers_gives_the_same_bytes(folder, tmp_pat
 
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes_and_errors_as_they_are(folder, tmp_path, monkeypatch):
-    import ray
-
+    """Run by `uv run`, this waited for ever: Ray sent its workers into an environment without Ray."""
     monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 3)
     encode(folder, tmp_path / "a", codec=CODEC, workers=1)
     try:
@@ -59,11 +61,13 @@ def test_ray_gives_the_same_bytes_and_errors_as_they_are(folder, tmp_path, monke
         job = engines.Job(folder, tmp_path / "b", 0, entries, str(CODEC), "00000000", "numpy", Options())
         with pytest.raises(CodesError, match="is another codec on"):
             list(engines.run_jobs([job], codecs.load(CODEC), "ray", 1, by_value=False))
-        noise(1.0, 99).save(folder / "0.wav")
+        noise(1.0, 99).save(folder / "0.wav", force=True)
         for out, engine in (("a", "local"), ("b", "ray")):
             report = encode(folder, tmp_path / out, codec=CODEC, engine=engine, workers=1)
             assert report.changes.changed == ("0.wav",)
     finally:
+        import ray  # not before the engine does
+
         ray.shutdown()
     assert shard_files(tmp_path / "a") == shard_files(tmp_path / "b")
 
@@ -99,7 +103,7 @@ def test_files_that_were_replaced_or_deleted_are_taken_out(folder, tmp_path, mon
     encode(folder, data, codec=CODEC, workers=1)
     untouched = {name: content for name, content in shard_files(data).items() if "00002" in name}
     size = (folder / "0.wav").stat().st_size
-    noise(1.0, 99).save(folder / "0.wav")  # as long as before, and as old
+    noise(1.0, 99).save(folder / "0.wav", force=True)  # as long as before, and as old
     os.utime(folder / "0.wav", ns=(0, 0))
     assert (folder / "0.wav").stat().st_size == size
     (folder / "1.wav").unlink()
@@ -117,6 +121,62 @@ def test_files_that_were_replaced_or_deleted_are_taken_out(folder, tmp_path, mon
     assert report.tracks == 5 and verify(data) == verify(tmp_path / "anew")
     assert untouched and untouched.items() <= shard_files(data).items()
     assert encode(folder, data, codec=CODEC, workers=1).encoded == 0
+
+
+def encoded_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of files as they go through the codec."""
+    seen: list[str] = []
+
+    def noted(folder: Path, entry: plan.Entry, *more: object) -> list[Part]:
+        seen.append(entry.path)
+        return encode_track(folder, entry, *more)
+
+    monkeypatch.setattr(engines, "encode_track", noted)
+    return seen
+
+
+def test_the_neighbours_of_a_file_that_changed_are_not_encoded_again(folder, tmp_path, monkeypatch):
+    (folder / "text.wav").write_text("not audio at all")
+    data, codec = tmp_path / "data", codecs.load(CODEC)
+    encode(folder, data, codec=codec)
+    noise(1.2, 99).save(folder / "2.wav", force=True)
+    (folder / "3.wav").unlink()
+    seen = encoded_by(monkeypatch)
+    assert encode(folder, data, codec=codec).encoded == 1
+    assert seen == ["2.wav", "text.wav"]  # what could not be used is tried again
+    encode(folder, tmp_path / "anew", codec=codec)
+    assert shard_files(data) == shard_files(tmp_path / "anew")
+
+
+def test_codes_that_have_changed_are_not_taken_over(folder, tmp_path, monkeypatch):
+    data, codec = tmp_path / "data", codecs.load(CODEC)
+    encode(folder, data, codec=codec)
+    shard = bytearray((data / "shard-00000.u16").read_bytes())
+    shard[0] ^= 1
+    (data / "shard-00000.u16").write_bytes(shard)
+    noise(1.2, 99).save(folder / "2.wav", force=True)
+    seen = encoded_by(monkeypatch)
+    encode(folder, data, codec=codec)
+    assert seen == ["0.wav", "2.wav"]
+    noise(1.3, 98).save(folder / "2.wav", force=True)
+    (data / "shard-00000.u16").write_bytes(b"cut")
+    encode(folder, data, codec=codec)
+    assert len(seen) == 2 + 6
+    encode(folder, tmp_path / "anew", codec=codec)
+    assert shard_files(data) == shard_files(tmp_path / "anew")
+
+
+def test_room_is_needed_for_what_is_not_encoded_yet(folder, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    encode(folder, data, codec=CODEC, workers=1)
+    usage = shutil.disk_usage(tmp_path)._replace(free=SPARE + 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    assert encode(folder, data, codec=CODEC, workers=1).encoded == 0
+    before = contents(data)
+    noise(1.0, 77).save(folder / "new.wav")
+    with pytest.raises(CodesError, match="make room"):
+        encode(folder, data, codec=CODEC, workers=1)
+    assert contents(data) == before
 
 
 def test_a_folder_that_is_empty_takes_nothing_out(folder, tmp_path):

@@ -99,7 +99,7 @@ def test_a_recipe_holds_all_that_a_clip_follows_from(tmp_path: Path) -> None:
     assert done.stdout.split() == [str(tmp_path / "a-1.wav"), str(tmp_path / "a-2.wav")]
     job, recipe = jobs.find("generate"), Recipe.read(tmp_path / "a-2.wav")
     assert {field.name for field in described(Options)} & set(recipe.settings) == {
-        "seconds", "only_new", "temperature", "top_k", "top_p", "min_p"
+        "seconds", "only_new", "temperature", "top_k", "top_p", "min_p", "normalize", "fade"
     }  # fmt: skip
     load, options = jobs.again(job, recipe)
     assert (load.revision, options.seed, options.seconds, options.top_k) == (

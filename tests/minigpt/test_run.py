@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import json
+import math
+import multiprocessing
+import os
+import shlex
 import signal
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import soundfile
 
 from audiogen_core.audio import Audio
-from audiogen_core.errors import OptionError
+from audiogen_core.compose import compose
+from audiogen_core.errors import DownloadError, OptionError
+from audiogen_core.models import ModelSpec
 from audiogen_core.recipe import Recipe
+from audiogen_minigpt import checkpoint, info, metrics
+from audiogen_minigpt.codec_choice import choose_codec
 from audiogen_minigpt.encode import NoUsableAudio
 from audiogen_minigpt.report import Clip, Section, write_report
 from audiogen_minigpt.run import RunReport, run
 from audiogen_minigpt.settings import Settings
+from audiogen_minigpt.signals import Stop
 
 CODEC = Path(__file__).parents[1] / "fixtures" / "encodec" / "24k"
 SMALL = Settings(
@@ -43,20 +56,29 @@ def _run(music: Path, out: Path, **options: Any) -> RunReport:
     return run(music, out, **{"settings": SMALL, "codec": str(CODEC), "workers": 1, **options})
 
 
-class _Links(HTMLParser):
-    """The sounds a page links to, and how many pictures it holds."""
+class _Page(HTMLParser):
+    """The sounds in a page, how many pictures it holds, and what it would load from elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: str) -> None:
         super().__init__()
-        self.sounds: list[str] = []
+        self.sounds: list[Audio] = []
         self.pictures = 0
+        self.elsewhere: list[str] = []
+        self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        facts = dict(attrs)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "poster", "data") and not (value or "").startswith("data:"):
+                self.elsewhere.append(value or "")
+        kind, _, content = (dict(attrs).get("src") or "").partition(";base64,")
         if tag == "audio":
-            self.sounds.append(unquote(facts["src"] or ""))
+            assert kind == "data:audio/flac"
+            samples, rate = soundfile.read(
+                io.BytesIO(base64.b64decode(content)), dtype="float32", always_2d=True
+            )
+            self.sounds.append(Audio(samples.T, rate))
         if tag == "img":
-            assert (facts["src"] or "").startswith("data:image/png;base64,")
+            assert kind == "data:image/png"
             self.pictures += 1
 
 
@@ -64,14 +86,18 @@ def test_every_stage_once(music: Path, tmp_path: Path) -> None:
     out, stages = tmp_path / "run1", []
     first = _run(music, out, on_stage=lambda stage: stages.append(stage))
     assert first.done == ("encode", "train", "judge", "sample", "report")
-    assert stages == ["encode", "train", "judge", "sample"]
+    assert stages == ["look", "encode", "train", "judge", "sample"]
     assert (first.step, first.signal, first.page) == (4, None, out / "report.html")
-    links = _Links()
-    links.feed((out / "report.html").read_text(encoding="utf-8"))
-    assert links.sounds[:3] == ["free/sample-1.wav", "free/sample-2.wav", "free/sample-3.wav"]
-    assert len(links.sounds) == 5 and links.pictures == 5
-    for sound in links.sounds:
-        assert (out / sound).is_file()
+    page = _Page((out / "report.html").read_text(encoding="utf-8"))
+    assert page.elsewhere == []  # it plays wherever it is taken
+    names = ["free/sample-1", "free/sample-2", "free/sample-3", "eval/original-1", "eval/continuation-1"]
+    for name, sound in zip(
+        [*names, "samples/step-00000002", "samples/step-00000004"], page.sounds, strict=True
+    ):
+        kept = Audio.load(out / f"{name}.wav")
+        assert sound.sample_rate == kept.sample_rate
+        np.testing.assert_allclose(sound.samples, kept.samples, atol=1e-4)
+    assert page.pictures == 5  # of what the model made at the end, and of the losses
     recipe = Recipe.read(out / "free" / "sample-2.wav")
     assert recipe.seed == 1 and recipe.revision == "step-00000004"
     assert json.loads((out / "eval.json").read_text())["step"] == 4
@@ -127,12 +153,130 @@ def test_the_folder_of_audio_is_not_written_into(music: Path) -> None:
 
 def test_page_escapes_what_it_shows(tmp_path: Path) -> None:
     sound = tmp_path / "a b" / "<x>\udcff.wav"
+    sound.parent.mkdir()
+    Audio(np.zeros((1, 800), np.float32), 8000).save(sound)
     clip = Clip("<script>", sound, tmp_path / "missing.png")
     section = Section("T & C", "a < b", [("h", "i"), ("<k>", None), ("n", 12345), ("x", 0.5)], clips=[clip])
     path = write_report(tmp_path, 'a "<title>"', {"k\udcff": True}, [section])
     page = path.read_text(encoding="utf-8")
     assert "<script>" not in page and "&lt;script&gt;" in page and "12,345" in page
-    links = _Links()
-    links.feed(page)
-    assert links.pictures == 0
-    assert links.sounds == [unquote("a%20b/%3Cx%3E%FF.wav")]
+    assert _Page(page).pictures == 0 and len(_Page(page).sounds) == 1
+
+
+def test_what_is_found_is_told_before_anything_is_done(music: Path, tmp_path: Path) -> None:
+    (music / "notes.wav").write_text("these are notes, no sound")
+    whole = (music / "0 & more.wav").read_bytes()
+    (music / "half.wav").write_bytes(whole[: len(whole) // 2])
+    told: list[str] = []
+
+    def on_stage(stage: str) -> None:
+        if stage == "encode":
+            assert told[0] == "3 files, 6 s; 2 left out: half.wav (cut off), notes.wav (no audio)"
+            assert told[1].startswith("held out to judge by: ")
+            assert told[2].startswith("to do: encode 6 s, about ") and "train 4 updates" in told[2]
+
+    result = _run(music, tmp_path / "run1", notify=told.append, on_stage=on_stage)
+    assert result.verdict and told[-3:] == [
+        f"verdict: {result.verdict.sentence}",
+        f"hear more: {result.next[0]}",
+        f"train on: {result.next[1]}",
+    ]
+    assert shlex.split(result.next[1])[:5] == [
+        "audiogen-minigpt",
+        "run",
+        str(music),
+        "-o",
+        str(tmp_path / "run1"),
+    ]
+    page = (tmp_path / "run1" / "report.html").read_text(encoding="utf-8")
+    assert "2 left out: half.wav (cut off)" in page and html.escape(result.verdict.sentence) in page
+
+
+def test_the_same_time_asked_for_twice_is_given_once(music: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "run1", Settings({"batch": 2, "sample_seconds": 0.0}, SMALL.shape)
+    first = _run(music, out, settings=settings, time=1.0)
+    assert first.step > 0 and "--time 2m" in first.next[1]
+    again = _run(music, out, settings=settings, time=1.0)
+    assert again.done == () and again.step == first.step
+
+
+def test_a_folder_that_takes_far_longer_than_the_time_is_refused(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiogen_minigpt.run.choose_codec", lambda *_: (str(CODEC), 1000.0))
+    with pytest.raises(
+        OptionError, match=r"encoding 6 s of audio takes about 1h40m here, more than --time 1m"
+    ):
+        _run(music, tmp_path / "run1", settings=Settings({}, SMALL.shape), time="1m")
+    assert not list((tmp_path / "run1" / "data").glob("shard-*"))
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("composed")
+    for seed in range(5):
+        compose(seed, seconds=6.0).audio.save(folder / f"{seed}.wav")
+    return folder
+
+
+def test_a_run_starts_from_the_demo_model_where_it_fits(composed: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    settings = Settings({"steps": 1, "batch": 1, "sample_seconds": 0.0, "eval_windows": 1})
+    run(composed, tmp_path / "bent", settings=settings, workers=1, notify=told.append)
+    assert any(line.startswith("it starts from the demo model") for line in told)
+    made, demo = checkpoint.find(tmp_path / "bent"), checkpoint.find("demo")
+    assert made.config == demo.config and made.sampling == demo.sampling
+    evals = [record for record in metrics.read(tmp_path / "bent") if record["kind"] == "eval"]
+    assert [record["step"] for record in evals] == [0, 1]
+    assert evals[0]["loss"] < 0.5 * math.log(1024)  # it knew such music before
+    held = info.codes_info(tmp_path / "bent" / "data")["val"]
+    assert held["tracks"] == 1  # a whole file, from five on
+
+
+def test_from_scratch_it_does_not(composed: Path, tmp_path: Path) -> None:
+    settings = Settings({"steps": 1, "batch": 1, "sample_seconds": 0.0}, {"codebooks": 1})
+    run(composed, tmp_path / "run", settings=settings, workers=1)
+    assert checkpoint.find(tmp_path / "run").state["config"]["start"] is None
+    with pytest.raises(OptionError, match="not both"):
+        run(composed, tmp_path / "both", settings=Settings({"start": "demo"}), from_scratch=True)
+
+
+def test_recordings_that_the_demo_codec_does_not_suit(music: Path) -> None:
+    told: list[str] = []
+
+    def fetch(spec: ModelSpec) -> Path:
+        raise DownloadError(f"{spec.name}: no network")
+
+    assert choose_codec(music, None, told.append, fetch, Stop())[0] == "demo"
+    assert "so encodec-24khz is taken" in told[0]
+    assert "encodec-24khz: no network" in told[1] and "expect blurred, rough sound" in told[1]
+
+
+def test_music_that_the_demo_codec_suits(composed: Path) -> None:
+    told: list[str] = []
+
+    def fetch(spec: ModelSpec) -> Path:
+        raise AssertionError("nothing is needed")
+
+    name, pace = choose_codec(composed, None, told.append, fetch, Stop())
+    assert name == "demo" and pace > 0 and told == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_stopped_while_encoding_nothing_is_lost(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C on a terminal reaches the processes that encode, too: what they have begun is finished."""
+    monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 1)
+
+    def on_stage(stage: str) -> Callable[[float, float], None] | None:
+        def on_step(done: float, total: float) -> None:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+        return on_step if stage == "encode" else None
+
+    first = _run(music, tmp_path / "run1", on_stage=on_stage, workers=2)
+    assert (first.signal, first.step, first.page) == (signal.SIGINT, 0, None)
+    assert _run(music, tmp_path / "run1", workers=2).step == 4

@@ -21,11 +21,11 @@ from audiogen_minigpt.errors import DiskFull, Diverged
 from audiogen_minigpt.lock import lock
 from audiogen_minigpt.measures import baselines
 from audiogen_minigpt.model import GPT
-from audiogen_minigpt.settings import TrainConfig
+from audiogen_minigpt.settings import Settings, TrainConfig
 from audiogen_minigpt.train import TrainResult, train
 from audiogen_minigpt.trainer import Trainer, noisy
 from support.tokens import write_tokens
-from support.training import MODEL, tiny, train_on_two_ranks, weights_of
+from support.training import FACTS, MODEL, tiny, train_on_two_ranks, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,29 @@ def test_two_processes_give_the_weights_of_one(shard: bool, tokens: Path, tmp_pa
     assert two.state["val_loss"] == pytest.approx(one.state["val_loss"], abs=1e-6)
     resumed = train(tiny(tokens, tmp_path / "two", steps=5, lr=1e-3), resume=True)  # by one process alone
     assert resumed.ran == 1
+
+
+def test_a_run_that_starts_from_a_model(tokens: Path, tmp_path: Path) -> None:
+    """It begins with those weights, and is bit for bit the same when it is stopped and gone on with."""
+    first = train(tiny(tokens, tmp_path / "first"))
+    config = tiny(tokens, tmp_path / "second", start=str(tmp_path / "first"))
+    _interrupted(config, 3)
+    assert train(config, resume=True).step == 8
+    train(tiny(tokens, tmp_path / "whole", start=str(tmp_path / "first")))
+    assert weights_of(tmp_path / "second") == weights_of(tmp_path / "whole")
+    assert weights_of(tmp_path / "whole") != weights_of(tmp_path / "first")
+    begun = metrics.read(tmp_path / "whole")[0]
+    assert (begun["kind"], begun["step"]) == ("eval", 0)
+    assert begun["loss"] == pytest.approx(first.loss)
+
+
+def test_a_model_to_start_from_must_fit_the_data(tokens: Path, tmp_path: Path) -> None:
+    train(tiny(tokens, tmp_path / "first", steps=1))
+    other = write_tokens(tmp_path / "other", codec="another")
+    with pytest.raises(OptionError, match=r"codec: nothing in .*first, another in .*other"):
+        train(tiny(other, tmp_path / "second", start=str(tmp_path / "first")))
+    with pytest.raises(OptionError, match="has its shape"):
+        Settings({"start": "demo"}, {"layers": 1}).config(FACTS)
 
 
 def test_validation_does_not_disturb_training(tokens: Path, tmp_path: Path) -> None:

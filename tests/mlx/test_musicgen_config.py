@@ -194,3 +194,12 @@ def test_windows_make_every_frame_once():
 def test_impossible_strides(stride: int):
     with pytest.raises(OptionError, match="must be 1 to 19 apart"):
         plan(45, 0, 20, stride)
+
+
+@pytest.mark.parametrize("clock", [(0.0,), (-9.0,), (9.0,) * 5, (float("nan"),), (float("inf"),)])
+def test_a_clock_that_cannot_be_is_refused(clock: tuple[float, ...]):
+    facts = {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "codebooks": 1, "codebook_size": 4}
+    facts |= {"delays": (0,), "channels": 1, "text_width": 8}
+    assert Config(**facts, clock=(9.0, 4.5)).clock == (9.0, 4.5)
+    with pytest.raises(ModelError, match="a clock"):
+        Config(**facts, clock=clock)

@@ -119,6 +119,74 @@ def test_a_model_that_keeps_tempi_has_only_others_named(
     assert replace(words, limits={}).understood(typed) == (heard, near)
 
 
+@pytest.mark.parametrize(
+    ("typed", "style"),
+    [
+        ("slow piano in C minor", "piano"),
+        ("fast piano", "piano"),
+        ("Sad piano", "piano"),
+        ("calm piano ballad in A minor", "piano"),
+        ("a dark, mysterious piano piece", "piano"),
+        ("romantic grand piano, relaxed", "piano"),
+        ("happy music box", "music box"),
+        ("gentle lullaby", "music box"),
+        ("slow, dreamy bell melody", "music box"),
+        ("nursery tune in C major", "music box"),
+        ("upbeat drum groove", "beat"),
+        ("lo-fi beat", "beat"),
+        ("hip hop beat", "beat"),
+        ("drum and bass beat, energetic", "beat"),
+        ("funky beat at 125 bpm", "beat"),
+        ("94 bpm pop beat", "beat"),
+        ("fast chiptune", "chiptune"),
+        ("energetic chiptune in C major", "chiptune"),
+        ("8-bit video game music", "chiptune"),
+        ("retro game music, playful", "chiptune"),
+    ],
+)
+def test_common_prompts_in_its_own_words_are_followed(
+    words: Prompts, tokenizer: Tokenizer, typed: str, style: str
+) -> None:
+    heard, near = replace(words, limits={}).understood(typed)
+    assert near == {}
+    assert tokenizer.unknown(typed) == []
+    assert any(saying in heard.lower() for saying in words.knows["style"][style])
+
+
+@pytest.mark.parametrize(
+    ("typed", "heard", "near", "passed_over"),
+    [
+        ("lofi", "lo-fi beat", [], []),
+        ("140 bpm techno", "fast fast beat", ["140 bpm", "techno"], []),
+        ("120 bpm house music", "fast fast beat", ["120 bpm", "house music"], []),
+        ("sad violin", "sad piano", ["violin"], []),
+        ("epic orchestral soundtrack", "epic piano soundtrack", ["orchestral"], ["epic"]),
+        ("jazz trio", "piano trio", ["jazz"], ["trio"]),
+        ("happy acoustic guitar", "happy plucks and drums", ["acoustic guitar"], []),
+        ("heavy metal, fast", "beat, fast", ["heavy metal"], []),
+        ("ambient pads, 60 bpm", "calm calm piano, slow", ["pads", "60 bpm"], []),
+        ("80s synthwave", "chiptune chiptune", ["80s", "synthwave"], []),
+        ("reggae", "beat", ["reggae"], []),
+        ("classical string quartet", "piano piano", ["classical", "string quartet"], []),
+        ("female vocals", "female piano", ["vocals"], ["female"]),
+        ("rain and thunder", "rain and thunder", [], ["rain", "thunder"]),
+        ("saxophone solo", "piano solo", ["saxophone"], []),
+        ("piano without drums", "piano gentle", ["without drums"], []),
+        ("piano in F# minor", "piano in C minor", ["F# minor"], []),
+        ("country song with banjo", "beat song with plucks and drums", ["country", "banjo"], []),
+        ("trap beat, 4/4, 90 BPM", "beat beat, , slow", ["trap", "90 BPM"], []),
+        ("choir", "piano", ["choir"], []),
+    ],
+)
+def test_common_prompts_in_other_words_say_what_is_not_followed(
+    words: Prompts, tokenizer: Tokenizer, typed: str, heard: str, near: list[str], passed_over: list[str]
+) -> None:
+    found, named = replace(words, limits={}).understood(typed)
+    assert (found, list(named), tokenizer.unknown(typed)) == (heard, near, passed_over)
+    for part in (*near, *passed_over):
+        assert sum(message.count(part) for message in told(tokenizer, typed)) == 1, part
+
+
 def test_such_words_make_the_clip_of_the_model_s_own() -> None:
     model = MusicGen.load("demo")
     with pytest.warns(UserWarning, match="cannot follow techno"):

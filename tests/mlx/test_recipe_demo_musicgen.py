@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -75,6 +76,7 @@ def test_twenty_steps_make_a_folder_that_plays(recipe, trained, tmp_path):
     assert len(lines[0]["unigram"]) == 4
     assert lines[-1]["step"] == 20
     assert all(np.isfinite([*lines[-1]["told"], *lines[-1]["untold"]]))
+    assert model.config.clock[:3] == (4.5, 9.0, 18.0)
 
 
 def test_the_package_computes_what_was_trained(recipe, trained, tmp_path):
@@ -97,6 +99,83 @@ def test_the_package_computes_what_was_trained(recipe, trained, tmp_path):
         logits = np.array(parts.transformer(laid, parts.transformer.run(rows, laid.shape[2])))
         for k in range(4):
             np.testing.assert_allclose(logits[0, k, k : k + 40], expected[0, k], rtol=0, atol=2e-4)
+
+
+def test_a_run_begins_with_what_an_exported_model_has_learned(recipe, config, corpus, trained, tmp_path):
+    folder = recipe.export.export(trained, tmp_path / "model", exact=True)
+    settings = recipe.settings.Settings.read(config)
+    before = torch.load(trained, weights_only=True)["network"]
+    after = recipe.train.Run(settings, corpus, folder).network.state_dict()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_clock_that_is_new_takes_the_place_of_what_hardly_moved(recipe, config, corpus, trained, tmp_path):
+    folder = recipe.export.export(trained, tmp_path / "model", exact=True)
+    settings = recipe.settings.Settings.read(config)
+    other = replace(settings, model=replace(settings.model, clock=(9.0, 36.0)))
+    before, after = (
+        recipe.train.Run(each, corpus, folder).network.decoder.model.decoder for each in (settings, other)
+    )
+    one, two = (
+        sum(table.weight.mean(dim=0) for table in each.embed_tokens)
+        + each.embed_positions.weights[:40].mean(dim=0)
+        for each in (before, after)
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)  # on average nothing changed
+    waves = after.embed_positions.weights[:40, 30:32]
+    torch.testing.assert_close(waves[36], torch.tensor([1.0, 1.0]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(waves[9, 0], waves[0, 0], rtol=0, atol=1e-6)
+
+
+def test_first_heads_attend_to_the_tempo_on_its_beats(recipe):
+    """At every tempo, whatever is played: to the word for it where a sixteenth begins, and nowhere else."""
+    settings = recipe.settings.Settings.read(recipes.RECIPES / "demo_musicgen" / "config.toml")
+    words = recipe.words.tokenizer()
+    torch.manual_seed(0)
+    network = recipe.network.Network(settings, words.get_vocab_size())
+    recipe.beats.keep_time(network, words)
+    layer = network.decoder.model.decoder.layers[0]
+    queries = []
+    layer.encoder_attn_layer_norm.register_forward_hook(lambda _, __, made: queries.append(made[0]))
+    codes = torch.randint(0, 1024, (1, 4, 300), generator=torch.Generator().manual_seed(0))
+    for text, at, frames in (
+        ("slow piano in C minor", 0, 12),
+        ("a beat, 125 bpm", 2, 9),
+        ("Medium piano", 0, 10),
+    ):
+        ids = torch.tensor([[*words.encode(text).ids, 1]])
+        with torch.no_grad():
+            network(codes, ids, torch.ones_like(ids), torch.ones(1))
+            said = network.enc_to_dec_proj(network.text_encoder(input_ids=ids).last_hidden_state[0])
+            for head, beats in zip(range(6)[-4:], recipe.beats.BEATS, strict=True):
+                rows = slice(32 * head, 32 * head + 32)
+                query = queries[-1] @ layer.encoder_attn.q_proj.weight[rows].T
+                key = said @ layer.encoder_attn.k_proj.weight[rows].T
+                looks = (query @ key.T / 32**0.5).softmax(dim=-1)[:, at]
+                on = torch.arange(len(looks)) % (beats * frames) == 0
+                near = torch.arange(len(looks)) % frames
+                assert looks[on].mean() > 0.7, (text, beats)
+                assert looks[(near > 2) & (near < frames - 2)].mean() < 0.05, (text, beats)
+
+
+def test_muon_moves_matrices_as_far_as_torch_s_own(recipe):
+    generator = torch.Generator().manual_seed(0)
+    first = [torch.randn(8, 24, generator=generator) for _ in range(2)] + [torch.randn(6, 6)]
+    grads = [torch.randn(each.shape, generator=generator) for each in first]
+    moved = []
+    for kind, more in ((torch.optim.Muon, {"adjust_lr_fn": "match_rms_adamw"}), (recipe.training.Muon, {})):
+        matrices = [torch.nn.Parameter(each.clone()) for each in first]
+        optimizer = kind(matrices, momentum=0.9, weight_decay=0.1, **more)
+        optimizer.param_groups[0]["lr"] = 0.01
+        for _ in range(3):
+            for matrix, grad in zip(matrices, grads, strict=True):
+                matrix.grad = grad.clone()
+            optimizer.step()
+        moved.append(matrices)
+    for one, two, start in zip(*moved, first, strict=True):
+        assert (two - start).norm() > 0.01
+        assert (one - two).norm() < 0.02 * (two - start).norm()  # theirs computes in bfloat16
 
 
 def test_eight_bits_change_little(recipe, trained, tmp_path):
@@ -159,16 +238,22 @@ def test_beginnings_of_sixteenths_weigh_more(recipe):
 
 def test_what_is_heard_is_spoilt_and_what_is_learned_is_not(recipe):
     codes = np.arange(2 * 400, dtype=np.int16).reshape(2, 400)
-    mistakes = recipe.settings.Mistakes(share=1.0, codes=0.0, stretches=1, length=(50, 50), frames=3)
+    mistakes = recipe.settings.Mistakes(
+        share=1.0, codes=0.0, stretches=1, length=(50, 50), frames=3, forgotten=0.0
+    )
     rng = np.random.default_rng(0)
     for _ in range(50):
         late = recipe.data.spoilt(codes, mistakes, rng) - codes
         assert abs(late).max() <= 3 and 0 <= np.count_nonzero(late[0]) <= 50
         np.testing.assert_array_equal(late[0], late[1])
-    wrong = recipe.settings.Mistakes(share=1.0, codes=0.4, stretches=0, length=(50, 50), frames=3)
+    wrong = recipe.settings.Mistakes(
+        share=1.0, codes=0.4, stretches=0, length=(50, 50), frames=3, forgotten=0.0
+    )
     shares = [np.mean(recipe.data.spoilt(codes, wrong, rng) != codes) for _ in range(50)]
     assert max(shares) < 0.45 and np.std(shares) > 0.05
-    never = recipe.settings.Mistakes(share=0.0, codes=0.4, stretches=2, length=(50, 50), frames=3)
+    never = recipe.settings.Mistakes(
+        share=0.0, codes=0.4, stretches=2, length=(50, 50), frames=3, forgotten=0.0
+    )
     assert recipe.data.spoilt(codes, never, rng) is codes
 
 

@@ -128,7 +128,7 @@ def test_the_folder_is_small_and_makes_sound(recipe, trained: Path, tmp_path: Pa
     sizes = [(place / "model.safetensors").stat().st_size for place in (folder, exact)]
     assert sizes[0] < 0.32 * sizes[1]
     model = StableAudio.load(folder)
-    assert model.settings(1.0).steps == recipe.export.SAMPLING["steps"]
+    assert model.settings(seconds=1.0).steps == recipe.export.SAMPLING["steps"]
     clip = model.generate("piano in C major", seconds=1.5, seed=0, steps=2)
     assert clip.samples.shape == (1, 36_000)
 

@@ -34,7 +34,7 @@ def test_facts_come_from_its_folder(model: StableAudio) -> None:
     config = model.config
     assert (config.sample_rate, config.channels, config.autoencoder) == (RATE, 1, "demo-latents")
     assert config.inpaint and config.published is not None
-    settings = model.settings(5.0)
+    settings = model.settings(seconds=5.0)
     assert (settings.sampler, settings.steps) == (config.published.sampler, config.published.steps)
     assert settings.guidance.scale == config.published.guidance_scale
 

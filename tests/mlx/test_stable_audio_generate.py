@@ -83,7 +83,7 @@ def test_variations_count_seeds_up() -> None:
 
 
 def test_defaults_are_the_published_ones() -> None:
-    found = {name: model(name).settings(0.3) for name in (SMALL, ONE, INPAINT)}
+    found = {name: model(name).settings(seconds=0.3) for name in (SMALL, ONE, INPAINT)}
     assert [(one.sampler, one.steps, one.guidance.scale) for one in found.values()] == [
         ("pingpong", 8, 1.0),
         ("dpmpp-3m-sde", 100, 7.0),

@@ -287,3 +287,13 @@ def test_positions():
             angle = place / 10_000 ** (i / 3)
             assert made[place, i] == pytest.approx(math.cos(angle), abs=1e-6)
             assert made[place, 4 + i] == pytest.approx(math.sin(angle), abs=1e-6)
+
+
+def test_positions_with_a_clock():
+    plain, made = positions(2000, 8), positions(2000, 8, (9.0, 4.5))
+    np.testing.assert_array_equal(made[:, [0, 1, 4, 5]], plain[:, [0, 1, 4, 5]])
+    for place in (0, 1, 8, 1799, 1999):
+        for column, period in ((2, 9.0), (3, 4.5)):
+            angle = 2 * math.pi * place / period
+            assert made[place, column] == pytest.approx(math.cos(angle), abs=1e-6)
+            assert made[place, 4 + column] == pytest.approx(math.sin(angle), abs=1e-6)

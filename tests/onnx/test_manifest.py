@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +100,32 @@ def test_files_that_changed_are_named(folder, monkeypatch):
     data.unlink()
     with pytest.raises(ManifestError, match=r"fine.onnx.data: no such file"):
         Manifest.load(folder)
+
+
+def write_and_date_back(data):
+    times = data.stat().st_atime_ns, data.stat().st_mtime_ns
+    data.write_text("wEights fine")
+    data.write_text("weights fine")
+    os.utime(data, ns=times)
+
+
+def move_away_and_back(data):
+    data.rename(data.with_name("kept"))
+    data.write_text("wEights fine")
+    data.with_name("kept").rename(data)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the time of the inode is that of creation there")
+@pytest.mark.parametrize("change", [write_and_date_back, move_away_and_back, Path.unlink])
+@pytest.mark.parametrize("name", ["fine.onnx", "fine.onnx.data"])
+def test_what_is_read_while_it_changes_is_refused(folder, change, name):
+    """All is as it was at the end; in between other weights could be read."""
+    with Manifest.opened(folder) as manifest:
+        assert manifest == Manifest.load(folder)
+    time.sleep(0.02)  # the clock of some disks has steps
+    with pytest.raises(ManifestError, match=r"changed while they were read|no such file"):  # noqa: SIM117
+        with Manifest.opened(folder):
+            change(folder / name)
 
 
 def test_large_files_are_hashed_once(folder, monkeypatch):

@@ -29,7 +29,7 @@ def place(tmp_path, monkeypatch):
     music = compose(3, seconds=2).audio.resample(32_000).mix(1).samples
     Audio(np.concatenate([music, music * 0.5]), 32_000).save(tmp_path / "in.wav")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs.Opener, "load", lambda *_, **__: fake_vampnet())
+    monkeypatch.setattr(Vampnet, "load", lambda *_, **__: fake_vampnet())
     monkeypatch.setattr(export, "to_fetch", lambda *_, **__: None)
     return tmp_path
 
@@ -190,7 +190,7 @@ def test_a_run_that_is_stopped_leaves_the_old_file(place, monkeypatch, stop, cod
 
     vampnet = fake_vampnet()
     broken = replace(vampnet, fine=replace(vampnet.fine, run=run))
-    monkeypatch.setattr(jobs.Opener, "load", lambda *_, **__: broken)
+    monkeypatch.setattr(Vampnet, "load", lambda *_, **__: broken)
     (place / "out.wav").write_bytes(b"old")
     done = call(cli.cli, "vamp", "in.wav", "-o", "out.wav", "--seed", 1, "--force", *FAST)
     assert done.exit_code == code
@@ -211,7 +211,7 @@ def test_a_dry_run_says_what_would_be_fetched_and_fetches_nothing(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUDIOGEN_ONNX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(jobs.Opener, "load", lambda *_, **__: pytest.fail("opened in vain"))
+    monkeypatch.setattr(Vampnet, "load", lambda *_, **__: pytest.fail("opened in vain"))
     asked = ("vamp", "in.wav", "-o", "out.wav", "--dry-run")
     offline = call(cli.cli, *asked, "--offline")
     assert offline.exit_code == 1 and offline.stderr.count("error: ") == 1

@@ -66,6 +66,30 @@ def test_tokens_are_those_of_transformers(folder: Path) -> None:
     assert differ == []
 
 
+def test_spaces_and_control_characters_are_what_nmt_nfkc_makes_of_them(folder: Path) -> None:
+    """The normaliser that T5 was trained with drops some, takes others for a space, and leaves the rest."""
+    tokenizer = Tokenizer.load(folder)
+    dropped = [*range(1, 9), 0x0B, *range(0x0E, 0x20), 0x7F, 0x8F, 0x9F]
+    spaces = [0x09, 0x0A, 0x0C, 0x0D, 0x1680, *range(0x200B, 0x2010), 0x2028, 0x2029, 0x2581, 0xFEFF, 0xFFFD]
+
+    def ids(text: str) -> list[int]:
+        return tokenizer.encode([text])[0][0].tolist()
+
+    seen = 0
+    for code in [*range(1, 0xD800), *range(0xF900, 0x110000)]:
+        sign = chr(code)
+        if unicodedata.category(sign) in ("Zs", "Zl", "Zp", "Cc", "Cf") or code in spaces:
+            seen += 1
+            if code in dropped:
+                assert ids(f"slow{sign}drums") == ids("slowdrums"), hex(code)
+            elif code in spaces or unicodedata.normalize("NFKC", sign) == " ":
+                assert ids(f"slow{sign}drums") == ids("slow drums"), hex(code)
+            else:
+                assert ids(f"slow{sign}drums") not in (ids("slowdrums"), ids("slow drums")), hex(code)
+    assert seen > 240
+    assert tokenizer.unknown("slow\x85drums") == ["\x85"]
+
+
 def test_the_advice_for_the_old_file_works(folder: Path, tmp_path: Path) -> None:
     """What the error says, done in an environment that has what it names and no more."""
     old = tmp_path / "t5"

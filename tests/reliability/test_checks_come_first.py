@@ -46,7 +46,7 @@ def codes() -> Codes:
 def place(codes: Codes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clip of a rate that MP3 does not have, some codes; and whoever opens a model has failed."""
     monkeypatch.chdir(tmp_path)
-    tone(1.0, sample_rate=50_000).save("a.wav")
+    tone(1.0, sample_rate=50_000).save("a.wav", force=True)
     codes.save("a.codes")
 
     def opened(*_: object, **__: object) -> None:
@@ -55,6 +55,7 @@ def place(codes: Codes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for each in jobs.installed():
         monkeypatch.setattr(jobs.imported(each.conductor), "load", opened)
     monkeypatch.setattr(codecs, "load", opened)
+    monkeypatch.setattr(codecs, "load_codec", opened)
     monkeypatch.setattr("audiogen_core.hub.fetch", opened)
 
 
@@ -74,22 +75,42 @@ def test_a_suffix_that_is_not_known(making: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("making", "suffix", "why"),
+    ("making", "suffix", "rate"),
     [
-        ("musicgen", ".aac", "cannot write"),
-        ("musicgen by name", ".opus", "not 32000"),
-        ("musicgen in stereo", ".opus", "not 32000"),
-        ("stable-audio by name", ".opus", "not 44100"),
-        ("vamp", ".mp3", "not 50000"),
-        ("vamp", ".opus", "not 50000"),
+        ("musicgen by name", ".opus", 32_000),
+        ("musicgen in stereo", ".opus", 32_000),
+        ("stable-audio by name", ".opus", 44_100),
+        ("vamp", ".mp3", 50_000),
+        ("vamp", ".opus", 50_000),
     ],
 )
-def test_a_rate_that_the_format_does_not_hold(making: str, suffix: str, why: str) -> None:
-    assert why in refused(*MAKING[making], "-o", f"o{suffix}")
+def test_a_rate_that_the_format_does_not_hold(making: str, suffix: str, rate: int) -> None:
+    """One that is asked for, that is: a model's own is changed."""
+    assert f"not {rate}" in refused(*MAKING[making], "-o", f"o{suffix}", "--sample-rate", rate)
+
+
+def test_a_format_that_is_not_known() -> None:
+    assert "cannot write" in refused(*MAKING["musicgen"], "-o", "o.aac")
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--subtype", "float", "-o", "o.flac"), ".flac is not stored as float"),
+        (("--subtype", "8", "-o", "o.wav"), "subtype must be one of 16, 24, float"),
+        (("--gain", 3, "--loudness", -14, "-o", "o.wav"), "gain or loudness, not both"),
+        (("--fade", "soft", "-o", "o.wav"), "fade must be"),
+        (("--channels", 3, "-o", "o.mp3"), "1 to 2 channels, not 3"),
+        (("--sample-rate", 10, "-o", "o.wav"), "sample rates are whole numbers from 1000"),
+    ],
+)
+@pytest.mark.parametrize("making", ["musicgen", "stable-audio", "vamp", "generate"])
+def test_what_is_to_be_done_to_a_clip(making: str, more: tuple[object, ...], why: str) -> None:
+    assert why in refused(*MAKING[making], *more)
 
 
 def test_channels_that_the_format_does_not_hold() -> None:
-    Audio(np.zeros((3, 48_000), np.float32), 48_000).save("a.wav")
+    Audio(np.zeros((3, 48_000), np.float32), 48_000).save("a.wav", force=True)
     assert "1 to 2 channels, not 3" in refused(*MAKING["vamp"], "-o", "o.mp3")
 
 
@@ -98,6 +119,30 @@ def test_a_disk_that_is_too_full(making: str, monkeypatch: pytest.MonkeyPatch) -
     usage = shutil.disk_usage(".")._replace(free=SPARE + 30_000)  # the shortest clip has 48,000 bytes
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     assert "make room" in refused(*MAKING[making], "-o", "o.wav")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "size"),
+    [
+        (("core", "encode", "a.wav", "-o", "b.codes"), 75 * 8 * 4),  # frames, codebooks, bytes
+        (("core", "encode", "a.wav", "-o", "b.codes", "--codebooks", 3), 75 * 3 * 4),
+        (("core", "encode", "a.wav", "-o", "b.codes", "--codec", "dac-44khz"), 44_100 / 512 * 9 * 4),
+        (("minigpt", "encode", ".", "-o", "new/folder"), 75 * 8 * 2),
+        (("minigpt", "encode", ".", "-o", "new/folder", "--stereo", "split"), 2 * 75 * 8 * 2),
+        (("minigpt", "run", ".", "-o", "new/folder", "--steps", 1), 75 * 8 * 2),
+    ],
+)
+def test_codes_are_counted_before_a_codec_is_opened(
+    encoding: tuple[object, ...], size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = 2 if "split" in encoding else 1
+    Audio(np.zeros((channels, 50_000), np.float32), 50_000).save("a.wav", force=True)
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=SPARE + int(size) - 1))
+    assert "make room" in refused(*encoding)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=SPARE + int(size) + 1))
+    with pytest.raises(pytest.fail.Exception, match="opened first"):
+        refused(*encoding)
 
 
 @pytest.mark.parametrize("making", MAKING)

@@ -19,14 +19,18 @@ import numpy as np
 import pytest
 
 import audiogen_minigpt as minigpt
-from audiogen_core import codecs, compose, jobs, patterns, recipe, weights
-from audiogen_core.audio import Audio, probe, stream
+from audiogen_core import codecs, compose, jobs, patterns, plot, recipe, weights
+from audiogen_core.audio import Audio, AudioWriter, probe, stream
+from audiogen_core.codec import AutoencoderInfo, CodecInfo
 from audiogen_core.codes import Codes, Latents
+from audiogen_core.describe import describe
 from audiogen_core.errors import AudiogenError
 from audiogen_core.noise import RecordedNoise, SeededNoise
 from audiogen_core.options import described
 from audiogen_core.sampling import Sampling
 from audiogen_mlx import MusicGen, StableAudio
+from audiogen_onnx.manifest import Manifest
+from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet import mask as masks
 from audiogen_onnx.vampnet.beats import Beats, beat_mask
 from audiogen_onnx.vampnet.generate import Vampnet
@@ -72,7 +76,7 @@ def values(draw: random.Random) -> Iterator[Any]:
         lambda: {1: 2}, lambda: set(), lambda: {"x"}, lambda: frozenset(), lambda: range(10**12),
         lambda: itertools.count(), lambda: iter(()), lambda: (x for x in "ab"), lambda: Odd(), lambda: Odd,
         lambda: object(), lambda: len,
-        lambda: Path(), lambda: Path("/"), lambda: Path("/no/such/place"), lambda: Ellipsis,
+        lambda: Path(), lambda: Path("/"), lambda: Path("/proc/no/such/place"), lambda: Ellipsis,
         lambda: NotImplemented, lambda: slice(1, 2), lambda: np.float64(0.5), lambda: np.float32("nan"),
         lambda: np.int8(-3), lambda: np.uint64(2**64 - 1), lambda: np.bool_(True), lambda: np.str_("x"),
         lambda: np.array(1.0), lambda: np.array([]), lambda: np.zeros((0, 4)), lambda: np.zeros((2, 0)),
@@ -170,12 +174,19 @@ class Rooms:
         """The values that cross borders, field by field."""
         ints = np.zeros((4, 8), np.int32)
         made: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
-            ("Audio", Audio, {"samples": np.zeros((1, 9), np.float32), "sample_rate": 8000}),
+            ("Audio", Audio, {"samples": np.zeros((1, 9), np.float32), "sample_rate": 8000, "speakers": 0,
+                              "recipe": None}),
             ("Codes", Codes, {"values": ints, "codebook_size": 10, "frame_rate": 50.0, "codec": "x",
                               "length": 9, "scales": None}),
             ("Latents", Latents, {"values": ints, "frame_rate": 50.0, "autoencoder": "x", "length": 9}),
             ("Sampling", Sampling, {"temperature": 1.0, "top_k": 1, "top_p": 0.5, "min_p": 0.1, "seed": 1}),
             ("Beats", Beats, {"times": [0.5, 1.0], "downbeats": [True, False]}),
+            ("Recipe", recipe.Recipe, {"package": "p", "version": "1", "model": "m", "revision": "",
+                                       "seed": 1, "settings": {}, "inputs": {}}),
+            ("CodecInfo", CodecInfo, {"name": "x", "sample_rate": 8000, "channels": 1, "hop_length": 9,
+                                      "codebooks": 2, "codebook_size": 8}),
+            ("AutoencoderInfo", AutoencoderInfo, {"name": "x", "sample_rate": 8000, "channels": 1,
+                                                  "hop_length": 9, "latent_channels": 2}),
             ("TrainConfig", minigpt.TrainConfig, {"data": "d", "run": "r", "steps": 1, "lr": 0.1,
                                                            "batch": 2, "device": "cpu", "warmup": 0.1}),
             ("ModelConfig", minigpt.ModelConfig, {"layers": 1, "heads": 2, "width": 8, "context": 16,
@@ -197,6 +208,19 @@ class Rooms:
                                         "channel": "left", "max_seconds": 9.0}),
             ("Audio.save", self.clip.save, {"path": self.folder / "o.wav", "recipe": None,
                                            "subtype": "PCM_16"}),
+            ("Audio.from_array", Audio.from_array, {"array": np.zeros(9), "sample_rate": 8000,
+                                                    "channels_last": False}),
+            ("AudioWriter", AudioWriter, {"path": self.folder / "w.wav", "sample_rate": 8000, "channels": 1,
+                                          "recipe": None, "subtype": None}),
+            ("fade", self.clip.fade, {"start": 0.01, "end": 0.01}),
+            ("normalize", self.clip.normalize, {"peak": -1.0}),
+            ("loop", self.clip.loop, {"times": 2}),
+            ("plot", self.clip.plot, {"path": self.folder / "p.png"}),
+            ("plot.overview", plot.overview, {"audio": self.clip, "path": self.folder / "p.png",
+                                              "kinds": ("waveform",), "title": "x"}),
+            ("plot.codes", plot.codes, {"codes": self.codes, "path": self.folder / "p.png", "title": "x"}),
+            ("describe", describe, {"name_or_path": self.sound}),
+            ("load_autoencoder", codecs.load_autoencoder, {"name_or_path": "demo", "ops": "numpy"}),
             ("resample", self.clip.resample, {"rate": 8000}),
             ("mix", self.clip.mix, {"channels": 1, "channel": "left"}),
             ("trim", self.clip.trim, {"seconds": 0.1}),
@@ -272,6 +296,8 @@ class Rooms:
 
     def models(self) -> Iterator[Door]:
         """The verbs of the models, beside their options."""
+        yield Door("clip[...]", lambda it: self.clip[it])
+        yield Door("clip[...:]", lambda it: self.clip[it:])
         quick: dict[str, Any] = {"on_step": began}
         sa = {"seconds": 0.05, "steps": 1, "on_step": began}
         yield Door("MusicGen.load", lambda it: MusicGen.load(it, fetch=began))
@@ -306,6 +332,10 @@ class Rooms:
                 f"encode({name})",
                 lambda it, name=name: minigpt.encode(self.folder / "none", self.folder / "d", **{name: it}),
             )
+        yield Door("Session", lambda it: Session(it))
+        yield Door("Manifest.load", lambda it: Manifest.load(it))
+        yield Door("Dataset.open", lambda it: minigpt.Dataset.open(it))
+        yield Door("verify", lambda it: minigpt.verify(it))
         yield Door("evaluate", lambda it: minigpt.evaluate(it))
         yield Door("export", lambda it: minigpt.export("demo", self.folder / "out", it))
         yield Door("info", lambda it: minigpt.info(it))

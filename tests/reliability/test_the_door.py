@@ -131,11 +131,15 @@ def test_a_download_is_told_before_it_begins(
 
 @pytest.mark.parametrize("naming", [manifest, state, named_codec, text_encoder])
 def test_a_dry_run_fetches_nothing(server: LoopbackHub, naming: Callable[[], tuple[object, ...]]) -> None:
+    """It asks the hub how large the files are, by their heads alone, and `--help` says so."""
     command = (*naming(), "--dry-run")
     code, said = done(*command, "--offline")
     assert code == 1 and "downloads are off" in said and server.log == []
     done(*command)
-    assert not any(method == "GET" for method, _, _ in server.log)
+    assert server.log and {method for method, _, _ in server.log} == {"HEAD"}
+    module, _, name = COMMANDS[str(command[0])].partition(":")
+    said = " ".join(call(getattr(import_module(module), name), command[1], "--help").stdout.split())
+    assert "Nothing is fetched; the hub is asked for the size of what would be, unless --offline" in said
 
 
 def test_what_describes_a_file_asks_nobody(server: LoopbackHub) -> None:

@@ -35,16 +35,20 @@ def write_tokens(
     hop_length: int = 160,
 ) -> Path:
     """A folder of `train` + `val` tracks in two shards. Returns it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    tracks = [melody(index % max(1, train), frames, codebooks, size) for index in range(train + val)]
     meta = Meta(codec, codec_hash, round(FRAME_RATE * hop_length), hop_length, codebooks, size)
+    return write_codes(folder, meta, tracks[:train], tracks[train:])
+
+
+def write_codes(folder: Path, meta: Meta, train: list[np.ndarray], val: list[np.ndarray]) -> Path:
+    """A folder of these tracks (frames, codebooks) in two shards. Returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
     meta.save(folder)
     parts: list[tuple[Track, np.ndarray] | Skip] = []
-    for index in range(train + val):
-        codes = melody(index % max(1, train), frames, codebooks, size)
-        split = "train" if index < train else "val"
-        parts.append(
-            (Track(f"{index}.wav", frames, None, split, 0.0, f"{index:040x}", checksum(codes)), codes)
-        )
+    for index, codes in enumerate([*train, *val]):
+        split, codes = "train" if index < len(train) else "val", codes.astype(np.uint16)
+        facts = Track(f"{index}.wav", len(codes), None, split, 0.0, f"{index:040x}", checksum(codes))
+        parts.append((facts, codes))
     write_shard(folder, 0, parts[: len(parts) // 2])
     write_shard(folder, 1, parts[len(parts) // 2 :])
     write_report(folder, [])

@@ -55,7 +55,7 @@ def make(
         drawn = Sampling(**{**sampling.to_dict(), "seed": index})
         codes = generator.generate_codes(seconds, prompt_audio=prompt, sampling=drawn)
         codes.save(out / f"{index}.safetensors")
-        generator.codec.decode(codes).save(out / f"{index}.wav")
+        generator.codec.decode(codes).save(out / f"{index}.wav", subtype="FLOAT")
         lines.append(json.dumps({"path": f"{index}.wav", "codes": f"{index}.safetensors", **facts}))
     (out / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -114,8 +114,8 @@ FILLERS = ("nice", "simple", "short", "beautiful", "little", "catchy", "instrume
 
 SHARE_KEY = 0.6  # of captions that name the key
 SHARE_MODE = 0.1  # that name its mode alone
-SHARE_TEMPO = 0.75
-SHARE_BPM = 0.1  # that give the tempo as a number
+SHARE_TEMPO = 0.9
+SHARE_BPM = 0.15  # that give the tempo as a number
 SHARE_MOOD = 0.15
 SHARE_CHARACTER = 0.15
 SHARE_FILLER = 0.15
@@ -168,7 +168,7 @@ def _key(rng: np.random.Generator, key: str) -> str:
 
 
 def _tempo(rng: np.random.Generator, attributes: Mapping[str, Any]) -> str:
-    share = SHARE_TEMPO * (0.7 if attributes["tempo"] == "medium" else 1.0)
+    share = SHARE_TEMPO * (0.9 if attributes["tempo"] == "medium" else 1.0)
     return _pick(rng, TEMPI[str(attributes["tempo"])]) if rng.random() < share else ""
 
 

@@ -15,13 +15,16 @@ from audiogen_core.compose import STYLES as COMPOSED
 MEANS = {
     "drum and bass": "drum and bass beat",
     **dict.fromkeys(("lo-fi", "lofi", "lo fi", "lofi hip hop", "lo-fi hip hop", "chillhop"), "lo-fi beat"),
-    **dict.fromkeys(("hiphop", "hip-hop", "hip hop", "rap beat", "boom bap", "breakbeat"), "hip hop beat"),
-    **dict.fromkeys(("drumming", "percussion", "drum kit", "drum loop"), "drums"),
+    **dict.fromkeys(
+        ("hiphop", "hip-hop", "hip hop", "rap", "rap beat", "boom bap", "breakbeat"), "hip hop beat"
+    ),
+    **dict.fromkeys(("drumming", "percussion", "drum kit", "drum loop", "drummer"), "drums"),
     **dict.fromkeys(("8bit", "nintendo", "gameboy", "game boy", "nes", "chip tune", "bitpop"), "chiptune"),
-    **dict.fromkeys(("videogame", "computer game"), "video game"),
+    **dict.fromkeys(("videogame", "computer game", "arcade"), "video game"),
     **dict.fromkeys(("pianist", "pianoforte", "upright piano", "electric piano"), "piano"),
     **dict.fromkeys(("musicbox", "musical box", "celesta", "celeste"), "music box"),
     **dict.fromkeys(("relaxing", "chill", "chilled", "ambient", "sleep", "meditative", "soothing"), "calm"),
+    **dict.fromkeys(("4/4", "four on the floor"), ""),  # as everything it has
     **dict.fromkeys(("largo", "lento", "very slow", "sluggish", "unhurried"), "slow"),
     **dict.fromkeys(("moderato", "mid tempo", "midtempo"), "medium tempo"),
     **dict.fromkeys(("presto", "vivace", "rapid", "speedy", "very fast", "up-tempo", "up tempo"), "fast"),
@@ -33,13 +36,23 @@ MEANS = {
 
 NEAREST = {
     **dict.fromkeys(("techno", "house", "edm", "trance", "dance music", "disco", "eurodance"), "fast beat"),
+    **dict.fromkeys(("house music", "electronic dance music", "dubstep", "hardstyle", "rave"), "fast beat"),
     **dict.fromkeys(("jungle", "drum'n'bass", "drum n bass", "dnb", "d&b"), "fast drum and bass beat"),
-    **dict.fromkeys(("rock", "metal", "punk", "funk", "reggae", "trap", "electronic"), "beat"),
-    **dict.fromkeys(("guitar", "ukulele", "banjo", "bass guitar", "electric guitar"), "plucks and drums"),
-    **dict.fromkeys(("harp", "xylophone", "marimba", "vibraphone", "flute"), "music box"),
-    **dict.fromkeys(("violin", "cello", "strings", "orchestra", "orchestral", "string quartet"), "piano"),
+    **dict.fromkeys(("rock", "metal", "heavy metal", "punk", "reggae", "trap", "electronic"), "beat"),
+    **dict.fromkeys(("country", "soul", "r&b", "latin", "indie", "808"), "beat"),
+    **dict.fromkeys(("pop", "pop song", "pop music"), "pop beat"),
+    "funk": "funky beat",
+    **dict.fromkeys(("guitar", "guitars", "ukulele", "banjo", "mandolin", "sitar"), "plucks and drums"),
+    **dict.fromkeys(("bass guitar", "electric guitar", "acoustic guitar"), "plucks and drums"),
+    **dict.fromkeys(("harp", "xylophone", "marimba", "vibraphone", "kalimba", "flute"), "music box"),
+    **dict.fromkeys(("violin", "violins", "cello", "cellos", "strings", "string quartet", "fiddle"), "piano"),
+    **dict.fromkeys(("orchestra", "orchestral", "symphony", "cinematic", "film score"), "piano"),
+    **dict.fromkeys(("saxophone", "sax", "trumpet", "trombone", "clarinet", "brass", "horns"), "piano"),
+    **dict.fromkeys(("vocals", "vocal", "voice", "voices", "singing", "singer", "choir", "lyrics"), "piano"),
     **dict.fromkeys(("jazz", "blues", "classical", "waltz", "organ", "harpsichord", "accordion"), "piano"),
-    **dict.fromkeys(("synthwave", "synthesizer", "synthesiser", "synth lead", "synths"), "chiptune"),
+    **dict.fromkeys(("synthwave", "synthesizer", "synthesiser", "synth lead", "synths", "80s"), "chiptune"),
+    **dict.fromkeys(("pad", "pads", "drone", "meditation", "lounge", "new age"), "calm piano"),
+    **dict.fromkeys(("no drums", "without drums", "no beat", "without a beat"), "gentle"),
 }
 """What the composer has not: the nearest of what it has."""
 

@@ -116,14 +116,52 @@ def optimizers(
     weight_decay: float,
     momentum: float = 0.95,
 ) -> list[torch.optim.Optimizer]:
-    """Muon (kellerjordan.github.io/posts/muon) for matrices of layers, AdamW for groups of everything else.
+    """Muon for matrices of layers, AdamW for groups of everything else.
 
     groups  of AdamW's parameters; "share" in one is its part of the learning rate, 1 when absent
     """
-    muon = torch.optim.Muon(
-        list(matrices), momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = Muon(list(matrices), momentum=momentum, weight_decay=weight_decay)
     return [muon, torch.optim.AdamW(list(groups), betas=betas)]
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (kellerjordan.github.io/posts/muon), moving matrices as far as AdamW would at the same rate.
+
+    That of torch computes in bfloat16, which takes longer than all the rest on a CPU without instructions
+    for it; here in float32, matrices of one shape at a time.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], *, momentum: float, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": 0.0, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    alike.setdefault(matrix.shape, []).append(matrix)
+            for shape, matrices in alike.items():
+                moves = []
+                for matrix in matrices:
+                    state = self.state[matrix]
+                    mean = state.setdefault("mean", torch.zeros_like(matrix))
+                    mean.lerp_(matrix.grad, 1 - group["momentum"])
+                    moves.append(matrix.grad.lerp(mean, group["momentum"]))
+                far = group["lr"] * 0.2 * max(shape) ** 0.5
+                for matrix, move in zip(matrices, _orthogonal(torch.stack(moves)), strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-far)
+
+
+def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """Matrices (n, rows, columns) with singular values drawn to 1, by five steps of Newton and Schulz."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        squares = x @ x.mT
+        x = 3.4445 * x + (2.0315 * squares @ squares - 4.775 * squares) @ x
+    return x.mT if tall else x
 
 
 def share_of_rate(step: int, steps: int, *, warmup: int, decay_steps: float, least: float = 0.0) -> float:

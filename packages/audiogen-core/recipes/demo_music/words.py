@@ -36,7 +36,7 @@ def tokenizer(seed: int = 0) -> Tokenizer:
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.decoder = decoders.Fuse()
     trainer = trainers.WordLevelTrainer(special_tokens=list(SPECIAL), show_progress=False)
-    made.train_from_iterator(sorted(_captions(seed)), trainer)
+    made.train_from_iterator(sorted(captions(seed)), trainer)
     return made
 
 
@@ -45,11 +45,12 @@ def save(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def _captions(seed: int) -> list[str]:
+def captions(seed: int, each: int = CAPTIONS) -> list[str]:
+    """So many captions of each kind of piece."""
     rng = np.random.Generator(np.random.PCG64(seed))
     kinds = [
         {"style": style, "key": key, "tempo": tempo, "bpm": BPM[tempo]}
         for style, tempo in product(DEFAULT_STYLES, TEMPI)
         for key in STYLES[style].keys
     ]
-    return [caption(rng, kind) for kind in kinds for _ in range(CAPTIONS)]
+    return [caption(rng, kind) for kind in kinds for _ in range(each)]

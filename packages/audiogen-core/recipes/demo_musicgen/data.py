@@ -18,6 +18,7 @@ from make import Corpus
 from words import UNKNOWN, tokenizer
 
 BARS_IN_PHRASE = 4
+STEPS_IN_BAR = 16  # sixteenths
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Excerpts:
         for index in self.draws.integers(len(self.corpus.codes), size=wanted.batch):
             ids = self._ids(caption(self.draws, self.corpus.facts[index]))
             told = bool(self.draws.random() < wanted.told)
-            rows.append(self._row(index, 0, wanted.frames, ids, told))
+            rows.append(self._spoilt(self._row(index, 0, wanted.frames, ids, told)))
         return _joined(rows)
 
     def held(self, count: int, frames: int | None = None) -> Batch:
@@ -83,16 +84,26 @@ class Excerpts:
         index = int(draws.integers(len(self.corpus.codes)))
         facts = self.corpus.facts[index]
         latest = self.corpus.codes.shape[2] - data.window
-        bar, chance = facts["frames_per_bar"], draws.random()
-        step = bar * BARS_IN_PHRASE if chance < data.phrase_share else bar
-        if chance >= data.phrase_share + data.bar_share:
-            step = 1
+        bar = facts["frames_per_bar"]
+        steps = (bar * BARS_IN_PHRASE, bar, bar // STEPS_IN_BAR, 1)
+        shares = np.cumsum([data.phrase_share, data.bar_share, data.step_share])
+        step = steps[int(np.searchsorted(shares, draws.random(), side="right"))]
         start = int(draws.integers(latest // step + 1)) * step
         ids = self._ids(caption(draws, facts))
         row = self._row(index, start, data.window, ids, bool(draws.random() >= data.no_caption))
         if start % (bar * BARS_IN_PHRASE):
             row.weights[: data.silent] = 0
-        return replace(row, heard=spoilt(row.codes, self.settings.mistakes, draws))
+        return self._spoilt(row)
+
+    def _spoilt(self, row: Row) -> Row:
+        heard = spoilt(row.codes, self.settings.mistakes, self.draws)
+        if self.draws.random() < self.settings.mistakes.forgotten:
+            start, length = (
+                int(self.draws.integers(limit)) for limit in (len(row.weights) // 2, len(row.weights))
+            )
+            heard = heard.copy()
+            heard[:, start : start + length] = self.settings.model.codebook_size
+        return replace(row, heard=heard)
 
     def _row(self, index: int, start: int, frames: int, ids: list[int], told: bool) -> Row:
         codes = self.corpus.codes[index, : self.settings.model.codebooks, start : start + frames]
@@ -109,7 +120,7 @@ class Excerpts:
 
 def on_beat(frames: NDArray[np.int64], frames_per_bar: int) -> NDArray[np.bool_]:
     """Whether a sixteenth begins in a frame of a piece, in the one before or in the one after."""
-    return (frames + 1) % (frames_per_bar // 16) <= 2
+    return (frames + 1) % (frames_per_bar // STEPS_IN_BAR) <= 2
 
 
 def spoilt(codes: NDArray[np.int16], mistakes: Mistakes, draws: np.random.Generator) -> NDArray[np.int16]:

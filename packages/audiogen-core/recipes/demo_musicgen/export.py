@@ -35,6 +35,8 @@ FRAME_RATE = 75  # of it, Hz
 DEFAULTS = Defaults(guidance_scale=2.0, temperature=0.5, top_k=64)
 STRIDE = 0.4  # windows, so that each hears most of the phrase before
 
+WORDS = "text_encoder.shared.weight"
+
 Table = dict[str, NDArray[Any]]
 
 
@@ -80,14 +82,15 @@ def describe(settings: Settings) -> Config:
         text_width=settings.text.width,
         text_encoder="its own",
         window_seconds=settings.data.window / FRAME_RATE,
+        clock=model.clock,
     )
 
 
 def shrunk(table: Table) -> Table:
-    """Large matrices as int8 rows, everything else as float16."""
+    """Large matrices as int8 rows, everything else as float16: what marks a word is large beside the rest."""
     made: Table = {}
     for name, array in sorted(table.items()):
-        if array.ndim == 2 and array.size > 1024:
+        if array.ndim == 2 and array.size > 1024 and name != WORDS:
             rows = quantize(array)
             made[name], made[f"{name}.scale"] = rows[".weight"], rows[".weight.scale"]
         else:

@@ -1,6 +1,6 @@
 """Clips of a MusicGen for the judge: `python make_clips.py MODEL --out FOLDER [--continue]`.
 
-Every style, key and tempo of the composer is asked for once, in plain words. Continuations go on for ten
+Every style, key and tempo of the composer is asked for in turn, in plain words. Continuations go on for ten
 seconds after four seconds of pieces that were never trained on, and are told what these pieces are.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from itertools import product
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,17 @@ PROMPT_PIECES = 2_000_500_000
 """Seeds of the pieces that are gone on with."""
 
 PROMPT_SECONDS = 4.0
-AT_ONCE = 12  # clips in a batch
+AT_ONCE = 50  # clips in a batch
 
 
-def free() -> list[dict[str, Any]]:
-    """What is asked for, with its facts."""
+def free(count: int) -> list[dict[str, Any]]:
+    """What is asked for, with its facts: each kind in turn."""
     kinds = [
         (style, key, tempo) for style in DEFAULT_STYLES for key, tempo in product(STYLES[style].keys, TEMPI)
     ]
     return [
         {"style": style, "key": key, "tempo": tempo, "lead": STYLES[style].lead}
-        for style, key, tempo in kinds
+        for style, key, tempo in islice(cycle(kinds), count)
     ]
 
 
@@ -63,7 +63,7 @@ def make(model: MusicGen, out: Path, facts: list[dict[str, Any]], codes: list[Co
         )
         for index, (known, one) in enumerate(zip(batch, made, strict=True), start):
             one.save(out / f"{index}.safetensors")
-            model.decode(one).save(out / f"{index}.wav")
+            model.decode(one).save(out / f"{index}.wav", subtype="FLOAT")
             named = {"path": f"{index}.wav", "codes": f"{index}.safetensors", "caption": words(known)}
             lines.append(json.dumps({**named, **known}))
     (out / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("model", help="a folder, or demo")
     parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
     parser.add_argument("--continue", dest="prompted", action="store_true", help="go on with held-out pieces")
+    parser.add_argument("--count", type=int, help="36, or 30 continuations")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--guidance-scale", type=float)
     parser.add_argument("--temperature", type=float)
@@ -91,7 +92,7 @@ def main() -> None:
         **{name: value for name, value in own.items() if value is not None},
     }
     scale = defaults.guidance_scale if given.guidance_scale is None else given.guidance_scale
-    facts, codes = held_out(model, 30) if given.prompted else (free(), [])
+    facts, codes = held_out(model, given.count or 30) if given.prompted else (free(given.count or 36), [])
     seconds = given.seconds + (PROMPT_SECONDS if given.prompted else 0)
     make(model, given.out, facts, codes, seconds=seconds, guidance_scale=scale, sampling=Sampling(**drawn))
 

@@ -11,6 +11,7 @@ from transformers import MusicgenForCausalLM, T5Config, T5EncoderModel
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
 from audiogen_core.compose import TEMPI
+from audiogen_mlx.nn import positions
 
 SHARP = 3.4  # of first queries and keys: a column beside the one looked at gets a sixth of its attention
 LOOK_BACK = (
@@ -37,6 +38,9 @@ class Network(nn.Module):
         self.decoder = MusicgenForCausalLM(decoder_config(model, settings.data.window + 16))
         self.size, self.codebooks = model.codebook_size, model.codebooks
         self.delays = tuple(range(model.codebooks))
+        self.decoder.model.decoder.embed_positions.weights.copy_(
+            torch.from_numpy(positions(settings.data.window + 16, model.width, model.clock))
+        )
         self._scale()
 
     def forward(self, codes: Tensor, ids: Tensor, mask: Tensor, told: Tensor) -> Tensor:

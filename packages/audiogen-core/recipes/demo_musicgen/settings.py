@@ -21,6 +21,7 @@ class Model:
     codebooks: int
     codebook_size: int
     dropout: float
+    clock: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,18 @@ class Data:
     silent: int
     phrase_share: float
     bar_share: float
+    step_share: float
     no_caption: float
     unknown_words: float
     beat_weight: float
+    book_weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Mistakes:
     share: float
     codes: float
+    forgotten: float
     stretches: int
     length: tuple[int, int]
     frames: int
@@ -56,7 +60,7 @@ class Mistakes:
 class Openings:
     batch: int
     frames: int
-    weight: float
+    every: int
     told: float
 
 
@@ -65,6 +69,8 @@ class Training:
     steps: int
     learning_rate: float
     text_rate: float
+    table_rate: float
+    head_rate: float
     decay_steps: int
     warmup: int
     momentum: float

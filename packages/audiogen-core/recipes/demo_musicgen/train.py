@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from beats import keep_time
 from data import Batch, Corpus, Excerpts
 from network import Network
 from settings import Settings, Training
-from torch import Tensor
+from start import begin
+from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
@@ -26,33 +28,44 @@ import training
 class Run(training.Run):
     """A training in progress: network, optimisers, data and where it stands."""
 
-    FREE = frozenset({"steps", "checkpoint_every", "evaluate_every", "held_out"})
+    FREE = frozenset({"steps", "decay_steps", "forgotten", "checkpoint_every", "evaluate_every", "held_out"})
 
-    def __init__(self, settings: Settings, corpus: Path) -> None:
+    def __init__(self, settings: Settings, corpus: Path, start: Path | None = None) -> None:
         self.excerpts = Excerpts(Corpus.read(corpus, "train"), settings, settings.seed)
         held = Excerpts(Corpus.read(corpus, "held"), settings, settings.seed)
         self.held = held.held(settings.training.held_out)
-        self.opened = held.held(len(held.corpus.codes), settings.openings.frames)
+        self.opened = held.held(4 * settings.training.held_out, settings.openings.frames)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = Network(settings, held.words.get_vocab_size())
+            if start is None:
+                keep_time(network, held.words)
+            else:
+                begin(network, start, held.words)
         super().__init__(settings, network, _optimizers(network, settings.training))
 
     def advance(self) -> dict[str, float]:
         """One step; returns the loss of the excerpts in nats."""
         wanted, openings = self.settings.training, self.settings.openings
         self.network.train()
-        loss = openings.weight * self._nats(self.excerpts.openings()).mean()
+        loss = self._loss(self.excerpts.openings())
         torch.autograd.backward(loss)
-        batch = self.excerpts.batch()
-        share = batch.weights[:, None] / (batch.weights.sum() * batch.codes.shape[1])
-        loss = (self._nats(batch) * share).sum()
-        torch.autograd.backward(loss)
+        facts = {"opened": float(loss.detach())}
+        if self.step % openings.every == 0:
+            loss = self._loss(self.excerpts.batch())
+            torch.autograd.backward(loss)
+            facts["loss"] = float(loss.detach())
         full = training.share_of_rate(
             self.step, wanted.steps, warmup=wanted.warmup, decay_steps=wanted.decay_steps
         )
         self.update(wanted.learning_rate * full)
-        return {"loss": float(loss.detach())}
+        return facts
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Nats, weighed by frame and by codebook."""
+        books = torch.tensor(self.settings.data.book_weights)
+        weights = batch.weights[:, None] * books[:, None]
+        return (self._nats(batch) * weights).sum() / weights.sum()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
@@ -87,7 +100,8 @@ class Run(training.Run):
         enabled = self.settings.training.precision == "bfloat16"
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             logits = self.network(batch.heard, batch.ids, batch.mask, batch.told)
-        return functional.cross_entropy(logits.permute(0, 3, 1, 2), batch.codes, reduction="none")
+        flat = functional.cross_entropy(logits.flatten(0, 2), batch.codes.flatten(), reduction="none")
+        return flat.view(batch.codes.shape)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "draws": self.excerpts.draws.bit_generator.state}
@@ -97,34 +111,43 @@ class Run(training.Run):
         self.excerpts.draws.bit_generator.state = state["draws"]
 
 
-def train(settings: Settings, corpus: Path, out: Path, until: int | None = None) -> Path:
-    """Train to the end, or until a step; returns the last checkpoint. Progress goes to `log.jsonl`."""
-    run, steps = Run(settings, corpus), settings.training.steps
+def train(
+    settings: Settings, corpus: Path, out: Path, until: int | None = None, start: Path | None = None
+) -> Path:
+    """Train to the end, or until a step; returns the last checkpoint. Progress goes to `log.jsonl`.
+
+    start  a folder that `export.py` wrote, to begin with what it has learned
+    """
+    run, steps = Run(settings, corpus, start), settings.training.steps
     goal = steps if until is None else min(until, steps)
     return run.go_on(goal, out / "checkpoint.pt", out / "log.jsonl", unigram=run.unigram())
 
 
 def _optimizers(network: Network, wanted: Training) -> list[torch.optim.Optimizer]:
-    named = dict(network.named_parameters())
-    matrices = {name for name, p in named.items() if ".layers." in name and p.dim() == 2}
-    text = [name for name in named if name.startswith("text_encoder.")]
-    rest = [p for name, p in named.items() if name not in matrices.union(text)]
+    parts: dict[str, list[nn.Parameter]] = {"matrices": [], "text": [], "tables": [], "heads": [], "rest": []}
+    for name, parameter in network.named_parameters():
+        parts[_part(name, parameter)].append(parameter)
+    rates = {"text": wanted.text_rate, "tables": wanted.table_rate, "heads": wanted.head_rate, "rest": 1.0}
     groups = [
-        {"params": [p for p in rest if p.dim() > 1], "weight_decay": wanted.weight_decay},
-        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
-        {
-            "params": [named[name] for name in named if name in text],
-            "weight_decay": 0.0,
-            "share": wanted.text_rate,
-        },
+        {"params": parts[name], "weight_decay": wanted.weight_decay * (name == "heads"), "share": rate}
+        for name, rate in rates.items()
     ]
     return training.optimizers(
-        [named[name] for name in named if name in matrices],
+        parts["matrices"],
         groups,
         betas=wanted.betas,
         weight_decay=wanted.weight_decay,
         momentum=wanted.momentum,
     )
+
+
+def _part(name: str, parameter: nn.Parameter) -> str:
+    """Muon's matrices, or what of AdamW's a parameter is."""
+    if ".layers." in name and parameter.dim() == 2:
+        return "matrices"
+    if name.startswith("text_encoder."):
+        return "text"
+    return "tables" if "embed_tokens" in name else "heads" if "lm_heads" in name else "rest"
 
 
 def _row(batch: Batch, index: int, told: float) -> Batch:
@@ -144,11 +167,16 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("config.toml"))
     parser.add_argument("--corpus", type=Path, required=True, help="what recipes/demo_music/make.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
+    parser.add_argument("--start", type=Path, help="folder of an exported model to begin with")
     parser.add_argument("--until", type=int, help="stop at this step, to be taken up again")
     parser.add_argument("--threads", type=int, default=1, help="two take two thirds of the time of one")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(train(Settings.read(arguments.config), arguments.corpus, arguments.out, arguments.until))
+    print(
+        train(
+            Settings.read(arguments.config), arguments.corpus, arguments.out, arguments.until, arguments.start
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def make(model: StableAudio, out: Path, count: int, seconds: float, prompted: bo
         caption = f"{facts['tempo']} {facts['style']} in {facts['key']}"
         given = {"prompt_audio": piece.audio} if prompted else {}
         clip = model.generate(caption, seconds=seconds, seed=index, **given, **options)
-        clip.save(out / f"{index}.wav")
+        clip.save(out / f"{index}.wav", subtype="FLOAT")
         start = {"start": PROMPT_SECONDS} if prompted else {}
         lines.append(json.dumps({"path": f"{index}.wav", "caption": caption, **facts, **start}))
     (out / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -25,7 +25,7 @@ def make(model: Vampnet, out: Path, count: int, seconds: float, **options: Any) 
     for index in range(count):
         piece = compose(PIECES + index, seconds=seconds)
         facts = {name: piece.attributes[name] for name in ("style", "tempo", "key", "lead")}
-        model.vamp(piece.audio, seed=index, **options).save(out / f"{index}.wav")
+        model.vamp(piece.audio, seed=index, **options).save(out / f"{index}.wav", subtype="FLOAT")
         lines.append(json.dumps({"path": f"{index}.wav", **facts}))
     (out / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

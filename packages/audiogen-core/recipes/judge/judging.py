@@ -21,6 +21,10 @@ from audiogen_core.codec import Codec
 from audiogen_core.compose import DEFAULT_STYLES, STYLES
 
 SHUFFLES = 8
+LEVEL_SECONDS = 0.02  # in which a level is measured
+SILENT, MOST_SILENCE = -50.0, 1.0  # dB of full scale, and seconds of it that are too many
+LOUD_END = -30.0  # dB of full scale: a clip that ends louder was cut off
+FULL = 0.9999  # of full scale, as 16 bits have it
 KEYS = sorted({key for style in DEFAULT_STYLES for key in STYLES[style].keys})
 
 Row = dict[str, Any]
@@ -86,6 +90,7 @@ class Judge:
             "any_key": _mean([music.best_key(each.notes, KEYS) for each in heard]),
             "any_grid": _mean([music.best_tempo(each.notes, each.clip.start) for each in heard]),
             "in_time": _mean([music.in_time(each.notes, each.clip.start) for each in heard]),
+            **self._sound(heard),
             "notes": sum(len(each.notes) for each in heard) / sum(_judged(each.clip) for each in heard),
             "pitch_distance": _distance(self.pitch_distance, [each.pitches for each in heard]),
             "mel_distance": _distance(self.mel_distance, [each.spectra for each in heard]),
@@ -110,14 +115,27 @@ class Judge:
         answers = [each.answer for each in heard]
         return {
             "key": _mean([music.in_key(each.notes, fact["key"]) for each, fact in pairs if "key" in fact]),
-            "grid": _mean(
-                [
-                    music.on_grid(each.notes, fact["tempo"], each.clip.start)
-                    for each, fact in pairs
-                    if "tempo" in fact
-                ]
-            ),
+            **{
+                name: _mean(
+                    [
+                        measured(each.notes, fact["tempo"], each.clip.start)
+                        for each, fact in pairs
+                        if "tempo" in fact
+                    ]
+                )
+                for name, measured in (("grid", music.on_grid), ("bpm", music.tempo_kept))
+            },
             **{name: accuracy(answers, facts, name) for name in ("style", "tempo", "lead")},
+        }
+
+    def _sound(self, heard: Sequence[Heard]) -> Row:
+        """The shares of clips that nobody would play to anybody."""
+        clips = [each.clip.audio for each in heard]
+        return {
+            "silent": _mean([silence(clip) > MOST_SILENCE for clip in clips]),
+            "clipped": _mean([clip.peak >= FULL for clip in clips]),
+            "cut_off": _mean([ending(clip) > LOUD_END for clip in clips]),
+            "cut_off_faded": _mean([ending(clip.fade()) > LOUD_END for clip in clips]),
         }
 
     def _memory(self, heard: Sequence[Heard]) -> float:
@@ -132,6 +150,26 @@ class Judge:
             first = round(clip.start * FRAME_RATE)
             longest.append(self.memory.longest(codes[:, first:].astype(np.int16)) / FRAME_RATE)
         return _mean(longest)
+
+
+def silence(audio: Audio) -> float:
+    """Seconds of the longest stretch below SILENT."""
+    levels = _levels(audio)
+    loud = np.flatnonzero(levels >= SILENT)
+    return float(np.diff([-1, *loud, len(levels)]).max() - 1) * LEVEL_SECONDS
+
+
+def ending(audio: Audio) -> float:
+    """The level of the end, dB of full scale."""
+    return float(_levels(audio)[-1])
+
+
+def _levels(audio: Audio) -> Table:
+    """The level (RMS, dB of full scale) in each LEVEL_SECONDS, the last ending with the clip."""
+    size = round(LEVEL_SECONDS * audio.sample_rate)
+    count = max(1, audio.samples.shape[1] // size)
+    parts = audio.samples[:, -count * size :].reshape(audio.channels, count, -1).astype(np.float64)
+    return 10 * np.log10((parts**2).mean(axis=(0, 2)) + 1e-12)
 
 
 def _mean(values: Sequence[float]) -> float:

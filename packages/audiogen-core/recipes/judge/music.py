@@ -15,6 +15,7 @@ FRAME_RATE = 75.0  # Hz, of the demo codec
 TOLERANCE = 0.02  # seconds; a sixteenth is 0.12, 0.133 or 0.16
 STRETCH = 4.0  # seconds, in which a tempo and where it begins are looked for
 FEWEST = 6  # onsets of a stretch that says something
+CLOSE = 0.04  # of a tempo that counts as the one asked for, as a share
 
 
 def in_key(notes: Sequence[Note], key: str) -> float:
@@ -58,6 +59,28 @@ def in_time(notes: Sequence[Note], start: float = 0.0) -> float:
     parts = [onsets[(onsets >= begin) & (onsets < begin + STRETCH)] for begin in begins]
     shares = [_best_fit(part) for part in parts if len(part) >= FEWEST]
     return float(np.mean(shares)) if shares else float("nan")
+
+
+def tempo_kept(notes: Sequence[Note], tempo: str, start: float = 0.0) -> float:
+    """1 where the tempo measured is within CLOSE of this one, else 0, also where it cannot be measured."""
+    return float(abs(beats_per_minute(notes, start) / bpm(tempo) - 1) <= CLOSE)
+
+
+def beats_per_minute(notes: Sequence[Note], start: float = 0.0) -> float:
+    """The tempo whose sixteenths the onsets agree with best, of all from 80 to 140.
+
+    Wherever the first one lies; a clip that changes its mind has the tempo it keeps to longest. nan without
+    enough onsets.
+    """
+    onsets = np.array([note.onset for note in notes if note.onset >= start])
+    tempi = np.arange(80.0, 140.0, 0.25)
+    turns = np.exp(2j * np.pi * onsets * tempi[:, None] / 15)
+    return float(tempi[np.abs(turns.sum(axis=1)).argmax()]) if len(onsets) >= FEWEST else float("nan")
+
+
+def bpm(tempo: str) -> float:
+    """Quarters a minute."""
+    return 15 * FRAME_RATE / TEMPI[tempo]
 
 
 def _best_fit(onsets: NDArray[np.float64]) -> float:

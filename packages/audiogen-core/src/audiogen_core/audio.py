@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.channels import Mixer
 from audiogen_core.errors import AudioError, AudioMismatch, OptionError, SoundWarning
+from audiogen_core.files import require_new_file
+from audiogen_core.recipe import Recipe
 from audiogen_core.sound_reader import (
     MAX_CHANNELS,
     MAX_RATE,
@@ -27,10 +29,7 @@ from audiogen_core.sound_reader import (
     open_sound,
 )
 from audiogen_core.sound_writer import AudioWriter, ClippingWarning
-from audiogen_core.values import admitted, closed, shown
-
-if TYPE_CHECKING:
-    from audiogen_core.recipe import Recipe
+from audiogen_core.values import admitted, close_fields, closed, shown
 
 __all__ = ["Audio", "AudioWriter", "ClippingWarning", "FileInfo", "SoundWarning", "probe", "stream"]
 
@@ -71,7 +70,8 @@ class Audio:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
-        samples = admitted("samples", NDArray[Any], self.samples, AudioError)
+        close_fields(self, AudioError)
+        samples = self.samples
         if samples.ndim != 2:
             raise AudioError(f"samples must be (channels, time), got shape {samples.shape}")
         if samples.dtype.kind != "f":
@@ -88,6 +88,7 @@ class Audio:
         object.__setattr__(self, "samples", samples)
 
     @classmethod
+    @closed(AudioError)
     def from_array(cls, array: ArrayLike, sample_rate: int, *, channels_last: bool = False) -> Audio:
         """A clip of samples as other libraries have them.
 
@@ -169,15 +170,24 @@ class Audio:
             return cls(samples, sample_rate or reader.info.sample_rate, speakers)
 
     @closed(AudioError)
-    def save(self, path: str | Path, *, recipe: Recipe | None = None, subtype: str | None = None) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        recipe: Recipe | None = None,
+        subtype: str | None = None,
+        force: bool = False,
+    ) -> Path:
         """Write the clip; the suffix chooses the format (.wav .flac .ogg .opus .mp3 .aiff). Returns the path.
 
         recipe   goes into the comment tag of the file; None: the clip's own
         subtype  how samples are stored; see AudioWriter. 16-bit PCM for WAV, AIFF and FLAC
+        force    write over a file that is there
 
         The file appears whole or not at all. Samples beyond [-1, 1] are clipped, which a ClippingWarning
-        tells. Raises AudioError as AudioWriter does.
+        tells. Raises OptionError when the file is there already, AudioError as AudioWriter does.
         """
+        require_new_file(path, force)
         recipe = recipe or self.recipe
         with AudioWriter(path, self.sample_rate, self.channels, recipe=recipe, subtype=subtype) as writer:
             writer.write(self.samples)
@@ -241,9 +251,9 @@ class Audio:
         """
         if not isinstance(part, builtins.slice) or part.step is not None:
             raise OptionError(f"a part of a clip is clip[start:end] in seconds, got [{part}]")
+        given = [admitted("an end of a part", float | None, each) for each in (part.start, part.stop)]
         ends = [
-            None if second is None else second if second >= 0 else max(0.0, self.duration + second)
-            for second in (part.start, part.stop)
+            second if second is None or second >= 0 else max(0.0, self.duration + second) for second in given
         ]
         return self.slice(ends[0] or 0.0, ends[1])
 
@@ -257,6 +267,7 @@ class Audio:
             )
         return self._of(np.concatenate([self.samples, other.samples], axis=1))
 
+    @closed()
     def fade(self, start: float = 0.02, end: float = 0.25) -> Audio:
         """The clip rising from silence in its first and falling to it in its last seconds, by half a cosine.
 
@@ -270,6 +281,7 @@ class Audio:
             side[:count] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(count) / max(count, 1))
         return self._of(self.samples * weights)
 
+    @closed()
     def normalize(self, peak: float = -1.0) -> Audio:
         """The clip by one gain, so that its loudest sample is at `peak` dB of full scale; silence stays it.
 
@@ -279,6 +291,7 @@ class Audio:
             raise OptionError(f"the peak is 0 dB of full scale or less, got {peak}")
         return self._of(self.samples * (10 ** (peak / 20) / self.peak)) if self.peak else self
 
+    @closed()
     def loop(self, times: int) -> Audio:
         """The clip so many times in a row. Raises OptionError below 1, or when that is above an hour."""
         if times < 1 or times * self.duration > MAX_SECONDS:
@@ -293,6 +306,7 @@ class Audio:
 
         playback.play(self)
 
+    @closed()
     def plot(self, path: str | Path | None = None) -> Any:
         """Waveform and spectrogram (extra `plot`): written as PNG where a path is given, else a figure of
         matplotlib, which notebooks show. Raises MissingDependency.
@@ -330,6 +344,14 @@ def probe(path: str | Path) -> FileInfo:
     """What the header of an audio file says, without decoding it. Raises AudioError."""
     with open_sound(path) as reader:
         return reader.info
+
+
+def seconds_of(clip: Audio | str | Path) -> float:
+    """How long a clip or a file is, as far as its header says. Raises AudioError."""
+    if isinstance(clip, Audio):
+        return clip.duration
+    info = probe(clip)
+    return info.frames / info.sample_rate
 
 
 @closed(AudioError)

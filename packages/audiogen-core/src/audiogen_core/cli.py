@@ -15,9 +15,9 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -26,7 +26,7 @@ import click
 
 from audiogen_core import present
 from audiogen_core.errors import AudiogenError, OptionError
-from audiogen_core.files import atomic_path, require_plain, require_room
+from audiogen_core.files import atomic_path, require_new_file, require_plain, require_room
 from audiogen_core.progress import OnStep, bar, peak_memory
 
 INTERRUPTED = 130
@@ -40,16 +40,18 @@ _LINES = "\n\t"
 
 @dataclass
 class State:
-    """What the options of the running command said about output."""
+    """What the options of the running command said about output, and what is said of them at its end."""
 
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
     play: bool = False
+    hints: dict[str, str] = field(default_factory=dict)
 
     def clear(self) -> None:
         """As before any option."""
         self.quiet = self.verbose = self.debug = self.play = False
+        self.hints.clear()
 
 
 state = State()
@@ -85,6 +87,8 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
+            for hint in state.hints.values():
+                note(hint)
             sys.stdout.flush()
             return result
         except (AudiogenError, OSError, MemoryError, KeyboardInterrupt) as error:
@@ -252,8 +256,7 @@ def require_new(path: str | Path, force: bool = False) -> Path:
     require_plain(path)
     if path.is_dir():
         raise OptionError(f"{path}: a folder; name a file to write")
-    if path.exists() and not force:
-        raise OptionError(f"{path}: exists already; use --force to write over it, or another name")
+    require_new_file(path, force, "use --force")
     if not path.parent.is_dir():
         raise OptionError(f"{path}: the folder {path.parent} does not exist; make it first")
     require_room(path)
@@ -284,6 +287,7 @@ def finished(
     took: float,
     seed: int | None = None,
     replay: str | None = None,
+    faults: Sequence[str] = (),
     picture: bool = False,
     json: bool = False,
 ) -> None:
@@ -293,6 +297,7 @@ def finished(
     seconds  of audio made
     took     seconds of work
     replay   the command line that makes the file again
+    faults   what is wrong with the clip
     picture  whether to show the spectrogram of the audio file on stderr; not of more than ten minutes
     """
     speed, memory = seconds / max(took, 1e-9), peak_memory()
@@ -306,11 +311,12 @@ def finished(
                 "peak_memory": memory,
                 "seed": seed,
                 "replay": replay,
+                "faults": list(faults),
             },
             json=True,
         )
     else:
-        _tell(path, seconds, took, seed, replay, picture)
+        _tell(path, seconds, took, seed, replay, faults, picture)
     if state.play:
         from audiogen_core import playback
         from audiogen_core.audio import Audio
@@ -319,7 +325,13 @@ def finished(
 
 
 def _tell(
-    path: str | Path, seconds: float, took: float, seed: int | None, replay: str | None, picture: bool
+    path: str | Path,
+    seconds: float,
+    took: float,
+    seed: int | None,
+    replay: str | None,
+    faults: Sequence[str],
+    picture: bool,
 ) -> None:
     """The picture and the figures on stderr, the path on stdout."""
     speed, memory = seconds / max(took, 1e-9), peak_memory()
@@ -333,7 +345,7 @@ def _tell(
         parts.append(f"peak memory {memory / 1e6:.0f} MB")
     if seed is not None:
         parts.append(f"seed {seed}")
-    note(", ".join(parts))
+    note(", ".join(parts) + (f"; CHECK: {'; '.join(faults)}" if faults else ""))
     if replay:
         note(f"again: {replay}")
     print(path)

@@ -144,6 +144,7 @@ class Codec:
         values = np.concatenate(list(self.encode_blocks(count.through(blocks), codebooks)), axis=1)
         return Codes(values, info.codebook_size, info.frame_rate, info.name, length=count.samples)
 
+    @closed(CodesError)
     def decode_clip(self, codes: Codes) -> Iterator[Float]:
         """As `decode`, but in float32 blocks (channels, samples), which are not trimmed."""
         self.check(codes)
@@ -175,7 +176,7 @@ class Codec:
         However the clip is cut into blocks, the frames are those of the whole clip.
         """
         count = self._count(codebooks)
-        chunks = _signals(self.ops, blocks, self._chunk_frames() * self.info.hop_length)
+        chunks = signals(self.ops, blocks, self._chunk_frames() * self.info.hop_length)
         for latents, _ in stream(self.ops, self._encoder, chunks):
             codes = self._quantizer.encode(latents, count)
             values = np.stack([self.ops.indices_numpy(book)[0] for book in codes])
@@ -186,7 +187,7 @@ class Codec:
         """Blocks of codes (codebooks, frames) -> float32 blocks (channels, samples), in bounded memory."""
         size = self._chunk_frames()
         chunks = ((self._lookup(values), last) for values, last in even(blocks, size, np.int64))
-        yield from _arrays(self.ops, self._decoder, chunks)
+        yield from arrays(self.ops, self._decoder, chunks)
 
     def _count(self, codebooks: int | None) -> int:
         count = self.info.codebooks if codebooks is None else codebooks
@@ -265,6 +266,7 @@ class Autoencoder:
         values = np.concatenate(list(self.encode_blocks(count.through(blocks))), axis=1)
         return Latents(values, self.info.frame_rate, self.info.name, length=count.samples)
 
+    @closed(CodesError)
     def decode_clip(self, latents: Latents) -> Iterator[Float]:
         """As `decode`, but in float32 blocks (channels, samples), which are not trimmed."""
         self.check(latents)
@@ -294,12 +296,12 @@ class Autoencoder:
     def decode_blocks(self, blocks: Iterable[Float]) -> Iterator[Float]:
         """Blocks of latents (latent_channels, frames) -> float32 blocks (channels, samples)."""
         scaled = (values * np.float32(self.scale) for values in blocks)
-        yield from _arrays(self.ops, self._decoder, _signals(self.ops, scaled, self.chunk_frames))
+        yield from arrays(self.ops, self._decoder, signals(self.ops, scaled, self.chunk_frames))
 
     def _posterior(self, blocks: Iterable[Float]) -> Iterator[Float]:
         """(2 * latent_channels, frames): means and raw deviations."""
-        chunks = _signals(self.ops, blocks, self.chunk_frames * self.info.hop_length)
-        yield from _arrays(self.ops, self._encoder, chunks)
+        chunks = signals(self.ops, blocks, self.chunk_frames * self.info.hop_length)
+        yield from arrays(self.ops, self._encoder, chunks)
 
 
 def fingerprint(codebooks: Float) -> str:
@@ -340,13 +342,13 @@ def even(
     yield np.concatenate(held, axis=1).astype(dtype, copy=False), True
 
 
-def _signals(ops: Ops, blocks: Iterable[Float], size: int) -> Iterator[Chunk]:
+def signals(ops: Ops, blocks: Iterable[Float], size: int) -> Iterator[Chunk]:
     """Blocks (channels, steps) of one clip as signals of one item, `size` steps at a time."""
     for part, last in even(blocks, size, np.float32):
         yield ops.signal(part[None]), last  # (1, C, T): the batch axis is added here and taken off below
 
 
-def _arrays(ops: Ops, stages: Sequence[Stage], chunks: Iterable[Chunk]) -> Iterator[Float]:
+def arrays(ops: Ops, stages: Sequence[Stage], chunks: Iterable[Chunk]) -> Iterator[Float]:
     """The stages over chunks of one clip, as numpy blocks (channels, steps); empty ones left out."""
     for signal, _ in stream(ops, stages, chunks):
         block = ops.numpy(signal)[0]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import CodesError, WeightsError
-from audiogen_core.files import atomic_path
+from audiogen_core.files import atomic_path, require_new_file
 from audiogen_core.formats.safetensors_file import read_safetensors, write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.settings import parse_json
@@ -87,8 +87,13 @@ class Codes:
         return self.frames / self.frame_rate
 
     @closed(CodesError)
-    def save(self, path: str | Path) -> Path:
-        """Write as safetensors, atomically. Returns the path. CodesError for a name of another kind."""
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write as safetensors, atomically. Returns the path.
+
+        force  write over a file that is there
+
+        Raises OptionError when the file is there already, CodesError for a name of another kind.
+        """
         # The scales come first, as the library's own writer puts float32 before int32.
         arrays: dict[str, NDArray[Any]] = {}
         if self.scales is not None:
@@ -100,7 +105,7 @@ class Codes:
             "codec": self.codec,
             "length": self.length,
         }
-        return _save(Path(path), "codes", arrays, facts)
+        return _save(Path(path), "codes", arrays, facts, force)
 
     @classmethod
     @closed(CodesError)
@@ -142,10 +147,15 @@ class Latents:
         object.__setattr__(self, "values", values)
 
     @closed(CodesError)
-    def save(self, path: str | Path) -> Path:
-        """Write as safetensors, atomically. Returns the path. CodesError for a name of another kind."""
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write as safetensors, atomically. Returns the path.
+
+        force  write over a file that is there
+
+        Raises OptionError when the file is there already, CodesError for a name of another kind.
+        """
         facts = {"frame_rate": self.frame_rate, "autoencoder": self.autoencoder, "length": self.length}
-        return _save(Path(path), "latents", {"latents": self.values}, facts)
+        return _save(Path(path), "latents", {"latents": self.values}, facts, force)
 
     @classmethod
     @closed(CodesError)
@@ -172,10 +182,13 @@ def check_name(path: Path) -> None:
         )
 
 
-def _save(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, object]) -> Path:
+def _save(
+    path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, object], force: bool
+) -> Path:
     check_name(path)
+    require_new_file(path, force)
     tensors = {name: StoredArray.of(array) for name, array in arrays.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, CodesError) as temporary:
         write_safetensors(temporary, tensors, {"audiogen": kind, "facts": json.dumps(facts)})
     return path
 

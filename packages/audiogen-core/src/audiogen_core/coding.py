@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from audiogen_core.audio import AudioWriter, probe, stream
-from audiogen_core.codec import Autoencoder, Codec, Info
+from audiogen_core.codec import Autoencoder, AutoencoderInfo, Codec, CodecInfo, Info
 from audiogen_core.codes import Codes, Latents
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.progress import OnStep
@@ -33,6 +33,12 @@ def conversion(info: FileInfo, codec: Codec | Autoencoder) -> str:
     if info.channels != wanted.channels:
         changes.append(f"mixed from {_channels(info.channels)} to {_channels(wanted.channels)}")
     return f"{' and '.join(changes)} for {wanted.name}" if changes else ""
+
+
+def coded_size(info: CodecInfo | AutoencoderInfo, seconds: float, codebooks: int | None = None) -> float:
+    """Bytes of the codes or latents of so many seconds, as `encode_file` gives them: four for a number."""
+    rows = info.latent_channels if isinstance(info, AutoencoderInfo) else codebooks or info.codebooks
+    return 4 * rows * seconds * info.frame_rate
 
 
 def encode_file(

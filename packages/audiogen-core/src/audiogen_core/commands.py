@@ -19,6 +19,7 @@ import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -30,6 +31,7 @@ from audiogen_core.jobs import Job, JobLoad, JobOptions, Play, Run, Written
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
+    from audiogen_core.finish import Saved
     from audiogen_core.models import Fetch, ModelSpec
 
 Kind = TypeVar("Kind", bound=Described)
@@ -71,6 +73,22 @@ class Command(click.Command):
     def __init__(self, name: str, shown: Sequence[Field], function: Callable[..., None], about: str) -> None:
         super().__init__(name, params=[_parameter(each) for each in shown], callback=function, help=about)
         self.fields = {field.name: field for field in shown}
+        self.old = {
+            old: new or field.flag
+            for field in shown
+            for old, _, new in (each.partition("=") for each in field.option.old)
+        }
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As ever, with old names of options in the place of which the new ones are read."""
+        return super().parse_args(ctx, [self._renewed(each) for each in args])
+
+    def _renewed(self, text: str) -> str:
+        name, equals, value = text.partition("=")
+        if name not in self.old:
+            return text
+        cli.state.hints[name] = f"hint: {name} is called {self.old[name]} now"
+        return f"{self.old[name]}{equals}{value}"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -136,7 +154,7 @@ def _parameter(field: Field) -> click.Parameter:
     return click.Option([field.name, flag, *names], multiple=several, show_default=True, **more)
 
 
-_WORDS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB"}
+_WORDS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB", "LUFS": "LUFS"}
 
 
 def _metavar(field: Field) -> str:
@@ -205,6 +223,7 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
 
     Raises whatever the job does.
     """
+    options = options.standard()
     outputs = checked(job, load, options, asked)
     load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
     if asked.dry_run:
@@ -212,7 +231,17 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
         return
     options = replace(options, seed=cli.choose_seed(options.seed))
     model = opened(job, load)
-    write(job, model, load, options, outputs, channel=asked.channel, json=asked.json, quiet=asked.quiet)
+    write(
+        job,
+        model,
+        load,
+        options,
+        outputs,
+        channel=asked.channel,
+        retry=asked.retry,
+        json=asked.json,
+        quiet=asked.quiet,
+    )
 
 
 def checked(job: Job, load: JobLoad, options: JobOptions, asked: Run) -> list[Path]:
@@ -245,6 +274,16 @@ def fetching(offline: bool, quiet: bool, unlisted: bool = False) -> Fetch:
     return fetch
 
 
+@dataclass(frozen=True)
+class _Written:
+    """One file that was made."""
+
+    path: Path
+    take: jobs.Take
+    saved: Saved
+    took: float
+
+
 def write(
     job: Job,
     model: Any,
@@ -253,39 +292,57 @@ def write(
     outputs: Sequence[Path],
     *,
     channel: str | None = None,
+    retry: int = 0,
     json: bool,
     quiet: bool,
 ) -> None:
-    """Make one clip for each file, with its recipe; each file appears when it is whole."""
-    from audiogen_core.audio import AudioWriter
+    """Make one clip for each file, with its recipe; each file appears when it is whole.
+
+    retry  how often a clip with a fault is made again with another seed: the next that no clip has had
+    """
+    from audiogen_core.finish import save
 
     report: list[Any] = [None]  # the bar of the clip that is being made
     options = replace(options, on_step=lambda done, total: report[0](done, total))
     given = jobs.heard(job, options, channel)
-    takes = model.takes(given, len(outputs), folder=outputs[0].parent)
-    done: list[tuple[Path, jobs.Take, float, float]] = []
+    folder, seeds = outputs[0].parent, count((options.seed or 0) + len(outputs))
+    takes = model.takes(given, len(outputs), folder=folder)
+    done: list[_Written] = []
     for path in outputs:
-        began = time.monotonic()
-        with cli.progress(job.label, unit=job.unit, quiet=quiet or json) as report[0]:
-            take = next(takes)
-            recipe = jobs.recipe_of(job, model, load, options, take, channel)
-            with AudioWriter(path, take.sample_rate, take.channels, recipe=recipe) as writer:
-                for piece in take.pieces:
-                    writer.write(piece.samples)
-        seconds, took = writer.samples / take.sample_rate, time.monotonic() - began
-        done.append((path, take, seconds, took))
+        of_path = takes
+        for left in range(retry, -1, -1):
+            began = time.monotonic()
+            with cli.progress(job.label, unit=job.unit, quiet=quiet or json) as report[0]:
+                take = next(of_path)
+                recipe = jobs.recipe_of(job, model, load, options, take, channel)
+                saved = save(take, given, path, recipe, stays=left == 0)
+            if saved.resampled:
+                cli.note(f"{path}: {saved.resampled}")
+            if not saved.faults or left == 0:
+                break
+            another = next(seeds)
+            cli.note(f"{path}: {'; '.join(saved.faults)}; made again with seed {another}")
+            of_path = model.takes(replace(given, seed=another), 1, folder=folder)
+        done.append(_Written(path, take, saved, time.monotonic() - began))
         if not job.together:
-            _finished(job, path, take, seconds, took, json=json)
-    for path, take, seconds, _ in done if job.together else []:
-        if take.confidence is not None and len(done) > 1:
-            cli.detail(f"{path}: mean log probability {take.confidence:.3f}")
-        mean = sum(took for *_, took in done) / len(done)
-        _finished(job, path, take, seconds, mean, json=json)
+            _finished(job, done[-1], done[-1].took, json=json)
+    for made in done if job.together else []:
+        if made.take.confidence is not None and len(done) > 1:
+            cli.detail(f"{made.path}: mean log probability {made.take.confidence:.3f}")
+        _finished(job, made, sum(each.took for each in done) / len(done), json=json)
 
 
-def _finished(job: Job, path: Path, take: jobs.Take, seconds: float, took: float, *, json: bool) -> None:
-    again = f"{job.package} replay {shlex.quote(str(path))} -o AGAIN{path.suffix}"
-    cli.finished(path, seconds=seconds, took=took, seed=take.seed, replay=again, picture=True, json=json)
+def _finished(job: Job, made: _Written, took: float, *, json: bool) -> None:
+    cli.finished(
+        made.path,
+        seconds=made.saved.seconds,
+        took=took,
+        seed=made.take.seed,
+        replay=f"{job.package} replay {shlex.quote(str(made.path))} -o AGAIN{made.path.suffix}",
+        faults=made.saved.faults,
+        picture=True,
+        json=json,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +364,8 @@ def add_replay(app: click.Group, *known: Job) -> None:
     role. Options of opening a model that recipes leave out, since they belong to the machine, can be given.
     """
     roles = _by_name(field for job in known for field in job.roles)
-    local = _by_name(field for job in known for field in described(job.load) if field.option.local)
+    own = (field for job in known for field in described(job.load) if field.option.local)
+    local = _by_name(field for field in own if field.option.role != "hidden")
 
     def replay(**given: Any) -> None:
         from audiogen_core.recipe import Recipe
@@ -354,8 +412,7 @@ def _by_name(fields: Iterable[Field]) -> dict[str, Field]:
 def _concealed(field: Field) -> Option:
     """The option of a role in `replay`: `--melody`, say, with the names it has where the file is made."""
     short = ("-m",) if field.name == "model" else ()
-    long = tuple(name for name in field.option.names if name.startswith("--"))
-    return option("Where it is now.", *long, *short, metavar="PATH", concealed=True)
+    return option("Where it is now.", field.flag, *field.option.old, *short, metavar="PATH", concealed=True)
 
 
 def _places(use: Sequence[str]) -> dict[str, str]:

@@ -30,6 +30,11 @@ _TORCH_SUFFIXES = {".th", ".pth", ".pt", ".bin", ".ckpt"}
 _HEADER = 8  # bytes in front of a safetensors header: its length
 
 
+def facts_of(name_or_path: str | Path) -> CodecInfo | None:
+    """The facts of a codec before it is fetched or opened; None where only its files tell them."""
+    return None if Path(name_or_path).exists() else FACTS.get(str(name_or_path))
+
+
 @closed()
 def describe(name_or_path: str | Path) -> dict[str, Any]:
     """Facts about an audio file, codes, a checkpoint, a codec's folder, or a codec of the catalogue.

@@ -15,15 +15,19 @@ from audiogen_core.errors import AudiogenError, OptionError
 
 
 @contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, error: type[AudiogenError] | None = None) -> Iterator[Path]:
     """A temporary path beside `target`; on leaving, fsynced and renamed over it.
+
+    error  what an OSError on the way becomes, in one sentence
 
     The temporary name keeps the target's suffix, so writers that look at it still work. A file that is
     replaced hands on its mode, and its owner where the system allows that. When the body raises, the
     temporary file is removed and the target stays as it was. Raises OptionError for a target that is a link,
-    a device or a pipe: see `require_plain`.
+    a device or a pipe: see `require_plain`; or has no name.
     """
     target = Path(target)
+    if not target.name:
+        raise OptionError(f"{target}: a folder; name a file to write")
     require_plain(target)
     temporary = target.with_name(f".{secrets.token_hex(6)}.tmp{target.suffix}")
     try:
@@ -33,9 +37,11 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         _take_after(temporary, target)
         temporary.replace(target)
         sync(target.parent)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as fault:
+        with suppress(OSError):
             temporary.unlink()
+        if error is not None and isinstance(fault, OSError):
+            raise error(f"{target}: cannot be written ({fault.strerror or fault})") from fault
         raise
 
 
@@ -114,6 +120,12 @@ def require_new_folder(target: str | Path) -> None:
             f"{target}: exists and is not an empty folder; nothing that exists already is written over: "
             "choose another name, or remove it"
         )
+
+
+def require_new_file(target: str | Path, force: bool = False, how: str = "say force=True") -> None:
+    """Raise OptionError when a file is there already, unless it may be written over."""
+    if not force and Path(target).is_file():
+        raise OptionError(f"{target}: exists already; {how} to write over it, or choose another name")
 
 
 SPARE = 1 << 16

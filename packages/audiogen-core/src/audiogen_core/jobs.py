@@ -15,14 +15,20 @@ for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
 from audiogen_core.options import Described, Field, described, hidden, option, schema
+from audiogen_core.output import Output, continued
+from audiogen_core.output import Sound as Sound
+from audiogen_core.output import Take as Take
+from audiogen_core.sampling import Sampling
 from audiogen_core.threads import MOST as MOST_THREADS
+from audiogen_core.values import closed
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
@@ -47,20 +53,56 @@ _UNNAMED = {"audiogen-onnx": "vamp", "audiogen-minigpt": "generate"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions(Described):
+class JobOptions(Output):
     """What every job that makes sound can be asked, beside its own options."""
 
     seed: Annotated[
         int | None, option("Seed of the random numbers; drawn and shown when absent.", ge=0, lt=2**63)
     ] = None
-    on_step: Annotated[
-        Any, hidden("Called with (done, total) as the work goes on; what it raises ends it.")
+    sampling: Annotated[
+        Sampling | None,
+        hidden("How tokens are drawn, as one value; options said beside it win over it.", local=True),
     ] = None
+    on_step: Annotated[
+        Any, hidden("Called with (done, total) as the work goes on; what it raises ends it.", local=True)
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampling is None:
+            return
+        if self.seed is None:
+            object.__setattr__(self, "seed", self.sampling.seed)
+        known, usual = {each.name for each in described(type(self))}, Sampling()
+        for each in fields(Sampling):
+            if each.name not in known and getattr(self.sampling, each.name) != getattr(usual, each.name):
+                raise OptionError(f"this model does not draw by {each.name}: leave it out of sampling")
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
         """The options that a recipe stored. Raises OptionError."""
         return cls.of(settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuing(JobOptions):
+    """What a job can be asked that goes on with a clip, which is its option `--continue`."""
+
+    only_new: Annotated[bool, option("Leave the clip that is continued out of the result.")] = False
+    keep_original: Annotated[
+        bool | None,
+        option(
+            "The clip that is continued comes first as it is, at its rate, with its channels, unless this is "
+            "turned off; then it is what the model makes of it.",
+            no="--no-keep-original",
+            advanced=True,
+        ),
+    ] = None
+
+    def standard(self) -> Self:
+        standard = super().standard()
+        kept = standard.keep_original is None and continued(self) is not None
+        return replace(standard, keep_original=True) if kept else standard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +126,11 @@ class JobLoad(Described):
         ),
     ] = None
     fetch: Annotated[
-        Any, hidden("How models are fetched: a function of a ModelSpec that gives a folder; see hub.asking.")
+        Any,
+        hidden(
+            "How models are fetched: a function of a ModelSpec that gives a folder; see hub.asking.",
+            local=True,
+        ),
     ] = None
 
 
@@ -125,59 +171,113 @@ class Run(Written):
     play: Play = False
     variations: Annotated[int, option("How many clips, with seeds that count up.", "-n", ge=1, le=MOST)] = 1
     channel: Channel = None
-    dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
+    retry: Annotated[
+        int,
+        option(
+            "How often to try another seed for a clip that is silent for 2 s, clipped, one tone or noise.",
+            ge=0,
+            le=100,
+        ),
+    ] = 0
+    dry_run: Annotated[
+        bool,
+        option(
+            "Show what would be done, and stop. Nothing is fetched; the hub is asked for the size of what "
+            "would be, unless --offline is given."
+        ),
+    ] = False
 
 
-@dataclass(frozen=True)
-class Sound:
-    """What the clips of a run will be, as far as it is known before a model is opened; None: not known."""
+class Model:
+    """What a job opens. The models of all packages derive from it.
 
-    sample_rate: int | None = None
-    channels: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Take:
-    """One clip as a model makes it.
-
-    pieces      the clip, piece after piece, made as they are taken
-    settings    what it is made with, nothing left open: names of the job's options, as JSON has them
-    seed        that gives this clip again, or None where nothing was drawn
-    confidence  mean log probability of what was drawn, where the model knows it
-    """
-
-    pieces: Iterator[Audio]
-    sample_rate: int
-    channels: int
-    settings: Mapping[str, Any]
-    seed: int | None = None
-    confidence: float | None = None
-
-
-class Model(Protocol):
-    """What a job opens.
-
-    revision  changes with the model's files
+    name      as it was loaded
+    opening   how it was loaded; None where its parts were put together by hand, and then its clips carry no
+              recipe
     threads   that compute; a recipe keeps the number, since a clip depends on it in its last digits
     """
 
-    @property
-    def revision(self) -> str: ...
+    name: str
+    opening: Any
+    threads: int
 
     @property
-    def threads(self) -> int: ...
+    def sample_rate(self) -> int:
+        """Hz of what it makes."""
+        raise NotImplementedError
+
+    @property
+    def channels(self) -> int:
+        """Of what it makes."""
+        raise NotImplementedError
+
+    @property
+    def revision(self) -> str:
+        """Changes with the model's files."""
+        raise NotImplementedError
 
     def takes(self, options: Any, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, with seeds that count up. `folder` is for temporary files."""
-        ...
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        kind, rate = type(self).__name__, self.sample_rate / 1000
+        return f"{kind}({self.name!r}, {self.channels} ch, {rate:g} kHz)"
+
+    def clip(self, options: Any) -> Audio:
+        """What the command of the job writes for these options, with the recipe."""
+        return self.whole(next(self.takes(options)), options)
+
+    def whole(self, take: Take, options: Any) -> Audio:
+        """A take in one clip, with what is asked for done to it, and with the recipe."""
+        return joined(take, options, self.made_by(options, take.settings, take.seed))
+
+    def pieces(self, options: Any) -> Iterator[Audio]:
+        """A clip in pieces as they come, with what is asked for done to them."""
+        from audiogen_core.finish import live
+
+        return live(next(self.takes(options)), options)
+
+    def made_by(self, options: JobOptions, settings: Mapping[str, Any], seed: int | None) -> Recipe | None:
+        """What makes a clip again; None where no recipe can tell: of noise, codes or masks that were given.
+
+        settings  what it was made with, as `Take` has them
+        """
+        classes = [f"{each.__module__}:{each.__qualname__}" for each in type(self).__mro__]
+        job = next((_conductors()[name] for name in classes if name in _conductors()), None)
+        opening = self.opening
+        if job is None or opening is None or seed is None or _untold(options) or _untold(opening):
+            return None
+        return recipe_of(job, self, opening, options, Take(iter(()), 1, 1, settings, seed))
+
+
+def joined(take: Take, options: Any, recipe: Recipe | None) -> Audio:
+    """A take in one clip, with what is asked for done to it."""
+    from audiogen_core.finish import whole
+
+    return replace(whole(take, options), recipe=recipe)
+
+
+@cache
+def _conductors() -> dict[str, Job]:
+    return {job.conductor: job for job in installed()}
+
+
+def _untold(options: Described) -> bool:
+    """Whether something was asked that no recipe can tell."""
+    values = [
+        (getattr(options, each.name), each.default)
+        for each in described(type(options))
+        if each.option.role == "hidden" and not each.option.local
+    ]
+    return any(value is not default and (value == default) is not True for value, default in values)
 
 
 @dataclass(frozen=True)
 class Entry:
     """A model that a job can open: what the catalogue says, whether its files are here, what it understands.
 
-    options  names of the job's options that it understands
+    options  names of the job's options that it understands, but of what is done to any clip afterwards
     size     bytes, or None
     """
 
@@ -246,6 +346,7 @@ class Job:
         OptionError when it cannot be written to or the disk is too full.
         """
         from audiogen_core.audio import probe
+        from audiogen_core.finish import form
         from audiogen_core.sound_writer import check_sound, check_suffix
 
         for path in outputs:
@@ -257,8 +358,10 @@ class Job:
                     probe(clip)
         sound: Sound = imported(self.sound)(load, options) if self.sound and outputs else Sound()
         for path in outputs[:1]:  # all have one suffix, and lie in one folder
-            channels = sound.channels if channel is None else 1
-            check_sound(path, sound.sample_rate, channels, sound.seconds, len(outputs))
+            to = form(options, sound, path)
+            channels = to.channels if channel is None or options.channels else 1
+            twice = bool(options.normalize) or options.loudness is not None
+            check_sound(path, to.sample_rate, channels, to.seconds, len(outputs), to.subtype, twice=twice)
 
     def schema(self) -> dict[str, Any]:
         """What it can be asked, as JSON Schema 2020-12: the options of the clip and of opening the model."""
@@ -268,7 +371,12 @@ class Job:
     def models(self) -> list[Entry]:
         """The models of its catalogue. Nothing is fetched."""
         catalog: Mapping[str, ModelSpec | Shipped] = imported(self.catalog)
-        common = [each for each in described(self.options) if each.option.role != "hidden"]
+        of_all = {each.name for each in described(Output)}
+        common = [
+            each
+            for each in described(self.options)
+            if each.option.role != "hidden" and each.name not in of_all
+        ]
         return [
             Entry(
                 name,
@@ -282,13 +390,13 @@ class Job:
         ]
 
     def stored(self, load: JobLoad, options: JobOptions) -> tuple[dict[str, Any], dict[str, str]]:
-        """What a recipe keeps of how the model was opened, and the sha256 of each file that went in."""
-        from audiogen_core.recipe import hash_file
+        """What a recipe keeps of how the model was opened, and the hash of each clip or file that went in."""
+        from audiogen_core.recipe import hash_input
 
         local = {each.name for each in described(type(load)) if each.option.local or each.name == "model"}
         kept = {name: value for name, value in load.asked().items() if name not in local}
         clips = {each.name: getattr(options, each.name) for each in self.inputs}
-        return kept, {name: hash_file(path) for name, path in clips.items() if isinstance(path, str | Path)}
+        return kept, {name: hash_input(clip) for name, clip in clips.items() if clip is not None}
 
     @property
     def inputs(self) -> tuple[Field, ...]:
@@ -315,6 +423,7 @@ def installed() -> list[Job]:
     return [job for job in _found().values() if isinstance(job, Job)]
 
 
+@closed()
 def find(name: str) -> Job:
     """The job of that name.
 
@@ -405,6 +514,7 @@ def recipe_of(
         clips = {each.name: getattr(options, each.name) for each in job.inputs}
         settings |= {name: str(path) for name, path in clips.items() if isinstance(path, str | Path)}
         settings["channel"] = channel
+    settings |= options.output()
     settings.pop("seed", None)  # of a run of several clips it is that of the first; the take knows its own
     return Recipe(
         package=job.package,
@@ -456,7 +566,8 @@ def again(
     Raises OptionError when something is said to have moved that cannot, AudioError when the recipe is of
     another job, damaged, or a file is not the one that went in.
     """
-    from audiogen_core.recipe import hash_file
+    from audiogen_core.audio import Audio
+    from audiogen_core.recipe import SAMPLES, hash_input
 
     if recipe.package != job.package or job_of(recipe, {job.name: job}) is not job or recipe.seed is None:
         raise AudioError(f"the recipe is not one of {job.package} {job.name}")
@@ -477,6 +588,13 @@ def again(
         each.name for each in described(job.load) if not (each.option.role == "hidden" or each.option.local)
     }
     making = {each.name for each in described(job.options) if each.option.role != "hidden"}
+    went_in = {each.name: recipe.inputs.get(_old_role(job, each.name, recipe)) for each in job.inputs}
+    for name, digest in went_in.items():
+        if (digest or "").startswith(SAMPLES) and values.get(name) is None:
+            raise AudioError(
+                f"the clip that went in as {name} came from no file: save it as .wav with the subtype FLOAT, "
+                f"and say where it is now by --use {name}=FILE, in Python by moved={{{name!r}: FILE}}"
+            )
     if unknown := sorted(set(values) - opening - making):
         raise AudioError(f"the recipe has settings of another version: {', '.join(unknown)}")
     if any(each.name == "revision" for each in described(job.load)):
@@ -486,11 +604,34 @@ def again(
         options = job.options.of_recipe({name: values[name] for name in values if name in making})
     except OptionError as error:
         raise AudioError(f"the recipe is damaged ({error})") from error
-    for each in job.inputs:
-        path = getattr(options, each.name)
-        if path is not None and hash_file(path) != recipe.inputs.get(_old_role(job, each.name, recipe)):
-            raise AudioError(f"{path}: not the file that went in as {each.name}; its hash is another")
+    for name, digest in went_in.items():
+        path = getattr(options, name)
+        if path is None:
+            continue
+        of_samples = (digest or "").startswith(SAMPLES) and isinstance(path, str | Path)
+        if hash_input(Audio.load(path) if of_samples else path) != digest:
+            raise AudioError(f"{path}: not the file that went in as {name}; its hash is another")
     return opened, options
+
+
+def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, **load: Any) -> Audio:
+    """Makes again what a recipe tells of, or the file or clip that carries one: what `replay` writes.
+
+    moved, load  as with `again`
+
+    Raises AudioError when there is no recipe or its package is not installed, and as `again` does.
+    """
+    from audiogen_core.recipe import Recipe
+
+    recipe = source if isinstance(source, Recipe) else Recipe.read(source)
+    job = job_of(recipe)
+    opening, options = again(job, recipe, moved, **load)
+    model = job.open_with(opening)
+    check_revision(recipe, recipe.model, model.revision)
+    channel = recipe.settings.get("channel")
+    given = heard(job, options, channel)
+    take = next(model.takes(given))
+    return joined(take, given, recipe_of(job, model, opening, options, take, channel))
 
 
 def _old_role(job: Job, name: str, recipe: Recipe) -> str:

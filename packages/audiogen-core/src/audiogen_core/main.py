@@ -13,6 +13,7 @@ from audiogen_core.commands import command, fetching
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Channel, Play, Shown, Written
 from audiogen_core.options import Described, argument, option, place
+from audiogen_core.present import printable
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
@@ -60,6 +61,13 @@ class Named(Shown):
     """What `info` takes."""
 
     path: Annotated[str, argument("Audio, codes, a checkpoint, a codec's folder or name.", metavar="FILE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listened(Shown):
+    """What `check` takes."""
+
+    files: Annotated[tuple[Path, ...], argument("Audio files.", metavar="FILE...")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +123,18 @@ def encode(asked: Encoding, written: Written) -> None:
     from audiogen_core import codecs, coding
     from audiogen_core.audio import probe
     from audiogen_core.codes import check_name
+    from audiogen_core.describe import facts_of
+    from audiogen_core.files import require_room
 
     check_name(written.output)
     cli.require_new(written.output, written.force)
     info = probe(asked.audio)
+    seconds, facts = info.frames / info.sample_rate, facts_of(asked.codec)
+    if facts is not None:
+        require_room(written.output, coding.coded_size(facts, seconds, asked.codebooks))
     codec = codecs.load(asked.codec, asked.ops, _fetching(written))
+    if facts is None:
+        require_room(written.output, coding.coded_size(codec.info, seconds, asked.codebooks))
     if change := coding.conversion(info, codec) if asked.channel is None else "":
         cli.note(f"{asked.audio}: {change}")
     started = time.monotonic()
@@ -127,7 +142,7 @@ def encode(asked: Encoding, written: Written) -> None:
         codes = coding.encode_file(
             asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
         )
-    codes.save(written.output)
+    codes.save(written.output, force=written.force)
     seconds = codes.values.shape[1] / codes.frame_rate
     cli.finished(written.output, seconds=seconds, took=time.monotonic() - started, json=written.json)
 
@@ -137,7 +152,7 @@ def decode(asked: Decoding, written: Written) -> None:
     """Turn codes or latents into an audio file; its suffix chooses the format."""
     from audiogen_core import codecs, coding
     from audiogen_core.codes import Codes
-    from audiogen_core.describe import FACTS
+    from audiogen_core.describe import facts_of
     from audiogen_core.sound_writer import check_sound
 
     cli.require_new(written.output, written.force)
@@ -145,7 +160,7 @@ def decode(asked: Decoding, written: Written) -> None:
     maker = read.codec if isinstance(read, Codes) else read.autoencoder
     name = asked.codec or _codec_of(maker, asked.codes)
     seconds = int(read.values.shape[1]) / read.frame_rate
-    facts = None if Path(name).exists() else FACTS.get(name)
+    facts = facts_of(name)
     rate, channels = (None, None) if facts is None else (facts.sample_rate, facts.channels)
     check_sound(written.output, rate, channels, seconds)
     codec = codecs.load(name, asked.ops, _fetching(written))
@@ -163,6 +178,29 @@ def info(asked: Named) -> None:
     from audiogen_core.describe import describe
 
     cli.emit(describe(asked.path), json=asked.json)
+
+
+@command(commands, "check", Listened)
+def check(asked: Listened) -> None:
+    """Say which sounds are silent for 2 s, clipped, shifted, one tone or noise; exit code 1 if one is."""
+    from audiogen_core.audio import probe, stream
+    from audiogen_core.check import Listener
+
+    rows: list[dict[str, Any]] = []
+    for path in asked.files:
+        info = probe(path)
+        listener = Listener(info.sample_rate, info.channels)
+        for block in stream(path):
+            listener.add(block)
+        rows.append({"path": str(path), "faults": listener.faults()})
+    if asked.json:
+        told = [{**row, "faults": [{**vars(one), "says": str(one)} for one in row["faults"]]} for row in rows]
+        cli.emit(told, json=True)
+    else:
+        for row in rows:
+            print(printable(f"{row['path']}: {'; '.join(map(str, row['faults'])) or 'nothing found'}"))
+    if any(row["faults"] for row in rows):
+        raise SystemExit(1)
 
 
 @command(commands, "plot", Drawn)

@@ -16,20 +16,27 @@ Nothing heavy is imported here, so that `--help` is quick.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
-from inspect import get_annotations
+from functools import reduce, wraps
+from inspect import Parameter, Signature, cleandoc, get_annotations, signature
+from operator import or_
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
+    Concatenate,
     Literal,
+    ParamSpec,
+    Protocol,
     Self,
+    TypeVar,
     Union,
     get_args,
     get_origin,
     get_type_hints,
+    overload,
 )
 
 from audiogen_core.errors import OptionError
@@ -38,11 +45,14 @@ from audiogen_core.values import Option as Option
 
 if TYPE_CHECKING:
     from audiogen_core.audio import Audio
+    from audiogen_core.noise import Noise as Noise
 
     Clip = Audio | str | Path
     Clips = Clip | Sequence[Clip | None]
+    Place = str | Path
 else:  # numpy comes with Audio, and takes longer to import than `--help` may
-    Clip = Clips = object
+    Clip = Clips = Noise = object
+    Place = str  # what a path is made
 
 
 def option(help: str, *names: str, **facts: Any) -> Option:
@@ -70,9 +80,12 @@ def place(help: str, *names: str, **facts: Any) -> Option:
     return Option(help, names, **{"role": "place", "metavar": "PATH", **facts})
 
 
-def hidden(help: str) -> Option:
-    """An option of Python alone: an array, a function, a source of noise; checked as far as it has a type."""
-    return Option(help, role="hidden")
+def hidden(help: str, **facts: Any) -> Option:
+    """An option of Python alone: an array, a function, a source of noise; checked as far as it has a type.
+
+    What changes the result and no recipe can tell is not `local`.
+    """
+    return Option(help, role="hidden", **facts)
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,20 @@ class Field(Checks):
     @property
     def required(self) -> bool:
         return self.default is MISSING
+
+    @property
+    def annotation(self) -> Any:
+        """Its type as signatures show it."""
+        some: Any = reduce(or_, members(self.kind))
+        if self.option.role == "audio":
+            some = "Audio | str | Path" + (
+                " | Sequence[Audio | str | Path | None]" if self.option.many else ""
+            )
+        elif self.option.role == "place":
+            some = str | Path
+        if not self.optional:
+            return some
+        return f"{some} | None" if isinstance(some, str) else some | None
 
     @property
     def repeated(self) -> Any:
@@ -162,8 +189,8 @@ def described(cls: type) -> tuple[Field, ...]:
 
 def _read(cls: type) -> Iterator[Field]:
     hints = get_type_hints(cls, include_extras=True)
-    names = [name for base in cls.__mro__ for name in get_annotations(base)]
     defaults = {each.name: each for each in fields(cls)}
+    names = [name for base in cls.__mro__ for name in get_annotations(base) if name in defaults]
     for name in dict.fromkeys(names):
         told = next(
             (one for one in getattr(hints[name], "__metadata__", ()) if isinstance(one, Option)), None
@@ -216,6 +243,78 @@ class Described:
                 continue
             chosen[field.name] = plain(value)
         return chosen
+
+
+_Keywords = ParamSpec("_Keywords")
+_Asked = TypeVar("_Asked", covariant=True)
+_Owner = TypeVar("_Owner")
+_First = TypeVar("_First")
+_Second = TypeVar("_Second")
+_Result = TypeVar("_Result")
+
+
+class _Verb(Protocol[_Keywords, _Asked]):
+    """What `verb` makes of a method: it takes the options' fields after what it takes beside them."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[_Owner, _Asked], _Result]
+    ) -> Callable[Concatenate[_Owner, _Keywords], _Result]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[_Owner, _First, _Asked], _Result]
+    ) -> Callable[Concatenate[_Owner, _First, _Keywords], _Result]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[_Owner, _First, _Second, _Asked], _Result]
+    ) -> Callable[Concatenate[_Owner, _First, _Second, _Keywords], _Result]: ...
+
+
+def verb(kind: Callable[_Keywords, _Asked]) -> _Verb[_Keywords, _Asked]:
+    """Decorates a method whose last parameter is a `kind` of options: whoever calls it gives their fields.
+
+    Type checkers, editors, `inspect.signature` and `help` see the fields with their types, defaults and help,
+    though they are written in `kind` alone. Called, the method raises OptionError for a name there is none
+    of, for what is missing, and for a value that is not of its field.
+    """
+    options: Any = kind
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        owner, *leading, _ = signature(function).parameters.values()
+        by_place = [each.name for each in fields(options) if not each.kw_only]
+        shown = sorted(described(options), key=lambda each: each.name not in by_place)
+        places = [*(each.name for each in leading), *by_place]
+
+        @wraps(function)
+        def called(self: Any, /, *given: Any, **named: Any) -> Any:
+            values = dict(zip(places, given, strict=False))
+            if len(given) > len(places) or values.keys() & named.keys():
+                takes = " and ".join(places) or "nothing"
+                raise OptionError(f"{function.__name__} takes {takes} by place, once; name the rest")
+            values |= named
+            if missing := [each.name for each in leading if each.name not in values]:
+                raise OptionError(f"{function.__name__}: {' and '.join(missing)} must be given")
+            before = [values.pop(each.name) for each in leading]
+            return function(self, *before, options.of(values))
+
+        more = [
+            Parameter(
+                each.name,
+                Parameter.POSITIONAL_OR_KEYWORD if each.name in by_place else Parameter.KEYWORD_ONLY,
+                default=Parameter.empty if each.required else each.default,
+                annotation=each.annotation,
+            )
+            for each in shown
+        ]
+        result = signature(function).return_annotation
+        called.__signature__ = Signature(  # type: ignore[attr-defined]
+            [owner, *leading, *more], return_annotation=result
+        )
+        told = "\n".join(f"{each.name}  {each.option.help}" for each in shown)
+        called.__doc__ = f"{cleandoc(function.__doc__ or '')}\n\n{told}"
+        return called
+
+    return decorate
 
 
 def plain(value: Any) -> Any:

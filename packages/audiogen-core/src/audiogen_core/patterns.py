@@ -17,6 +17,9 @@ from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.values import closed
 
 UNKNOWN = -1
+LARGEST = 1 << 26
+"""Codes of the largest template: a day of 8 codebooks at 75 Hz."""
+
 _LEAST, _MOST = -(2**31), 2**31 - 1
 
 Tokens = NDArray[np.int32]
@@ -62,10 +65,13 @@ def template(frames: int, delays: Sequence[int], special: int, *, prompt: Tokens
 
     prompt  codes (K, P) the clip begins with, P <= frames; they stand in the template where they belong
 
-    Raises CodesError when the prompt does not fit, OptionError when `frames` < 1.
+    Raises CodesError when the prompt does not fit, OptionError for no frames, or far too many.
     """
-    if frames < 1:
-        raise OptionError(f"a template needs at least 1 frame, got {frames}")
+    if frames < 1 or frames * len(delays) > LARGEST:
+        raise OptionError(
+            f"a template has at least 1 frame and at most {LARGEST} codes, got {frames} frames of "
+            f"{len(delays)} codebooks"
+        )
     codes = np.full((len(delays), frames), UNKNOWN, dtype=np.int32)
     if prompt is not None:
         prompt = _integers(prompt, 2, "a prompt must be (codebooks, frames)")
@@ -121,4 +127,6 @@ def _check_delays(delays: Sequence[int], codebooks: int) -> list[int]:
     late = [int(shift) for shift in delays]
     if len(late) != codebooks or min(late, default=-1) < 0:
         raise OptionError(f"delays must be {codebooks} whole numbers >= 0, one per codebook, got {late}")
+    if max(late) * codebooks > LARGEST:
+        raise OptionError(f"delays of {max(late)} steps are longer than any clip")
     return late

@@ -15,6 +15,7 @@ from audiogen_core.files import atomic_path
 from audiogen_core.sound_reader import name_of
 from audiogen_core.spectrum import LOWEST, Clip, Spectrogram, decibels, mel
 from audiogen_core.spectrum import spectrogram as _spectrogram
+from audiogen_core.values import closed, shown
 
 KINDS = ("waveform", "spectrogram")
 RANGE = 80.0
@@ -28,17 +29,20 @@ _DARK, _LIGHT, _GRID, _NOTHING = "#1f4e79", "#6fa8d6", "#d9d9d9", "#ececec"
 _LINES = ("#1f4e79", "#d1603d", "#3c8d5a", "#8e5ea2", "#7a7a7a")
 
 
-def waveform(audio: Clip, path: str | Path, *, title: str = "") -> Path:
+@closed()
+def waveform(audio: Clip, path: str | Path, *, title: Any = "") -> Path:
     """Amplitude over time, a panel per channel (the first eight). Returns the path."""
     return overview(audio, path, kinds=("waveform",), title=title)
 
 
-def spectrogram(audio: Clip, path: str | Path, *, title: str = "") -> Path:
+@closed()
+def spectrogram(audio: Clip, path: str | Path, *, title: Any = "") -> Path:
     """Log-mel spectrogram in dB below its loudest place, mean over channels. Returns the path."""
     return overview(audio, path, kinds=("spectrogram",), title=title)
 
 
-def overview(audio: Clip, path: str | Path, *, kinds: Sequence[str] = KINDS, title: str = "") -> Path:
+@closed()
+def overview(audio: Clip, path: str | Path, *, kinds: Sequence[str] = KINDS, title: Any = "") -> Path:
     """Panels below each other on one time axis: of `kinds`, "waveform" and "spectrogram".
 
     Returns the path. Raises OptionError for another kind, MissingDependency without matplotlib.
@@ -46,6 +50,7 @@ def overview(audio: Clip, path: str | Path, *, kinds: Sequence[str] = KINDS, tit
     return _write(figure(audio, kinds), path, title)
 
 
+@closed()
 def figure(audio: Clip, kinds: Sequence[str] = KINDS) -> Any:
     """As `overview`, the `matplotlib.figure.Figure` itself. Raises as that does."""
     wrong = [kind for kind in kinds if kind not in KINDS]
@@ -65,7 +70,8 @@ def figure(audio: Clip, kinds: Sequence[str] = KINDS) -> Any:
     return figure
 
 
-def compare(clips: Mapping[str, Clip], path: str | Path, *, title: str = "") -> Path:
+@closed()
+def compare(clips: Mapping[str, Clip], path: str | Path, *, title: Any = "") -> Path:
     """Spectrograms of several clips below each other, on one scale of time, frequency and loudness.
 
     clips  title -> clip, for example an original and what a codec or a model made of it
@@ -90,7 +96,8 @@ def compare(clips: Mapping[str, Clip], path: str | Path, *, title: str = "") -> 
     return _write(figure, path, title)
 
 
-def codes(codes: Codes, path: str | Path, *, title: str = "") -> Path:
+@closed()
+def codes(codes: Codes, path: str | Path, *, title: Any = "") -> Path:
     """The codes as an image: codebooks upwards, time to the right, the entry as colour. Returns the path."""
     figure, axes = _panels([max(1.6, min(5.0, 0.28 * codes.codebooks + 0.9))])
     axis = axes[0]
@@ -113,11 +120,12 @@ def codes(codes: Codes, path: str | Path, *, title: str = "") -> Path:
     return _write(figure, path, title)
 
 
+@closed()
 def loss(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     path: str | Path,
     *,
-    title: str = "",
+    title: Any = "",
     x: str = "step",
     y: str = "loss",
 ) -> Path:
@@ -237,11 +245,16 @@ def _time_axis(axes: Sequence[Any], seconds: float) -> None:
     axes[-1].set_xlabel("time (min:s)")
 
 
-def _write(figure: Any, path: str | Path, title: str) -> Path:
+def _headline(title: Any) -> str:
+    """A title, which may be the name of a file in bytes that are no text, on one line."""
+    return name_of(title if isinstance(title, str | Path) else shown(title))[:200]
+
+
+def _write(figure: Any, path: str | Path, title: Any) -> Path:
     if title:
-        figure.suptitle(name_of(title), x=0.01, ha="left", fontsize=12, parse_math=False)
+        figure.suptitle(_headline(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     path = Path(path)
-    with warnings.catch_warnings(), atomic_path(path) as temporary:
+    with warnings.catch_warnings(), atomic_path(path, OptionError) as temporary:
         warnings.filterwarnings("ignore", message="Glyph")  # titles may hold what the font does not
         with temporary.open("wb") as file:
             figure.savefig(file, format="png", dpi=_DPI)

@@ -17,6 +17,9 @@ from audiogen_core.values import closed
 
 _FORMAT = "audiogen recipe 1"
 
+SAMPLES = "samples "
+"""What the hash of a clip begins with that came from no file."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -26,7 +29,8 @@ class Recipe:
     model, revision   name or path of the model, and its commit or hash
     seed              of the random numbers, or None where nothing was drawn
     settings          the options, as JSON values
-    inputs            sha256 of each file that went in, by its role
+    inputs            sha256 of each file that went in, by its role; of a clip that came from no file,
+                      "samples " and that of its rate, its channels and its samples
 
     In a file it is one line of ASCII JSON in the comment tag, with `"synthetic": true` beside the fields.
     All formats that `Audio.save` writes carry it: WAV (INFO/ICMT), AIFF (ANNO), FLAC and Ogg (a Vorbis
@@ -81,6 +85,7 @@ class Recipe:
         return recipe
 
 
+@closed(AudioError)
 def find(path: str | Path) -> Recipe | None:
     """The recipe of an audio file, or None when its comment is none. Raises AudioError."""
     with open_sound(path) as reader:
@@ -99,6 +104,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r}")
 
 
+@closed(AudioError)
 def hash_file(path: str | Path) -> str:
     """sha256 of a file, 64 hex digits. Raises AudioError when it cannot be read."""
     try:
@@ -107,3 +113,11 @@ def hash_file(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise AudioError(f"{name_of(Path(path))}: cannot be read ({error.strerror})") from error
+
+
+def hash_input(clip: Any) -> str:
+    """How a recipe knows what goes in, a path or an `Audio`: see `Recipe.inputs`. Raises AudioError."""
+    if isinstance(clip, str | Path):
+        return hash_file(clip)
+    told = f"{clip.sample_rate} Hz, {clip.channels} channels, float32:".encode()
+    return SAMPLES + hashlib.sha256(told + clip.samples.astype("<f4").tobytes()).hexdigest()

@@ -29,7 +29,7 @@ from audiogen_core.mp3_frames import Piece
 
 Floats = NDArray[np.float32]
 
-MIN_RATE, MAX_RATE = 1_000, 768_000
+MIN_RATE, MAX_RATE = 100, 768_000
 """Sample rates that are accepted, Hz."""
 
 MAX_CHANNELS = 32

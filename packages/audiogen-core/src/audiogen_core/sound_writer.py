@@ -10,20 +10,18 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.channels import from_vorbis
-from audiogen_core.errors import AudioError
+from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import atomic_path, require_room
+from audiogen_core.recipe import Recipe
 from audiogen_core.sound_reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, name_of, reason, sequential
 from audiogen_core.stable_bytes import settle
-from audiogen_core.values import closed, shown
-
-if TYPE_CHECKING:
-    from audiogen_core.recipe import Recipe
+from audiogen_core.values import closed
 
 _PCM = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 WRITABLE: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -36,6 +34,12 @@ WRITABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     ".aif": ("AIFF", _PCM),
 }
 """Suffix -> format, and how its samples may be stored; the first is the default."""
+
+LOSSY = (".ogg", ".opus", ".mp3")
+"""Suffixes of formats that keep no sample as it is."""
+
+SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
+"""How samples may be stored, as options and as libsndfile name it."""
 
 _RATES = {
     "OPUS": (8_000, 12_000, 16_000, 24_000, 48_000),
@@ -92,8 +96,6 @@ class AudioWriter:
         self.peak = 0.0
         self._name = name_of(self.path)
         self._format, self._subtype = _choose(self.path, sample_rate, channels, subtype)
-        if recipe is not None and not callable(getattr(recipe, "to_json", None)):
-            raise AudioError(f"{self._name}: expected a Recipe to go with it, got {shown(recipe)}")
         self._comment = "" if recipe is None else recipe.to_json()
         most = _MOST_COMMENT.get(self._format, _COMMENT)
         if len(self._comment.encode()) > most:
@@ -276,16 +278,58 @@ def _check_rate(name: str, suffix: str, kind: str, subtype: str, rate: int) -> N
         raise AudioError(f"{name}: {suffix} holds {holds} Hz, not {rate}; resample first")
 
 
+def stored_as(path: Path, asked: str | None, of_clip: str | None = None) -> str | None:
+    """How a file stores its samples, in libsndfile's words; None: as it does by default.
+
+    asked    "16", "24" or "float"
+    of_clip  how the file stores its samples whose sound comes first: they are to stay as they are
+
+    Raises OptionError when the file does not store them so, AudioError for a suffix that is not known.
+    """
+    _, subtypes = check_suffix(path)
+    if asked is not None:
+        names = [name for name, subtype in SUBTYPES.items() if subtype in subtypes]
+        if asked not in names:
+            known = f"is stored as {' or '.join(names)}" if names else "has a way of its own"
+            raise OptionError(f"{name_of(path)}: {path.suffix} is not stored as {asked}: it {known}")
+        return SUBTYPES[asked]
+    if of_clip in subtypes or "PCM_24" not in subtypes:
+        return of_clip if of_clip in subtypes else None
+    return "PCM_24" if of_clip in ("PCM_32", "FLOAT", "DOUBLE") else None
+
+
+def fitting_rate(path: Path, rate: int) -> int:
+    """The rate, Hz, or the nearest that a file of that name holds, higher where there is one."""
+    kind, subtypes = check_suffix(path)
+    known = _RATES.get(subtypes[0])
+    if known is not None:
+        return min((each for each in known if each >= rate), default=known[-1])
+    fastest = _FASTEST.get(subtypes[0], _FASTEST.get(kind, MAX_RATE))
+    if kind == "FLAC" and rate > 65_535:
+        rate = -(-rate // 10) * 10
+    return min(rate, fastest)
+
+
 def check_sound(
-    path: Path, sample_rate: int | None, channels: int | None, seconds: float | None, count: int = 1
+    path: Path,
+    sample_rate: int | None,
+    channels: int | None,
+    seconds: float | None,
+    count: int = 1,
+    subtype: str | None = None,
+    *,
+    twice: bool = False,
 ) -> None:
     """Refuse a sound that could not be written, before it is made: `count` of such files; None: not known.
+
+    twice  it is kept beside the file, as floats, until it is whole
 
     Raises AudioError for a suffix that is not known and for what its format does not hold, OptionError when
     the folder cannot be written to or the disk is too full.
     """
-    kind, subtype = _choose(path, sample_rate, channels, None)
+    kind, subtype = _choose(path, sample_rate, channels, subtype)
     size = (seconds or 0.0) * (sample_rate or MIN_RATE) * (channels or 1) * _WIDTH.get(subtype, 0)
     if kind in ("WAV", "AIFF") and size > _LARGEST:
         raise AudioError(f"{name_of(path)}: {path.suffix} holds at most 4 GiB; write .flac")
-    require_room(path, count * (size or (seconds or 0.0) * _ENCODED))
+    kept = 4.0 * (seconds or 0.0) * (sample_rate or MIN_RATE) * (channels or 1) if twice else 0.0
+    require_room(path, kept + count * (size or (seconds or 0.0) * _ENCODED))

@@ -42,8 +42,9 @@ class Option:
     """What is said of an option beside its type and default.
 
     help      one sentence for people
-    names     on the command line: "-s" in addition; "--continue" in place of the field's own name, and any
-              further one of that kind in addition
+    names     on the command line: "-s" in addition; "--continue" in place of the field's own name
+    old       what it was called there before: still taken, with a word on the new name; "--old=--new" where
+              that is not the option's first
     role      "value"; "audio", a clip: `Audio` or a path in Python, a file in the command; "file", another
               file that goes in; "place", where a part of the model is; "hidden", offered in Python alone
     argument  given by its place on the command line, not by a name
@@ -64,6 +65,7 @@ class Option:
 
     help: str
     names: tuple[str, ...] = ()
+    old: tuple[str, ...] = ()
     role: Role = "value"
     argument: bool = False
     metavar: str = ""
@@ -135,6 +137,11 @@ class Checks:
             return self._of_any(get_args(kind), value)
         if origin in (Sequence, Iterable) and get_args(kind)[0] in (int, float, str):
             return tuple(self.admit(get_args(kind)[0], each) for each in self._values(tuple[Any, ...], value))
+        if origin is Mapping:
+            if not isinstance(value, Mapping):
+                raise self._wrong("a mapping", value)
+            name, inner = get_args(kind)
+            return {self.admit(name, key): self.admit(inner, each) for key, each in value.items()}
         if kind is Path or (kind is str and self._is_path):
             return kind(self._path(value))
         if kind is float and isinstance(value, float):
@@ -344,16 +351,13 @@ def _field_kinds(cls: Any) -> dict[str, Any]:
 
 
 def _kinds(owner: Any, members: Iterable[Any]) -> dict[str, Any]:
-    """The types of parameters or fields, `Any` where they are known to type checkers alone."""
+    """The types of parameters or fields. NameError where type checkers alone know one: nothing checked it."""
     module = vars(sys.modules[owner.__module__])
     kinds: dict[str, Any] = {}
     for each in members:
         told = getattr(each, "annotation", getattr(each, "type", None))
         if isinstance(told, str):
-            try:
-                told = eval(told, module)  # of our own source
-            except (NameError, TypeError):
-                told = Any
+            told = eval(told, module)  # of our own source
         kinds[each.name] = told
     return kinds
 

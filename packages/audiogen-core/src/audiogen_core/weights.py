@@ -258,6 +258,8 @@ def read_network(path: str | Path, network: Network, *, among: bool = False) -> 
     if not inside:
         raise WeightsError(
             f"{opened.source}: no tensor's name starts with {network.below!r} among {len(opened)}"
+            if len(opened)
+            else f"{opened.source}: holds no tensors"
         )
     return inside
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,13 @@ class Training(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Running(Training):
+    """What `run` takes beside the settings of the run."""
+
+    from_scratch: Annotated[bool, option("Begin with nothing, though the demo model fits.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resumable(Training, Fetching):
     """What `train` takes beside the settings of the run."""
 
@@ -118,6 +126,14 @@ def _open(fields: Iterable[Field]) -> list[Field]:
     return left_open
 
 
+def _whole(field: Field) -> Field:
+    """The same option, but that a time is one of all stages."""
+    if field.name != "seconds":
+        return field
+    told = "How long all of it may take: 45s, 10m, 1h30m; when absent 10m beside encoding."
+    return replace(field, option=replace(field.option, help=told))
+
+
 def _shown(cls: type[Described]) -> list[Field]:
     return [field for field in described(cls) if field.option.role != "hidden"]
 
@@ -135,28 +151,33 @@ def _settings(given: Mapping[str, Any], training: Training) -> Settings:
 
 def run(**given: Any) -> None:
     """Encode, train, judge and make sounds, with a page to show for it. Goes on where it was stopped."""
-    from audiogen_minigpt.run import run
     from audiogen_minigpt.status import Stages
 
-    source, training = gathered(Source, given), gathered(Training, given)
+    source, running = gathered(Source, given), gathered(Running, given)
     into = gathered(Into, given)
     codec = given.pop("codec")  # of all stages
-    with Stages(into.quiet or into.json) as stages:
+    with _answering(into), Stages(into.quiet or into.json) as stages:
+        from audiogen_minigpt.run import run
+
         result = run(
             source.folder,
             into.output,
             codec=codec,
-            settings=_settings(given, training),
+            settings=_settings(given, running),
+            from_scratch=running.from_scratch,
             workers=source.workers,
-            new_data=training.new_data,
+            new_data=running.new_data,
             on_stage=stages.begin,
             on_record=stages.status.on_record,
+            notify=stages.tell,
             fetch=source.fetch(into),
         )
-    if not result.done:
+    if not result.done and result.signal is None:
         cli.note(f"{into.output}: everything was done already")
-    path = str(result.page or result.run)
-    _tell({"path": path, "step": result.step, "done": list(result.done)}, into)
+    facts: dict[str, Any] = {"path": str(result.page or result.run), "step": result.step}
+    facts |= {"done": list(result.done), "next": list(result.next)}
+    facts["verdict"] = vars(result.verdict) if result.verdict else None
+    _tell(facts, into)
     _leave(result.signal)
 
 
@@ -166,9 +187,12 @@ add(
     run,
     [
         *described(Source),
-        *_open(field for field in _shown(TrainConfig) if not (field.option.advanced or field.required)),
+        *map(
+            _whole,
+            _open(field for field in _shown(TrainConfig) if not (field.option.advanced or field.required)),
+        ),
         *described(Shape),
-        *described(Training),
+        *described(Running),
         *described(Into),
     ],
     run.__doc__,
@@ -222,14 +246,15 @@ def train(**given: Any) -> None:
         return
     status = Status(shown.quiet or shown.json)
     try:
-        result = train(
-            config,
-            resume=training.resume,
-            new_data=training.new_data,
-            on_step=status.on_step,
-            on_record=status.on_record,
-            fetch=training.fetch(shown),
-        )
+        with _answering(shown):
+            result = train(
+                config,
+                resume=training.resume,
+                new_data=training.new_data,
+                on_step=status.on_step,
+                on_record=status.on_record,
+                fetch=training.fetch(shown),
+            )
     finally:
         status.clear()
     if result.ran == 0 and result.finished:
@@ -303,6 +328,13 @@ def doctor(shown: Shown) -> None:
     from audiogen_minigpt.doctor import report
 
     cli.emit(report(), json=shown.json)
+
+
+def _answering(shown: Shown) -> AbstractContextManager[object]:
+    """Signals are caught, and answered at once."""
+    from audiogen_minigpt.signals import ANSWER, stopping
+
+    return stopping(None if shown.quiet else ANSWER)
 
 
 def _tell(result: dict[str, Any], shown: Shown) -> None:

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudiogenError
 from audiogen_core.models import Fetch
-from audiogen_core.recipe import Recipe
+from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import SAMPLING
 from audiogen_minigpt.dataset import Dataset, Windows
 from audiogen_minigpt.generate import Generator, check_codec
@@ -62,14 +63,21 @@ def load_codec(
     return codec
 
 
-def continued(model: GPT, opening: Ints, frames: int, seed: int) -> Ints:
+def continued(model: GPT, opening: Ints, frames: int, seed: int, sampling: Sampling = SAMPLING) -> Ints:
     """An opening (frames, K) and what a model in eval mode goes on with: int64 (frames + more, K)."""
-    (codes,) = continue_codes(model, opening, frames, [seed], SAMPLING)
+    (codes,) = continue_codes(model, opening, frames, [seed], sampling)
     return np.concatenate([opening, codes[0]])
 
 
 def continue_tracks(
-    model: GPT, data: Dataset, *, count: int, seconds: float, seed: int, on_step: OnStep | None = None
+    model: GPT,
+    data: Dataset,
+    *,
+    count: int,
+    seconds: float,
+    seed: int,
+    sampling: Sampling = SAMPLING,
+    on_step: OnStep | None = None,
 ) -> list[Continuation]:
     """Continue the first `count` tracks of the data, each from the first half of its first `seconds`."""
     continuations = []
@@ -77,7 +85,7 @@ def continue_tracks(
         frames = min(round(seconds * data.meta.frame_rate), data.tracks[index].frames)
         original = data.track(index)[:frames]
         opening = max(1, frames // 2)
-        codes = continued(model, original[:opening], frames - opening, seed + index)
+        codes = continued(model, original[:opening], frames - opening, seed + index, sampling)
         continuations.append(Continuation(data.tracks[index].path, opening, original, codes))
         if on_step:
             on_step(index + 1, count)
@@ -90,11 +98,11 @@ def decode(codec: Codec, codes: Ints) -> Audio:
     return codec.decode(Codes(codes.T.astype(np.int32), info.codebook_size, info.frame_rate, info.name))
 
 
-def save(audio: Audio, path: Path, recipe: Recipe | None = None) -> Path:
+def save(audio: Audio, path: Path) -> Path:
     """Write a clip that is made to judge by: that some samples were clipped is not worth a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClippingWarning)
-        return audio.save(path, recipe=recipe)
+        return audio.save(path, force=True)
 
 
 def write_continuations(
@@ -127,20 +135,26 @@ def write_clips(
     count: int,
     seconds: float,
     seed: int = 0,
-    on_step: OnStep | None = None,
+    on_step: Callable[[float, float], None] | None = None,
 ) -> list[Path]:
-    """Make clips from nothing, as sample-1.wav and so on, with their spectrograms. Returns the sounds."""
+    """Make clips from nothing, as sample-1.wav and so on, with their spectrograms. Returns the sounds.
+
+    on_step  called with (clips done, clips in all), also within a clip
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+
+    def told(row: int, done: float, total: float) -> None:
+        if on_step:
+            on_step(row + done / total, count)
+
     for row in range(count):
-        sampling = replace(SAMPLING, seed=seed + row)
-        audio = generator.generate(seconds, sampling=sampling)
+        sampling = replace(generator.sampling, seed=seed + row)
+        audio = generator.generate(seconds, sampling=sampling, on_step=partial(told, row))
         path = folder / f"sample-{row + 1}.wav"
-        save(audio, path, generator.recipe(seconds, sampling))
+        save(audio, path)
         draw(plot.spectrogram, audio, path.with_suffix(".png"))
         paths.append(path)
-        if on_step:
-            on_step(row + 1, count)
     return paths
 
 
@@ -150,8 +164,14 @@ class Samples:
     Always from the same seed and the same opening, so that one hears what training changed.
     """
 
-    def __init__(self, config: TrainConfig, windows: Windows, fetch: Fetch | None = None) -> None:
-        self.config, self.windows, self.fetch = config, windows, fetch
+    def __init__(
+        self,
+        config: TrainConfig,
+        windows: Windows,
+        fetch: Fetch | None = None,
+        sampling: Sampling = SAMPLING,
+    ) -> None:
+        self.config, self.windows, self.fetch, self.sampling = config, windows, fetch, sampling
         self.folder = Path(config.run) / FOLDER
         self._codec: Codec | None = None
         self._off = config.sample_seconds == 0
@@ -169,7 +189,7 @@ class Samples:
         frames = max(2, round(self.config.sample_seconds * self.windows.frame_rate))
         opening = self.windows.opening(frames // 2)
         was_training = model.training
-        codes = continued(model.eval(), opening, frames - len(opening), self.config.seed)
+        codes = continued(model.eval(), opening, frames - len(opening), self.config.seed, self.sampling)
         model.train(was_training)
         audio = decode(codec, codes)
         path = self.folder / f"step-{step:08d}.wav"

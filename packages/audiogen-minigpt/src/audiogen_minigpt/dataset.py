@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import CodesError, OptionError
+from audiogen_core.values import closed
 from audiogen_minigpt.shards import Meta, Stretch, Track, identity, read_shards, tracks_of
 
 Ints = NDArray[np.int64]
@@ -41,6 +42,7 @@ class Dataset:
     sources: tuple[Stretch, ...]
 
     @classmethod
+    @closed()
     def open(cls, data: str | Path, *, split: str = "train", codebooks: int | None = None) -> Dataset:
         """Open a folder that `encode` made.
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from audiogen_core import codecs
-from audiogen_core.codec import Codec, fingerprint
+from audiogen_core.audio import probe
+from audiogen_core.codec import Codec, CodecInfo, fingerprint
+from audiogen_core.coding import coded_size
+from audiogen_core.describe import facts_of
 from audiogen_core.errors import AudioError, CodesError, OptionError
 from audiogen_core.files import require_room
 from audiogen_core.models import Fetch
@@ -21,11 +26,14 @@ from audiogen_minigpt.engines import Job, check_engine, run_jobs
 from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.lock import lock
 from audiogen_minigpt.options import Preparation
-from audiogen_minigpt.plan import SUFFIXES, TAIL, Changes, Groups, make_plan, read_plan, scan
+from audiogen_minigpt.plan import SUFFIXES, TAIL, Changes, Entry, Groups, make_plan, read_plan, scan
+from audiogen_minigpt.prepare import look
 from audiogen_minigpt.shards import (
     MAX_SIZE,
     META,
+    Kept,
     Meta,
+    Shard,
     Skip,
     is_committed,
     read_shards,
@@ -68,6 +76,68 @@ class EncodeReport:
     skips: tuple[Skip, ...]
 
 
+def length(seconds: float) -> str:
+    """How long sounds are, for a reader."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def some(names: Sequence[str], most: int = 9) -> str:
+    """The first of some names, and how many more there are."""
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(name_of, names[:most])) + more
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder of audio holds; it was read for that, but nothing is encoded yet.
+
+    files, seconds  that can be used, and how long they are in all
+    to_encode  seconds of them that have no codes yet
+    shards     how many are still to be made
+    held_out   paths of files that are kept to judge by
+    tails      whether that is the last tenth of each file instead
+    skips      what is left out, with reasons
+    """
+
+    files: int
+    seconds: float
+    to_encode: float
+    shards: int
+    held_out: tuple[str, ...]
+    tails: bool
+    skips: tuple[Skip, ...]
+
+    @property
+    def headline(self) -> str:
+        """How many files there are, how long they are, and which are left out."""
+        files = f"{self.files} file{'s' * (self.files != 1)}, {length(self.seconds)}"
+        if not self.skips:
+            return files
+        return f"{files}; {len(self.skips)} left out: {some([f'{s.path} ({s.why})' for s in self.skips])}"
+
+    @classmethod
+    def of(cls, data: Path, groups: Groups, passed: list[Skip]) -> Found:
+        """What a plan says."""
+        entries = [entry for group in groups for entry in group]
+        missing = [group for number, group in enumerate(groups) if not is_committed(data, number)]
+        used = [entry for entry in entries if entry.used]
+        left_out = [Skip(entry.path, entry.reason, entry.message) for entry in entries if entry.reason]
+        copies = [
+            Skip(e.path, "duplicate", f"the same bytes as {e.duplicate}") for e in entries if e.duplicate
+        ]
+        return cls(
+            files=len(used),
+            seconds=sum(entry.seconds for entry in used),
+            to_encode=sum(entry.seconds for group in missing for entry in group if entry.used),
+            shards=len(missing),
+            held_out=tuple(entry.path for entry in used if entry.split == "val"),
+            tails=any(entry.split == TAIL for entry in used),
+            skips=tuple(sorted([*passed, *left_out, *copies], key=lambda skip: skip.path)),
+        )
+
+
 @closed()
 def encode(
     folder: str | Path,
@@ -81,6 +151,8 @@ def encode(
     val_permille: int = 50,
     split_by: str = "file",
     fetch: Fetch | None = None,
+    on_look: OnStep | None = None,
+    on_found: Callable[[Found], None] | None = None,
     on_step: OnStep | None = None,
 ) -> EncodeReport:
     """Encode the audio files below `folder` into `out`; what is done already is not done again.
@@ -94,12 +166,14 @@ def encode(
     val_permille  how much is held out, in thousandths of the files
     split_by      what is held out as a whole: a "file", or the files of a "parent" folder
     fetch         how a codec that is not here comes; see `audiogen_core.codecs.load`. Workers fetch nothing
+    on_look       called with (done, in all) as files are looked at
+    on_found      called with what was found before anything is encoded; what it raises ends the call
     on_step       called with (shards done, shards in all)
 
     The shards are the same bytes whatever the engine, the number of workers, and however often the work was
     interrupted. What is left out is listed in report.jsonl with a reason. Files are known by their path and
     the hash of their bytes: new ones go into new shards; the codes of those that have changed or are gone are
-    taken out, and the shards they were in are made again. The log tells.
+    taken out of the shards they were in, whose other codes are taken over. The log tells.
 
     Raises NoUsableAudio when no file is there or could be used, OptionError for options that contradict the
     folder, CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency
@@ -109,12 +183,17 @@ def encode(
     check_engine(engine, workers, by_value)
     folder, data = Path(folder).absolute(), Path(out)
     _check_places(folder, data)
-    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops, fetch)
-    meta = _describe(loaded, options, val_permille, split_by)
-    _check(data, meta)
     files, passed = scan(folder)
     if not files:  # codes that are there stay: perhaps a disk is not mounted
         raise NoUsableAudio(_nothing(folder, passed))
+    facts = codec.info if isinstance(codec, Codec) else facts_of(codec)
+    if facts is not None:
+        require_room(data / META, _size(folder, data, files, facts, options), CodesError)
+    loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops, fetch)
+    if facts is None:
+        require_room(data / META, _size(folder, data, files, loaded.info, options), CodesError)
+    meta = _describe(loaded, options, val_permille, split_by)
+    _check(data, meta)
     with _writing(data):
         data.mkdir(parents=True, exist_ok=True)
         with lock(data):
@@ -122,16 +201,37 @@ def encode(
                 leftover.unlink(missing_ok=True)
             meta.save(data)
             before = read_plan(data)
-            groups = make_plan(folder, data, files, val_permille=val_permille, split_by=split_by)
-            changes = Changes.of(before, groups)
+            shards = {shard.path.name: shard for shard in read_shards(data.absolute())}
+            groups = make_plan(
+                folder,
+                data,
+                files,
+                val_permille=val_permille,
+                split_by=split_by,
+                look=partial(look, info=loaded.info, options=options),
+                on_step=on_look,
+            )
+            changes, known = Changes.of(before, groups), set(chain(*before))
             if before and any(vars(changes).values()):
                 log.warning("%s: since it was encoded, %s", name_of(folder), _told(changes))
             source = "" if isinstance(codec, Codec) else _source(codec)
             jobs = [
-                Job(folder, data.absolute(), number, tuple(group), source, meta.codec_hash, ops, options)
+                Job(
+                    folder,
+                    data.absolute(),
+                    number,
+                    tuple(group),
+                    source,
+                    meta.codec_hash,
+                    ops,
+                    options,
+                    _kept(shards.get(shard_path(data, number).name), known, group, meta.codebooks),
+                )
                 for number, group in enumerate(groups)
                 if not is_committed(data, number)
             ]
+            if on_found is not None:
+                on_found(Found.of(data, groups, passed))
             report = counted(on_step, len(groups))
             report(len(groups) - len(jobs))
             for _ in run_jobs(jobs, loaded, engine, workers, by_value):
@@ -164,7 +264,7 @@ def _source(codec: str | Path) -> str:
 
 def _describe(codec: Codec, options: Preparation, val_permille: int, split_by: str) -> Meta:
     """What will stand in meta.json. Raises OptionError for what cannot be."""
-    count = options.count(codec)
+    count = options.count(codec.info)
     if not 1 <= count <= codec.info.codebooks:
         raise OptionError(f"{codec.info.name} has 1 to {codec.info.codebooks} codebooks, asked for {count}")
     if codec.info.codebook_size > MAX_SIZE:
@@ -189,6 +289,20 @@ def _check_places(folder: Path, data: Path) -> None:
     if data.exists() and data.samefile(folder):
         raise OptionError(f"{data}: the folder of audio itself; choose another output")
     require_room(data / META, kind=CodesError)
+
+
+def _size(folder: Path, data: Path, files: list[str], info: CodecInfo, options: Preparation) -> float:
+    """Bytes that the codes of files will have of which there are none yet, by what their headers say."""
+    groups = enumerate(read_plan(data))
+    done = {entry.path for number, group in groups if is_committed(data, number) for entry in group}
+    seconds = 0.0
+    for path in files:
+        with suppress(AudioError):  # encoding says what is wrong with it
+            if path not in done:
+                header = probe(folder / path)
+                tracks = header.channels if options.stereo == "split" and info.channels == 1 else 1
+                seconds += tracks * header.frames / header.sample_rate
+    return coded_size(info, seconds, options.count(info)) / 2  # two bytes for a code
 
 
 def _check(data: Path, meta: Meta) -> None:
@@ -220,6 +334,16 @@ def _writing(data: Path) -> Iterator[None]:
             ) from error
         where, what = name_of(error.filename or data), error.strerror or str(error)
         raise CodesError(f"{where}: {what}; choose an output that can be written") from error
+
+
+def _kept(shard: Shard | None, before: set[Entry], group: list[Entry], codebooks: int) -> Kept:
+    """The tracks in a shard of the files of its group that are what they were."""
+    if shard is None:
+        return {}
+    with suppress(CodesError):  # its codes are cut short or gone
+        kept = shard.by_path(codebooks)
+        return {entry.path: kept[entry.path] for entry in group if entry in before and entry.path in kept}
+    return {}
 
 
 def _finish(

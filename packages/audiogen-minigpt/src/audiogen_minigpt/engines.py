@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from multiprocessing import get_context, parent_process
@@ -23,7 +23,8 @@ from audiogen_core.errors import AudiogenError, CodesError, MissingDependency, O
 from audiogen_minigpt.options import Preparation
 from audiogen_minigpt.plan import Entry
 from audiogen_minigpt.prepare import encode_track
-from audiogen_minigpt.shards import Part, write_shard
+from audiogen_minigpt.shards import Kept, Part, Stretch, Track, write_shard
+from audiogen_minigpt.signals import is_caught
 
 ENGINES = ("local", "ray")
 
@@ -36,7 +37,10 @@ class WorkerDied(AudiogenError):
 
 @dataclass(frozen=True)
 class Job:
-    """All a worker needs to make one shard; plain values, so that any engine can send it."""
+    """All a worker needs to make one shard; plain values, so that any engine can send it.
+
+    kept  what the shard was has of files that have not changed since
+    """
 
     folder: Path
     data: Path
@@ -46,6 +50,7 @@ class Job:
     codec_hash: str
     ops: str
     options: Preparation
+    kept: Kept = field(default_factory=dict)
 
 
 def check_engine(engine: str, workers: int | None, by_value: bool) -> None:
@@ -104,9 +109,19 @@ def _cores() -> int:
 def _make(job: Job, codec: Codec) -> int:
     parts: list[Part] = []
     for entry in job.entries:
-        parts += encode_track(job.folder, entry, codec, job.options)
+        kept = _read(job.kept.get(entry.path, ()), codec.info.codebook_size)
+        parts += kept or encode_track(job.folder, entry, codec, job.options)
     write_shard(job.data, job.number, parts)
     return job.number
+
+
+def _read(kept: Sequence[tuple[Track, Stretch]], codebook_size: int) -> list[Part]:
+    """The tracks of a file with their codes; none where one of them is not what was written."""
+    with suppress(CodesError):
+        for track, codes in kept:
+            codes.check(track, codebook_size)
+        return [(track, codes.read(0, track.frames)) for track, codes in kept]
+    return []
 
 
 def _work(job: Job) -> int:
@@ -116,7 +131,7 @@ def _work(job: Job) -> int:
 
 def _with_pool(jobs: list[Job], count: int) -> Iterator[int]:
     context = get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(count, context, _start_worker) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(count, context, _start_worker, (is_caught(),)) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -147,9 +162,14 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
-    """Ctrl-C ends a worker at once. One whose parent was killed would wait for work for ever: it ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _start_worker(caught: bool) -> None:
+    """Ctrl-C ends a worker at once, unless the parent catches it: then what was begun is finished.
+
+    One whose parent was killed would wait for work for ever: it ends too.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN if caught else signal.SIG_DFL)
+    if caught:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         sentinel = parent.sentinel
@@ -157,6 +177,10 @@ def _start_worker() -> None:
 
 
 def _with_ray(jobs: list[Job], count: int, gpus: float) -> Iterator[int]:
+    if "RAY_ADDRESS" not in os.environ:
+        # Below `uv run` Ray would make an environment of its own for workers, from a copy of the current
+        # folder, and wait for ever where that has no Ray. Workers on this machine run this interpreter.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
 
     if not ray.is_initialized():

@@ -6,14 +6,18 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import log2
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import AudiogenError, CodesError, OptionError
 from audiogen_core.files import atomic_path, require_regular
+from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
+from audiogen_minigpt.schedule import shown_time
 from audiogen_minigpt.settings import load_config
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiogen_core.codec import Codec
-    from audiogen_core.models import Fetch
+    from audiogen_core.sampling import Sampling
     from audiogen_minigpt.dataset import Dataset
     from audiogen_minigpt.model import GPT
 
@@ -123,7 +127,9 @@ def evaluate(
     report(1)
     heard: dict[str, Any] = {}
     if clips:
-        heard = _hear(model, facts, train, judged, home, clips, seconds, seed, codec, fetch, report)
+        heard = _hear(
+            model, facts, train, judged, home, clips, seconds, seed, saved.sampling, codec, fetch, report
+        )
     evaluation = Evaluation(
         step=saved.step,
         checkpoint=saved.path.name,
@@ -150,6 +156,7 @@ def _hear(
     clips: int,
     seconds: float,
     seed: int,
+    sampling: Sampling,
     codec: str | None,
     fetch: Fetch | None,
     report: Callable[[int], None],
@@ -159,7 +166,13 @@ def _hear(
     from audiogen_minigpt.measures import entropies, longest_quotes
 
     continuations = continue_tracks(
-        model, judged, count=clips, seconds=seconds, seed=seed, on_step=lambda done, total: report(1)
+        model,
+        judged,
+        count=clips,
+        seconds=seconds,
+        seed=seed,
+        sampling=sampling,
+        on_step=lambda done, total: report(1),
     )
     new = [entry.codes[entry.opening :] for entry in continuations]
     old = [entry.original[entry.opening :] for entry in continuations]
@@ -195,6 +208,117 @@ def _distance(codec: Codec, new: Sequence[Ints], judged: Dataset) -> float | Non
             reference.append(judged.track(index)[:left])
             left -= track.frames
     return kernel_distance(embed(reference, vectors, rate), embed(new, vectors, rate))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a model has learnt, in plain words, by what its predictions cost beside counts.
+
+    level     "nothing": no better than how often each code occurs; "notes": than which code follows which;
+              "order": better than both
+    sentence  the same for a reader, with the figures
+    more      seconds of training that may bring it to the next level; None where that cannot be told
+    """
+
+    level: str
+    sentence: str
+    more: float | None = None
+
+
+CLEAR = 0.02
+"""Share of the bits that a model must save to be called better than counts."""
+
+
+def verdict(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) -> Verdict:
+    """The verdict on a run, from its evaluation and the records of its diary."""
+    own, single, pair = (
+        evaluation.bits_per_second,
+        evaluation.unigram_bits,
+        min(evaluation.bigram_bits, evaluation.unigram_bits),
+    )
+    kind = "eval" if evaluation.split == "val" else "train"
+    curve = [(r["step"], r["bits_per_second"]) for r in records if r["kind"] == kind and r["bits_per_second"]]
+    costs, more = f"a second costs it {own:,.0f} bits", None
+    if own > (1 - CLEAR) * single:
+        level, target = "nothing", (1 - CLEAR) * single
+        told = f"nothing yet: {costs}, no less than by counts of single codes ({single:,.0f})"
+    elif own > (1 - CLEAR) * pair:
+        level, target = "notes", (1 - CLEAR) * pair
+        told = (
+            f"this has learnt the notes but not the order: {costs}, less than by counts of single codes "
+            f"({single:,.0f}), but not than by counts of pairs ({pair:,.0f})"
+        )
+    else:
+        level, target = "order", own
+        told = (
+            f"this has learnt notes and order: {costs}, {100 * (1 - own / pair):.0f} % less than by counts "
+            f"of pairs ({pair:,.0f})"
+        )
+    parts = [told, *_beside_the_start(own, curve)]
+    gain = _gain(curve)
+    if gain is not None and gain < -CLEAR * own:
+        parts.append("by the end it got worse on music it has not heard: add music rather than time")
+    elif level != "order":
+        more = _more(own, target, gain, records)
+        parts.append(
+            f"train about {shown_time(more)} more"
+            if more
+            else "how much longer it takes cannot be told yet"
+            if gain is None or gain > 0
+            else "it has stopped getting better: try more music, or a larger --size"
+        )
+    elif gain is not None and gain > CLEAR * own:
+        parts.append("it still gets better with time")
+    parts += _by_heart(evaluation)
+    if evaluation.split != "val":
+        parts.append("nothing was held out to judge by, so this says nothing of other music")
+    return Verdict(level, "; ".join(parts), more)
+
+
+def _beside_the_start(own: float, curve: Sequence[tuple[int, float]]) -> list[str]:
+    """What training has changed in a model that could play before; nothing for one drawn from a seed."""
+    if not curve or curve[0][0] != 0:
+        return []
+    before = curve[0][1]
+    if own > (1 - CLEAR / 4) * before:
+        return [f"your music has not bent the model it began with yet ({before:,.0f} bits)"]
+    return [f"the model it began with needed {before:,.0f} bits"]
+
+
+def _gain(curve: Sequence[tuple[int, float]]) -> float | None:
+    """The bits that the second half of the updates saved; None where that was not measured."""
+    trained = [point for point in curve if point[0] > 0]
+    if len(trained) < 2:
+        return None
+    last, cost = trained[-1]
+    half = min(trained[:-1], key=lambda point: abs(point[0] - last / 2))
+    return (half[1] - cost) / log2(last / half[0])
+
+
+def _more(
+    own: float, target: float, gain: float | None, records: Sequence[Mapping[str, Any]]
+) -> float | None:
+    """Seconds of training until the target, when each doubling of the updates goes on to save as much."""
+    times = [record for record in records if record["kind"] == "train" and record["step"] > 0]
+    if gain is None or gain <= 0 or not times:
+        return None
+    doublings = (own - target) / gain
+    spent = float(times[-1]["elapsed"])
+    return max(60.0, spent * (2**doublings - 1)) if doublings < FORESEEN else None
+
+
+FORESEEN = 8.0
+"""Doublings of the training so far, beyond which a forecast would be a guess."""
+
+
+def _by_heart(evaluation: Evaluation) -> list[str]:
+    """Whether continuations are copies, beside what held-out music has in common with the training data."""
+    if not evaluation.quoted:
+        return []
+    copied, usual = median(evaluation.quoted), median(evaluation.quoted_original)
+    if copied < max(2.0, 2 * usual):
+        return []
+    return [f"it plays by heart: {copied:.1f} s at a time are copies of the training music"]
 
 
 def read_evaluation(run: str | Path) -> Evaluation | None:

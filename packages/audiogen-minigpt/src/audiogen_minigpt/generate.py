@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio, probe
+from audiogen_core.audio import Audio, seconds_of
 from audiogen_core.codec import fingerprint
 from audiogen_core.codes import Codes
 from audiogen_core.describe import FACTS
 from audiogen_core.errors import AudioError, ModelError, OptionError
-from audiogen_core.jobs import MOST, Sound, Take
+from audiogen_core.finish import live
+from audiogen_core.jobs import MOST, Model, Sound, Take
+from audiogen_core.options import verb
 from audiogen_core.progress import counted
-from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
 from audiogen_core.threads import use as use_threads
 from audiogen_core.values import closed
-from audiogen_core.version import version
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import SAMPLING, ModelConfig
-from audiogen_minigpt.options import ClipSettings, Load, Options, resolve
+from audiogen_minigpt.options import ClipSettings, Following, Load, Options, Streamed, resolve
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Codec
@@ -41,7 +42,7 @@ BLOCK_SECONDS = 0.5
 Ints = NDArray[np.int64]
 
 
-class Generator:
+class Generator(Model):
     """A trained model with the codec it was trained on.
 
     model   its device is where generating happens
@@ -50,8 +51,9 @@ class Generator:
     name    of the model, for recipes
     sampling  how its codes are drawn unless somebody says otherwise
     threads   that compute, for recipes; None: torch's
+    opening   how it was loaded; without it its clips carry no recipe
 
-    The keywords of the verbs are the fields of `Options`. The same options, seed and threads make the same
+    The same options, seed and threads make the same
     clip on the same kind of device. The codes of a longer clip begin with those of a shorter one; its
     sound does so as far as the codec decodes frames without later ones. Raises OptionError for impossible
     options, AudioError when the prompt is shorter than one frame.
@@ -69,6 +71,7 @@ class Generator:
         name: str = "",
         sampling: Sampling = SAMPLING,
         threads: int | None = None,
+        opening: Load | None = None,
     ) -> None:
         import torch
 
@@ -79,20 +82,17 @@ class Generator:
         self.name = name
         self.sampling = sampling
         self.threads = threads or torch.get_num_threads()
+        self.opening = opening
         check_codec(codec, config, self.facts)
 
     @classmethod
-    @closed()
-    def load(cls, path: str | Path, *, which: str = "last", **load: Any) -> Generator:
-        """The model of a run or a checkpoint, with its codec.
+    @verb(Load)
+    def load(cls, opening: Load) -> Generator:
+        """The model of a run or a checkpoint, with its codec; "demo" comes with the package.
 
-        path   the folder of a run or of one checkpoint, or "demo", the model that comes with the package
-        which  of a run's checkpoints: "last", or "best" on the validation data
-
-        Other keywords are the fields of `Load`: the device ("auto" is CUDA where there is one), the codec and
-        what it runs on. Raises ModelError, UnknownModel, OptionError.
+        The device "auto" is CUDA where there is one. Raises ModelError, UnknownModel, OptionError.
         """
-        opening = Load.of({**load, "model": path})
+        path = opening.model
         source = checkpoint.place(path) if opening.revision is None else checkpoint.at(path, opening.revision)
 
         import torch
@@ -104,48 +104,65 @@ class Generator:
             torch.set_num_threads(opening.threads)
         threads = use_threads(torch.get_num_threads())
         device = choose_device(opening.device)
-        which = "best" if opening.best else which
+        which = "best" if opening.best else "last"
         model, config, facts = checkpoint.load_model(source, which=which, device=str(device))
         name = opening.codec or str(facts.get("codec"))
         ops = opening.ops or ("torch:cuda" if device.type == "cuda" else "torch")
         codec = codecs.load_codec(name, ops, opening.fetch)
         sampling = checkpoint.sampling_of(source)
-        return cls(model, config, codec, facts, name=str(path), sampling=sampling, threads=threads)
+        return cls(
+            model,
+            config,
+            codec,
+            facts,
+            name=str(path),
+            sampling=sampling,
+            threads=threads,
+            opening=opening,
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what it makes."""
+        return self.codec.info.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Of what it makes."""
+        return self.codec.info.channels
 
     @property
     def revision(self) -> str:
         """What recipes call the checkpoint."""
         return str(self.facts.get("checkpoint", ""))
 
-    def generate(self, seconds: float, **options: Any) -> Audio:
+    @verb(Following)
+    def generate(self, options: Following) -> Audio:
         """A clip of `seconds`, or, with a prompt, the prompt and `seconds` that follow it."""
-        return self.generate_batch(1, seconds, **options)[0]
+        return self.clip(options)
 
-    def generate_codes(self, seconds: float, **options: Any) -> Codes:
+    @verb(Following)
+    def generate_codes(self, options: Following) -> Codes:
         """As `generate`, but the codes of the clip, the prompt's included."""
-        return self._codes(self.settings(seconds, **options), 1)[0]
+        return self._codes(self._resolved(options), 1)[0]
 
+    @verb(Following)
     @closed()
-    def generate_batch(self, count: int, seconds: float, **options: Any) -> list[Audio]:
+    def generate_batch(self, count: int, options: Following) -> list[Audio]:
         """Several clips; number i is what `generate` makes with the seed + i.
 
         On a CPU they are made one after the other, elsewhere all at once.
         """
-        settings = self.settings(seconds, **options)
-        return [self._audio(codes, settings) for codes in self._codes(settings, count)]
+        return [self.whole(take, options) for take in self.takes(options, count)]
 
-    @closed()
-    def stream(
-        self, seconds: float, *, chunk_seconds: float = BLOCK_SECONDS, **options: Any
-    ) -> Iterator[Audio]:
+    @verb(Streamed)
+    def stream(self, options: Streamed) -> Iterator[Audio]:
         """As `generate`, in chunks of about `chunk_seconds`, each as soon as it is made.
 
         Joined, the chunks are the clip of the same codes, but for rounding where the codec decodes a chunk
         otherwise than the whole, below a millionth of full scale. What is kept in memory is the codes alone.
         """
-        if not chunk_seconds > 0:
-            raise OptionError(f"chunk_seconds must be more than 0, got {chunk_seconds}")
-        settings = self.settings(seconds, **options)
+        settings, chunk_seconds = self._resolved(options), options.chunk_seconds
         prompt = self._prompt(settings)
         report = counted(settings.on_step, settings.frames)
         new = self._new(prompt, settings, [settings.seed], chunk_seconds, report)
@@ -154,41 +171,20 @@ class Generator:
         codec.chunk_seconds = chunk_seconds
         known = len(prompt) * codec.info.hop_length
         chunks = codec.decode_blocks(block[0].T.astype(np.int32) for block in chain(opening, new))
-        return self._cut(chunks, known if settings.only_new else 0, known + settings.samples)
+        return live(self._take(self._cut(chunks, known + settings.samples), settings, known), options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: all are made before the first is handed on."""
-        info, settings = self.codec.info, self._resolved(options)
+        settings = self._resolved(options)
         for row, codes in enumerate(self._codes(settings, count)):
-            clip = iter([self._audio(codes, settings)])
-            yield Take(clip, info.sample_rate, info.channels, settings.asked, settings.seed + row)
+            known = (codes.length or 0) - settings.samples
+            told = replace(settings, seed=settings.seed + row)
+            yield self._take(iter([self.codec.decode(codes)]), told, known)
 
-    def settings(self, seconds: float, **options: Any) -> ClipSettings:
+    @verb(Following)
+    def settings(self, options: Following) -> ClipSettings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        return self._resolved(Options.of({"seconds": seconds, **options}))
-
-    def recipe(
-        self,
-        seconds: float,
-        sampling: Sampling,
-        *,
-        only_new: bool = False,
-        inputs: Mapping[str, str] | None = None,
-    ) -> Recipe:
-        """What made a clip, for `Audio.save`.
-
-        inputs  sha256 of the files that went in, by role: "prompt_audio"
-        """
-        settings = self.settings(seconds, sampling=sampling, only_new=only_new)
-        return Recipe(
-            package="audiogen-minigpt",
-            version=version("audiogen-minigpt"),
-            model=self.name,
-            revision=self.revision,
-            seed=sampling.seed,
-            settings={"command": "generate", "threads": self.threads, **settings.asked},
-            inputs=dict(inputs or {}),
-        )
+        return self._resolved(options)
 
     def _resolved(self, options: Options) -> ClipSettings:
         return resolve(options, self.sampling, self.codec.info.sample_rate, self.codec.info.hop_length)
@@ -226,11 +222,12 @@ class Generator:
             report(len(seeds) * block.shape[1])
             yield block
 
-    def _audio(self, codes: Codes, settings: ClipSettings) -> Audio:
-        audio = self.codec.decode(codes)
-        if not settings.only_new:
-            return audio
-        return Audio(audio.samples[:, -settings.samples :], audio.sample_rate)
+    def _take(self, pieces: Iterator[Audio], settings: ClipSettings, known: int) -> Take:
+        info = self.codec.info
+        seconds = settings.asked["seconds"] if settings.keep_original else None
+        return Take(
+            pieces, info.sample_rate, info.channels, settings.asked, settings.seed, None, known, seconds
+        )
 
     def _prompt(self, settings: ClipSettings) -> Ints:
         """The codes (P, K) of the whole frames of a prompt; P = 0 without one."""
@@ -246,13 +243,15 @@ class Generator:
                 f"({1 / info.frame_rate:.4f} s); give a longer one"
             )
         # A frame that is begun would be continued as if silence followed it.
+        if settings.keep_original:  # then the last one is to end where the clip does
+            audio = Audio(audio.samples[:, audio.samples.shape[1] % info.hop_length :], audio.sample_rate)
         return self.codec.encode(audio, self.config.codebooks).values[:, :frames].T.astype(np.int64)
 
-    def _cut(self, chunks: Iterator[NDArray[np.float32]], start: int, stop: int) -> Iterator[Audio]:
-        """The samples from start to stop of a clip that comes in chunks (channels, n)."""
+    def _cut(self, chunks: Iterator[NDArray[np.float32]], stop: int) -> Iterator[Audio]:
+        """So many samples of a clip that comes in chunks (channels, n)."""
         at = 0
         for chunk in chunks:
-            part = chunk[:, max(0, start - at) : max(0, stop - at)]
+            part = chunk[:, : max(0, stop - at)]
             at += chunk.shape[1]
             if part.shape[1]:
                 yield Audio(part, self.codec.info.sample_rate)
@@ -286,8 +285,8 @@ def sound(load: Load, options: Options) -> Sound:
     facts = checkpoint.find(path, "best" if load.best else "last").facts
     codec = FACTS.get(str(facts.get("codec")))
     seconds, clip = options.seconds, options.prompt_audio
-    if clip is not None and not options.only_new:
-        seconds += clip.duration if isinstance(clip, Audio) else probe(clip).frames / probe(clip).sample_rate
+    if clip is not None and options.after != options.only_new:
+        seconds += seconds_of(clip) if options.after else -seconds_of(clip)
     return Sound(facts["sample_rate"], None if codec is None else codec.channels, seconds)
 
 

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from audiogen_core.jobs import JobLoad, JobOptions
-from audiogen_core.options import Clip, Described, audio, hidden, option, place
+from audiogen_core.errors import OptionError
+from audiogen_core.jobs import Continuing, JobLoad
+from audiogen_core.options import Clip, Described, Place, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import SAMPLING
 
 if TYPE_CHECKING:
-    from audiogen_core.codec import Codec
+    from audiogen_core.codec import CodecInfo
 
 MAX_SECONDS = 3600.0
 """Seconds of audio made at once, unless it is streamed."""
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p")
 """The options that say how codes are drawn; the fields of `Sampling` but for the seed."""
+
+After = Annotated[
+    bool,
+    hidden(
+        "Whether the seconds count from the end of prompt_audio on, and not from its beginning.", local=True
+    ),
+]
 
 CodecPlace = Annotated[
     str | None,
@@ -32,17 +40,25 @@ CodecPlace = Annotated[
 
 
 @dataclass(frozen=True)
-class Options(JobOptions):
+class Options(Continuing):
     """One clip, or several with seeds that count up. Raises OptionError."""
 
     seconds: Annotated[
-        float, option("How much to make.", "-s", unit="s", gt=0, le=MAX_SECONDS, also=("audio_length",))
+        float,
+        option(
+            "Length of the clip, with what is continued.",
+            "-s",
+            unit="s",
+            gt=0,
+            le=MAX_SECONDS,
+            also=("audio_length",),
+        ),
     ] = 10.0
+    _: KW_ONLY
     prompt_audio: Annotated[
         Clip | None,
-        audio("Sound to go on with, of which whole frames are used.", "--prompt-audio", "--prompt"),
+        audio("A clip to go on with; it comes first.", "--continue", old=("--prompt-audio", "--prompt")),
     ] = None
-    only_new: Annotated[bool, option("Leave the prompt out of the result.")] = False
     temperature: Annotated[
         float | tuple[float, ...] | None,
         option(
@@ -70,18 +86,36 @@ class Options(JobOptions):
         float | None,
         option("Least probability relative to the likeliest code; 0: any.", ge=0, le=1, advanced=True),
     ] = None
-    sampling: Annotated[
-        Sampling | None, hidden("How codes are drawn, as one value; options said beside it win over it.")
-    ] = None
+    after: After = False
+
+    @classmethod
+    def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
+        """Recipes that do not say what becomes of the original count the seconds as 0.1.0 did."""
+        return cls.of({"after": "keep_original" not in settings, **settings})
 
 
 @dataclass(frozen=True, kw_only=True)
+class Following(Options):
+    """As Python's verbs are asked: the seconds are those that follow what is continued."""
+
+    after: After = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed(Following):
+    """One clip that comes in chunks."""
+
+    chunk_seconds: Annotated[float, option("Seconds of each chunk.", unit="s", gt=0)] = 0.5
+
+
+@dataclass(frozen=True)
 class Trained(Described):
     """Which model, and which of its checkpoints."""
 
     model: Annotated[
-        str, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
+        Place, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
     ]
+    _: KW_ONLY
     best: Annotated[bool, option("Take the checkpoint with the lowest validation loss.")] = False
 
 
@@ -92,8 +126,17 @@ class Load(JobLoad, Trained):
     codec: CodecPlace = None
     device: Annotated[str, option("auto, cpu, cuda or mps.", local=True)] = "auto"
     ops: Annotated[Any, hidden("What the codec runs on; None is torch on the same device.")] = None
-    revision: Annotated[str | None, hidden("The checkpoint of a run that a recipe names.")] = None
-    unlisted: Annotated[bool, hidden("There is no hub to allow more of.")] = False
+    which: Annotated[
+        Literal["last", "best"] | None,
+        hidden("Of a run's checkpoints; 'best' is the same as best.", local=True),
+    ] = None
+    revision: Annotated[str | None, hidden("The checkpoint of a run that a recipe names.", local=True)] = None
+    unlisted: Annotated[bool, hidden("There is no hub to allow more of.", local=True)] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.which is not None:
+            object.__setattr__(self, "best", self.which == "best")
 
 
 @dataclass(frozen=True)
@@ -110,7 +153,7 @@ class ClipSettings:
     sampling: Sampling
     seed: int
     prompt_audio: Clip | None = None
-    only_new: bool = False
+    keep_original: bool | None = None
     on_step: Callable[[int, int], None] | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
 
@@ -129,9 +172,15 @@ def resolve(options: Options, own: Sampling, sample_rate: int, hop_length: int) 
     said = {name: getattr(options, name) for name in (*DRAWING, "seed")}
     said = {name: value for name, value in said.items() if value is not None}
     sampling = seeded(replace(options.sampling or own, **said))
-    samples = max(1, round(options.seconds * sample_rate))
+    begun = _seconds_of(options.prompt_audio)
+    seconds = options.seconds if options.after else options.seconds - begun
+    if seconds <= 0:
+        raise OptionError(f"the clip to go on with has {begun:.2f} s; ask for more seconds")
+    samples = max(1, round(seconds * sample_rate))
     drawing = {name: value for name, value in sampling.to_dict().items() if name in DRAWING}
     asked = {**options.asked(), "seconds": options.seconds, "only_new": options.only_new, **drawing}
+    if begun and not (options.after and options.keep_original is None):  # see `of_recipe`
+        asked |= {"seconds": begun + seconds, "keep_original": options.keep_original is True}
     asked.pop("seed", None)  # a recipe has a field of its own for it
     return ClipSettings(
         samples,
@@ -139,10 +188,16 @@ def resolve(options: Options, own: Sampling, sample_rate: int, hop_length: int) 
         sampling,
         sampling.seed or 0,
         options.prompt_audio,
-        options.only_new,
+        options.keep_original,
         options.on_step,
         asked,
     )
+
+
+def _seconds_of(clip: Clip | None) -> float:
+    from audiogen_core.audio import seconds_of
+
+    return 0.0 if clip is None else seconds_of(clip)
 
 
 @dataclass(frozen=True)
@@ -170,6 +225,10 @@ class Preparation(Described):
         None
     )
 
-    def count(self, codec: Codec) -> int:
-        """How many codebooks to store."""
-        return min(8, codec.info.codebooks) if self.codebooks is None else self.codebooks
+    def count(self, info: CodecInfo) -> int:
+        """How many codebooks of a codec to store."""
+        return min(8, info.codebooks) if self.codebooks is None else self.codebooks
+
+    def longest_silence(self, info: CodecInfo) -> int | None:
+        """How many silent frames in a row are kept; None: all."""
+        return round(self.silence * info.frame_rate) if self.silence else None

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from audiogen_core.audio import probe
 from audiogen_core.errors import AudioError, CodesError, OptionError
 from audiogen_core.files import atomic_path, require_regular
+from audiogen_core.progress import counted
 from audiogen_core.settings import from_mapping, parse_json
 from audiogen_minigpt.shards import META, PLAN, Skip, take_back
 
@@ -48,6 +49,8 @@ class Entry:
     size       bytes; -1 for what is no readable file
     digest     SHA-256 of the bytes; "" for what is no readable file, and in folders of release 0.1.0
     duplicate  the earlier file with the same bytes, or None
+    seconds    of sound in it; -1 when nobody has looked yet, as in folders of release 0.1.0
+    reason, message  why it is left out, as in a Skip; "" when it is not
     """
 
     path: str
@@ -55,9 +58,29 @@ class Entry:
     size: int = -1
     digest: str = ""
     duplicate: str | None = None
+    seconds: float = -1.0
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def used(self) -> bool:
+        """Whether there will be codes of it."""
+        return not self.duplicate and not self.reason
 
 
 Groups = list[list[Entry]]  # one group of files per shard
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def probed(folder: Path, entry: Entry) -> Entry:
+    """An entry with what the beginning of its file tells of it."""
+    try:
+        sound = probe(folder / entry.path)
+    except AudioError as error:
+        return replace(entry, seconds=0.0, reason="damaged", message=str(error))
+    return replace(entry, seconds=sound.frames / sound.sample_rate)
 
 
 def scan(folder: Path) -> tuple[list[str], list[Skip]]:
@@ -100,31 +123,47 @@ def scan(folder: Path) -> tuple[list[str], list[Skip]]:
     return sorted(files), sorted(passed, key=lambda skip: skip.path)
 
 
-def make_plan(folder: Path, data: Path, files: list[str], *, val_permille: int, split_by: str) -> Groups:
+def make_plan(
+    folder: Path,
+    data: Path,
+    files: list[str],
+    *,
+    val_permille: int,
+    split_by: str,
+    look: Callable[[Path, Entry], Entry] = probed,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Groups:
     """The plan of a folder of codes for the `files` there are now, which is stored.
+
+    look     tells how long a file is, and whether it can be used
+    on_step  called with (files looked at, files in all)
 
     What is as it was keeps its place. A file that has changed keeps its group, one that is gone leaves it,
     new ones go into groups of their own; the shards of groups that are not what they were are taken back.
 
     A file's split follows from the hash of its path (of its parent folder with `split_by` "parent"), so it
-    stays when files are added. Where that holds out nothing, or everything, the readable file with the lowest
-    hash is held out; where that is much of all there is (a single file, two songs), the last tenth of each
-    file instead.
+    stays when files are added. Where that holds out nothing that can be used, or everything, the usable file
+    with the lowest hash is held out; where that is much of all there is (a single file, two songs), the last
+    tenth of each file instead.
 
     Raises CodesError when the stored plan is damaged.
     """
     before = read_plan(data)
-    with ThreadPoolExecutor() as pool:
-        facts = dict(zip(files, pool.map(lambda path: _size_and_digest(folder / path), files), strict=True))
+    report = counted(on_step, 2 * len(files))
+    facts = dict(
+        zip(files, _side_by_side(lambda path: _size_and_digest(folder / path), files, report), strict=True)
+    )
     known = {entry.path: entry for entry in chain(*before)}
-    entries = [replace(entry, **facts[path]) for path, entry in known.items() if path in facts]
+    entries = [_anew(entry, facts[path]) for path, entry in known.items() if path in facts]
     for path in files:
         if path not in known:
             split = "val" if _hash(path, split_by) % 1000 < val_permille else "train"
             entries.append(Entry(path, split, **facts[path]))
-    entries = _without_duplicates(entries)
+    entries = list(
+        _side_by_side(lambda entry: _looked_at(folder, entry, look), _without_duplicates(entries), report)
+    )
     if val_permille:
-        entries = _hold_something_out(folder, entries, split_by)
+        entries = _hold_something_out(entries, split_by)
     now = {entry.path: entry for entry in entries}
     groups = [[now[entry.path] for entry in group if entry.path in now] for group in before]
     groups += _grouped([entry for entry in entries if entry.path not in known])
@@ -224,11 +263,35 @@ def _without_duplicates(entries: list[Entry]) -> list[Entry]:
     return told
 
 
-def _hold_something_out(folder: Path, entries: list[Entry], split_by: str) -> list[Entry]:
-    usable = [entry for entry in entries if not entry.duplicate]
+def _anew(entry: Entry, facts: dict[str, Any]) -> Entry:
+    """An entry of a plan for the bytes that its file has now."""
+    if (entry.size, entry.digest) == (facts["size"], facts["digest"]) and entry.size >= 0:
+        return entry
+    return replace(entry, **facts, seconds=-1.0, reason="", message="")
+
+
+def _looked_at(folder: Path, entry: Entry, look: Callable[[Path, Entry], Entry]) -> Entry:
+    return entry if entry.duplicate or entry.seconds >= 0 else look(folder, entry)
+
+
+def _side_by_side(
+    function: Callable[[Item], Result], items: Sequence[Item], report: Callable[[int], None]
+) -> Iterator[Result]:
+    """What a function makes of each, in threads; what has not begun is dropped when the caller stops."""
+    pool = ThreadPoolExecutor()
+    try:
+        for result in pool.map(function, items):
+            yield result
+            report(1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _hold_something_out(entries: list[Entry], split_by: str) -> list[Entry]:
+    there = [entry for entry in entries if not entry.duplicate]
+    usable = [entry for entry in there if entry.used] or there
     if len({entry.split for entry in usable}) > 1:
         return entries
-    usable = [entry for entry in usable if _looks_readable(folder / entry.path)] or usable
     keys = sorted({_hash(entry.path, split_by) for entry in usable}, key=lambda key: (key % 1000, key))
     held = sum(max(0, entry.size) for entry in usable if _hash(entry.path, split_by) == keys[0])
     if held > _MOST_HELD_OUT * sum(max(0, entry.size) for entry in usable):
@@ -237,14 +300,6 @@ def _hold_something_out(folder: Path, entries: list[Entry], split_by: str) -> li
         replace(entry, split="val" if _hash(entry.path, split_by) == keys[0] else "train")
         for entry in entries
     ]
-
-
-def _looks_readable(path: Path) -> bool:
-    try:
-        probe(path)
-    except AudioError:
-        return False
-    return True
 
 
 def _grouped(entries: list[Entry]) -> Iterator[list[Entry]]:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.audio import probe, stream
-from audiogen_core.codec import Codec
+from audiogen_core.codec import Codec, CodecInfo
 from audiogen_core.containers import UnknownFormat
 from audiogen_core.errors import AudioError, AudioMismatch
 from audiogen_core.sound_reader import NotFinite, name_of
@@ -37,15 +38,54 @@ def encode_track(folder: Path, entry: Entry, codec: Codec, options: Preparation)
     """
     if entry.duplicate is not None:
         return [Skip(entry.path, "duplicate", f"the same bytes as {entry.duplicate}")]
+    if entry.reason:
+        return [Skip(entry.path, entry.reason, entry.message)]
     path = folder / entry.path
+    return _each_channel(
+        path,
+        entry,
+        codec.info,
+        options,
+        lambda channel: _encode_channel(path, entry, codec, options, channel),
+    )
+
+
+def look(folder: Path, entry: Entry, info: CodecInfo, options: Preparation) -> Entry:
+    """An entry with the seconds of sound in its file, which is read to its end, or why that is left out."""
+    path = folder / entry.path
+    seconds: list[float] = []
+
+    def listen(channel: int | None) -> list[Part]:
+        heard = _Heard()
+        for _ in heard.through(_prepared(path, info, options, channel)[0]):
+            pass
+        heard.check(info, options)
+        seconds.append(heard.samples / info.sample_rate)
+        return []
+
+    parts = _each_channel(path, entry, info, options, listen)
+    for part in parts if not seconds else []:
+        if isinstance(part, Skip):
+            return replace(entry, seconds=0.0, reason=part.reason, message=part.message)
+    return replace(entry, seconds=sum(seconds))
+
+
+def _each_channel(
+    path: Path,
+    entry: Entry,
+    info: CodecInfo,
+    options: Preparation,
+    function: Callable[[int | None], list[Part]],
+) -> list[Part]:
+    """What a function gives for each channel that is a track of its own; a Skip for what it cannot use."""
     try:
         channels: list[int | None] = [None]
-        if options.stereo == "split" and codec.info.channels == 1:
+        if options.stereo == "split" and info.channels == 1:
             channels = list(range(probe(path).channels))
         parts: list[Part] = []
         for channel in channels:
             try:
-                parts += _encode_channel(path, entry, codec, options, channel)
+                parts += function(channel)
             except _Unfit as error:
                 which = "" if channel is None else f"channel {channel}: "
                 parts.append(Skip(entry.path, error.reason, f"{which}{error}"))
@@ -100,11 +140,24 @@ class _Heard:
             self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
             yield block
 
+    def check(self, info: CodecInfo, options: Preparation) -> None:
+        """Raise _Unfit when what was heard is too short, or silent."""
+        if self.samples < _needed(info, options):
+            seconds = self.samples / info.sample_rate
+            raise _Unfit("too_short", f"{seconds:.2f} s of sound, {options.min_seconds} s are needed")
+        if self.peak < SILENCE and options.longest_silence(info) is not None:
+            raise _Unfit("silent", "never louder than -60 dBFS")
 
-def _encode_channel(
-    path: Path, entry: Entry, codec: Codec, options: Preparation, channel: int | None
-) -> list[Part]:
-    info = codec.info
+
+def _needed(info: CodecInfo, options: Preparation) -> float:
+    """How many samples of sound a track has at least."""
+    return max(1, options.min_seconds * info.sample_rate)
+
+
+def _prepared(
+    path: Path, info: CodecInfo, options: Preparation, channel: int | None
+) -> tuple[Iterator[Floats], float]:
+    """The sound of a file or one of its channels as it goes to the codec, and the gain that was applied."""
 
     def blocks() -> Iterator[Floats]:
         if channel is None:
@@ -114,20 +167,23 @@ def _encode_channel(
                 yield block[channel : channel + 1]
 
     gain = _gain(blocks, options.level)
-    longest = round(options.silence * info.frame_rate) if options.silence else None
-    heard = _Heard()
-    prepared = heard.through(shorten_silence((block * gain for block in blocks()), info.hop_length, longest))
+    longest = options.longest_silence(info)
+    return shorten_silence((block * gain for block in blocks()), info.hop_length, longest), gain
+
+
+def _encode_channel(
+    path: Path, entry: Entry, codec: Codec, options: Preparation, channel: int | None
+) -> list[Part]:
+    info, heard = codec.info, _Heard()
+    sound, gain = _prepared(path, info, options, channel)
+    prepared = heard.through(sound)
     held: list[Floats] = []
-    needed = max(1, options.min_seconds * info.sample_rate)
-    while heard.samples < needed and (block := next(prepared, None)) is not None:
+    while heard.samples < _needed(info, options) and (block := next(prepared, None)) is not None:
         held.append(block)
-    if heard.samples < needed:
-        seconds = heard.samples / info.sample_rate
-        raise _Unfit("too_short", f"{seconds:.2f} s of sound, {options.min_seconds} s are needed")
-    count = options.count(codec)
-    codes = np.concatenate(list(codec.encode_blocks(chain(held, prepared), count)), axis=1)
-    if heard.peak < SILENCE and longest is not None:
-        raise _Unfit("silent", "never louder than -60 dBFS")
+    if heard.samples < _needed(info, options):
+        heard.check(info, options)
+    codes = np.concatenate(list(codec.encode_blocks(chain(held, prepared), options.count(info))), axis=1)
+    heard.check(info, options)
     frames = codes.T.astype(np.uint16)
     gain_db = round(20 * math.log10(gain), 3)
 

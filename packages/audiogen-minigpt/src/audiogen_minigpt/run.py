@@ -1,43 +1,67 @@
-"""From a folder of audio to a page with new sounds, in five stages of which each resumes."""
+"""From a folder of audio to a page with new sounds, in stages of which each resumes, within a time.
+
+What will be done, why, and what came of it is told in sentences, which the page repeats.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import shlex
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path, require_regular, require_room
+from audiogen_core.models import Fetch
+from audiogen_core.settings import read_json
 from audiogen_core.values import closed
-from audiogen_minigpt import checkpoint
-from audiogen_minigpt.evaluate import Evaluation, evaluate, read_evaluation
+from audiogen_minigpt import checkpoint, metrics
+from audiogen_minigpt.catalog import CATALOG
+from audiogen_minigpt.codec_choice import choose_codec
+from audiogen_minigpt.encode import Found, encode, length, some
+from audiogen_minigpt.evaluate import Verdict, evaluate, read_evaluation, verdict
+from audiogen_minigpt.report import DATA, SAMPLES, write_page
 from audiogen_minigpt.report import NAME as REPORT
-from audiogen_minigpt.report import Clip, Section, write_report
-from audiogen_minigpt.schedule import parse_time
+from audiogen_minigpt.schedule import parse_time, shown_time
 from audiogen_minigpt.settings import Settings, load_config
+from audiogen_minigpt.shards import FACTS, Meta
+from audiogen_minigpt.signals import Stop, Stopped, stopping
 
 if TYPE_CHECKING:
-    from audiogen_core.models import Fetch
     from audiogen_minigpt.train import TrainResult
 
-DATA = "data"
-SAMPLES = "free"
+BUDGET = "budget.json"
 STAGES = ("encode", "train", "judge", "sample", "report")
 
+DEFAULT = 600.0
+"""Seconds that a run takes beside encoding, where nobody says."""
+
+SLOW = 6.0
+"""Times that loading torch takes: as long as that judging, making sounds and the page take at least."""
+
+BENT = {"noise": 0.15, "batch": 4}
+"""Settings of a run that goes on from the demo model, unless somebody says otherwise: the noise that it was
+trained with, and small steps, of which more fit into minutes."""
+
 OnStep = Callable[[float, float], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class RunReport:
     """How a run ended.
 
-    run     its folder
-    page    report.html, or None when a signal came before
-    step    updates of the model
-    done    the stages that had something to do, of `STAGES`; empty when all was there
-    signal  the signal that ended it early, or None
+    run      its folder
+    page     report.html, or None when a signal came before
+    step     updates of the model
+    done     the stages that had something to do, of `STAGES`; empty when all was there
+    signal   the signal that ended it early, or None
+    verdict  what the model has learnt; None when a signal came before
+    next     commands to go on with
     """
 
     run: Path
@@ -45,6 +69,8 @@ class RunReport:
     step: int
     done: tuple[str, ...]
     signal: int | None
+    verdict: Verdict | None = None
+    next: tuple[str, ...] = ()
 
 
 @closed()
@@ -55,151 +81,326 @@ def run(
     time: str | float | None = None,
     codec: str | None = None,
     settings: Settings | None = None,
+    from_scratch: bool = False,
     workers: int | None = None,
     new_data: bool = False,
     on_stage: Callable[[str], OnStep | None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    notify: Notify | None = None,
     fetch: Fetch | None = None,
 ) -> RunReport:
     """Make a model of a folder of audio, and sounds with it, in one folder; what is there is not done again.
 
     folder    audio files, at any depth
     out       gets data/ (codes), ckpt/, samples/, eval/, free/, metrics.jsonl and report.html
-    time      of training, such as "10m" or seconds; None: as before, or else ten minutes
-    codec     name or path; None: as before, or else "demo"
+    time      that all this may take, with the training it had before, such as "10m" or seconds; None: as
+              before, or else ten minutes beside encoding
+    codec     name or path; None: as before, or else "demo" for music that it suits, and "encodec-24khz" for
+              other recordings where that can be had
     settings  anything else about training
+    from_scratch  begin with drawn weights, though the demo model fits
     workers   processes that encode; None: one per core
     new_data  training that has begun may go on with codes of a folder that has changed since
-    on_stage  called with each stage's name as it begins; may return an `on_step(done, total)` for it
+    on_stage  called with each stage's name as it begins, "look" before all others; may return an
+              `on_step(done, total)` for it
     on_record called with each record of metrics.jsonl
+    notify    called with sentences about what is found, done, and came of it
     fetch     how a codec that is not here comes; see `audiogen_core.codecs.load`
 
-    Raises OptionError when both folders are one, and what `encode`, `train` and `evaluate` raise.
+    The first SIGINT or SIGTERM ends it after the file, update or clip it is at; the next one at once.
+
+    Raises OptionError when both folders are one, or encoding alone takes far longer than the time, and what
+    `encode`, `train` and `evaluate` raise.
     """
-    out = Path(out)
-    if out.resolve() == Path(folder).resolve():
+    out, folder = Path(out), Path(folder)
+    if out.resolve() == folder.resolve():
         raise OptionError(f"{out}: holds the audio, and the sounds made would join it; name another run")
     require_room(out / REPORT)
-    from audiogen_minigpt.encode import encode
-
-    begin = on_stage or (lambda stage: None)
     settings = settings or Settings()
     if time is not None:
         seconds = parse_time(time) if isinstance(time, str) else float(time)
         settings = Settings({"seconds": seconds}).over(settings)
-    before, done = load_config(out), []
-    source = codec or (before.codec if before else None) or "demo"
-    if encode(
-        folder, out / DATA, codec=source, workers=workers, fetch=fetch, on_step=begin("encode")
-    ).encoded:
-        done.append("encode")
-    result = _train(out, settings, source, new_data, begin("train"), on_record, fetch)
-    if result.ran:
-        done.append("train")
-    if result.signal is not None:
-        return RunReport(out, None, result.step, tuple(done), result.signal)
-    evaluation = read_evaluation(out)
-    if evaluation is None or evaluation.step != result.step:
-        evaluation = evaluate(out, out / DATA, codec=source, fetch=fetch, on_step=begin("judge"))
-        done.append("judge")
-    if _sample(out, result.step, source, lambda: begin("sample"), fetch):
-        done.append("sample")
-    page = out / REPORT
-    if done or not page.is_file():
-        page = _report(out, Path(folder), evaluation)
-        done.append("report")
-    return RunReport(out, page, result.step, tuple(done), None)
+    with stopping() as stop:
+        made = _Run(folder, out, settings, codec, stop, notify or (lambda text: None), fetch)
+        made.begin = on_stage or (lambda stage: None)
+        try:
+            made.encode(from_scratch, workers)
+            result = made.train(new_data, on_record)
+            stop.check()
+            return made.finish(result)
+        except Stopped:
+            made.notify("stopped; the same command goes on from here")
+            newest = checkpoint.newest(out)
+            return RunReport(out, None, newest.step if newest else 0, tuple(made.done), stop.signal)
 
 
-def _train(
-    out: Path,
-    settings: Settings,
-    codec: str,
-    new_data: bool,
-    on_step: OnStep | None,
-    on_record: Callable[[dict[str, Any]], None] | None,
-    fetch: Fetch | None,
-) -> TrainResult:
-    """Train on the codes of the run, or go on with it."""
-    from audiogen_minigpt.shards import Meta
-    from audiogen_minigpt.train import train
+@dataclass
+class _Run:
+    """A run on its way: what was asked for, and what was found and done so far."""
 
-    facts, before = Meta.load(out / DATA).facts, load_config(out)
-    settings = Settings({"data": str(out / DATA), "run": str(out), "codec": codec}).over(settings)
-    config = settings.resumed(before, facts) if before else settings.config(facts)
-    return train(config, resume=True, new_data=new_data, on_step=on_step, on_record=on_record, fetch=fetch)
+    folder: Path
+    out: Path
+    settings: Settings
+    codec: str | None
+    stop: Stop
+    notify: Notify
+    fetch: Fetch | None
+    begin: Callable[[str], OnStep | None] = field(default=lambda stage: None)
+    done: list[str] = field(default_factory=list)
+    started: float = field(default_factory=clock.monotonic)
+    budget: float | None = None
+    found: Found | None = None
+    start: str | None = None
 
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left; infinite without one."""
+        return float("inf") if self.budget is None else self.budget - (clock.monotonic() - self.started)
 
-def _sample(
-    out: Path,
-    step: int,
-    codec: str,
-    begin: Callable[[], OnStep | None],
-    fetch: Fetch | None,
-    count: int = 3,
-    seconds: float = 10.0,
-) -> bool:
-    """Make clips from nothing, unless they are there already; returns whether they had to be made."""
-    stamp = out / SAMPLES / "made.json"
-    wanted = {"step": step, "count": count, "seconds": seconds}
-    try:
-        require_regular(stamp)
-        if json.loads(stamp.read_text(encoding="utf-8")) == wanted:
-            return False
-    except (OSError, ValueError):
-        pass
-    from audiogen_minigpt.clips import write_clips
-    from audiogen_minigpt.generate import Generator
+    def steps_of(self, stage: str) -> OnStep:
+        """The `on_step` of a stage that begins, in which a signal ends the run."""
+        shown = self.begin(stage)
 
-    on_step = begin()
-    generator = Generator.load(out, codec=codec, fetch=fetch)
-    write_clips(generator, stamp.parent, count=count, seconds=seconds, on_step=on_step)
-    with atomic_path(stamp) as temporary:
-        temporary.write_text(json.dumps(wanted), encoding="utf-8")
-    return True
+        def on_step(done: float, total: float) -> None:
+            if shown:
+                shown(done, total)
+            self.stop.check()
 
+        return on_step
 
-def _report(out: Path, folder: Path, evaluation: Evaluation) -> Path:
-    from audiogen_minigpt.info import codes_info
-    from audiogen_minigpt.pictures import LOSSES
+    def encode(self, from_scratch: bool, workers: int | None) -> None:
+        """Look at the folder, choose the codec, and make what codes are missing."""
+        before = load_config(self.out)
+        self.budget = self._asked(before is not None)
+        asked = self.codec or (before.codec if before else None)
+        codec, pace = choose_codec(self.folder, asked, self.notify, self.fetch, self.stop)
+        count = workers or _cores()
 
-    data, state = codes_info(out / DATA), checkpoint.find(out)
-    config = state.config
-    facts = {
-        "audio": folder.name,
-        "codec": data["codec"],
-        "to train on, minutes": data["train"]["seconds"] / 60,
-        "held out, minutes": data["val"]["seconds"] / 60,
-        "files left out": sum(data["left_out"].values()),
-        "model": f"{config.preset}, {config.layers} layers of {config.width}, layout {config.layout}, "
-        f"{config.codebooks} codebooks",
-        "updates": state.step,
-        "training, minutes": state.state["progress"]["elapsed"] / 60,
-    }
-    rows: list[Sequence[Any]] = [
-        ("bits for a second of audio", ""),
-        ("this model", evaluation.bits_per_second),
-        ("pairs of codes", evaluation.bigram_bits),
-        ("single codes", evaluation.unigram_bits),
-    ]
-    continued = []
-    for number, entry in enumerate(evaluation.continuations, 1):
-        picture = out / entry["picture"] if entry["picture"] else None
-        continued.append(Clip(f"Original {number}: {entry['track']}", out / entry["original"]))
-        continued.append(
-            Clip(f"Continuation {number}: the second half is the model's", out / entry["sound"], picture)
+        def on_found(found: Found) -> None:
+            self.found = found
+            takes = found.to_encode * pace / max(1, min(count, found.shards)) + 2.0 * (found.shards > 0)
+            if self.budget is None and "steps" not in self.settings.train and before is None:
+                self.budget = DEFAULT + takes
+            for line in self._plan(found, takes):
+                self.notify(line)
+            if takes > self.left + 60.0:
+                raise OptionError(
+                    f"encoding {length(found.to_encode)} of audio takes about {shown_time(takes)} here, "
+                    f"more than --time {shown_time(self.budget or 0.0)}; give it "
+                    f"--time {shown_time(2 * takes)}, or fewer files"
+                )
+            encoding.append(self.steps_of("encode"))
+
+        encoding: list[OnStep] = []
+        report = encode(
+            self.folder,
+            self.out / DATA,
+            codec=codec,
+            workers=workers,
+            fetch=self.fetch,
+            on_look=self.steps_of("look"),
+            on_found=on_found,
+            on_step=lambda done, total: encoding[0](done, total),
         )
-    free = [
-        Clip(f"Sample {number}", path, path.with_suffix(".png"))
-        for number, path in enumerate(sorted((out / SAMPLES).glob("*.wav")), 1)
-    ]
-    held_out = (
-        "held-out data" if evaluation.split == "val" else "the training data, because none was held out"
-    )
-    sections = [
-        Section("New sounds", "Made from nothing but a seed.", clips=free),
-        Section("Continuations", "The first half is given, the second half is made up.", clips=continued),
-        Section("How well it predicts", f"Measured on {held_out}; fewer bits are better.", rows=rows),
-        Section("Loss", "Mean nats per code.", picture=out / LOSSES),
-    ]
-    return write_report(out, f"audiogen-minigpt: {folder.name}", facts, sections)
+        if report.encoded:
+            self.done.append("encode")
+        self.codec = codec
+        if before is None:
+            self.start = self._choose_start(from_scratch)
+
+    def train(self, new_data: bool, on_record: Callable[[dict[str, Any]], None] | None) -> TrainResult:
+        """Train on the codes of the run, or go on with it."""
+        from audiogen_minigpt.train import train
+
+        facts, before = Meta.load(self.out / DATA).facts, load_config(self.out)
+        told = Settings({"data": str(self.out / DATA), "run": str(self.out), "codec": self.codec})
+        told = told.over(self.settings)
+        if self.start is not None:
+            told = told.over(Settings({**BENT, "start": self.start}))
+        if (seconds := self._training_seconds()) is not None:
+            told = Settings({"seconds": seconds}).over(told)
+            if (self.budget or 0.0) < DEFAULT:
+                told = told.over(Settings({"eval_windows": 16, "log_every": 1}))
+        config = told.resumed(before, facts) if before else told.config(facts)
+        result = train(
+            config,
+            resume=True,
+            new_data=new_data,
+            on_step=self.begin("train"),
+            on_record=on_record,
+            fetch=self.fetch,
+        )
+        if result.ran:
+            self.done.append("train")
+        return result
+
+    def finish(self, result: TrainResult) -> RunReport:
+        """Judge the model, make sounds with it, and write the page."""
+        count, seconds = self._sounds()
+        evaluation = read_evaluation(self.out)
+        if evaluation is None or evaluation.step != result.step:
+            evaluation = evaluate(
+                self.out,
+                self.out / DATA,
+                windows=256 if self.left > 60.0 else 32,
+                clips=count,
+                seconds=seconds,
+                codec=self.codec,
+                fetch=self.fetch,
+                on_step=self.steps_of("judge"),
+            )
+            self.done.append("judge")
+        if self._sample(result.step, count, seconds):
+            self.done.append("sample")
+        found = verdict(evaluation, metrics.read(self.out))
+        commands = self._next(found, result.step)
+        page = self.out / REPORT
+        if self.done or not page.is_file():
+            page = write_page(self.out, self.folder, self.found, evaluation, found, commands)
+            self.done.append("report")
+        self.notify(f"verdict: {found.sentence}")
+        for what, command in commands:
+            self.notify(f"{what}: {command}")
+        told = tuple(command for _, command in commands)
+        return RunReport(self.out, page, result.step, tuple(self.done), None, found, told)
+
+    def _asked(self, begun: bool) -> float | None:
+        """The seconds that this run may take: as asked; None for as before, or for a number of updates."""
+        asked = self.settings.train.get("seconds")
+        if asked is not None and not begun and asked < 30.0:
+            self.notify(
+                f"{shown_time(asked)} are little: looking, judging and making sounds alone take longer"
+            )
+        return asked if asked is None else float(asked)
+
+    def _training_seconds(self) -> float | None:
+        """The seconds of training that the budget leaves room for; once found out they stay.
+
+        Kept until another time is asked for, so that a run which was stopped ends as it was planned.
+        """
+        path, asked = self.out / BUDGET, self.settings.train.get("seconds")
+        stored = read_json(path, OptionError) if path.is_file() else {}
+        if stored and asked in (None, stored.get("asked")) and "steps" not in self.settings.train:
+            return float(stored["training"])
+        if self.budget is None:
+            return None
+        began = clock.monotonic()
+        import torch  # noqa: F401 - how long that takes tells how busy the machine is
+
+        self.stop.check()
+        after = max(_after(self.budget), min(SLOW * (clock.monotonic() - began), self.budget / 2))
+        seconds = max(1.0, self.left - after)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps({"asked": asked, "training": seconds}), encoding="utf-8")
+        return seconds
+
+    def _sounds(self) -> tuple[int, float]:
+        """How many clips are made, and how long each is: as many as there is time for."""
+        pace = 0.5  # seconds of work for one of sound, until some was made
+        config = load_config(self.out)
+        made = [
+            record for record in metrics.read(self.out) if record["kind"] == "sample" and "seconds" in record
+        ]
+        if made and config and config.sample_seconds:
+            pace = made[-1]["seconds"] / (config.sample_seconds / 2)
+        sizes = ((3, 10.0), (3, 6.0), (2, 6.0), (1, 6.0))
+        for count, seconds in sizes:  # each clip once from nothing, and its second half once more to go on
+            if count * seconds * 1.5 * pace + 8.0 <= self.left:
+                return count, seconds
+        return sizes[-1]
+
+    def _choose_start(self, from_scratch: bool) -> str | None:
+        """The model to go on from: the one that was named, or the demo model where it fits."""
+        named = self.settings.train.get("start")
+        if named or from_scratch:
+            if named and from_scratch:
+                raise OptionError(f"start from {named}, or from scratch: not both")
+            return named
+        if "demo" not in CATALOG:
+            return None
+        demo, facts = checkpoint.find("demo"), Meta.load(self.out / DATA).facts
+        fits = all(demo.facts[key] == facts[key] for key in FACTS if key != "codebooks")
+        if not fits or facts["codebooks"] < demo.config.codebooks:
+            self.notify("the demo model plays codes of another codec: this one begins with nothing")
+            return None
+        if self.settings.size or self.settings.shape:
+            self.notify("a shape was asked for that is not the demo model's: this one begins with nothing")
+            return None
+        self.notify("it starts from the demo model, which plays already (--from-scratch: from nothing)")
+        return "demo"
+
+    def _plan(self, found: Found, takes: float) -> list[str]:
+        """What was found, what is held out, what will be done, and when it ends."""
+        lines = [found.headline]
+        if found.tails:
+            lines.append("held out to judge by: the last tenth of each file, for there are few")
+        elif found.held_out:
+            lines.append(f"held out to judge by: {some(found.held_out)}")
+        steps = self.settings.train.get("steps")
+        parts = [f"encode {length(found.to_encode)}, about {shown_time(takes)}"] if found.shards else []
+        if steps is not None or self.budget is None:
+            parts.append(f"train {steps} updates" if steps else "train as planned before")
+            return [*lines, f"to do: {'; '.join([*parts, 'judge and make sounds'])}"]
+        after = _after(self.budget)
+        training = max(0.0, self.left - takes - after)
+        parts += [
+            f"train about {shown_time(training)}",
+            f"judge and make sounds, about {shown_time(after)}",
+        ]
+        end = clock.localtime(clock.time() + max(self.left, takes + after))
+        return [*lines, f"to do: {'; '.join(parts)}; ends about {clock.strftime('%H:%M:%S', end)}"]
+
+    def _next(self, found: Verdict, step: int) -> list[tuple[str, str]]:
+        """Commands to go on with, and what for."""
+        run = shlex.quote(str(self.out))
+        again = f"audiogen-minigpt run {shlex.quote(str(self.folder))} -o {run}"
+        spent = self.budget or sum(_times(self.out))
+        if "steps" in self.settings.train:
+            longer = f"--steps {2 * step}"
+        else:
+            longer = f"--time {shown_time(_rounded(spent + (found.more or spent)))}"
+        listen = ("hear more", f"audiogen-minigpt generate {run} -o new.wav --seconds 30")
+        return [listen, ("train on", f"{again} {longer}")]
+
+    def _sample(self, step: int, count: int, seconds: float) -> bool:
+        """Make clips from nothing, unless they are there already; returns whether they had to be made."""
+        stamp = self.out / SAMPLES / "made.json"
+        try:
+            require_regular(stamp)
+            if json.loads(stamp.read_text(encoding="utf-8"))["step"] == step:
+                return False
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        from audiogen_minigpt.clips import write_clips
+        from audiogen_minigpt.generate import Generator
+
+        on_step = self.steps_of("sample")
+        generator = Generator.load(self.out, codec=self.codec, fetch=self.fetch)
+        for old in stamp.parent.glob("sample-*.*"):  # of a run that had time for more
+            old.unlink()
+        write_clips(generator, stamp.parent, count=count, seconds=seconds, on_step=on_step)
+        with atomic_path(stamp) as temporary:
+            wanted = {"step": step, "count": count, "seconds": seconds}
+            temporary.write_text(json.dumps(wanted), encoding="utf-8")
+        return True
+
+
+def _after(budget: float) -> float:
+    """The seconds of a budget that are kept for judging, making sounds and the page."""
+    return min(120.0, max(10.0, 0.2 * budget), 0.5 * budget)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _times(out: Path) -> list[float]:
+    """The seconds of training so far, in a list of one; none before any."""
+    newest = checkpoint.newest(out)
+    return [float(newest.state["progress"]["elapsed"])] if newest else []
+
+
+def _rounded(seconds: float) -> float:
+    """A duration that one likes to type: up to a whole minute, or of more than two hours to a whole hour."""
+    unit = 60.0 if seconds < 7200 else 3600.0
+    return unit * -(-seconds // unit)

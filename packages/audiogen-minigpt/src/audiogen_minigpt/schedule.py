@@ -71,8 +71,11 @@ class Plan:
         return max(0.0, min(up, down))
 
     def cool_from(self, step: int, steps: int) -> Plan:
-        """This plan cut short: the cool-down begins at `step` and takes `steps`."""
-        return Plan(step + steps, min(self.warmup, step), steps)
+        """This plan cut short: from `step` on the rate falls from where it is to zero within `steps`."""
+        warmup = min(self.warmup, step)
+        return Plan(
+            step + steps, warmup, min(step + steps - warmup, round(steps / max(self.rate(step), 1e-3)))
+        )
 
 
 def write_plan(run: str | Path, goal: Mapping[str, Any], plan: Plan) -> None:
@@ -93,14 +96,33 @@ def read_plan(run: str | Path, goal: Mapping[str, Any]) -> Plan | None:
     return from_mapping(Plan, stored.get("plan", {}), str(path)) if stored.get("asked") == goal else None
 
 
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+
 def parse_time(text: str) -> float:
-    """Seconds of a duration such as "90", "45s", "10m", "1.5h" or "1h30m". Raises OptionError."""
-    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip().lower())
+    """Seconds of a duration such as "45s", "10m", "1.5h" or "1h30m". Raises OptionError.
+
+    A number alone is refused: whoever writes 10 may mean minutes or seconds.
+    """
+    told = text.strip().lower()
+    if re.fullmatch(r"[\d.]+", told):
+        raise OptionError(f"{text!r} is no duration without a unit; write {told}s, {told}m or {told}h")
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", told)
     try:
-        parts = [float(part) if part else 0.0 for part in match.groups()] if match and text.strip() else []
+        parts = [float(part) if part else 0.0 for part in match.groups()] if match and told else []
     except ValueError:
         parts = []
-    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=True)) if parts else 0.0
+    seconds = sum(part * unit for part, unit in zip(parts, _UNITS.values(), strict=True)) if parts else 0.0
     if seconds <= 0:
         raise OptionError(f"{text!r} is no duration; write for example 45s, 10m or 1h30m")
     return seconds
+
+
+def shown_time(seconds: float) -> str:
+    """A duration as a person says it, and `parse_time` reads it: "45s", "7m", "1h30m"."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours >= 10:
+        return f"{round(seconds / 3600)}h"
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes else "")

@@ -21,6 +21,9 @@ from audiogen_minigpt.schedule import parse_time
 CONFIG = "config.json"
 MAX_SEED = 2**31 - 1
 
+GENTLE = 0.15
+"""Share of the learning rate of a new model with which one that plays already goes on."""
+
 
 @dataclass(frozen=True)
 class TrainConfig(Described):
@@ -97,6 +100,14 @@ class TrainConfig(Described):
         option("Length of the clip made at each evaluation; 0 makes none.", unit="s", ge=0, advanced=True),
     ] = 5.0
     codec: CodecPlace = None
+    start: Annotated[
+        str | None,
+        place(
+            "Model whose weights and shape it begins with: a run, a checkpoint, or demo.",
+            "--start-from",
+            metavar="RUN",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,8 +136,11 @@ class TrainConfig(Described):
         }
 
     def learning_rate(self, model: ModelConfig) -> float:
-        """The full learning rate: the one given, or 2e-3 at a width of 256, less for wider models."""
-        return self.lr or min(3e-3, 2e-3 * math.sqrt(256 / model.width))
+        """The full learning rate: the one given, or 2e-3 at a width of 256, less for wider models.
+
+        A model that plays already is bent by less, so that it does not forget what the new music lacks.
+        """
+        return self.lr or min(3e-3, 2e-3 * math.sqrt(256 / model.width)) * (GENTLE if self.start else 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -219,8 +233,19 @@ class Settings:
         return ModelConfig.size(size, **shape)
 
     def config(self, facts: Mapping[str, Any]) -> TrainConfig:
-        """The config of a run on data of these facts. Raises OptionError."""
-        return from_mapping(TrainConfig, {**self.train, "model": self.model(facts)}, "settings")
+        """The config of a run on data of these facts. Raises OptionError, and ModelError for no model."""
+        start = self.train.get("start")
+        if start is None:
+            model = self.model(facts)
+        elif self.size or self.shape:
+            raise OptionError(
+                f"{start}: a model to start from has its shape; leave out what is said of another"
+            )
+        else:
+            from audiogen_minigpt import checkpoint
+
+            model = checkpoint.find(start).config
+        return from_mapping(TrainConfig, {**self.train, "model": model}, "settings")
 
     def resumed(self, before: TrainConfig, facts: Mapping[str, Any]) -> TrainConfig:
         """The config of a run that is gone on with: what it was, with these settings changed."""

@@ -131,6 +131,22 @@ class Skip:
     reason: str
     message: str
 
+    @property
+    def why(self) -> str:
+        """The reason in two or three words."""
+        return "cut off" if "cut off" in self.message else _WORDS.get(self.reason, self.reason)
+
+
+_WORDS = {
+    "format": "of a kind that is not read",
+    "not_audio": "no audio",
+    "non_finite": "NaN or infinite samples",
+    "unreadable": "cannot be read",
+    "channels": "too many channels",
+    "too_short": "too short",
+    "duplicate": "a copy of another",
+    "output": "made by this program",
+}
 
 Part = tuple[Track, Frames] | Skip
 """What encoding a file gives, once or more."""
@@ -164,6 +180,18 @@ class Shard:
             how = f"{abs(off)} byte(s) {'short' if off < 0 else 'too long'}"
             raise CodesError(f"{self.path}: {how}, {expected} are expected; {REMEDY}")
         return Stretch(self.path, _stamp(facts), codebooks)
+
+    def by_path(self, codebooks: int) -> Kept:
+        """The tracks of each file with their codes, of files that were used as a whole.
+
+        Raises CodesError when the size is not right.
+        """
+        codes, kept = self.stretch(codebooks), dict[str, list[tuple[Track, Stretch]]]()
+        for track in self.tracks:
+            kept.setdefault(track.path, []).append((track, codes))
+            codes = replace(codes, start=codes.start + track.frames)
+        skipped = {skip.path for skip in self.skips}  # where one channel was left out, say
+        return {path: tuple(found) for path, found in kept.items() if path not in skipped}
 
     def check(self, meta: Meta) -> None:
         """Raise CodesError unless the codes of all tracks are those that were written."""
@@ -206,6 +234,10 @@ class Stretch:
             raise CodesError(f"{self.path}: {track.path!r} holds codes beyond the codebook; {REMEDY}")
         if checksum(codes) != track.crc32:
             raise CodesError(f"{self.path}: the codes of {track.path!r} have changed; {REMEDY}")
+
+
+Kept = Mapping[str, tuple[tuple[Track, Stretch], ...]]
+"""Tracks by the path of their file, and where their codes lie."""
 
 
 def _stamp(facts: os.stat_result) -> tuple[int, ...]:

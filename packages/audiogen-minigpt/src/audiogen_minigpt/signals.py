@@ -1,15 +1,42 @@
-"""Stopping a run politely: the first signal asks, the second one ends the process at once."""
+"""Stopping a run politely: the first signal asks, the second one ends the process at once.
+
+Python runs handlers between two of its own instructions, which may be seconds apart: while a library is
+loaded, or a large product is worked out. So the answer on the terminal comes from a small process of its own,
+woken by the system as soon as the signal is there.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+ANSWER = "stopping after this step; again to stop at once"
+
+# Reads the numbers of signals as they come. A second one means that Python has not got to the first yet.
+_ANSWERING = """
+import os, sys
+asked, terminal = 0, os.isatty(2)
+while number := os.read(0, 1):
+    if number[0] in (2, 15):
+        asked += 1
+        if asked > 1:
+            os.kill(os.getppid(), 9)
+        os.write(2, (terminal * "\\r\\x1b[2K" + sys.argv[1] + "\\n").encode())
+if asked and terminal:
+    os.write(2, b"\\x1b[?25h")  # the cursor, which a bar hides, if nobody was left to show it
+"""
+
+
+class Stopped(Exception):
+    """Asked for by a signal: what was being done was left where it can be gone on with."""
 
 
 class Stop:
@@ -19,22 +46,67 @@ class Stop:
         self.signal: int | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the first signal; at the second, exit at once with 128 + its number."""
-        if self.signal is not None:
-            os._exit(128 + number)
+        """Note the signal; the next one ends the process, even in the midst of a long call."""
         self.signal = number
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Raise Stopped when a signal has come."""
+        if self.signal is not None:
+            raise Stopped
+
+
+_active: Stop | None = None
+
+
+def is_caught() -> bool:
+    """Whether signals are being caught by `stopping`."""
+    return _active is not None
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
-    """Catch SIGINT and SIGTERM for the length of a with block. Outside the main thread nothing is caught."""
+def stopping(answer: str | None = None) -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM for the length of a with block; one inside another catches for both.
+
+    answer  what is said on stderr when the first one comes
+
+    Outside the main thread nothing is caught.
+    """
+    global _active
+    if _active is not None:
+        yield _active
+        return
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.signal(number, stop.handle) for number in _SIGNALS}
+    _active = stop
     try:
-        yield stop
+        with _answering(answer):
+            yield stop
     finally:
+        _active = None
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _answering(answer: str | None) -> Iterator[None]:
+    if answer is None or os.name != "posix":
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    # In a session of its own, so that what ends this process does not end it.
+    command = [sys.executable, "-I", "-S", "-c", _ANSWERING, answer]
+    process = subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True)
+    os.close(reading)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        process.wait()

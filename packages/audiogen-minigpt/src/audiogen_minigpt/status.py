@@ -1,7 +1,8 @@
-"""The line that shows how training goes."""
+"""The line that shows how training goes, and the bars of a run's other stages."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import ExitStack
 from typing import Any
@@ -11,13 +12,14 @@ from audiogen_core.progress import OnStep
 
 
 class Status:
-    """Shows records of metrics.jsonl on stderr: on a terminal one line that changes, else evaluations."""
+    """Shows records of metrics.jsonl on stderr: on a terminal in one line that changes, else now and then."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self.live = not quiet and sys.stderr.isatty()
         self.steps = 0
-        self._sample = ""
+        self._first: float | None = None
+        self._told = 0
 
     def on_step(self, done: float, total: float) -> None:
         """Take note of how many updates are planned."""
@@ -26,14 +28,16 @@ class Status:
     def on_record(self, record: dict[str, Any]) -> None:
         """Show a record."""
         kind = record["kind"]
-        if kind == "sample":
-            self._sample = f", {record['path']}"
-        elif kind == "train" and self.live:
-            sys.stderr.write("\r\x1b[2K" + self._progress(record))
-            sys.stderr.flush()
-        elif kind in ("eval", "event") and not self.quiet:
-            self.clear()
-            note(_evaluation(record) if kind == "eval" else f"step {record['step']}: {record['message']}")
+        if kind == "train":
+            self._training(record)
+        elif self.quiet:
+            return
+        elif kind == "sample":
+            self._line(f"  hear it: {record['path']}")
+        elif kind == "eval":
+            self._line(_evaluation(record))
+        else:
+            self._line(f"step {record['step']}: {record['message']}")
 
     def clear(self) -> None:
         """Take the changing line away."""
@@ -41,14 +45,29 @@ class Status:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
 
+    def _line(self, text: str) -> None:
+        self.clear()
+        note(text)
+
+    def _training(self, record: dict[str, Any]) -> None:
+        """Show how training goes: always on a terminal, elsewhere each time that a tenth more is done."""
+        if self._first is None:
+            self._first = record["loss"]
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write("\r\x1b[2K" + self._progress(record)[:width])
+            sys.stderr.flush()
+        elif not self.quiet and self.steps and record["step"] * 10 // self.steps > self._told:
+            self._told = record["step"] * 10 // self.steps
+            note(self._progress(record))
+
     def _progress(self, record: dict[str, Any]) -> str:
         of = f"/{self.steps}" if self.steps else ""
-        share, left = 100 * record["share_of_peak"], _time(record["seconds_left"])
         return (
-            f"step {record['step']}{of}, loss {_number(record['loss'])} "
-            f"(first codebook {_number(record['codebook_losses'][0])}), "
-            f"{record['bits_per_second'] or 0:.0f} bits/s, {record['frames_per_second']:.0f} frames/s, "
-            f"{share:.0f} % of peak, {left} left{self._sample}"
+            f"step {record['step']}{of}, {_time(record['seconds_left'])} left, "
+            f"loss {_number(record['loss'])} (began at {_number(self._first)}), "
+            f"{record['bits_per_second'] or 0:.0f} bits/s, "
+            f"{record['frames_per_second']:.0f} frames/s, {100 * record['share_of_peak']:.0f} % of peak"
         )
 
 
@@ -90,9 +109,20 @@ class Stages:
             return self.status.on_step
         return self._bar.enter_context(progress(_LABELS[stage][0], unit=_LABELS[stage][1], quiet=self.quiet))
 
+    def tell(self, text: str) -> None:
+        """A sentence of its own, beside what is shown."""
+        self.status.clear()
+        if not self.quiet:
+            note(text)
+
     def _end(self) -> None:
         self._bar.close()
         self.status.clear()
 
 
-_LABELS = {"encode": ("encoding", "shards"), "judge": ("judging", "parts"), "sample": ("sampling", "clips")}
+_LABELS = {
+    "look": ("looking at files", "steps"),
+    "encode": ("encoding", "shards"),
+    "judge": ("judging", "parts"),
+    "sample": ("making sounds", "clips"),
+}

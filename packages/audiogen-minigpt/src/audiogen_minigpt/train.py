@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.errors import OptionError
 from audiogen_core.files import require_room
+from audiogen_core.models import Fetch
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint
@@ -23,7 +25,7 @@ from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.dataset import Dataset, Windows
 from audiogen_minigpt.lock import lock
 from audiogen_minigpt.metrics import bits_per_second
-from audiogen_minigpt.schedule import Plan, read_plan, write_plan
+from audiogen_minigpt.schedule import Plan, read_plan, shown_time, write_plan
 from audiogen_minigpt.settings import (
     Settings,
     TrainConfig,
@@ -35,14 +37,13 @@ from audiogen_minigpt.settings import (
 from audiogen_minigpt.shards import Meta, check_data, identity
 
 if TYPE_CHECKING:
-    from audiogen_core.models import Fetch
     from audiogen_minigpt.clips import Samples
     from audiogen_minigpt.ranks import Ranks
     from audiogen_minigpt.signals import Stop
     from audiogen_minigpt.trainer import Trainer
 
-OVERTIME = 1.15
-"""How much longer than planned the steady part may take before the cool-down begins early."""
+SLACK = 0.8
+"""Share of the cool-down that must fit into the time that is left; else the rate falls faster."""
 
 FAR = 1.5
 """Times the loss of guessing: above that a model has not just learned little, its rate throws it about."""
@@ -56,7 +57,7 @@ class TrainResult:
     """How a training run ended.
 
     run        its folder
-    step, steps  updates done, and planned
+    step, steps  updates done, and planned; 0 are planned when a signal came before there was a plan
     loss       mean loss in nats of the last validation, or None without validation data
     best_step  the step with the lowest such loss
     checkpoint the last checkpoint
@@ -76,7 +77,7 @@ class TrainResult:
     @property
     def finished(self) -> bool:
         """Whether all planned updates are done."""
-        return self.step >= self.steps
+        return self.step >= self.steps > 0
 
 
 @closed()
@@ -116,14 +117,14 @@ def train(
     from audiogen_minigpt.layout import Layout
     from audiogen_minigpt.pictures import draw_losses
     from audiogen_minigpt.ranks import Ranks, joined
-    from audiogen_minigpt.signals import stopping
+    from audiogen_minigpt.signals import Stopped, stopping
     from audiogen_minigpt.trainer import Trainer
 
     ranks = Ranks.from_environment()
     device = choose_device(config.device, ranks.local)
     dtype = choose_dtype(config.dtype, device)
     cuda = [device] if device.type == "cuda" else []
-    with _held(config, resume, ranks), joined(ranks, device), stopping() as stop, torch.random.fork_rng(cuda):
+    with stopping() as stop, _held(config, resume, ranks), joined(ranks, device), torch.random.fork_rng(cuda):
         # Set up: the data, the model and its optimizer where the last checkpoint left them, the plan.
         config, model = _resolved(config, ranks)
         frames = Layout.from_config(model).window(model.context)
@@ -132,12 +133,15 @@ def train(
         if last:
             check_data(config.run, last.facts, config.data, windows.facts)
         changed = last is not None and _other_codes(last, config, windows.identity, new_data)
+        if last is None and config.start:
+            started = checkpoint.find(config.start)
+            check_data(config.start, started.facts, config.data, windows.facts)
         trainer = Trainer(config, model, windows, ranks, device, dtype, last, on_record)
         if ranks.first:  # a checkpoint is the weights and two numbers of the optimizer for each of them
             weights = sum(one.numel() * one.element_size() for one in trainer.model.parameters())
             require_room(Path(config.run) / checkpoint.FOLDER, 3 * weights)
         peak = peak_flops(device, dtype) * ranks.world
-        samples = Samples(config, windows, fetch) if ranks.first else None
+        samples = Samples(config, windows, fetch, trainer.sampling) if ranks.first else None
         if ranks.first:
             save_config(config)
         if trainer.metrics:
@@ -147,11 +151,17 @@ def train(
             trainer.note(f"goes on with other codes, those in {config.data}: {windows.train.seconds:.0f} s")
         if last is None:
             _note_little_data(trainer)
-        trainer.plan = _planned(trainer)
+        trainer.stop = stop
+        try:
+            if last is None and config.start:
+                _evaluate(trainer)  # what it knows of this music already
+            trainer.plan = _planned(trainer)
+        except Stopped:
+            return _result(trainer, 0, stop, ran=0)
         judge_every = config.eval_every or _interval(config, trainer.plan)
         save_every = config.save_every or judge_every
         began_at = trainer.step
-        trainer.clock = time.perf_counter()  # the steps that were timed for the plan are no part of the run
+        trainer.begin()  # the steps that were timed for the plan are no part of the run
 
         # Train: update, record, judge, save, until the plan is done or a signal comes.
         while trainer.step < trainer.plan.steps and not _asked_to_stop(trainer, stop):
@@ -169,16 +179,20 @@ def train(
         trainer.save(last=True)
         if ranks.first and trainer.step != began_at:
             draw_losses(config.run)
-        return TrainResult(
-            run=Path(config.run),
-            step=trainer.step,
-            steps=trainer.plan.steps,
-            loss=trainer.progress.last_loss,
-            best_step=trainer.progress.best_step,
-            checkpoint=trainer.checkpoint,
-            signal=stop.signal,
-            ran=trainer.step - began_at,
-        )
+        return _result(trainer, trainer.plan.steps, stop, trainer.step - began_at)
+
+
+def _result(trainer: Trainer, steps: int, stop: Stop, ran: int) -> TrainResult:
+    return TrainResult(
+        run=Path(trainer.config.run),
+        step=trainer.step,
+        steps=steps,
+        loss=trainer.progress.last_loss,
+        best_step=trainer.progress.best_step,
+        checkpoint=trainer.checkpoint,
+        signal=stop.signal,
+        ran=ran,
+    )
 
 
 def finished(config: TrainConfig, new_data: bool = False) -> TrainResult | None:
@@ -237,7 +251,8 @@ def _held(config: TrainConfig, resume: bool, ranks: Ranks) -> Iterator[None]:
 def _resolved(config: TrainConfig, ranks: Ranks) -> tuple[TrainConfig, ModelConfig]:
     """The config with its model, and that; checked against the data, and against the run that is resumed."""
     facts = Meta.load(config.data).facts
-    model = config.model or Settings().model(facts)
+    started = checkpoint.find(config.start).config if config.start else None
+    model = config.model or started or Settings().model(facts)
     check_model(model, facts)
     config = replace(config, model=model)
     if config.batch % ranks.world:
@@ -260,8 +275,10 @@ def _planned(trainer: Trainer) -> Plan:
     elif plan is None:
         budget = config.budget or 0.0
         times = trainer.time_steps(min(30.0, 0.03 * budget))
-        more = Plan.in_time(max(0.0, budget - trainer.progress.elapsed), times, up, down)
-        plan = Plan.of(trainer.step + trainer.ranks.agree(more.steps, trainer.device), up, down)
+        left = max(0.0, budget - trainer.progress.elapsed)
+        more = trainer.ranks.agree(Plan.in_time(left, times, up, down).steps, trainer.device)
+        plan = Plan.of(trainer.step + more, up, down)
+        trainer.note(f"about {more} updates fit into {shown_time(left)}, at {median(times):.2g} s each")
     if trainer.ranks.first:
         write_plan(config.run, config.goal, plan)
     return plan
@@ -274,20 +291,31 @@ def _interval(config: TrainConfig, plan: Plan) -> int:
 
 
 def _asked_to_stop(trainer: Trainer, stop: Stop) -> bool:
-    """Whether any process was asked to stop. Begins the cool-down when time is running out."""
-    config, plan, late = trainer.config, trainer.plan, False
-    if config.steps is None and plan.warmup < trainer.step < plan.steps - plan.cooldown:
-        steady = (plan.steps - plan.cooldown) / plan.steps
-        late = trainer.progress.elapsed > OVERTIME * steady * (config.budget or 0.0)
+    """Whether any process was asked to stop. Ends the plan sooner when time is running out."""
+    plan, step, fit = trainer.plan, trainer.step, _fitting(trainer)
+    left = plan.steps - step
+    # As long a cool-down as the steps done so far call for: its share of the run stays what was planned.
+    falling = left <= plan.cooldown
+    due = left if falling else max(1, round(step * plan.cooldown / max(1, plan.steps - plan.cooldown)))
+    late = fit is not None and left > 1 and (fit < SLACK * left if falling else fit <= due)
     asked, late = trainer.ranks.any(stop.signal is not None, late, device=trainer.device)
     if late and not asked:
-        # As long a cool-down as the steps done so far call for: its share of the run stays what was planned.
-        share = plan.cooldown / max(1, plan.steps - plan.cooldown)
-        trainer.plan = plan.cool_from(trainer.step, max(1, round(trainer.step * share)))
-        trainer.note(f"slower than planned: the cool-down begins early, {trainer.plan.steps} steps in all")
+        steps = trainer.ranks.agree(max(1, min(fit or 0, left) if falling else due), trainer.device)
+        trainer.plan = plan.cool_from(step, steps)
+        told = "the rate falls faster" if falling else "the cool-down begins early"
+        trainer.note(f"slower than planned: {told}, {trainer.plan.steps} steps in all")
         if trainer.ranks.first:
-            write_plan(config.run, config.goal, trainer.plan)
+            write_plan(trainer.config.run, trainer.config.goal, trainer.plan)
     return asked
+
+
+def _fitting(trainer: Trainer) -> int | None:
+    """How many updates fit into the time that is left; None where it has no limit, or nobody can tell yet."""
+    config, pace = trainer.config, trainer.pace
+    if config.steps is not None or pace is None:
+        return None
+    left = (config.budget or 0.0) - trainer.progress.elapsed - trainer.judging
+    return int(max(0.0, left) / pace)
 
 
 def _note_little_data(trainer: Trainer) -> None:
@@ -321,7 +349,7 @@ def _record(trainer: Trainer, peak: float) -> None:
         frames_per_second=frames,
         audio_seconds_per_second=frames / windows.frame_rate,
         share_of_peak=positions * trainer.model.flops_per_token() / peak,
-        seconds_left=(trainer.plan.steps - trainer.step) * sums.seconds / sums.updates,
+        seconds_left=(trainer.plan.steps - trainer.step) * (trainer.pace or 0.0),
         elapsed=trainer.progress.elapsed,
     )
     lost = trainer.progress.lost = trainer.progress.lost + 1 if mean > FAR * guessing else 0
@@ -332,17 +360,28 @@ def _record(trainer: Trainer, peak: float) -> None:
         )
 
 
+def _evaluate(trainer: Trainer) -> float | None:
+    """The mean loss in nats on the validation data, put into the diary; None when there is none."""
+    losses = trainer.evaluate()
+    if losses is None:
+        return None
+    mean = sum(losses) / len(losses)
+    bits = bits_per_second(losses, trainer.windows.frame_rate)
+    trainer.write("eval", loss=mean, codebook_losses=losses, bits_per_second=bits)
+    return mean
+
+
 def _judge(trainer: Trainer, samples: Samples | None) -> None:
     """Evaluate, keep the best, and make a sample."""
-    progress, losses = trainer.progress, trainer.evaluate()
-    if losses is not None:
-        mean = sum(losses) / len(losses)
-        bits = bits_per_second(losses, trainer.windows.frame_rate)
-        trainer.write("eval", loss=mean, codebook_losses=losses, bits_per_second=bits)
+    began = time.perf_counter()
+    progress, mean = trainer.progress, _evaluate(trainer)
+    if mean is not None:
         progress.last_loss, progress.judged_at = mean, trainer.step
         if progress.best_loss is None or mean < progress.best_loss:
             progress.best_loss, progress.best_step = mean, trainer.step
             trainer.save()
+    sampled = time.perf_counter()
     sample = samples.make(trainer.model, trainer.step) if samples else None
     if sample:
-        trainer.write("sample", path=str(sample))
+        trainer.write("sample", path=str(sample), seconds=time.perf_counter() - sampled)
+    trainer.judging = time.perf_counter() - began

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from audiogen_core.sampling import Sampling
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint, load_into
-from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.config import SAMPLING, ModelConfig
 from audiogen_minigpt.dataset import Windows
 from audiogen_minigpt.device import autocast, synchronize
 from audiogen_minigpt.errors import DiskFull, Diverged
@@ -31,6 +32,7 @@ from audiogen_minigpt.optim import Optimizer
 from audiogen_minigpt.ranks import LossModule, Ranks, accumulating, settle, spread, whole
 from audiogen_minigpt.schedule import Plan
 from audiogen_minigpt.settings import TrainConfig
+from audiogen_minigpt.signals import Stop
 
 PATIENCE = 3
 """Updates in a row that may fail before the last checkpoint is taken up again."""
@@ -85,6 +87,8 @@ class Trainer:
     progress    see `Progress`
     checkpoint  folder of the last one, in the first process; None before there is any
     metrics     the run's diary, in the first process
+    judging     seconds that the last evaluation took, with its sample
+    stop        whether a signal has asked to stop
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             self.model = GPT(model_config).to(device)
         self.module = LossModule(self.model)
+        self._source = last or (checkpoint.find(config.start) if config.start else None)
         self.spread = spread(self.module, ranks, shard=config.shard)
         compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         self.call: Callable[..., tuple[Tensor, Tensor]] = (
@@ -113,10 +118,27 @@ class Trainer:
         self.lr = config.learning_rate(model_config)
         self.plan = Plan(1, 0, 0)
         self.restore(last)
+        self.judging, self.stop = 0.0, Stop()
+        self.begin()
+
+    def begin(self) -> None:
+        """Count time and updates from now on, as part of the run."""
         self.clock = time.perf_counter()
+        self._began = self.step, self.progress.elapsed
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds from one update to the next, all that is done between them included; None before any."""
+        step, elapsed = self._began
+        return (self.progress.elapsed - elapsed) / (self.step - step) if self.step > step else None
+
+    @property
+    def sampling(self) -> Sampling:
+        """How codes are drawn: as the checkpoint says that this goes on from, if any."""
+        return self._source.sampling if self._source else SAMPLING
 
     def restore(self, last: Checkpoint | None) -> None:
-        """Continue from a checkpoint, or from weights drawn from the seed."""
+        """Continue from a checkpoint, or from the first weights."""
         tensors = last.model_tensors() if last else self._initial()
         load_into(self.model, tensors, last.path if last else Path(self.config.run))
         self.optimizer = Optimizer(self.model, self.config.optimizer, self.lr, self.config.weight_decay)
@@ -225,17 +247,18 @@ class Trainer:
     def time_steps(self, seconds: float) -> list[float]:
         """The seconds of some updates, at most about `seconds` in all; the run is then back where it was.
 
-        The first two, which are slower, do not count.
+        The first two, which are slower, do not count, unless there is no time for a third. Raises Stopped.
         """
         times: list[float] = []
-        begin = time.perf_counter()
-        while len(times) < 7 and (len(times) < 3 or time.perf_counter() - begin < seconds):
+        while len(times) < 7 and sum(times) < (seconds if len(times) > 2 else max(seconds, 3.0)):
+            if self.ranks.world == 1:  # else the others would wait
+                self.stop.check()
             start = time.perf_counter()
             self.update()
             synchronize(self.device)
             times.append(time.perf_counter() - start)
         self.restore(checkpoint.newest(self.config.run))
-        return times[2:]
+        return times[2:] or times[-1:]
 
     def tick(self) -> None:
         """Bring the time spent up to date."""
@@ -288,11 +311,18 @@ class Trainer:
             "progress": asdict(self.progress),
             "val_loss": self.progress.last_loss if self.progress.judged_at == self.step else None,
         }
+        if self._source and "sampling" in self._source.state:
+            state["sampling"] = self._source.state["sampling"]
         self.checkpoint = checkpoint.save(self.config.run, self.step, model, training, state)
         checkpoint.prune(self.config.run, self.config.keep, self.progress.best_step)
 
     def _initial(self) -> dict[str, Tensor]:
-        """The first weights: drawn on the CPU, so that they are the same on every device and rank."""
+        """The first weights: those of the model to start from, or drawn from the seed.
+
+        They are drawn on the CPU, so that they are the same on every device and rank.
+        """
+        if self._source:
+            return {name: tensor.float() for name, tensor in self._source.model_tensors().items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             return dict(GPT(self.model_config).named_parameters())

@@ -13,11 +13,12 @@ def _family(family: str) -> dict[str, ModelSpec | Shipped]:
 
 MUSICGEN = _family("musicgen")
 STABLE_AUDIO = _family("stable-audio")
+STABLE_AUDIO_3 = _family("stable-audio-3")
 
-MODELS = (*MUSICGEN.values(), *STABLE_AUDIO.values())
+MODELS = (*MUSICGEN.values(), *STABLE_AUDIO.values(), *STABLE_AUDIO_3.values())
 """Everything that makes sound. `demo` is there twice: each command has one."""
 
-CATALOG = {**STABLE_AUDIO, **MUSICGEN}
+CATALOG = {**STABLE_AUDIO_3, **STABLE_AUDIO, **MUSICGEN}
 """The same by name, for commands that take any of them."""
 
 FETCHED = {name: spec for name, spec in _ALL.items() if isinstance(spec, ModelSpec)}

@@ -16,10 +16,11 @@ from audiogen_mlx.musicgen.options import DTYPES, Located
 if TYPE_CHECKING:
     from audiogen_mlx.musicgen.load import Places
 
-cli = shared.Program("audiogen-mlx", "audiogen-mlx", "MusicGen and Stable Audio Open in MLX.")
+cli = shared.Program("audiogen-mlx", "audiogen-mlx", "MusicGen, Stable Audio Open and Stable Audio 3 in MLX.")
 commands.add_job(cli, jobs.MUSICGEN)
 commands.add_job(cli, jobs.STABLE_AUDIO)
-commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO)
+commands.add_job(cli, jobs.STABLE_AUDIO_3)
+commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO, jobs.STABLE_AUDIO_3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,6 +93,35 @@ def tanh(out: Floats, x: Floats) -> None:
     np.tanh(x, out=out)
 
 
+def silu(out: Floats, x: Floats) -> None:
+    np.negative(x, out=out)
+    np.exp(out, out=out)
+    out += 1
+    np.divide(x, out, out=out)
+
+
+def sine(rate: float) -> Rows:
+    """The sine of a multiple."""
+
+    def function(out: Floats, x: Floats) -> None:
+        np.multiply(x, np.float32(rate), out=out)
+        np.sin(out, out=out)
+
+    return function
+
+
+def dynamic_tanh(alpha: float, gamma: Floats, beta: Floats) -> Rows:
+    """The function for these channels."""
+
+    def function(out: Floats, x: Floats) -> None:
+        np.multiply(x, np.float32(alpha), out=out)
+        np.tanh(out, out=out)
+        out *= gamma
+        out += beta
+
+    return function
+
+
 def snake(alpha: Floats, beta: Floats) -> Rows:
     """The function for these channels."""
     share = 1 / (beta + np.float32(1e-9))
@@ -115,10 +144,7 @@ def silu_gated(value: mx.array, gate: mx.array) -> mx.array:
 
 
 def _silu_gated(out: Floats, value: Floats, gate: Floats) -> None:
-    np.negative(gate, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.divide(gate, out, out=out)
+    silu(out, gate)
     np.multiply(out, value, out=out)
 
 
@@ -144,7 +170,7 @@ def attention(
 ) -> mx.array:
     """Softmax attention, (B, heads, L, D); fewer key heads than query heads are shared among them.
 
-    bias  added to scores, (1, 1, 1, S), or None
+    bias  added to scores, of a shape that fits (B, heads, L, S), or None
     """
     if not applies(query, key, value):
         return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=bias)

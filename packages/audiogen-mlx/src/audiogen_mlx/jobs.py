@@ -5,6 +5,7 @@ from __future__ import annotations
 from audiogen_core.jobs import Job
 from audiogen_mlx.musicgen import options as musicgen
 from audiogen_mlx.stable_audio import options as stable_audio
+from audiogen_mlx.stable_audio_3 import options as stable_audio_3
 
 MUSICGEN = Job(
     name="musicgen",
@@ -36,4 +37,20 @@ STABLE_AUDIO = Job(
     label="sampling",
     unit="steps",
     renamed={"init": "init_audio", "continued": "prompt_audio"},
+)
+
+STABLE_AUDIO_3 = Job(
+    name="stable-audio-3",
+    title="Stable Audio 3",
+    summary="Make music and sound from a prompt, or out of a clip, with Stable Audio 3.",
+    package="audiogen-mlx",
+    load=stable_audio_3.Load,
+    options=stable_audio_3.Options,
+    conductor="audiogen_mlx.stable_audio_3.generate:StableAudio3",
+    catalog="audiogen_mlx.catalog:STABLE_AUDIO_3",
+    estimate="audiogen_mlx.stable_audio_3.load:estimate",
+    sound="audiogen_mlx.stable_audio_3.load:sound",
+    advice="audiogen_mlx.blas:advice",
+    label="sampling",
+    unit="steps",
 )

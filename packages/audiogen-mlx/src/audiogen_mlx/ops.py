@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError
-from audiogen_core.ops import Float, Lstm, LstmLayer, PadMode
+from audiogen_core.ops import Attention, Float, Lstm, LstmLayer, PadMode
 from audiogen_core.ops.numpy_ops import NumpyOps
 from audiogen_mlx import cpu, forks
 from audiogen_mlx.nn import gelu, mean_over_time
@@ -162,6 +162,17 @@ class MlxOps:
     def channels(self, x: mx.array, start: int, stop: int) -> mx.array:
         return x[..., start:stop]
 
+    def fold(self, x: mx.array, size: int) -> mx.array:
+        batch, steps, channels = x.shape
+        return x.reshape(batch, steps // size, size * channels)
+
+    def unfold(self, x: mx.array, size: int) -> mx.array:
+        batch, steps, wide = x.shape
+        return x.reshape(batch, steps * size, wide // size)
+
+    def spread(self, vector: mx.array, x: mx.array) -> mx.array:
+        return mx.broadcast_to(vector, (*x.shape[:2], len(vector)))
+
     def conv(
         self,
         x: mx.array,
@@ -221,6 +232,17 @@ class MlxOps:
             return cpu.blockwise(cpu.snake(np.array(alpha), np.array(beta)), x)
         return _snake(x, alpha, beta)
 
+    def silu(self, x: mx.array) -> mx.array:
+        return cpu.blockwise(cpu.silu, x) if self.on_cpu else x * mx.sigmoid(x)
+
+    def sine(self, x: mx.array, rate: float) -> mx.array:
+        return cpu.blockwise(cpu.sine(rate), x) if self.on_cpu else mx.sin(rate * x)
+
+    def dynamic_tanh(self, x: mx.array, alpha: float, gamma: mx.array, beta: mx.array) -> mx.array:
+        if self.on_cpu:
+            return cpu.blockwise(cpu.dynamic_tanh(alpha, np.array(gamma), np.array(beta)), x)
+        return _dynamic_tanh(x, mx.array(alpha), gamma, beta)
+
     def scale(self, x: mx.array, factor: mx.array) -> mx.array:
         return x * factor
 
@@ -234,6 +256,38 @@ class MlxOps:
 
     def unit(self, x: mx.array) -> mx.array:
         return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+    def attention(self, query: mx.array, key: mx.array, value: mx.array, how: Attention) -> mx.array:
+        batch, length, channels = query.shape
+        size, missing = how.blocks(length)
+        cosine, sine = (mx.array(table)[:, None] for table in how.rotary(length))  # (T, 1, turned / 2)
+        half = how.turned // 2
+
+        def headed(x: mx.array, turns: bool, around: tuple[int, int]) -> mx.array:
+            """(B * blocks, H, steps of a block and those around it, D)."""
+            x = x.reshape(batch, length, how.heads, -1)
+            if turns:
+                first, second, rest = mx.split(x, [half, 2 * half], axis=-1)
+                x = mx.concatenate(
+                    [first * cosine - second * sine, second * cosine + first * sine, rest], axis=-1
+                )
+            if any(around) or missing:
+                x = mx.pad(x, [(0, 0), (around[0], around[1] + missing), (0, 0), (0, 0)])
+            if any(around):
+                starts = np.arange(0, length + missing, size)[:, None]
+                x = x[:, mx.array(starts + np.arange(sum(around) + size))]
+            return x.reshape(-1, sum(around) + size, *x.shape[-2:]).swapaxes(1, 2)
+
+        hidden = how.hidden(length)
+        bias = None if hidden is None else mx.array(np.tile(hidden, (batch, 1, 1)))[:, None]
+        y = cpu.attention(
+            headed(query, True, (0, 0)),
+            headed(key, True, how.window),
+            headed(value, False, how.window),
+            scale=(channels // how.heads) ** -0.5,
+            bias=bias,
+        )
+        return y.swapaxes(1, 2).reshape(batch, -1, channels)[:, :length]
 
     def nearest(self, x: mx.array, codebook: Codebook) -> mx.array:
         book, half_square = codebook
@@ -311,6 +365,11 @@ def _lstm_step(
 @partial(mx.compile, shapeless=True)
 def _elu(x: mx.array) -> mx.array:
     return mx.where(x > 0, x, mx.expm1(mx.minimum(x, 0)))
+
+
+@partial(mx.compile, shapeless=True)
+def _dynamic_tanh(x: mx.array, alpha: mx.array, gamma: mx.array, beta: mx.array) -> mx.array:
+    return mx.tanh(alpha * x) * gamma + beta
 
 
 @partial(mx.compile, shapeless=True)

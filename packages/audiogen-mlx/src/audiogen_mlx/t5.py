@@ -226,13 +226,13 @@ def relative_buckets(distance: NDArray[np.int64], buckets: int, max_distance: in
     return bucket + half * (distance > 0)
 
 
-def _gelu_tanh(x: mx.array) -> mx.array:
+def gelu_tanh(x: mx.array) -> mx.array:
     return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 _ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "relu": lambda x: mx.maximum(x, 0),
     "gelu": gelu,
-    "gelu_new": _gelu_tanh,
+    "gelu_new": gelu_tanh,
     "silu": lambda x: x * mx.sigmoid(x),
 }

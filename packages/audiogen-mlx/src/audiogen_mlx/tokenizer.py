@@ -1,4 +1,4 @@
-"""Text to token ids, as T5's tokenizer makes them (`tokenizer.json`)."""
+"""Text to token ids, as the tokenizers of T5 and of Gemma make them (`tokenizer.json`)."""
 
 from __future__ import annotations
 
@@ -32,21 +32,31 @@ class Tokenizer:
     """A T5 tokenizer. Every text ends in `</s>`; shorter ones of a batch are filled up with `<pad>`.
 
     prompts  of a model with words of its own: texts are put in these first
+    ends     whether a text ends in `</s>`; those of T5Gemma end without
     """
 
-    def __init__(self, tokens: tokenizers.Tokenizer, source: str, prompts: Prompts | None = None) -> None:
+    def __init__(
+        self,
+        tokens: tokenizers.Tokenizer,
+        source: str,
+        prompts: Prompts | None = None,
+        *,
+        ends: bool = True,
+    ) -> None:
         end, pad = tokens.token_to_id(END), tokens.token_to_id(PAD)
-        if end is None or pad is None:
-            raise ModelError(f"{source}: not a T5 tokenizer: it has no {END if end is None else PAD} token")
+        if pad is None or (ends and end is None):
+            kind, lacks = "T5" if ends else "Gemma", PAD if pad is None else END
+            raise ModelError(f"{source}: not a {kind} tokenizer: it has no {lacks} token")
         tokens.no_padding()
         tokens.no_truncation()
         self._tokens, self.prompts = tokens, prompts
         self._unknown = tokens.token_to_id(UNKNOWN)
-        self.end: int = end
+        self.end: int | None = end if ends else None
+        self._ends: list[int] = [] if self.end is None else [self.end]
         self.pad: int = pad
 
     @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
+    def load(cls, path: str | Path, *, ends: bool = True) -> Tokenizer:
         """From a tokenizer.json, or the folder that holds one. Raises ModelError, saying what to do."""
         file = Path(path)
         if file.is_dir():
@@ -64,7 +74,7 @@ class Tokenizer:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{file}: not readable ({error})") from error
-        return cls(_parse(text, file), str(file), Prompts.read(file.parent))
+        return cls(_parse(text, file), str(file), Prompts.read(file.parent), ends=ends)
 
     def __len__(self) -> int:
         return int(self._tokens.get_vocab_size())
@@ -124,7 +134,7 @@ class Tokenizer:
     def _row(self, text: str, max_length: int | None) -> list[int]:
         text, _ = self._understood(text)
         row: list[int] = self._tokens.encode(text, add_special_tokens=False).ids
-        return [*(row if max_length is None else row[: max_length - 1]), self.end]
+        return [*(row if max_length is None else row[: max_length - len(self._ends)]), *self._ends]
 
 
 def _parse(text: str, file: Path) -> tokenizers.Tokenizer:

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 from audiogen_core.models import Shipped, read_catalog
+from audiogen_core.values import closed
 
 CATALOG = read_catalog("audiogen_onnx")
 
 
+@closed()
 def located(name_or_path: str | Path) -> Path:
     """A path, or the folder of a model that comes with the package; a path that exists wins over a name.
 

@@ -37,6 +37,7 @@ def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
     """New sound out of a clip: of its length and loudness, around what is kept of it."""
     from audiogen_onnx.vampnet.mask_file import check_suffix
 
+    options = options.standard()
     outputs = commands.checked(VAMP, load, options, run)
     masks = [path for path in (files.save_mask, files.preview) if path is not None]
     for path in masks:
@@ -58,7 +59,15 @@ def vamp(options: Asked, load: Load, run: Run, files: MaskFiles) -> None:
         shared.emit(plan(vampnet, load, options) | told, json=run.json)
     else:
         commands.write(
-            VAMP, vampnet, load, options, outputs, channel=run.channel, json=run.json, quiet=run.quiet
+            VAMP,
+            vampnet,
+            load,
+            options,
+            outputs,
+            channel=run.channel,
+            retry=run.retry,
+            json=run.json,
+            quiet=run.quiet,
         )
 
 

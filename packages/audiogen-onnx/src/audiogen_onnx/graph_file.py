@@ -123,12 +123,15 @@ def check_beside(path: Path, data: bytes) -> dict[Path, tuple[int, ...]]:
 
 
 def identity(path: Path) -> tuple[int, ...]:
-    """Device, inode, size and time of a regular file. Raises ManifestError when it is none, or a link."""
+    """Device, inode, size and times of a regular file. Raises ManifestError when it is none, or a link.
+
+    The time of the inode changes too when a file is written to and dated back, or moved away and back again.
+    """
     check_regular(path)
     facts = path.lstat()
     if not stat.S_ISREG(facts.st_mode):
         raise ManifestError(f"{path}: was replaced while it was read")
-    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 class _Damaged(ValueError):

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.jobs import Job, Sound
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
-    from audiogen_core.models import Fetch
     from audiogen_onnx.vampnet.generate import Vampnet
-
-
-class Opener:
-    """Opens VampNet by any name: the checkpoints of the catalogue are fetched and exported first, once."""
-
-    @staticmethod
-    def load(
-        model: str,
-        *,
-        threads: int | None = None,
-        provider: tuple[str, ...] = (),
-        unlisted: bool = False,
-        fetch: Fetch | None = None,
-    ) -> Vampnet:
-        """Keywords are the fields of `Load`. Raises what `exported` and `Vampnet.load` raise."""
-        from audiogen_onnx.exporter.export import exported
-        from audiogen_onnx.vampnet.generate import Vampnet
-
-        folder = exported(model, notify=warnings.warn, fetch=fetch, unlisted=unlisted)
-        return Vampnet.load(folder, providers=provider or None, threads=threads, fetch=fetch)
 
 
 def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
@@ -46,7 +24,7 @@ def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
 
 def sound(load: Load, options: Asked) -> Sound:
     """What a run makes: it is of the clip that goes in."""
-    from audiogen_core.audio import Audio, check_rate, probe
+    from audiogen_core.audio import Audio, probe
 
     clip, chosen = options.audio, options.chosen()
     made = chosen.get("outpaint_left", 0.0) + chosen.get("outpaint_right", 0.0)
@@ -56,8 +34,7 @@ def sound(load: Load, options: Asked) -> Sound:
         info = probe(clip)
         rate, channels, seconds = info.sample_rate, info.channels, info.frames / info.sample_rate
     longer = seconds * chosen.get("time_stretch_factor", 1)
-    asked = options.sample_rate
-    return Sound(rate if asked is None else check_rate(asked), channels, longer + made)
+    return Sound(rate, channels, longer + made)
 
 
 def plan(vampnet: Vampnet, load: Load, options: Asked) -> dict[str, Any]:
@@ -84,7 +61,7 @@ VAMP = Job(
     package="audiogen-onnx",
     load=Load,
     options=Options,
-    conductor="audiogen_onnx.jobs:Opener",
+    conductor="audiogen_onnx.vampnet.generate:Vampnet",
     catalog="audiogen_onnx.catalog:CATALOG",
     estimate="audiogen_onnx.jobs:estimate",
     sound="audiogen_onnx.jobs:sound",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 from audiogen_core.errors import ManifestError
 from audiogen_core.files import atomic_path
 from audiogen_core.settings import from_mapping, parse_json
+from audiogen_core.values import closed
 from audiogen_core.verify import Digest, Memory, problem
-from audiogen_onnx.graph_file import check_name, check_regular
+from audiogen_onnx.graph_file import check_name, check_regular, identity
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -181,28 +183,38 @@ class Manifest:
                     f"{path}: its content is not the one {NAME} describes; copy or export the folder again"
                 )
 
+    def identities(self, folder: str | Path) -> dict[str, tuple[int, ...]]:
+        """The `identity` of every file. Raises ManifestError when one is missing, or a link."""
+        return {name: identity(Path(folder) / name) for name in self.files}
+
     def save(self, folder: str | Path) -> Path:
         """Write manifest.json into the folder, atomically. Returns its path."""
         path = Path(folder) / NAME
-        with atomic_path(path) as temporary:
+        with atomic_path(path, ManifestError) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
         return path
 
     @classmethod
+    @closed(ManifestError)
     def load(cls, folder: str | Path, *, verify: bool = False) -> Manifest:
         """Read a folder's manifest and check its files; see `check`. Raises ManifestError."""
-        path = Path(folder) / NAME
-        if not path.parent.is_dir():
-            raise ManifestError(f"{folder}: no such folder")
-        if not path.exists():
-            raise ManifestError(
-                f"{folder}: holds no {NAME}, so it is no exported folder; make one with "
-                "`audiogen-onnx export CHECKPOINTS -o FOLDER`"
-            )
-        check_regular(path)
-        manifest = _read(path)
+        manifest = _read(Path(folder) / NAME)
         manifest.check(folder, verify=verify)
         return manifest
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: str | Path, *, verify: bool = False) -> Iterator[Manifest]:
+        """As `load`, for a `with` block that reads the files: they are those that were checked.
+
+        Raises ManifestError at its end when one was written to or replaced on the way.
+        """
+        manifest = _read(Path(folder) / NAME)
+        before = manifest.identities(folder)
+        manifest.check(folder, verify=verify)
+        yield manifest
+        if manifest.identities(folder) != before:
+            raise ManifestError(f"{folder}: its files were changed while they were read; load it again")
 
 
 def sha256(path: Path) -> str:
@@ -212,6 +224,14 @@ def sha256(path: Path) -> str:
 
 
 def _read(path: Path) -> Manifest:
+    if not path.parent.is_dir():
+        raise ManifestError(f"{path.parent}: no such folder")
+    if not path.exists():
+        raise ManifestError(
+            f"{path.parent}: holds no {NAME}, so it is no exported folder; make one with "
+            "`audiogen-onnx export CHECKPOINTS -o FOLDER`"
+        )
+    check_regular(path)
     damaged = f"{path}: damaged or not a manifest"
     if path.stat().st_size > _LARGEST:
         raise ManifestError(f"{damaged}: more than {_LARGEST} bytes")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from audiogen_core.errors import ModelError, UnknownModel
+from audiogen_core.models import Fetch
 from audiogen_core.ops import Ops, resolve
 from audiogen_core.settings import as_table, read_json, resolved
 from audiogen_core.values import closed, shown
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
-    from audiogen_core.models import Fetch
 
 DEMO = "demo"
 DEMO_LATENTS = "demo-latents"
@@ -23,8 +23,9 @@ Config = TypeVar("Config")
 _TORCH_SUFFIXES = {".th", ".pth", ".pt", ".bin", ".ckpt"}
 _SETTINGS = "model_config.json"  # of stable-audio-tools, beside the weights
 _LAYOUTS = (
-    "a folder of transformers (EnCodec, DAC), diffusers (Oobleck), stable-audio-tools (model_config.json) or "
-    "audiocraft (compression_state_dict.bin), or a file: an original EnCodec .th, audiotools' .pth (DAC, LAC)"
+    "a folder of transformers (EnCodec, DAC), diffusers (Oobleck, SAME), stable-audio-tools "
+    "(model_config.json) or audiocraft (compression_state_dict.bin), or a file: an original EnCodec .th, "
+    "audiotools' .pth (DAC, LAC)"
 )
 
 
@@ -130,12 +131,15 @@ def _from_folder(path: Path, ops: Ops, name: str | None, fetch: Fetch | None) ->
 def _from_config(folder: Path, ops: Ops, name: str | None) -> Codec | Autoencoder:
     """A folder in the layout of transformers or diffusers."""
     from audiogen_core import weights
-    from audiogen_core.codecs import dac, encodec, oobleck
+    from audiogen_core.codecs import dac, encodec, oobleck, same
 
     config = read_json(folder / "config.json")
     if config.get("_class_name") == "AutoencoderOobleck":
         table = weights.read_network(folder, oobleck.IN_DIFFUSERS).apply(oobleck.DIFFUSERS)
         return oobleck.build(_described(oobleck.from_diffusers, folder), table, ops, name)
+    if config.get("_class_name") == "AutoencoderSAME":
+        table = weights.read_network(folder, same.IN_DIFFUSERS).apply(same.DIFFUSERS)
+        return same.build(_described(same.from_diffusers, folder), table, ops, name)
     if config.get("model_type") == "dac":
         table = weights.read_network(folder, dac.IN_TRANSFORMERS).apply(dac.TRANSFORMERS)
         return dac.build(_described(dac.from_transformers, folder), table, ops, name)
@@ -155,8 +159,12 @@ def _from_config(folder: Path, ops: Ops, name: str | None) -> Codec | Autoencode
 
 def _from_stable_audio_tools(weights_path: Path, settings: Path, ops: Ops, name: str | None) -> Autoencoder:
     from audiogen_core import weights
-    from audiogen_core.codecs import oobleck
+    from audiogen_core.codecs import oobleck, same
 
+    if same.is_same(read_json(settings)):
+        facts = _described(same.from_stable_audio_tools, settings)
+        stored = weights.read_network(weights_path, oobleck.IN_STABLE_AUDIO_TOOLS, among=True)
+        return same.build(facts, same.stable_audio_tools_weights(stored), ops, name)
     config = _described(oobleck.from_stable_audio_tools, settings)
     stored = weights.read_network(weights_path, oobleck.IN_STABLE_AUDIO_TOOLS, among=True)
     table = oobleck.stable_audio_tools_weights(stored, config)

@@ -55,17 +55,13 @@ def write_folder(
         seconds = min(piece_seconds, minutes * 60 - index * piece_seconds)
         piece = compose(seed * SEEDS_PER_FOLDER + index, seconds=seconds, style=names[index % len(names)])
         path = folder / f"piece-{index:05d}.wav"
-        piece.audio.save(path, recipe=_recipe(piece, seconds))
+        piece.audio.save(path, recipe=_recipe(piece, seconds), force=force)
         paths.append(path)
         lines.append(_line(piece, path))
         if on_step:
             on_step(index + 1, count)
-    captions = folder / CAPTIONS
-    try:
-        with atomic_path(captions) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise AudioError(f"{captions}: cannot be written ({error.strerror})") from error
+    with atomic_path(folder / CAPTIONS, AudioError) as temporary:
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return paths
 
 

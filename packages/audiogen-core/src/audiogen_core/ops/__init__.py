@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from audiogen_core.errors import MissingDependency, OptionError
 from audiogen_core.ops.protocol import (
+    Attention,
     Float,
     Indices,
     Lstm,
@@ -16,6 +17,7 @@ from audiogen_core.ops.protocol import (
 )
 
 __all__ = [
+    "Attention",
     "Float",
     "Indices",
     "Lstm",

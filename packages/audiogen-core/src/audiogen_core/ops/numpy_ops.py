@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.typing import NDArray
 
-from audiogen_core.ops.protocol import Float, Lstm, LstmLayer, PadMode
+from audiogen_core.ops.protocol import Attention, Float, Lstm, LstmLayer, PadMode
 
 _BLOCK = 1 << 18  # elements of one unfolded block: it stays in the cache between its writing and its use
 
@@ -71,6 +71,19 @@ class NumpyOps:
 
     def channels(self, x: Float, start: int, stop: int) -> Float:
         return x[:, start:stop]
+
+    def fold(self, x: Float, size: int) -> Float:
+        batch, channels, steps = x.shape
+        parts = x.reshape(batch, channels, steps // size, size).transpose(0, 3, 1, 2)
+        return parts.reshape(batch, size * channels, steps // size)
+
+    def unfold(self, x: Float, size: int) -> Float:
+        batch, wide, steps = x.shape
+        parts = x.reshape(batch, size, wide // size, steps).transpose(0, 2, 3, 1)
+        return parts.reshape(batch, wide // size, steps * size)
+
+    def spread(self, vector: Float, x: Float) -> Float:
+        return np.broadcast_to(vector, (x.shape[0], len(vector), x.shape[2]))
 
     def conv(
         self, x: Float, weight: Float, bias: Float | None = None, *, stride: int = 1, dilation: int = 1
@@ -150,6 +163,22 @@ class NumpyOps:
         y /= (alpha if beta is None else beta) + np.float32(1e-9)  # as DAC does it: alpha may be 0
         return np.add(y, x, out=y)
 
+    def silu(self, x: Float) -> Float:
+        with np.errstate(over="ignore"):
+            y: Float = np.exp(-x)
+        y += 1
+        return np.divide(x, y, out=y)
+
+    def sine(self, x: Float, rate: float) -> Float:
+        y: Float = np.sin(x * np.float32(rate))
+        return y
+
+    def dynamic_tanh(self, x: Float, alpha: float, gamma: Float, beta: Float) -> Float:
+        y: Float = x * np.float32(alpha)
+        np.tanh(y, out=y)
+        y *= gamma
+        return np.add(y, beta, out=y)
+
     def scale(self, x: Float, factor: Float) -> Float:
         return x * factor
 
@@ -162,6 +191,33 @@ class NumpyOps:
     def unit(self, x: Float) -> Float:
         norm: Float = np.sqrt(np.sum(x * x, axis=1, keepdims=True, dtype=np.float32))
         return np.divide(x, np.maximum(norm, np.float32(1e-12)), dtype=np.float32)
+
+    def attention(self, query: Float, key: Float, value: Float, how: Attention) -> Float:
+        batch, channels, length = query.shape
+        size, missing = how.blocks(length)
+        cosine, sine = (table.T for table in how.rotary(length))
+
+        def headed(x: Float, turns: bool, around: tuple[int, int]) -> Float:
+            """(B, H, blocks, D, steps of a block and those around it)."""
+            x = x.reshape(batch, how.heads, -1, length)
+            x = _turned(x, cosine, sine) if turns else x
+            x = np.pad(x, ((0, 0), (0, 0), (0, 0), (around[0], around[1] + missing)))
+            blocks = sliding_window_view(x, around[0] + size + around[1], axis=-1)[..., ::size, :]
+            return blocks.swapaxes(2, 3)
+
+        asked = headed(query, True, (0, 0)).swapaxes(-1, -2) * np.float32((channels // how.heads) ** -0.5)
+        scores = np.matmul(asked, headed(key, True, how.window))
+        hidden = how.hidden(length)
+        if hidden is not None:
+            scores += hidden
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        y: Float = np.matmul(
+            headed(value, False, how.window), scores.swapaxes(-1, -2)
+        )  # (B, H, blocks, D, size)
+        whole: Float = y.swapaxes(2, 3).reshape(batch, channels, -1)
+        return whole[..., :length]
 
     def nearest(self, x: Float, codebook: tuple[Float, Float]) -> NDArray[np.int64]:
         # The nearest b to x: |x - b|^2 = |x|^2 - 2 (x.b - |b|^2 / 2) is least where the bracket is largest.
@@ -206,6 +262,15 @@ def _lstm_step(gates: Float, cell: Float) -> tuple[Float, Float]:
     candidate = np.tanh(gates[:, 2 * size : 3 * size])
     cell = squashed[:, size : 2 * size] * cell + squashed[:, :size] * candidate
     return squashed[:, 3 * size :] * np.tanh(cell), cell
+
+
+def _turned(x: Float, cosine: Float, sine: Float) -> Float:
+    """(B, H, D, T) with the first channels of each head turned by position, half against half."""
+    half = len(cosine)
+    first, second = x[:, :, :half], x[:, :, half : 2 * half]
+    return np.concatenate(
+        [first * cosine - second * sine, second * cosine + first * sine, x[:, :, 2 * half :]], axis=2
+    )
 
 
 def _unfold(clip: Float, start: int, count: int, kernel: int, stride: int, dilation: int) -> Float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiogen_core.errors import OptionError
-from audiogen_core.ops.protocol import Float, Lstm, LstmLayer, PadMode
+from audiogen_core.ops.protocol import Attention, Float, Lstm, LstmLayer, PadMode
 
 
 class TorchOps:
@@ -76,6 +76,17 @@ class TorchOps:
     def channels(self, x: Tensor, start: int, stop: int) -> Tensor:
         return x[:, start:stop]
 
+    def fold(self, x: Tensor, size: int) -> Tensor:
+        batch, channels, _ = x.shape
+        return x.reshape(batch, channels, -1, size).permute(0, 3, 1, 2).flatten(1, 2)
+
+    def unfold(self, x: Tensor, size: int) -> Tensor:
+        batch, _, steps = x.shape
+        return x.reshape(batch, size, -1, steps).permute(0, 2, 3, 1).flatten(2, 3)
+
+    def spread(self, vector: Tensor, x: Tensor) -> Tensor:
+        return vector[:, None].expand(x.shape[0], -1, x.shape[2])
+
     def conv(
         self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, dilation: int = 1
     ) -> Tensor:
@@ -110,6 +121,15 @@ class TorchOps:
         wave = torch.sin(x * alpha[:, None])
         return x + wave * wave / ((alpha if beta is None else beta) + 1e-9)[:, None]
 
+    def silu(self, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+    def sine(self, x: Tensor, rate: float) -> Tensor:
+        return torch.sin(rate * x)
+
+    def dynamic_tanh(self, x: Tensor, alpha: float, gamma: Tensor, beta: Tensor) -> Tensor:
+        return torch.tanh(alpha * x) * gamma[:, None] + beta[:, None]
+
     def scale(self, x: Tensor, factor: Tensor) -> Tensor:
         return x * factor[:, None]
 
@@ -121,6 +141,29 @@ class TorchOps:
 
     def unit(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=1)
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, how: Attention) -> Tensor:
+        batch, _, length = query.shape
+        size, missing = how.blocks(length)
+        cosine, sine = (self.signal(table.T) for table in how.rotary(length))  # (turned / 2, T)
+
+        def headed(x: Tensor, turns: bool, around: tuple[int, int]) -> Tensor:
+            """(B, H, blocks, steps of a block and those around it, D)."""
+            x = x.reshape(batch, how.heads, -1, length)  # (B, H, D, T)
+            if turns:
+                first, second, rest = x.tensor_split((len(cosine), 2 * len(cosine)), dim=2)
+                x = torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], dim=2)
+            x = F.pad(x, (around[0], around[1] + missing))
+            return x.unfold(-1, around[0] + size + around[1], size).permute(0, 1, 3, 4, 2)
+
+        hidden = how.hidden(length)
+        y = F.scaled_dot_product_attention(
+            headed(query, True, (0, 0)),
+            headed(key, True, how.window),
+            headed(value, False, how.window),
+            attn_mask=None if hidden is None else self.signal(hidden),
+        )
+        return y.flatten(2, 3).transpose(2, 3).flatten(1, 2)[..., :length]
 
     def nearest(self, x: Tensor, codebook: tuple[Tensor, Tensor]) -> Tensor:
         book, half_square = codebook

@@ -1,8 +1,8 @@
 """Work that was asked for, kept on disk: whatever happens to the server, each piece of it ends once.
 
 A work is a file of JSON in a folder. It is written when the work is accepted, when it begins and when it
-ends; progress in between is kept in memory alone. What was running when a server died waits again when the next
-one opens the folder: seeds are drawn when work is accepted, so that it then gives the same files.
+ends; progress in between is kept in memory alone. What was running when a server died waits again when the
+next one opens the folder: seeds are drawn when work is accepted, so that it then gives the same files.
 """
 
 from __future__ import annotations

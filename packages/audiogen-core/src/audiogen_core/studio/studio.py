@@ -112,7 +112,7 @@ class Studio:
         if "seed" in fields and values.get("seed") is None:
             values["seed"] = secrets.randbits(32)
         load = {name: values.pop(name) for name in list(values) if name in opening and name not in fields}
-        opened, options = job.load.of(load), job.options.of(values)
+        opened, options = job.load.of(load), job.options.of(values).standard()
         if not 1 <= asked.count <= MOST:
             raise OptionError(f"variations must be from 1 to {MOST}, got {asked.count}")
         suffix = f".{asked.format.lower().removeprefix('.')}"

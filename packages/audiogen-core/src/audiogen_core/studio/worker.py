@@ -22,7 +22,7 @@ import sys
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,9 +32,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from audiogen_core import hub, jobs
-from audiogen_core.audio import AudioWriter
+from audiogen_core.audio import Audio
 from audiogen_core.errors import AudiogenError, DownloadError
-from audiogen_core.jobs import Job, JobLoad
+from audiogen_core.finish import save
+from audiogen_core.jobs import Job, JobLoad, Take
 from audiogen_core.models import ModelSpec
 from audiogen_core.progress import OnStep
 from audiogen_core.studio.memory import resident
@@ -101,7 +102,8 @@ class Worker:
     def _make(self, request: Mapping[str, Any]) -> None:
         job = jobs.find(request["job"])
         load = replace(job.load.of(request["load"]), fetch=self._fetching(request))
-        options = job.options.of({**request["options"], "on_step": self._telling(job.label)})
+        told = {**request["options"], "on_step": self._telling(job.label)}
+        options = job.options.of(told).standard()
         outputs, channel = [Path(each) for each in request["outputs"]], request["channel"]
         job.check(load, options, outputs, channel)
         model = self._opened(job, load, request["load"])
@@ -111,32 +113,32 @@ class Worker:
             began = time.monotonic()
             take = next(takes)
             recipe = jobs.recipe_of(job, model, load, options, take, channel)
-            with (
-                AudioWriter(path, take.sample_rate, take.channels, recipe=recipe) as writer,
-                Path(spool).open("wb") as heard,
-            ):
-                for piece in take.pieces:
-                    writer.write(piece.samples)
-                    heard.write(pcm(piece.samples))
-                    heard.flush()
-                    self.say(
-                        "sound",
-                        index=index,
-                        sample_rate=take.sample_rate,
-                        channels=take.channels,
-                        samples=writer.samples,
-                    )
-                    self._check()
+            take = replace(take, pieces=self._heard(take, Path(spool), index))
+            made = save(take, given, path, recipe)
             self.say(
                 "clip",
                 index=index,
-                seconds=writer.samples / take.sample_rate,
-                sample_rate=take.sample_rate,
-                channels=take.channels,
+                seconds=made.seconds,
+                sample_rate=made.sample_rate,
+                channels=made.channels,
                 seed=take.seed,
                 confidence=take.confidence,
+                faults=list(made.faults),
                 took=round(time.monotonic() - began, 3),
             )
+
+    def _heard(self, take: Take, spool: Path, index: int) -> Iterator[Audio]:
+        """The pieces of a take as the model makes them, told and put where they are heard at once."""
+        samples = 0
+        with spool.open("wb") as heard:
+            for piece in take.pieces:
+                heard.write(pcm(piece.samples))
+                heard.flush()
+                samples += piece.samples.shape[1]
+                facts = {"sample_rate": take.sample_rate, "channels": take.channels, "samples": samples}
+                self.say("sound", index=index, **facts)
+                self._check()
+                yield piece
 
     def _opened(self, job: Job, load: JobLoad, asked: Mapping[str, Any]) -> Any:
         key = json.dumps([job.name, asked], sort_keys=True)

@@ -6,6 +6,7 @@ here is refused by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -165,6 +166,8 @@ class Config:
     text_encoder    the name of the T5 where the checkpoint holds none ("t5-base")
     window_seconds  what the model was trained on, and makes at once
     masks_text      whether the original masks the padding of a text that is attended to
+    clock           periods in frames of waves among the positions, in place of the slowest; none published
+                    has any. A model that counts in them keeps time without listening to itself
     """
 
     width: int
@@ -186,6 +189,7 @@ class Config:
     masks_text: bool = True
     chroma: ChromaConfig | None = None
     style: StyleConfig | None = None
+    clock: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "hidden", "codebooks", "codebook_size", "text_width"):
@@ -205,6 +209,8 @@ class Config:
             "no features of a melody": self.clip == "melody"
             and (self.chroma is None or self.melody_frames < 1),
             "no settings of a style": self.clip == "style" and self.style is None,
+            "a clock of more waves than there are, or of no length": 2 * len(self.clock) > self.width
+            or not all(0 < period < math.inf for period in self.clock),
             "a projection is missing": not self.text_projected and self.text_width != self.width,
         }
         for problem, there in problems.items():

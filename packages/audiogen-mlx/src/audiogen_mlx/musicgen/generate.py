@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,15 @@ from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_core.hub import asking
-from audiogen_core.jobs import Take
+from audiogen_core.jobs import Model, Take
+from audiogen_core.options import verb
 from audiogen_core.values import closed, shown
 from audiogen_mlx import blas
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
 from audiogen_mlx.musicgen.load import Parts, Places, find_files
-from audiogen_mlx.musicgen.options import Defaults, Load, Options, Settings, resolve
+from audiogen_mlx.musicgen.options import Batch, Defaults, Load, Options, Settings, resolve
 from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.windows import Window, plan
 
@@ -39,34 +40,44 @@ SYNC_STEPS = 25
 """Steps after which results are looked at; between them the device is never waited for."""
 
 
-class MusicGen:
+class MusicGen(Model):
     """A model, ready to generate. Make one with `load`."""
 
-    def __init__(self, parts: Parts, name: str, threads: int) -> None:
+    def __init__(self, parts: Parts, name: str, threads: int, opening: Load | None = None) -> None:
         self.config = parts.config
         self.name = name
         self.threads = threads
+        self.opening = opening
         self._parts = parts
 
     @classmethod
-    @closed()
-    def load(cls, name_or_path: str | Path, **load: Any) -> MusicGen:
+    @verb(Load)
+    def load(cls, opening: Load) -> MusicGen:
         """A model from the catalogue, a hub id, or a folder of transformers, audiocraft or `convert`.
 
-        Keywords are the fields of `Load`. Raises UnknownModel, DownloadError, ModelError, WeightsError or
-        OptionError.
+        Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
-        opening = Load.of({**load, "model": name_or_path})
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)
-        files = find_files(name_or_path, places, unlisted=opening.unlisted)
-        return cls(Parts(files, dtype=opening.dtype, bits=opening.bits), str(name_or_path), threads)
+        files = find_files(opening.model, places, unlisted=opening.unlisted)
+        parts = Parts(files, dtype=opening.dtype, bits=opening.bits)
+        return cls(parts, str(opening.model), threads, opening)
 
     @property
     def codec(self) -> Codec:
         """The codec of its codes; that of a stereo model has the codebooks of both sides."""
         return self._parts.codec
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what it makes."""
+        return self.codec.info.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Of what it makes."""
+        return self.codec.info.channels
 
     @property
     def defaults(self) -> Defaults:
@@ -78,57 +89,66 @@ class MusicGen:
         """16 hex digits that change with the model's files."""
         return self._parts.files.fingerprint()
 
-    def generate(self, prompt: str | None, **options: Any) -> Audio:
+    @verb(Options)
+    def generate(self, options: Options) -> Audio:
         """A clip of exactly round(seconds * sample rate) samples. `prompt` None: music without a description.
 
-        Keywords are the fields of `Options`. Raises OptionError for options out of range or that do not fit
-        the model, AudioError for clips that cannot be used.
+        Raises OptionError for options out of range or that do not fit the model, AudioError for clips that
+        cannot be used.
         """
-        return self.generate_batch([prompt], **options)[0]
+        return self.clip(options)
 
-    def generate_codes(self, prompt: str | None, **options: Any) -> Codes:
+    @verb(Options)
+    def generate_codes(self, options: Options) -> Codes:
         """As `generate`, but the codes."""
-        return self.generate_codes_batch([prompt], **options)[0]
+        settings = self._resolved(options)
+        return self._codes([options.prompt], settings, self._prompt_codes([options.prompt], settings))[0]
 
-    def generate_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Audio]:
+    @verb(Batch)
+    def generate_batch(self, prompts: Sequence[str | None], options: Batch) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i."""
-        codes = self.generate_codes_batch(prompts, **options)
+        settings = self._resolved(options)
+        known = self._prompt_codes(prompts, settings)
+        codes = self._codes(prompts, settings, known)
+        clips: list[Audio] = []
         with bounded_cache():
-            return [self.codec.decode(one) for one in codes]
+            for index, one in enumerate(codes):
+                alone = _alone(options, prompts, index)
+                told = replace(self._resolved(alone), seed=settings.seed + index)
+                clips.append(self.whole(self._take(iter([self.codec.decode(one)]), told, known), alone))
+        return clips
 
-    def generate_codes_batch(self, prompts: Sequence[str | None], **options: Any) -> list[Codes]:
+    @verb(Batch)
+    def generate_codes_batch(self, prompts: Sequence[str | None], options: Batch) -> list[Codes]:
         """As `generate_batch`, but the codes."""
-        settings = self.settings(**options)
-        with bounded_cache():
-            values = np.concatenate(list(self._frames(prompts, settings)), axis=2)
-        info, samples = self.codec.info, self._samples(settings)
-        return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
+        settings = self._resolved(options)
+        return self._codes(prompts, settings, self._prompt_codes(prompts, settings))
 
-    def stream(self, prompt: str | None, **options: Any) -> Iterator[Audio]:
+    @verb(Options)
+    def stream(self, options: Options) -> Iterator[Audio]:
         """As `generate`, in pieces as they are made. Put together they are the whole, sample by sample.
 
         Memory does not grow with the length. Close the iterator to end early.
         """
-        settings = self.settings(**options)
-        return self._streamed(self._frames([prompt], settings), settings)
+        return self.pieces(options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: streamed one after the other, with seeds that count up.
 
         `on_step` is called with (seconds done, seconds in all). Raises OptionError, AudioError.
         """
-        info = self.codec.info
+        settings = self._resolved(options)
+        known = self._prompt_codes([options.prompt], settings)
+        on_step = _in_seconds(settings.on_step, self.codec.info.frame_rate)
         for index in range(count):
-            settings = resolve(self.config, info.frame_rate, options, self.defaults)
-            seed = settings.seed + index
-            told = replace(settings, seed=seed, on_step=_in_seconds(settings.on_step, info.frame_rate))
-            pieces = self._streamed(self._frames([options.prompt], told), told)
-            yield Take(pieces, info.sample_rate, info.channels, settings.asked, seed)
+            told = replace(settings, seed=settings.seed + index, on_step=on_step)
+            pieces = self._streamed(self._frames([options.prompt], told, known), told)
+            yield self._take(pieces, told, known)
 
-    def settings(self, **options: Any) -> Settings:
+    @verb(Batch)
+    def settings(self, options: Batch) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        asked = Options.of({"unconditional": "prompt" not in options, **options})
-        return resolve(self.config, self.codec.info.frame_rate, asked, self.defaults)
+        return self._resolved(options)
 
     @closed()
     def decode(self, codes: Codes) -> Audio:
@@ -137,6 +157,22 @@ class MusicGen:
             return self.codec.decode(codes)
 
     # What a run consists of
+
+    def _resolved(self, options: Batch) -> Settings:
+        return resolve(self.config, self.codec.info.frame_rate, options, self.defaults)
+
+    def _take(self, pieces: Iterator[Audio], settings: Settings, known: Tokens) -> Take:
+        info, begun = self.codec.info, known.shape[2] * self.codec.info.hop_length
+        seconds = settings.seconds if begun else None
+        return Take(
+            pieces, info.sample_rate, info.channels, settings.asked, settings.seed, None, begun, seconds
+        )
+
+    def _codes(self, prompts: Sequence[str | None], settings: Settings, known: Tokens) -> list[Codes]:
+        with bounded_cache():
+            values = np.concatenate(list(self._frames(prompts, settings, known)), axis=2)
+        info, samples = self.codec.info, self._samples(settings)
+        return [Codes(one, info.codebook_size, info.frame_rate, info.name, samples) for one in values]
 
     def _samples(self, settings: Settings) -> int:
         """Samples of a clip: of its last frame as many as lie within the seconds asked for."""
@@ -150,11 +186,9 @@ class MusicGen:
                     yield Audio(block[:, :left], self.codec.info.sample_rate)
                 left -= min(left, block.shape[1])
 
-    def _frames(self, prompts: Sequence[str | None], settings: Settings) -> Iterator[Tokens]:
+    def _frames(self, prompts: Sequence[str | None], settings: Settings, known: Tokens) -> Iterator[Tokens]:
         """The codes of all clips as they are made, from the beginning: blocks (B, K, frames)."""
-        _check_prompts(prompts)
         items = self._items(prompts, settings)
-        known = self._prompt_codes(len(prompts), settings)
         windows = plan(settings.frames, known.shape[2], settings.window, settings.stride)
         return self._windows(items, known, windows, settings)
 
@@ -207,12 +241,14 @@ class MusicGen:
             start=settings.style_start,
         )
 
-    def _prompt_codes(self, count: int, settings: Settings) -> Tokens:
+    def _prompt_codes(self, prompts: Sequence[str | None], settings: Settings) -> Tokens:
         """The codes all clips begin with: (B, K, frames), without frames when there are none."""
+        _check_prompts(prompts)
+        count = len(prompts)
         if settings.prompt_codes is not None:
             codes = _each(settings.prompt_codes, count, "prompt_codes")
         elif settings.prompt_audio is not None:
-            encode = _once(self._encode)
+            encode = _once(lambda clip: self._encode(clip, settings.keep_original is True))
             codes = [
                 None if clip is None else encode(clip)
                 for clip in _each(settings.prompt_audio, count, "clips")
@@ -237,10 +273,14 @@ class MusicGen:
             )
         return np.stack(values)
 
-    def _encode(self, clip: Audio | str | Path) -> Codes:
+    def _encode(self, clip: Audio | str | Path, to_the_end: bool) -> Codes:
+        """The codes of a clip; `to_the_end`: of whole frames, the last of which ends where the clip does."""
         info = self.codec.info
         audio = clip if isinstance(clip, Audio) else Audio.load(clip)
         heard = audio.mix(info.channels).resample(info.sample_rate)
+        spare = heard.samples.shape[1] % info.hop_length
+        if to_the_end and spare < heard.samples.shape[1]:
+            heard = Audio(heard.samples[:, spare:], info.sample_rate)
         return self.codec.encode(heard, codebooks=self.config.codebooks)
 
 
@@ -299,6 +339,15 @@ class _WindowRun:
                 f"{self.name}: the model gave NaN or infinity; its weights are damaged, or overflow in this "
                 "dtype: try bfloat16 or float32"
             )
+
+
+def _alone(options: Batch, prompts: Sequence[str | None], index: int) -> Options:
+    """What gives one clip of a batch without the others."""
+    said = {each.name: getattr(options, each.name) for each in fields(Batch)}
+    clips = {
+        name: _each(said[name], len(prompts), name)[index] for name in ("melody", "style", "prompt_audio")
+    }
+    return Options.of({**said, **clips, "prompt": prompts[index]})
 
 
 def _check_prompts(prompts: Sequence[str | None]) -> None:

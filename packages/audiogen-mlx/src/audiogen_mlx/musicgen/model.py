@@ -114,8 +114,8 @@ class Transformer(Module):
         else:
             mx.eval(cache.arrays)
         if length > self._positions.shape[0]:  # in whole thousands
-            self._positions = mx.array(positions(-(-length // 1024) * 1024, self.config.width))
-            self._positions = self._positions.astype(self.dtype)
+            table = positions(-(-length // 1024) * 1024, self.config.width, self.config.clock)
+            self._positions = mx.array(table).astype(self.dtype)
             mx.eval(self._positions)
         return Run(rows, cache, text, mask, host)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.jobs import JobLoad, JobOptions
-from audiogen_core.options import Clips, argument, audio, hidden, option, place
+from audiogen_core.jobs import Continuing, JobLoad
+from audiogen_core.options import Clips, Place, argument, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen.windows import STRIDE_SHARE
 
@@ -36,15 +36,13 @@ _ROUNDING = 1e-6  # frames
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
-@dataclass(frozen=True)
-class Options(JobOptions):
-    """One clip, or several in a batch; clips that go in may then be lists with one (or None) for each prompt.
+@dataclass(frozen=True, kw_only=True)
+class Batch(Continuing):
+    """What the clips of a batch have in common; those that go in may be lists with one (or None) for each.
 
     None leaves a choice to the model's `Defaults`. Raises OptionError.
     """
 
-    prompt: Annotated[str | None, argument("What to hear.", metavar="PROMPT")] = None
-    unconditional: Annotated[bool, option("Anything, without a prompt.", advanced=True)] = False
     seconds: Annotated[
         float | None,
         option(
@@ -120,9 +118,6 @@ class Options(JobOptions):
             advanced=True,
         ),
     ] = None
-    sampling: Annotated[
-        Sampling | None, hidden("How tokens are drawn, as one value; options said beside it win over it.")
-    ] = None
     prompt_codes: Annotated[
         Any,
         hidden("Codes of this model's codec, or one for each prompt: continued in place of prompt_audio."),
@@ -139,6 +134,28 @@ class Options(JobOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.negative_prompt is not None and not self.negative_prompt.strip():
+            raise OptionError("the negative prompt is empty: say what to stay away from, or leave it out")
+        if self.prompt_audio is not None and self.prompt_codes is not None:
+            raise OptionError("give prompt_audio or prompt_codes, not both")
+        if self.compat not in ("audiogen", "upstream"):
+            raise OptionError(f"compat must be 'audiogen' or 'upstream', got {self.compat!r}")
+
+
+@dataclass(frozen=True)
+class Options(Batch):
+    """One clip. Raises OptionError."""
+
+    prompt: Annotated[str | None, argument("What to hear.", metavar="PROMPT")] = None
+    _: KW_ONLY
+    unconditional: Annotated[bool, option("Anything, without a prompt.", advanced=True)] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("melody", "style", "prompt_audio"):  # a list of one, as a batch has it
+            clips = getattr(self, name)
+            if isinstance(clips, list | tuple) and len(clips) == 1:
+                object.__setattr__(self, name, clips[0])
         if self.prompt is not None and self.unconditional:
             raise OptionError("give a prompt or --unconditional, not both")
         if self.prompt is not None and not self.prompt.strip():
@@ -146,12 +163,12 @@ class Options(JobOptions):
         clips = (self.melody, self.style, self.prompt_audio, self.prompt_codes)
         if self.prompt is None and not self.unconditional and all(clip is None for clip in clips):
             raise OptionError("say what to hear, or use --unconditional for anything")
-        if self.negative_prompt is not None and not self.negative_prompt.strip():
-            raise OptionError("the negative prompt is empty: say what to stay away from, or leave it out")
-        if self.prompt_audio is not None and self.prompt_codes is not None:
-            raise OptionError("give prompt_audio or prompt_codes, not both")
-        if self.compat not in ("audiogen", "upstream"):
-            raise OptionError(f"compat must be 'audiogen' or 'upstream', got {self.compat!r}")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """In Python a prompt that is said to be None stands for anything."""
+        anything = "prompt" in values and values["prompt"] is None
+        return super().of({"unconditional": True, **values} if anything else values)
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
@@ -160,17 +177,18 @@ class Options(JobOptions):
         return cls.of({"unconditional": settings.get("prompt") is None, "whole_frames": first, **settings})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Located(JobLoad):
     """Which MusicGen, and where parts of it are that lie outside its folder."""
 
-    model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = (
+    model: Annotated[Place, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = (
         "musicgen-small"
     )
-    t5: Annotated[str | None, place("Folder of the text encoder.", advanced=True)] = None
-    tokenizer: Annotated[str | None, place("Its tokenizer.json.", advanced=True)] = None
-    codec: Annotated[str | None, place("The codec.", metavar="NAME|PATH", advanced=True)] = None
-    mert: Annotated[str | None, place("Folder of the MERT that hears styles.", advanced=True)] = None
+    _: KW_ONLY
+    t5: Annotated[Place | None, place("Folder of the text encoder.", advanced=True)] = None
+    tokenizer: Annotated[Place | None, place("Its tokenizer.json.", advanced=True)] = None
+    codec: Annotated[Place | None, place("The codec.", metavar="NAME|PATH", advanced=True)] = None
+    mert: Annotated[Place | None, place("Folder of the MERT that hears styles.", advanced=True)] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +237,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Settings:
-    """`Options` with nothing left open; see there.
+    """`Batch` with nothing left open; see there.
 
     frames          that are made: as many as begin within `seconds`, to which the clip is cut
     window, stride  frames
@@ -242,14 +260,13 @@ class Settings:
     style_start: float | None = None
     prompt_audio: Clips | None = None
     prompt_codes: Codes | Sequence[Codes] | None = None
+    keep_original: bool | None = None
     compat: Compat = "audiogen"
     on_step: OnStep | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resolve(
-    config: Config, frame_rate: float, options: Options, defaults: Defaults | None = None
-) -> Settings:
+def resolve(config: Config, frame_rate: float, options: Batch, defaults: Defaults | None = None) -> Settings:
     """Options with nothing left open. Raises OptionError when one does not fit the model."""
     options = _filled(options, defaults or Defaults())
     assert options.seconds is not None and options.guidance_scale is not None and options.sampling is not None
@@ -263,7 +280,7 @@ def resolve(
     seed = options.sampling.seed
     if options.whole_frames:
         options = replace(options, seconds=frames / frame_rate)
-    same = {each.name for each in fields(Settings)} & {each.name for each in fields(Options)}
+    same = {each.name for each in fields(Settings)} & {each.name for each in fields(Batch)}
     settings = Settings(
         frames=frames,
         window=window,
@@ -276,7 +293,7 @@ def resolve(
     return settings
 
 
-def _filled(options: Options, defaults: Defaults) -> Options:
+def _filled(options: Batch, defaults: Defaults) -> Batch:
     """With the model's defaults in the place of what was not asked for, and one `Sampling` of all draws."""
     missing = {name: value for name, value in asdict(defaults).items() if name not in _SAMPLING}
     if options.window_seconds is not None:

@@ -172,7 +172,8 @@ class StyleNetwork(Module):
     def context(self, heard: mx.array) -> mx.array:
         """(B, F, inputs) -> (B, F, width), what the transformer gives."""
         x = self.embed(heard)
-        x = x + mx.array(positions(*x.shape[1:]))
+        _, frames, width = x.shape
+        x = x + mx.array(positions(frames, width))
         for block in self.blocks:
             x = block(x)
         return x

@@ -153,14 +153,14 @@ def assemble(
 def collapsed(tokens: mx.array, mask: NDArray[np.bool_]) -> tuple[mx.array, mx.array | None]:
     """The same tokens with padding that all items share put into one, and a bias for its score.
 
-    P tokens of zeros have one score and one value: attention to them equals attention to one of them
-    whose score is raised by log(P). Returns tokens (B, S', D) and bias (S',), or None without padding.
+    P equal tokens have one score and one value: attention to them equals attention to one of them whose
+    score is raised by log(P). Returns tokens (B, S', D) and bias (S',), or None without padding.
     """
     kept = np.flatnonzero(mask.any(axis=0))
     padding = mask.shape[1] - len(kept)
     if padding < 2:
         return tokens, None
-    zero = mx.zeros((tokens.shape[0], 1, tokens.shape[2]), tokens.dtype)
+    one = np.flatnonzero(~mask.any(axis=0))[:1]
     bias = np.zeros(len(kept) + 1, dtype=np.float32)
     bias[-1] = math.log(padding)
-    return mx.concatenate([tokens[:, mx.array(kept)], zero], axis=1), mx.array(bias)
+    return tokens[:, mx.array(np.concatenate([kept, one]))], mx.array(bias)

@@ -6,6 +6,7 @@ Nothing is guessed from tensors. Every key that changes arithmetic is honoured, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from audiogen_mlx.stable_audio.schedules import DistributionShift
 
@@ -14,6 +15,28 @@ INPAINT_MASK, INPAINT_INPUT = "inpaint_mask", "inpaint_masked_input"
 
 FLOW_OBJECTIVES = ("rectified_flow", "rf_denoiser")
 OBJECTIVES = ("v", *FLOW_OBJECTIVES)
+
+
+class Bounds(Protocol):
+    """What plans of windows, loops and parts to make anew have to know of a model of either generation.
+
+    frames          latent frames that it makes at most
+    window          samples of them
+    window_seconds  the same in seconds
+    """
+
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def hop_length(self) -> int: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def window_seconds(self) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from audiogen_mlx.stable_audio.schedules import (
     DistributionShift,
+    Times,
     linear,
     polyexponential,
     rectified_flow,
@@ -71,6 +72,8 @@ class Task:
     rho        curvature of the sigma schedule
     init       clean latents to begin from, mixed with noise at sigma_max; or None
     shift      moves the times of rk4; or None
+    times      of a rectified flow, from the first to 0, in the place of those the sampler would take
+    floor      of t and of 1 - t where dpmpp divides by them; 0: steps from 1 and to 0 are of first order
     """
 
     predict: Predict
@@ -82,6 +85,13 @@ class Task:
     rho: float = 1.0
     init: Array | None = None
     shift: DistributionShift | None = field(default=None)
+    times: Sequence[float] | None = None
+    floor: float = 0.0
+
+    @property
+    def flow_times(self) -> Times | Sequence[float]:
+        """Of a rectified flow, spaced by its signal-to-noise ratio where none are given."""
+        return rectified_flow(self.steps, self.share) if self.times is None else self.times
 
     @property
     def share(self) -> float:
@@ -93,9 +103,8 @@ class Task:
 
 def pingpong(task: Task) -> Iterator[Step]:
     """To the clean latents and back to a lower level with fresh noise, at each step (ARC models)."""
-    times = rectified_flow(task.steps, task.share)
     x = _flow_start(task)
-    for index, (t, following) in enumerate(_pairs(times)):
+    for index, (t, following) in enumerate(_pairs(task.flow_times)):
         denoised = x - t * task.predict(x, t).velocity
         noise = task.draw()  # at the last step too, though times 0: recorded draws then line up
         after = (1 - following) * denoised + following * noise
@@ -105,9 +114,8 @@ def pingpong(task: Task) -> Iterator[Step]:
 
 def euler(task: Task) -> Iterator[Step]:
     """Straight along the velocity."""
-    times = rectified_flow(task.steps, task.share)
     x = _flow_start(task)
-    for index, (t, following) in enumerate(_pairs(times)):
+    for index, (t, following) in enumerate(_pairs(task.flow_times)):
         velocity = task.predict(x, t).velocity
         after = x + (following - t) * velocity
         yield Step(index, t, x, x - t * velocity, after)
@@ -116,9 +124,10 @@ def euler(task: Task) -> Iterator[Step]:
 
 def rk4(task: Task) -> Iterator[Step]:
     """The classic Runge-Kutta method on evenly spaced times: four calls a step."""
-    times = linear(task.steps, task.share)
+    evenly = linear(task.steps, task.share)
     if task.shift is not None:
-        times = task.shift(times, int(task.noise.shape[-1]))
+        evenly = task.shift(evenly, int(task.noise.shape[-1]))
+    times = evenly if task.times is None else task.times
     x = _flow_start(task)
     for index, (t, following) in enumerate(_pairs(times)):
         dt = following - t
@@ -133,13 +142,12 @@ def rk4(task: Task) -> Iterator[Step]:
 
 def dpmpp(task: Task) -> Iterator[Step]:
     """DPM-Solver++ of second order; its first and its last step are of first order."""
-    times = rectified_flow(task.steps, task.share)
     x = _flow_start(task)
     last: Array = None
     gone = math.nan  # the width of the step before, in log signal-to-noise ratio
-    for index, (t, following) in enumerate(_pairs(times)):
+    for index, (t, following) in enumerate(_pairs(task.flow_times)):
         denoised = x - t * task.predict(x, t).velocity
-        width = _log_snr(following) - _log_snr(t)
+        width = _log_snr(following, task.floor) - _log_snr(t, task.floor)
         towards = denoised
         if last is not None and following > 0 and math.isfinite(gone):
             weight = width / (2 * gone)
@@ -314,7 +322,9 @@ def _angle(t: float) -> tuple[float, float]:
     return math.cos(t * math.pi / 2), math.sin(t * math.pi / 2)
 
 
-def _log_snr(t: float) -> float:
+def _log_snr(t: float, floor: float = 0.0) -> float:
+    if floor:
+        return math.log(max(1 - t, floor) / max(t, floor))
     if t <= 0:
         return math.inf
     return -math.inf if t >= 1 else math.log((1 - t) / t)

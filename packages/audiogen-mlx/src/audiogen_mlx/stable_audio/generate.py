@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,8 +16,9 @@ from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
 from audiogen_core.hub import asking
-from audiogen_core.jobs import MOST, Take
+from audiogen_core.jobs import MOST, Model, Take
 from audiogen_core.noise import SeededNoise
+from audiogen_core.options import verb
 from audiogen_core.progress import OnStep
 from audiogen_core.values import closed
 from audiogen_mlx import blas
@@ -30,18 +30,31 @@ from audiogen_mlx.stable_audio.config import Config
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
 from audiogen_mlx.stable_audio.guidance import predictor
 from audiogen_mlx.stable_audio.load import Parts, locate, locate_text
-from audiogen_mlx.stable_audio.options import Load, Options
+from audiogen_mlx.stable_audio.options import Batch, Load, Options
 from audiogen_mlx.stable_audio.settings import Settings, resolve
 
 
-class StableAudio:
+class StableAudio(Model):
     """A model, ready to generate. Make one with `load`."""
 
-    def __init__(self, config: Config, parts: Parts, name: str, threads: int) -> None:
+    def __init__(
+        self, config: Config, parts: Parts, name: str, threads: int, opening: Load | None = None
+    ) -> None:
         self.config = config
         self.name = name
         self.threads = threads
+        self.opening = opening
         self._parts = parts
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what it makes."""
+        return self.config.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Of what it makes."""
+        return self.config.channels
 
     @cached_property
     def revision(self) -> str:
@@ -49,81 +62,81 @@ class StableAudio:
         return self._parts.files.fingerprint()
 
     @classmethod
-    @closed()
-    def load(cls, name_or_path: str | Path, **load: Any) -> StableAudio:
+    @verb(Load)
+    def load(cls, opening: Load) -> StableAudio:
         """A model from the catalogue, a hub id or a path: a folder of stable-audio-tools or of diffusers, a
         checkpoint or a `..._config.json` in the former.
 
-        Keywords are the fields of `Load`. Raises UnknownModel, DownloadError, ModelError, WeightsError or
-        OptionError.
+        Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
-        opening = Load.of({**load, "model": name_or_path})
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
-        files = locate(name_or_path, unlisted=opening.unlisted, fetch=fetch)
+        files = locate(opening.model, unlisted=opening.unlisted, fetch=fetch)
         config = files.read_config()
         text = locate_text(files, config, opening.t5, fetch=fetch)
         base = None if opening.base is None else locate(opening.base, unlisted=opening.unlisted, fetch=fetch)
         dtype = DTYPES[opening.dtype]
         parts = Parts(files, text, config, dtype=dtype, fetch=fetch, base=base, frugal=opening.low_memory)
         parts.load()
-        return cls(config, parts, str(name_or_path), threads)
+        return cls(config, parts, str(opening.model), threads, opening)
 
-    def generate(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
-        """A clip of exactly round(seconds * rate) samples. Keywords are the fields of `Options`.
+    @verb(Options)
+    def generate(self, options: Options) -> Audio:
+        """A clip of exactly round(seconds * rate) samples, or with `bpm` and `bars` a loop.
 
         Raises OptionError for options that are out of range or contradict each other, AudioError for a
         clip that cannot be used.
         """
-        return self.generate_batch([prompt], seconds=seconds, **options)[0]
+        return self.clip(options)
 
-    def generate_latents(self, prompt: str, *, seconds: float, **options: Any) -> Latents:
+    @verb(Options)
+    def generate_latents(self, options: Options) -> Latents:
         """The latents of a clip: the model's whole window. `seconds` may be as long as the model can say."""
-        settings = resolve(self.config, _of_one_window([prompt], {**options, "seconds": seconds}))
+        _check_one_window(options)
         with bounded_cache():
-            return self._latents([prompt], settings)[0]
+            return self._latents([options.prompt], resolve(self.config, options))[0]
 
-    def generate_batch(self, prompts: Sequence[str], *, seconds: float, **options: Any) -> list[Audio]:
+    @verb(Batch)
+    def generate_batch(self, prompts: Sequence[str], options: Batch) -> list[Audio]:
         """One clip per prompt, in one run. Clip i is what its prompt gives alone with the seed + i, but for
         rounding: products of more rows are rounded otherwise, some millionths of full scale.
         """
-        asked = _of_one_window(prompts, {**options, "seconds": seconds})
-        self._check_window(asked)
-        return self._clips(prompts, resolve(self.config, asked))
+        return self._batch(prompts, options)
 
+    @verb(Batch)
     @closed()
-    def variations(self, prompt: str, count: int, *, seconds: float, **options: Any) -> list[Audio]:
+    def variations(self, prompt: str, count: int, options: Batch) -> list[Audio]:
         """Several clips of one prompt, with the seeds seed, seed + 1, ..."""
         if not 1 <= count <= MOST:
             raise OptionError(f"the number of variations must be from 1 to {MOST}, got {count}")
-        return self.generate_batch([prompt] * count, seconds=seconds, **options)
+        return self._batch([prompt] * count, options)
 
-    def generate_long(self, prompt: str, *, seconds: float, **options: Any) -> Audio:
+    @verb(Options)
+    def generate_long(self, options: Options) -> Audio:
         """As `stream`, in one clip."""
-        pieces = [piece.samples for piece in self.stream(prompt, seconds=seconds, **options)]
-        return Audio(np.concatenate(pieces, axis=1), self.config.sample_rate)
+        return self.clip(self._in_windows(options))
 
-    def stream(self, prompt: str, *, seconds: float, **options: Any) -> Iterator[Audio]:
-        """A clip of any length: windows that each continue the last `overlap` seconds of the one before.
+    @verb(Options)
+    def stream(self, options: Options) -> Iterator[Audio]:
+        """A clip of any length in pieces, each of them final, that joined are the clip.
 
-        It comes in pieces, each of them final, that joined are the clip; memory does not grow with its
-        length. A clip to continue, `prompt_audio`, may be of any length and comes first. Raises
-        OptionError, also for the other options of runs that begin from a clip.
+        What fits into the model's window is the clip of `generate`, in one piece. A longer one is made of
+        windows that each continue the last `overlap` seconds of the one before, and memory does not grow
+        with its length. A clip to continue, `prompt_audio`, may then be of any length and comes first; the
+        other options of runs that begin from a clip raise OptionError.
         """
-        asked = Options.of({**options, "prompt": prompt, "seconds": seconds, "long": True})
-        return self._windows(prompt, resolve(self.config, asked))
+        return self.pieces(self._in_windows(options))
 
-    def generate_loop(
-        self, prompt: str, *, bpm: float, bars: int, beats_per_bar: int = 4, **options: Any
-    ) -> Audio:
+    @verb(Options)
+    def generate_loop(self, options: Options) -> Audio:
         """A loop of exactly round(bars * beats_per_bar * 60 / bpm * rate) samples.
 
         It is cut from a clip that goes on after it: what follows its end is blended into its beginning.
         The tempo is not put into the prompt. Raises OptionError when the bars do not fit in the window.
         """
-        loop = {"bpm": bpm, "bars": bars, "beats_per_bar": beats_per_bar}
-        asked = Options.of({**options, "prompt": prompt, **loop})
-        return self._clips([prompt], resolve(self.config, asked))[0]
+        if options.bpm is None or options.bars is None:
+            raise OptionError("a loop needs both bpm and bars")
+        return self.clip(options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, as a command writes them: one after the other, with seeds that count up.
@@ -137,12 +150,12 @@ class StableAudio:
             if settings.seed is not None:
                 seed = settings.seed + index
                 one = replace(settings, seed=seed, noise=SeededNoise(seed))
-            pieces = self._pieces(options.prompt, one)
-            yield Take(pieces, self.config.sample_rate, self.config.channels, settings.asked, one.seed)
+            yield self._take(self._pieces(options, one), one)
 
-    def settings(self, seconds: float, **options: Any) -> Settings:
+    @verb(Batch)
+    def settings(self, options: Batch) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
-        return resolve(self.config, Options.of({"prompt": "any", **options, "seconds": seconds}))
+        return resolve(self.config, options)
 
     @closed()
     def decode(self, latents: Latents) -> Audio:
@@ -152,13 +165,46 @@ class StableAudio:
 
     # What a run consists of
 
-    def _pieces(self, prompt: str, settings: Settings) -> Iterator[Audio]:
-        """A clip as it is written: one of several windows as it comes, a loud single one made quieter."""
+    def _in_windows(self, options: Options) -> Options:
+        """Options of a clip that may be longer than the model's window."""
+        longer = (options.seconds or 0.0) > self.config.window_seconds
+        return replace(options, long=True) if longer or options.overlap is not None else options
+
+    def _take(self, pieces: Iterator[Audio], settings: Settings) -> Take:
+        config = self.config
+        return Take(
+            pieces,
+            config.sample_rate,
+            config.channels,
+            settings.asked,
+            settings.seed,
+            known=round(settings.known * config.sample_rate),
+            seconds=settings.seconds if settings.known else None,
+            closed=settings.loop is not None or settings.inpaint is not None,
+        )
+
+    def _pieces(self, options: Options, settings: Settings) -> Iterator[Audio]:
+        """A clip as it is written: one of several windows as it comes, a single one as a whole."""
         if settings.long:
-            yield from self._windows(prompt, settings)
+            yield from self._windows(options.prompt, settings)
             return
-        (clip,) = self._clips([prompt], settings)
-        yield clip if clip.peak <= 1 else Audio(clip.samples / clip.peak, clip.sample_rate)
+        (clip,) = self._clips([options.prompt], settings)
+        yield _within(clip, options)
+
+    def _batch(self, prompts: Sequence[str], options: Batch) -> list[Audio]:
+        said = {each.name: getattr(options, each.name) for each in fields(Batch)}
+        if not isinstance(prompts, list | tuple) or not prompts:
+            raise OptionError("give a list of one prompt or more")
+        alone = [Options.of({**said, "prompt": prompt}) for prompt in prompts]
+        _check_one_window(options)
+        self._check_window(options)
+        settings = resolve(self.config, options)
+        clips: list[Audio] = []
+        for index, clip in enumerate(self._clips(prompts, settings)):
+            seed = None if settings.seed is None else settings.seed + index
+            told = replace(settings, asked={**settings.asked, "prompt": prompts[index]}, seed=seed)
+            clips.append(self.whole(self._take(iter([_within(clip, options)]), told), alone[index]))
+        return clips
 
     def _windows(self, prompt: str, settings: Settings) -> Iterator[Audio]:
         """The pieces of a clip of several windows. They draw from one stream of noise."""
@@ -306,7 +352,7 @@ class StableAudio:
         seam = round(inpaint.SEAM_SECONDS * self.config.sample_rate)
         return Audio(inpaint.splice(clip.samples, kept, mask, seam), clip.sample_rate)
 
-    def _check_window(self, asked: Options) -> None:
+    def _check_window(self, asked: Batch) -> None:
         config, seconds = self.config, asked.seconds
         if seconds is not None and not asked.long and round(seconds * config.sample_rate) > config.window:
             raise OptionError(
@@ -315,14 +361,17 @@ class StableAudio:
             )
 
 
-def _of_one_window(prompts: Sequence[str], options: dict[str, Any]) -> Options:
-    """What all clips of a batch have in common; each prompt is checked. Raises OptionError."""
-    if not isinstance(prompts, list | tuple) or not prompts:
-        raise OptionError("give a list of one prompt or more")
-    asked = [Options.of({**options, "prompt": prompt}) for prompt in prompts]
-    if asked[0].long:
+def _check_one_window(options: Batch) -> None:
+    """Refuse a clip of several windows where the latents of one are made. Raises OptionError."""
+    if options.long:
         raise OptionError("clips of several windows are made by generate_long and stream")
-    return asked[0]
+
+
+def _within(clip: Audio, options: Batch) -> Audio:
+    """A clip that is too loud made quieter, as 0.1.0 wrote it, where nothing else was asked for."""
+    if options.normalize is not None or clip.peak <= 1:
+        return clip
+    return Audio(clip.samples / clip.peak, clip.sample_rate)
 
 
 def _cut(clip: Audio, start: int, end: int) -> Iterator[Audio]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
-from audiogen_mlx.stable_audio.config import INPAINT_INPUT, INPAINT_MASK, Config
+from audiogen_mlx.stable_audio.config import INPAINT_INPUT, INPAINT_MASK, Bounds, Config
 from audiogen_mlx.stable_audio.diffusion import Array, Predict, Prediction
 
 Mask = NDArray[np.bool_]
@@ -31,7 +31,7 @@ SEAM_SECONDS = 0.02
 """Over which kept sound gives way: long enough that no step is heard, too short to hear both at once."""
 
 
-def conformed(clip: Audio, config: Config) -> Audio:
+def conformed(clip: Audio, config: Bounds) -> Audio:
     """A clip at the model's rate and channels. Raises AudioMismatch when channels cannot be mixed so."""
     return clip.resample(config.sample_rate).mix(config.channels)
 

@@ -49,7 +49,7 @@ from audiogen_mlx.tokenizer import Tokenizer
 _CONFIG = "model_config.json"
 _INDEX = "model_index.json"
 _SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
-_SHARE = 0.6  # of a machine's memory that weights may take before parts are given back
+SHARE = 0.6  # of a machine's memory that weights may take before parts are given back
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,14 @@ def _at(path: Path) -> Files:
         if (path / _INDEX).is_file():
             return Files(path, path / _INDEX, path, True)
         if (path / _CONFIG).is_file():
-            return Files(path, path / _CONFIG, _checkpoint(path, "model"), False)
+            return Files(path, path / _CONFIG, checkpoint(path, "model"), False)
         raise ModelError(
             f"{path}: no Stable Audio model in this folder; expected {_CONFIG} of stable-audio-tools "
             f"or {_INDEX} of diffusers"
         )
     if path.name.endswith("_config.json"):
         return Files(
-            path.parent, path, _checkpoint(path.parent, path.name.removesuffix("_config.json")), False
+            path.parent, path, checkpoint(path.parent, path.name.removesuffix("_config.json")), False
         )
     if path.suffix not in _SUFFIXES:
         raise ModelError(f"{path}: neither a folder, nor a configuration, nor a checkpoint")
@@ -116,7 +116,7 @@ def _at(path: Path) -> Files:
     raise ModelError(f"{path}: has no {_CONFIG} beside it; the geometry of a model is never guessed")
 
 
-def _checkpoint(folder: Path, stem: str) -> Path:
+def checkpoint(folder: Path, stem: str) -> Path:
     """The checkpoint of that name, or the only one there."""
     for suffix in _SUFFIXES:
         if (folder / f"{stem}{suffix}").is_file():
@@ -148,9 +148,9 @@ def locate_text(files: Files, config: Config, t5: str | Path | None, *, fetch: F
     if t5 is None:
         for place in (files.folder / config.text.t5, files.folder / "t5", files.folder / "text_encoder"):
             if (place / "config.json").is_file():
-                return _in_one(place)
+                return in_one(place)
     elif Path(t5).expanduser().exists():
-        return _in_one(Path(t5).expanduser())
+        return in_one(Path(t5).expanduser())
     name = str(t5 or config.text.t5)
     spec = TEXT_ENCODERS.get(name.removeprefix("google-t5/"))
     if spec is None:
@@ -158,10 +158,10 @@ def locate_text(files: Files, config: Config, t5: str | Path | None, *, fetch: F
             f"{files.folder}: the model's text encoder {name!r} is not there, nor in the catalogue; "
             "give the folder of that T5 (--t5 PATH)"
         )
-    return _in_one(fetch(spec))
+    return in_one(fetch(spec))
 
 
-def _in_one(folder: Path) -> TextFiles:
+def in_one(folder: Path) -> TextFiles:
     """A folder with everything, or with the two folders of diffusers."""
     if (folder / "text_encoder").is_dir() and (folder / "tokenizer").is_dir():
         return TextFiles(folder / "text_encoder", folder / "tokenizer")
@@ -192,7 +192,7 @@ class Parts:
         self.files, self.base, self.text_files = files, base, text
         self.config, self.dtype, self.fetch = config, dtype, fetch
         if frugal is None:
-            frugal = weight_bytes(files, text) > _SHARE * _machine_memory()
+            frugal = weight_bytes(files, text) > SHARE * machine_memory()
         self.frugal = frugal
         self._text: TextEmbedder | None = None
         self._dit: DiT | None = None
@@ -303,7 +303,7 @@ def weight_bytes(files: Files, text: TextFiles) -> int:
     return sum(path.stat().st_size for root in roots for path in weight_files(root))
 
 
-def _machine_memory() -> float:
+def machine_memory() -> float:
     """Bytes of memory, infinite where the system does not say."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

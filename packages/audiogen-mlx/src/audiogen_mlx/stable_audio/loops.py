@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import OptionError
-from audiogen_mlx.stable_audio.config import Config
+from audiogen_mlx.stable_audio.config import Bounds
 
 BLEND_SECONDS = 0.05
 """How much of what follows a loop is blended into its beginning; short, so the first beat stays sharp."""
@@ -19,7 +19,7 @@ def loop_samples(bpm: float, bars: int, beats_per_bar: int, sample_rate: int) ->
     return round(bars * beats_per_bar * 60 / bpm * sample_rate)
 
 
-def plan(config: Config, bpm: float, bars: int, beats_per_bar: int) -> tuple[int, int]:
+def plan(config: Bounds, bpm: float, bars: int, beats_per_bar: int) -> tuple[int, int]:
     """Samples of a loop, and of the clip that it is cut from, which goes on after it.
 
     Raises OptionError when the bars do not fit in the model's window.

@@ -142,10 +142,10 @@ class CrossAttention(Module):
 class FeedForward(Module):
     """Two parallel projections, the second a gate through SiLU; and one back."""
 
-    def __init__(self, config: DitConfig) -> None:
+    def __init__(self, width: int, hidden: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.inner = Linear(config.embed_dim, 2 * config.ff_dim)
-        self.out = Linear(config.ff_dim, config.embed_dim, bias=config.ff_out_bias)
+        self.inner = Linear(width, 2 * hidden)
+        self.out = Linear(hidden, width, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         value, gate = mx.split(self.inner(x), 2, axis=-1)
@@ -164,7 +164,7 @@ class Block(Module):
             self.cross_norm = LayerNorm(width, eps=config.norm_eps)
             self.cross_attn = CrossAttention(config)
         self.ff_norm = LayerNorm(width, eps=config.norm_eps)
-        self.ff = FeedForward(config)
+        self.ff = FeedForward(width, config.ff_dim, bias=config.ff_out_bias)
         if config.adaptive_norm:
             self.modulation = mx.zeros((6 * width,))
         if config.layer_scale:

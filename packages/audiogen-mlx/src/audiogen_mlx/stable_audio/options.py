@@ -5,13 +5,13 @@ Nothing heavy is imported here; `settings` works out what the options come to fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Annotated, Any, Literal
 
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import JobLoad, JobOptions
-from audiogen_core.options import Clip, argument, audio, hidden, option, place
+from audiogen_core.jobs import Continuing, JobLoad
+from audiogen_core.options import Clip, Noise, Place, argument, audio, hidden, option, place
 
 MAX_STEPS = 10_000
 LONGEST = 1e6
@@ -25,14 +25,13 @@ SAMPLERS = (
 Span = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Options(JobOptions):
-    """One clip, a loop, or a clip of several windows; in a batch, what its clips have in common.
+@dataclass(frozen=True, kw_only=True)
+class Batch(Continuing):
+    """What the clips of a batch have in common.
 
     None leaves a choice to the model: its authors publish how it is run. Raises OptionError.
     """
 
-    prompt: Annotated[str, argument("What to hear.", metavar="PROMPT")]
     seconds: Annotated[
         float | None,
         option(
@@ -103,7 +102,7 @@ class Options(JobOptions):
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
     beats_per_bar: Annotated[
-        int, option("Beats in a bar.", "--beats", ge=1, le=32, group="Loops", advanced=True)
+        int, option("Beats in a bar.", old=("--beats",), ge=1, le=32, group="Loops", advanced=True)
     ] = 4
     long: Annotated[
         bool, option("Go beyond the model's window, each window continuing the last.", group="Long clips")
@@ -118,7 +117,7 @@ class Options(JobOptions):
         Any,
         hidden("In the place of inpaint: bool for each sample of init_audio, True where it is made anew."),
     ] = None
-    noise: Annotated[Any, hidden("A source of noise, in the place of a seed.")] = None
+    noise: Annotated[Noise | None, hidden("A source of noise, in the place of a seed.")] = None
 
     def __post_init__(self) -> None:
         spans = self.inpaint
@@ -128,8 +127,6 @@ class Options(JobOptions):
         elif isinstance(spans, list | tuple) and spans and all(isinstance(each, Real) for each in spans):
             object.__setattr__(self, "inpaint", (spans,))  # one span alone
         super().__post_init__()
-        if not self.prompt.strip():
-            raise OptionError(f"the prompt is empty: say what to hear, got {self.prompt!r}")
         if self.noise is not None and not callable(getattr(self.noise, "normal", None)):
             raise OptionError("noise must be a source of noise, such as SeededNoise or RecordedNoise")
         if self.noise is not None and self.seed is not None:
@@ -160,29 +157,43 @@ class Options(JobOptions):
             raise OptionError("overlap is for clips of several windows; add long")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Options(Batch):
+    """One clip, a loop, or a clip of several windows. Raises OptionError."""
+
+    prompt: Annotated[str, argument("What to hear.", metavar="PROMPT")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.prompt.strip():
+            raise OptionError(f"the prompt is empty: say what to hear, got {self.prompt!r}")
+
+
+@dataclass(frozen=True)
 class Load(JobLoad):
     """How a Stable Audio is opened."""
 
-    model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = (
+    model: Annotated[Place, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = (
         "stable-audio-open-small"
     )
+    _: KW_ONLY
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
         option("Of the network and of T5.", metavar="TYPE", advanced=True),
     ] = "float32"
     t5: Annotated[
-        str | None, place("Folder of the text encoder, where that is not beside the model.", advanced=True)
+        Place | None, place("Folder of the text encoder, where that is not beside the model.", advanced=True)
     ] = None
     base: Annotated[
-        str | None,
+        Place | None,
         place("Whole model, for a checkpoint of a transformer alone.", metavar="NAME|PATH", advanced=True),
     ] = None
     low_memory: Annotated[
         bool | None,
         option(
             "Give parts of the model back after use; decided by the machine when absent.",
-            no="--keep",
+            no="--no-low-memory",
+            old=("--keep=--no-low-memory",),
             local=True,
             advanced=True,
         ),

@@ -17,7 +17,7 @@ from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Confi
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Sampler
 from audiogen_mlx.stable_audio.guidance import Guidance
 from audiogen_mlx.stable_audio.inpaint import Region
-from audiogen_mlx.stable_audio.options import Options
+from audiogen_mlx.stable_audio.options import Batch
 
 PUBLISHED = {
     "rf_denoiser": Published("pingpong", 8, 1.0),
@@ -42,6 +42,7 @@ class Settings:
     level         noise level that init_audio is begun from; None where a run starts from noise
     init_audio    a clip to begin from; `inpaint` says what of it is made anew
     prompt_audio  a clip that several windows go on with; a single window has it as init_audio
+    known         seconds of the clip that is gone on with, or 0
     loop          samples of a loop, or None
     overlap       seconds a window hears of the one before; None is `windows.OVERLAP` of it
     asked         the options with the model's defaults put in, as recipes keep them
@@ -62,6 +63,7 @@ class Settings:
     init_audio: Audio | None = None
     inpaint: Region | None = None
     prompt_audio: Audio | None = None
+    known: float = 0.0
     loop: int | None = None
     long: bool = False
     overlap: float | None = None
@@ -69,7 +71,7 @@ class Settings:
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resolve(config: Config, options: Options) -> Settings:
+def resolve(config: Config, options: Batch) -> Settings:
     """Options with the model's defaults put in. Raises OptionError, or AudioError for a clip that is none."""
     loop, seconds = None, config.max_seconds if options.seconds is None else options.seconds
     if options.bpm is not None and options.bars is not None:
@@ -86,6 +88,7 @@ def resolve(config: Config, options: Options) -> Settings:
         raise OptionError(
             f"prompt_audio is {prompt.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds"
         )
+    known = 0.0 if prompt is None else prompt.duration
     if prompt is not None and not options.long:
         # A clip to go on with is one after whose end everything is made anew.
         clip, region, prompt = prompt, ((prompt.duration, config.window_seconds),), None
@@ -124,11 +127,12 @@ def resolve(config: Config, options: Options) -> Settings:
         sigma_max=filled.sigma_max,
         rho=filled.rho,
         level=level,
-        noise=options.noise if seed is None else SeededNoise(seed),
+        noise=options.noise or SeededNoise(seed or 0),
         seed=seed,
         init_audio=clip,
         inpaint=region,
         prompt_audio=prompt,
+        known=known,
         loop=loop,
         long=options.long,
         overlap=options.overlap,
@@ -162,7 +166,7 @@ def _level(config: Config, method: Sampler, level: float | None, region: Region 
     return level
 
 
-def _conditions(config: Config, options: Options, seconds: float) -> dict[str, float]:
+def _conditions(config: Config, options: Batch, seconds: float) -> dict[str, float]:
     """The numbers of seconds the model is told, each within what it was trained on."""
     asked = {SECONDS_START: options.seconds_start, SECONDS_TOTAL: options.seconds_total}
     conditions = {name: value for name, value in asked.items() if value is not None}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audiogen_core.errors import OptionError
-from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Config
+from audiogen_mlx.stable_audio.config import SECONDS_START, SECONDS_TOTAL, Bounds, Config
 
 OVERLAP = 0.25
 """Share of the window that a continuation hears of what went before."""
@@ -21,7 +21,7 @@ class Window:
     end: int
 
 
-def plan(config: Config, samples: int, overlap: float | None, known: int = 0) -> list[Window]:
+def plan(config: Bounds, samples: int, overlap: float | None, known: int = 0) -> list[Window]:
     """The windows that make up `samples` samples, of which the first `known` are there already.
 
     overlap  seconds a window shares with what is before it, rounded to latent frames

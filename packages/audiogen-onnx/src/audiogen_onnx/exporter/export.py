@@ -187,7 +187,7 @@ def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
 
 @closed()
 def exported(
-    name_or_path: str,
+    name_or_path: str | Path,
     *,
     offline: bool = False,
     notify: Notify | None = None,
@@ -229,7 +229,9 @@ def exported(
     return target
 
 
-def to_fetch(name_or_path: str, *, offline: bool = False, unlisted: bool = False) -> dict[str, Any] | None:
+def to_fetch(
+    name_or_path: str | Path, *, offline: bool = False, unlisted: bool = False
+) -> dict[str, Any] | None:
     """What is to be fetched and made before the model can be opened, or None when all is there.
 
     Raises UnknownModel, ManifestError, DownloadError when something is not here and may not be asked for.

@@ -17,6 +17,7 @@ from audiogen_core.audio import Audio, resampled
 from audiogen_core.codec import Codec
 from audiogen_core.noise import Noise, SeededNoise
 from audiogen_core.progress import counted
+from audiogen_core.store import Store, cut
 from audiogen_onnx.vampnet.draw import Int
 from audiogen_onnx.vampnet.loudness import Meter
 from audiogen_onnx.vampnet.mask import Mask, seconds_to_frames
@@ -29,8 +30,6 @@ from audiogen_onnx.vampnet.sound import (
     Circle,
     Levels,
     Source,
-    Store,
-    cut,
     gain_in,
     gain_out,
     glide,

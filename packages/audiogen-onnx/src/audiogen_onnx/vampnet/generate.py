@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,24 +17,32 @@ from audiogen_core.audio import Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import ManifestError, OptionError
-from audiogen_core.jobs import MOST, Take
-from audiogen_core.models import Fetch
+from audiogen_core.jobs import MOST, Model, Take, imported
 from audiogen_core.noise import Noise
+from audiogen_core.options import described, verb
 from audiogen_core.threads import use as use_threads
 from audiogen_core.values import closed
-from audiogen_onnx.catalog import located
 from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
 from audiogen_onnx.session import Session
-from audiogen_onnx.vampnet.clip import Clip
-from audiogen_onnx.vampnet.draw import Int
+from audiogen_onnx.vampnet.clip import Clip, Made
 from audiogen_onnx.vampnet.mask import Mask
 from audiogen_onnx.vampnet.mask_file import load_mask
 from audiogen_onnx.vampnet.network import Network
-from audiogen_onnx.vampnet.options import Asked, VampOptions
+from audiogen_onnx.vampnet.options import (
+    Asked,
+    Batch,
+    CodeOptions,
+    Drawn,
+    Load,
+    Options,
+    VampOptions,
+)
 from audiogen_onnx.vampnet.pair import Pair
-from audiogen_onnx.vampnet.sampling import OnStep, check_codes, check_mask
+from audiogen_onnx.vampnet.sampling import check_codes, check_mask
 from audiogen_onnx.vampnet.sound import ClipSource, FileSource, Source, as_original
 from audiogen_onnx.vampnet.wavebeat import BeatTracker
+
+Kind = TypeVar("Kind", Codes, NDArray[Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +57,8 @@ class Variation:
     mask: Mask
 
 
-@dataclass(frozen=True, eq=False)
-class Vampnet:
+@dataclass(frozen=True, eq=False, repr=False)
+class Vampnet(Model):
     """VampNet: a codec and two networks.
 
     codec     of one channel: LAC, or another that the networks were trained on
@@ -61,6 +70,7 @@ class Vampnet:
     defaults  options of a vamp that suit this model, for those that are not asked for
     tracker   opens the beat tracker that belongs to it, where there is one
     threads   that compute, for recipes
+    opening   how it was loaded; without it its clips carry no recipe
     """
 
     codec: Codec
@@ -72,6 +82,7 @@ class Vampnet:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     tracker: Callable[[], BeatTracker] | None = None
     threads: int = 1
+    opening: Load | None = None
 
     def __post_init__(self) -> None:
         info, size = self.codec.info, self.codec.info.codebook_size
@@ -88,53 +99,54 @@ class Vampnet:
             )
 
     @classmethod
-    @closed()
-    def load(
-        cls,
-        path: str | Path,
-        *,
-        providers: Sequence[str] | None = None,
-        threads: int | None = None,
-        verify: bool = False,
-        fetch: Fetch | None = None,
-    ) -> Vampnet:
-        """An exported folder, or a model that comes with the package, by its name (`demo`).
+    @verb(Load)
+    def load(cls, opening: Load) -> Vampnet:
+        """An exported folder, or a model of the catalogue by its name: `demo` comes with the package, what is
+        fetched is exported the first time, which needs the extra `export`.
 
-        providers  onnxruntime's execution providers in order of preference; None: the processor
-        threads    that compute; None: as the environment says, or all cores
-        verify     check the hash of every file first, not only names and sizes
-        fetch      how the codec comes that the folder names, where it has none of its own; see
-                   `audiogen_core.codecs.load`
-
-        Raises ManifestError when the folder is none, or its files are not those it describes, OptionError for
-        a provider that is not installed or an impossible number of threads.
+        Raises UnknownModel, DownloadError, MissingDependency; ManifestError when the folder is none, or its
+        files are not those it describes; OptionError for a provider that is not installed or an impossible
+        number of threads.
         """
         from audiogen_onnx.codec import codec_of
 
-        folder = located(path)
-        manifest = Manifest.load(folder, verify=verify)
-        threads = use_threads(threads)
+        exported = imported("audiogen_onnx.exporter.export:exported")  # by name: to run takes no exporter
+        fetch, providers = opening.fetch, opening.providers or None
+        folder = exported(opening.model, notify=warnings.warn, fetch=fetch, unlisted=opening.unlisted)
+        threads = use_threads(opening.threads)
+        with Manifest.opened(folder, verify=opening.verify) as manifest:
 
-        def session(name: str) -> Session:
-            return Session(manifest.graph_path(folder, name), providers, threads)
+            def session(name: str) -> Session:
+                return Session(manifest.graph_path(folder, name), providers, threads)
 
-        geometry = manifest.codec
-        codec = codec_of(manifest, folder, providers, threads, fetch)
-        coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
-        fine = Network.of("fine", manifest.fine, geometry, session("fine"))
+            geometry = manifest.codec
+            codec = codec_of(manifest, folder, providers, threads, fetch)
+            coarse = Network.of("coarse", manifest.coarse, geometry, session("coarse"))
+            fine = Network.of("fine", manifest.fine, geometry, session("fine"))
         revision = sha256(folder / NAME)[:16]
         tracker = partial(BeatTracker.of, folder, providers, threads)
         return cls(
             codec,
             coarse,
             fine,
-            str(path),
+            str(opening.model),
             revision,
             geometry.loudness,
             manifest.defaults,
             tracker,
             threads,
+            opening,
         )
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of its codec, and of what `vamp` makes."""
+        return self.codec.info.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Of its codec; a clip is made with as many as it has."""
+        return self.codec.info.channels
 
     def options(self, asked: Mapping[str, Any]) -> VampOptions:
         """What was asked for, with this model's defaults for the rest. Raises OptionError."""
@@ -142,46 +154,23 @@ class Vampnet:
 
     # ---- codes
 
-    @overload
-    def vamp_codes(
-        self, codes: Codes, mask: ArrayLike, *, seed: int | None = ..., noise: Noise | None = ...,
-        on_step: OnStep | None = ..., **options: Any,
-    ) -> Codes: ...  # fmt: skip
-    @overload
-    def vamp_codes(
-        self, codes: NDArray[Any], mask: ArrayLike, *, seed: int | None = ..., noise: Noise | None = ...,
-        on_step: OnStep | None = ..., **options: Any,
-    ) -> Int: ...  # fmt: skip
-
-    @closed()
-    def vamp_codes(
-        self,
-        codes: Codes | NDArray[Any],
-        mask: ArrayLike,
-        *,
-        seed: int | None = None,
-        noise: Noise | None = None,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> Codes | Int:
+    @verb(CodeOptions)
+    def vamp_codes(self, codes: Kind, mask: ArrayLike, options: CodeOptions) -> Kind:
         """Codes with the masked places made by both networks, of any length.
 
         codes    Codes, or an array (K, F) or (B, K, F); the same kind comes back
         mask     bool of the shape of the codes, True = generate; (F,) and (K, F) hold for all
-        seed     item i of a batch draws from seed + i. None draws a seed
-        noise    a source of random numbers instead of a seed
-        options  the fields of VampOptions that concern sampling, and `loop`; compat="upstream" goes the
-                 original's way
 
-        Raises CodesError when codes and mask do not fit, OptionError for options out of range.
+        Of the options those count that concern sampling, and `loop`; compat="upstream" goes the original's
+        way. Item i of a batch draws from seed + i. Raises CodesError when codes and mask do not fit.
         """
-        chosen = self.options(options)
+        chosen = self.options(options.chosen())
         if isinstance(codes, Codes):
             self.codec.check(codes)
         values = check_codes(codes.values if isinstance(codes, Codes) else codes)
         masked = check_mask(mask, values)
         batch, chosen_mask = values.reshape(-1, *values.shape[-2:]), masked.reshape(-1, *masked.shape[-2:])
-        made = self.pair.make(batch, chosen_mask, chosen, source_of(seed, noise), on_step)
+        made = self.pair.make(batch, chosen_mask, chosen, source_of(options), options.on_step)
         result = made.codes.reshape(*values.shape[:-2], *made.codes.shape[-2:])
         if not isinstance(codes, Codes):
             return result
@@ -196,94 +185,78 @@ class Vampnet:
 
     # ---- sound
 
-    @closed()
-    def vamp(
-        self,
-        audio: Audio | str | Path,
-        *,
-        mask: ArrayLike | None = None,
-        variations: int = 1,
-        sample_rate: int | None = None,
-        seed: int | None = None,
-        noise: Noise | None = None,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> Audio:
-        """New sound from a clip: of its length, its loudness and its channels.
-
-        audio        a clip, or a sound file
-        mask         (codebooks, frames) or (frames,) of the codec, True = generate: nothing else is made
-        variations   of which the one the networks were surest of is returned
-        sample_rate  of the result, Hz; None: the codec's
-        seed         variation i is what seed + i gives alone. None draws a seed
-        noise        a source of random numbers instead of a seed
-        on_step      called with (steps done, steps); what it raises stops the work
-        options      the fields of VampOptions
+    @verb(Options)
+    def generate(self, options: Options) -> Audio:
+        """New sound from a clip: of its length, its loudness, its channels and its rate.
 
         Channels are made one by one, with the same mask and the same random numbers. Raises AudioError for a
         clip that cannot be encoded, CodesError for a mask that does not fit, OptionError for options.
         """
-        results = self.vamp_variations(
-            audio,
-            variations,
-            mask=mask,
-            sample_rate=sample_rate,
-            seed=seed,
-            noise=noise,
-            on_step=on_step,
-            **options,
-        )
-        return next(results).audio
+        return self.clip(options)
 
+    @verb(Options)
+    def stream(self, options: Options) -> Iterator[Audio]:
+        """As `generate`, in pieces, decoded as they are taken; the codes are all made before the first."""
+        return self.pieces(options)
+
+    @verb(Options)
+    def vamp(self, options: Options) -> Audio:
+        """As `generate`, at the rate of the codec unless a `sample_rate` is given."""
+        return self.clip(self._at_own_rate(options))
+
+    @verb(Batch)
     @closed()
-    def vamp_variations(
-        self,
-        audio: Audio | str | Path,
-        count: int,
-        *,
-        mask: ArrayLike | None = None,
-        sample_rate: int | None = None,
-        seed: int | None = None,
-        noise: Noise | None = None,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> Iterator[Variation]:
+    def vamp_variations(self, audio: Audio | str | Path, count: int, options: Batch) -> Iterator[Variation]:
         """As `vamp`: all variations, the one the networks were surest of first.
 
         Each is decoded when it is asked for.
         """
         if not 1 <= count <= MOST:
             raise OptionError(f"variations must be from 1 to {MOST}, got {count}")
-        rate = self.codec.info.sample_rate if sample_rate is None else check_rate(sample_rate)
-        clip = self.open(audio, self.options(options))
+        said = {each.name: getattr(options, each.name) for each in described(type(options))}
+        asked = self._at_own_rate(Options.of({**said, "audio": audio}))
+        clip, results = self._results(asked, count)
         return (
             Variation(
-                Audio(np.concatenate(list(clip.sound(result, rate)), axis=1), rate),
+                self.whole(self._take(clip, asked, result), asked),
                 result.seed,
                 result.confidence,
                 result.mask,
             )
-            for result in clip.make(mask, source_of(seed, noise), count, on_step)
+            for result in results
         )
 
-    def takes(self, asked: Asked, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
+    def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many variations, as a command writes them, the one the networks were surest of first.
 
         All are made before the first is given, and decoded in blocks as they are taken. folder is for a
         temporary file, where one does not fit into memory. Raises OptionError, AudioError, CodesError.
         """
-        clip, mask = self.prepared(asked)
-        rate = clip.source.sample_rate if asked.sample_rate is None else asked.sample_rate
-        settings: dict[str, Any] = {"sample_rate": rate, "options": clip.options.asked()}
-        if not isinstance(asked.audio, Audio):
-            settings["audio"] = str(asked.audio)
-        if asked.mask is not None:
-            settings["mask"] = str(asked.mask)
-        for result in clip.make(mask, source_of(asked.seed, None), count, asked.on_step):
-            pieces = (Audio(block, rate) for block in clip.sound(result, rate, folder) if block.shape[1])
-            yield Take(pieces, rate, clip.source.channels, settings, result.seed, result.confidence)
+        clip, results = self._results(options, max(count, options.variations))
+        for result in results:
+            yield self._take(clip, options, result, folder)
 
-    def prepared(self, asked: Asked) -> tuple[Clip, Mask | None]:
+    def _results(self, options: Options, count: int) -> tuple[Clip, list[Made]]:
+        """The clip of a job, and what was made of it."""
+        clip, mask = self.prepared(options)
+        return clip, clip.make(mask, source_of(options), count, options.on_step)
+
+    def _take(self, clip: Clip, options: Options, result: Made, folder: Path | None = None) -> Take:
+        rate = options.sample_rate or clip.source.sample_rate
+        settings: dict[str, Any] = {"sample_rate": rate, "options": clip.options.asked()}
+        if isinstance(options.audio, str | Path):
+            settings["audio"] = str(options.audio)
+        if options.mask is not None:
+            settings["mask"] = str(options.mask)
+        pieces = (Audio(block, rate) for block in clip.sound(result, rate, folder) if block.shape[1])
+        own, channels = clip.options, clip.source.channels
+        closed = own.loop or own.outpaints or own.infill is not None
+        return Take(pieces, rate, channels, settings, result.seed, result.confidence, closed=closed)
+
+    def _at_own_rate(self, options: Options) -> Options:
+        return options if options.sample_rate else replace(options, sample_rate=self.sample_rate)
+
+    def prepared(self, asked: Asked) -> tuple[Clip, ArrayLike | None]:
         """The clip of a job, measured, with all its options decided; and the mask that was given for it."""
         chosen = asked.chosen()
         if asked.sample_rate is not None:
@@ -295,7 +268,7 @@ class Vampnet:
             chosen["beats"] = self.tracker().track(audio)
         clip = self.open(asked.audio, self.options(chosen))
         if asked.mask is None:
-            return clip, None
+            return clip, asked.mask_array
         info, layout = self.codec.info, clip.layout
         mask = load_mask(
             asked.mask,
@@ -320,12 +293,8 @@ class Vampnet:
         return Clip.open(self.codec, self.pair, self.loudness, source, options)
 
 
-def source_of(seed: int | None, noise: Noise | None) -> Noise | int:
-    """The noise, or the seed, or a seed that is drawn. Raises OptionError when both are given."""
-    if noise is not None and seed is not None:
-        raise OptionError("give a seed or noise, not both")
-    if noise is not None:
-        return noise
-    if seed is not None and seed < 0:
-        raise OptionError(f"seed must be 0 or more, got {seed}")
-    return secrets.randbits(32) if seed is None else seed
+def source_of(options: Drawn) -> Noise | int:
+    """The noise, or the seed, or a seed that is drawn."""
+    if options.noise is not None:
+        return options.noise
+    return secrets.randbits(32) if options.seed is None else options.seed

@@ -75,7 +75,7 @@ def save_mask(mask: Mask, path: str | Path) -> Path:
         raise OptionError(f"a file holds one mask (codebooks, frames), got shape {mask.shape}")
     suffix = check_suffix(path)
     picture = _pillow().fromarray(mask.astype(np.uint8) * np.uint8(255)) if suffix == ".png" else None
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path, OptionError) as temporary, temporary.open("wb") as file:
         if picture is not None:
             picture.save(file, "PNG")
         else:

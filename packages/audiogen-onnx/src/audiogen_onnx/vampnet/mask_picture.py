@@ -56,7 +56,7 @@ def save_mask_picture(
     _explain(axis, mask, "kept" if codes is None else "kept, in the colours of its codes")
     if title:
         axis.set_title(name_of(title), loc="left", fontsize=11, parse_math=False)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path, OptionError) as temporary, temporary.open("wb") as file:
         figure.savefig(file, format="png", dpi=_DPI)
     return Path(path)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, make_dataclass, replace
+from dataclasses import KW_ONLY, dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import JobLoad, JobOptions
-from audiogen_core.options import Clip, Described, audio, described, file, option, place
+from audiogen_core.jobs import MOST, JobLoad, JobOptions
+from audiogen_core.options import Clip, Described, Noise, Place, audio, described, file, hidden, option, place
 
 if TYPE_CHECKING:
     from audiogen_onnx.vampnet.beats import Beats
@@ -29,7 +29,7 @@ def _beats(text: str) -> Beats:
     return Beats.read(text) if Path(text).is_file() else Beats.parse(text, "--beats")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VampOptions(Described):
     """The options of a vamp. The first ones say what is kept of the clip as a prompt, all else is made.
 
@@ -100,7 +100,14 @@ class VampOptions(Described):
     ] = 1.0
     infill: Annotated[
         tuple[float, float] | None,
-        option("Make only what lies between, in seconds.", unit="s", ge=0, group=_KEPT),
+        option(
+            "Make anew only what lies between, in seconds.",
+            "--inpaint",
+            old=("--infill",),
+            unit="s",
+            ge=0,
+            group=_KEPT,
+        ),
     ] = None
     outpaint_left: Annotated[
         float, option("Seconds made before the beginning.", unit="s", ge=0, le=LONGEST, group=_KEPT)
@@ -172,7 +179,8 @@ class VampOptions(Described):
         float,
         option(
             "Seconds of what was made that a window sees; the fine network, a quarter of it.",
-            "--context",
+            "--overlap",
+            old=("--context",),
             unit="s",
             ge=0,
             le=86_400,
@@ -217,35 +225,63 @@ def _split_beats(options: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(JobOptions):
-    """What a job is asked beside `VampOptions`.
+class Drawn(JobOptions):
+    """What every verb can be asked that draws."""
 
-    sample_rate  None: the rate of the clip
-    """
+    noise: Annotated[Noise | None, hidden("A source of random numbers, in the place of a seed.")] = None
 
-    audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN")]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise is not None and self.seed is not None:
+            raise OptionError("give a seed or noise, not both")
+        if self.noise is not None and not callable(getattr(self.noise, "uniform", None)):
+            raise OptionError("noise must be a source of noise, such as SeededNoise or RecordedNoise")
+
+    def chosen(self) -> dict[str, Any]:
+        """The options of a vamp that were asked for: what is left out is the model's to say."""
+        values = {each.name: getattr(self, each.name, None) for each in described(VampOptions)}
+        if self.sampling is not None:
+            drawing = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p or None}
+            values |= {name: value for name, value in drawing.items() if values[name] is None}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside(Drawn):
+    """What is asked of a clip beside `VampOptions`."""
+
     mask: Annotated[
         Path | None,
         file("NPY, PNG, or a sound file whose silence is what to make.", metavar="PATH", group=_KEPT),
     ] = None
+    mask_array: Annotated[
+        Any,
+        hidden("In the place of mask: (codebooks, frames) or (frames,) of the codec, True where it is made."),
+    ] = None
+    variations: Annotated[
+        int,
+        hidden("In Python: of so many, the one the networks were surest of.", ge=1, le=MOST, local=True),
+    ] = 1
     track_beats: Annotated[bool, option("Or beats: found by WaveBeat, if the model has it.", group=_KEPT)] = (
         False
     )
-    sample_rate: Annotated[
-        int | None, option("Of the result; the clip's when absent.", unit="Hz", group=_MADE)
-    ] = None
 
     def __post_init__(self) -> None:
         _split_beats(self)
+        if isinstance(self.mask, list | tuple) or hasattr(self.mask, "dtype"):
+            object.__setattr__(self, "mask_array", self.mask)
+            object.__setattr__(self, "mask", None)
         super().__post_init__()
         chosen = VampOptions.of(self.chosen())  # raises for what contradicts each other
         if self.track_beats and (chosen.beats is not None or chosen.bpm is not None):
             raise OptionError("give one of --track-beats, --beats and --bpm")
 
-    def chosen(self) -> dict[str, Any]:
-        """The options of a vamp that were asked for: what is left out is the model's to say."""
-        values = {each.name: getattr(self, each.name) for each in described(VampOptions)}
-        return {name: value for name, value in values.items() if value is not None}
+
+@dataclass(frozen=True)
+class Asked(Beside):
+    """What a job is asked beside `VampOptions`."""
+
+    audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN")]
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
@@ -265,21 +301,48 @@ def _left_open() -> list[tuple[str, Any, Any]]:
     return fields
 
 
-Options: type[Asked] = make_dataclass("Options", _left_open(), bases=(Asked,), frozen=True, kw_only=True)
-"""A vamp as a job is asked for it: `Asked`, and every field of `VampOptions`; None leaves it to the model."""
+def _with_vamp_options(name: str, base: type[Drawn]) -> Any:
+    return make_dataclass(name, _left_open(), bases=(base,), frozen=True, kw_only=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+if TYPE_CHECKING:  # what type checkers and editors are told: None is taken too, and leaves it to the model
+
+    @dataclass(frozen=True)
+    class Options(VampOptions, Asked): ...
+
+    @dataclass(frozen=True, kw_only=True)
+    class Batch(VampOptions, Beside): ...
+
+    @dataclass(frozen=True, kw_only=True)
+    class CodeOptions(VampOptions, Drawn): ...
+
+else:
+    Options = _with_vamp_options("Options", Asked)
+    """A vamp as a job is asked for it: `Asked`, and the fields of `VampOptions`; None: the model's own."""
+
+    Batch = _with_vamp_options("Batch", Beside)
+    """What the variations of a clip have in common."""
+
+    CodeOptions = _with_vamp_options("CodeOptions", Drawn)
+    """What is asked of codes and a mask: `Drawn`, and those fields of `VampOptions` that concern sampling."""
+
+
+@dataclass(frozen=True)
 class Load(JobLoad):
     """How a VampNet is opened."""
 
-    model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
-    provider: Annotated[
-        tuple[str, ...],
+    model: Annotated[Place, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
+    _: KW_ONLY
+    providers: Annotated[
+        tuple[str, ...] | None,
         option(
             "onnxruntime's execution provider; more than once for a choice.",
+            "--provider",
             local=True,
             group=_RUNNING,
             advanced=True,
         ),
-    ] = ()
+    ] = None
+    verify: Annotated[
+        bool, hidden("Check the hash of every file first, not only names and sizes.", local=True)
+    ] = False

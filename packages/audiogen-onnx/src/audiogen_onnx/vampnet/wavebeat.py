@@ -62,13 +62,13 @@ class BeatTracker:
         cls, folder: str | Path, providers: Sequence[str] | None = None, threads: int | None = None
     ) -> BeatTracker:
         """The tracker of an exported folder. Raises ManifestError when it holds none."""
-        manifest = Manifest.load(folder)
-        if GRAPH not in manifest.graphs:
-            raise ManifestError(
-                f"{folder}: holds no graph of beats; export it from checkpoints that include wavebeat.pth, "
-                "or name beats by bpm or a list of times"
-            )
-        return cls(manifest.graph_path(folder, GRAPH), providers, threads)
+        with Manifest.opened(folder) as manifest:
+            if GRAPH not in manifest.graphs:
+                raise ManifestError(
+                    f"{folder}: holds no graph of beats; export it from checkpoints that include "
+                    "wavebeat.pth, or name beats by bpm or a list of times"
+                )
+            return cls(manifest.graph_path(folder, GRAPH), providers, threads)
 
     def track(self, audio: Audio) -> Beats:
         """The beats of a clip. Silence has none."""
