@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def studio(folder: Path) -> Iterator[Studio]:
-    studio = Studio(folder, patience=4.0, most_waiting=5, offline=True)
+    studio = Studio(folder, patience=15.0, most_waiting=5, offline=True)
     studio.start()
     yield studio
     studio.close()

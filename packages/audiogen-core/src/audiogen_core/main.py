@@ -96,7 +96,7 @@ class Composing(Described):
 
 @dataclass(frozen=True, kw_only=True)
 class Serving(Shown):
-    """What `studio` takes."""
+    """What `serve` takes."""
 
     host: Annotated[str, option("Address to be reached at; one of other machines needs --token.")] = (
         "127.0.0.1"
@@ -255,12 +255,12 @@ def compose(asked: Composing, written: Written) -> None:
     _say(told, json=written.json)
 
 
-@command(commands, "studio", Serving)
-def studio(asked: Serving) -> None:
-    """A page and an HTTP service over all installed packages, on this machine."""
-    from audiogen_core.studio import serve
+@command(commands, "serve", Serving)
+def serve(asked: Serving) -> None:
+    """An HTTP service over the jobs of all installed packages, on this machine."""
+    from audiogen_core.studio.serve import serve
 
-    serve.serve(
+    serve(
         host=asked.host,
         port=asked.port,
         folder=asked.library,

@@ -1,4 +1,4 @@
-"""Serving the studio until it is stopped."""
+"""The service, until it is stopped."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def serve(
     """Serve until interrupted.
 
     Raises MissingDependency without the extra, OptionError for an address that others reach and no token, for
-    one that is taken, and for a library that cannot be used or is used by another studio.
+    one that is taken, and for a library that cannot be used or is used by another service.
     """
     try:
         import uvicorn
 
         from audiogen_core.studio.service import application
     except ImportError as error:
-        raise MissingDependency(f"what the studio needs ({error.name})", NEEDS) from error
+        raise MissingDependency(f"what the service needs ({error.name})", NEEDS) from error
     token = secrets.token_urlsafe(24) if token == "new" else token
     if token is None and not _is_loopback(host):
         raise OptionError(f"--host {host} can be reached from other machines: protect it with --token new")
@@ -50,7 +50,7 @@ def serve(
         _, served = application(studio, token=token)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
         cli.say(address if token is None else f"{address}?token={token}")
-        cli.note(f"clips are kept in {library / 'clips'}; Ctrl-C ends the studio")
+        cli.note(f"clips are kept in {library / 'clips'}; Ctrl-C ends the service")
         studio.start()
         try:
             config = uvicorn.Config(
@@ -99,6 +99,6 @@ def _alone(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise OptionError(f"{folder}: another studio works on this library") from None
+        raise OptionError(f"{folder}: another service works on this library") from None
     except OSError as error:
         raise OptionError(f"{folder}: cannot be used as a library ({error.strerror})") from error
