@@ -62,7 +62,7 @@ CORE = Subject(
         "av": Extra('pip install "audiogen-core[ffmpeg]"', ("encode IN.m4a",)),
         "fastapi": Extra('pip install "audiogen-core[studio]"', ("serve",)),
     },
-    ("encode", "decode", "info", "plot", "codecs", "compose"),
+    ("encode", "decode", "check", "info", "plot", "codecs", "compose", "serve"),
 )
 
 _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
