@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from audiogen_core.errors import ModelError
-from audiogen_mlx.catalog import MUSICGEN
+from audiogen_mlx.catalog import MUSICGEN, STABLE_AUDIO
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
 from audiogen_mlx.musicgen.generate import MusicGen
@@ -24,6 +23,7 @@ from support.commands import call
 from support.stored import FIXTURES
 
 FOLDER = MUSICGEN["demo"].path
+DIFFUSION = STABLE_AUDIO["demo"].path / "t5"
 OWN = "it keeps to a tempo of its own choice"
 
 
@@ -46,10 +46,11 @@ def told(tokenizer: Tokenizer, prompt: str) -> list[str]:
     return [str(each.message) for each in caught]
 
 
-def test_the_file_is_what_the_recipe_writes(tmp_path: Path) -> None:
+def test_the_files_are_what_the_recipe_writes(tmp_path: Path) -> None:
     with recipes.recipe("demo_music") as modules:
-        made = modules.prompts.save(tmp_path / FILE)
-    assert made.read_bytes() == (FOLDER / FILE).read_bytes()
+        for folder, limits in ((FOLDER, {}), (DIFFUSION, modules.prompts.OWN_TEMPO)):
+            made = modules.prompts.save(tmp_path / FILE, limits)
+            assert made.read_bytes() == (folder / FILE).read_bytes()
 
 
 def test_everything_it_says_is_in_words_the_model_learned(words: Prompts, tokenizer: Tokenizer) -> None:
@@ -76,6 +77,8 @@ def test_what_it_takes_for_its_own_words_is_not_one_of_them(words: Prompts) -> N
         ("melancholy piano", "sad piano"),
         ("chiptunes", "chiptunes"),
         ("in a major key", "in a major key"),
+        ("96 bpm beat", "slow beat"),
+        ("piano at 110 BPM", "piano at medium"),
     ],
 )
 def test_what_means_the_same_is_taken_for_it_silently(
@@ -92,8 +95,13 @@ def test_what_means_the_same_is_taken_for_it_silently(
         ("Techno in C minor", "fast beat in C minor", {"Techno": "the nearest is fast beat"}),
         ("violin, violin", "piano, piano", {"violin": "the nearest is piano"}),
         ("piano in Bb minor", "piano in C minor", {"Bb minor": "the nearest is C minor"}),
-        ("60 bpm piano", "slow piano", {"60 bpm": OWN}),
-        ("140 bpm techno", "fast fast beat", {"140 bpm": OWN, "techno": "the nearest is fast beat"}),
+        ("60 bpm", "slow", {"60 bpm": "the nearest is slow, 93.75 bpm"}),
+        ("140.5 beats per minute", "fast", {"140.5 beats per minute": "the nearest is fast, 125 bpm"}),
+        (
+            "140 bpm techno",
+            "fast fast beat",
+            {"140 bpm": "the nearest is fast, 125 bpm", "techno": "the nearest is fast beat"},
+        ),
     ],
 )
 def test_what_it_cannot_follow_is_named_once_with_what_it_does_instead(
@@ -104,19 +112,12 @@ def test_what_it_cannot_follow_is_named_once_with_what_it_does_instead(
     assert told(tokenizer, typed) == [f"the model cannot follow {named}"]
 
 
-@pytest.mark.parametrize(
-    ("typed", "heard", "near"),
-    [
-        ("96 bpm beat", "slow beat", {}),
-        ("piano at 110 BPM", "piano at medium", {}),
-        ("60 bpm", "slow", {"60 bpm": "the nearest is slow, 93.75 bpm"}),
-        ("140.5 beats per minute", "fast", {"140.5 beats per minute": "the nearest is fast, 125 bpm"}),
-    ],
-)
-def test_a_model_that_keeps_tempi_has_only_others_named(
-    words: Prompts, typed: str, heard: str, near: dict[str, str]
-) -> None:
-    assert replace(words, limits={}).understood(typed) == (heard, near)
+def test_words_it_knows_and_does_not_follow_are_named() -> None:
+    words = Tokenizer.load(DIFFUSION)
+    assert told(words, "Slow piano in C minor") == [f"the model cannot follow Slow ({OWN})"]
+    assert told(words, "presto beat") == [f"the model cannot follow presto ({OWN})"]
+    assert told(words, "60 bpm piano") == [f"the model cannot follow 60 bpm ({OWN})"]
+    assert told(words, "sad piano") == []
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_model_that_keeps_tempi_has_only_others_named(
 def test_common_prompts_in_its_own_words_are_followed(
     words: Prompts, tokenizer: Tokenizer, typed: str, style: str
 ) -> None:
-    heard, near = replace(words, limits={}).understood(typed)
+    heard, near = words.understood(typed)
     assert near == {}
     assert tokenizer.unknown(typed) == []
     assert any(saying in heard.lower() for saying in words.knows["style"][style])
@@ -181,7 +182,7 @@ def test_common_prompts_in_its_own_words_are_followed(
 def test_common_prompts_in_other_words_say_what_is_not_followed(
     words: Prompts, tokenizer: Tokenizer, typed: str, heard: str, near: list[str], passed_over: list[str]
 ) -> None:
-    found, named = replace(words, limits={}).understood(typed)
+    found, named = words.understood(typed)
     assert (found, list(named), tokenizer.unknown(typed)) == (heard, near, passed_over)
     for part in (*near, *passed_over):
         assert sum(message.count(part) for message in told(tokenizer, typed)) == 1, part
@@ -204,7 +205,9 @@ def test_the_command_lists_them() -> None:
     assert list(facts["style"]) == ["music box", "piano", "beat", "chiptune"]
     assert facts["the same as"]["hip hop"] == "hip hop beat"
     assert facts["bpm"]["fast"] == "125"
-    assert facts["not followed"] == {"tempo": OWN}
+    assert facts["not followed"] == {}
+    listed = json.loads(call(cli, "prompts", "-m", DIFFUSION.parent, "--json").stdout)
+    assert listed["not followed"] == {"tempo": OWN}
 
 
 @pytest.mark.parametrize("model", ["musicgen-small", FIXTURES / "musicgen" / "musicgen-mono"])

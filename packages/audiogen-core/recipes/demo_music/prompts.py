@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from captions import MOODS, STYLES, TEMPI
@@ -57,8 +59,8 @@ NEAREST = {
 """What the composer has not: the nearest of what it has."""
 
 
-LIMITS = {"tempo": "it keeps to a tempo of its own choice"}
-"""What the shipped model learned the words for and does not follow; its card has the figures."""
+OWN_TEMPO = {"tempo": "it keeps to a tempo of its own choice"}
+"""For a model that learned the words for a tempo and does not follow them; its card has the figures."""
 
 LEADS = {
     "music box": ("music box", "bells"),
@@ -70,8 +72,11 @@ LEADS = {
 TONICS = [f"{letter}{sign}" for letter in "ABCDEFG" for sign in ("", "#", "♯", "b", "♭", " sharp", " flat")]
 
 
-def table() -> dict[str, Any]:
-    """Everything the file holds. Of keys that no piece has, the mode is left."""
+def table(limits: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Everything the file holds. Of keys that no piece has, the mode is left.
+
+    limits  what the model does not follow -> what it does instead
+    """
     keys = sorted({key for style in DEFAULT_STYLES for key in COMPOSED[style].keys})
     knows = {
         "style": {style: list(STYLES[style]) for style in DEFAULT_STYLES},
@@ -83,9 +88,9 @@ def table() -> dict[str, Any]:
     others = {f"{tonic} {mode}" for tonic in TONICS for mode in MOODS}
     others -= {*keys, "A major"}  # a major key, that may be
     nearest = {**NEAREST, **{key.lower(): f"C {key.rpartition(' ')[2]}" for key in sorted(others)}}
-    return {"knows": knows, "means": MEANS, "nearest": nearest, "bpm": BPM, "limits": LIMITS}
+    return {"knows": knows, "means": MEANS, "nearest": nearest, "bpm": BPM, "limits": dict(limits)}
 
 
-def save(path: Path) -> Path:
-    path.write_text(json.dumps(table(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def save(path: Path, limits: Mapping[str, str] = MappingProxyType({})) -> Path:
+    path.write_text(json.dumps(table(limits), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

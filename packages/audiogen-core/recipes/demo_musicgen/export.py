@@ -16,6 +16,7 @@ import torch
 from data import tokenizer
 from network import text_config
 from numpy.typing import NDArray
+from prompts import save as save_prompts
 from safetensors.numpy import save
 from settings import Settings
 
@@ -33,7 +34,7 @@ CODEC = "demo"
 FRAME_RATE = 75  # of it, Hz
 
 DEFAULTS = Defaults(guidance_scale=2.0, temperature=0.5, top_k=64)
-STRIDE = 0.4  # windows, so that each hears most of the phrase before
+STRIDE = 4.8  # seconds: whole sixteenths of every tempo, so that the clock goes on in the next window
 
 WORDS = "text_encoder.shared.weight"
 
@@ -41,7 +42,7 @@ Table = dict[str, NDArray[Any]]
 
 
 def export(checkpoint: Path, folder: Path, *, exact: bool = False) -> Path:
-    """Write config.json, model.safetensors and tokenizer.json; `exact` keeps float32."""
+    """Write config.json, model.safetensors, tokenizer.json and prompts.json; `exact` keeps float32."""
     state = torch.load(checkpoint, weights_only=True)
     network = {name: value.numpy() for name, value in state["network"].items()}
     settings = Settings.read_dict(state["settings"])
@@ -60,9 +61,10 @@ def export(checkpoint: Path, folder: Path, *, exact: bool = False) -> Path:
         "codec": CODEC,
         "dtype": "float32",
         "bits": None,
-        "defaults": {**asdict(DEFAULTS), "stride_seconds": round(STRIDE * config.window_seconds, 3)},
+        "defaults": {**asdict(DEFAULTS), "stride_seconds": round(min(STRIDE, config.window_seconds / 2), 3)},
     }
     tokenizer().save(str(folder / "tokenizer.json"))
+    save_prompts(folder / "prompts.json")
     with atomic_path(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folder

@@ -18,6 +18,8 @@ import torch
 from data import tokenizer
 from network import NUMBERS, text_config
 from numpy.typing import NDArray
+from prompts import OWN_TEMPO
+from prompts import save as save_prompts
 from safetensors.numpy import save_file
 from settings import Data, Model, Noise, Settings, Text, Training
 from torch import Tensor
@@ -41,6 +43,7 @@ def export(checkpoint: Path, folder: Path, *, exact: bool = False) -> Path:
     text, pack = folder / "t5", plain if exact else packed
     text.mkdir(parents=True, exist_ok=True)
     words.save(str(text / "tokenizer.json"))
+    save_prompts(text / "prompts.json", OWN_TEMPO)
     write_json(text / "config.json", text_config(settings, words.get_vocab_size()))
     save(text / "model.safetensors", text_weights(mean), plain if exact else halves)
     save(folder / "model.safetensors", model_weights(mean), pack)

@@ -51,6 +51,8 @@ class Prompts:
             word = " ".join(said.lower().split())
             if word in self.nearest:
                 near[said] = f"the nearest is {self.nearest[word]}"
+            elif self.means.get(word, word) in self._ignored:
+                near[said] = self._ignored[self.means.get(word, word)]
             return {**self.means, **self.nearest}.get(word, said)
 
         return self._sayings.sub(known, text), near
@@ -72,6 +74,16 @@ class Prompts:
         elif abs(bpm - wanted) > CLOSE * wanted:
             near[said] = f"the nearest is {word}, {bpm:g} bpm"
         return word
+
+    @property
+    def _ignored(self) -> dict[str, str]:
+        """Words that are known and not followed -> what it does instead."""
+        return {
+            word.lower(): instead
+            for about, instead in self.limits.items()
+            for words in self.knows.get(about, {}).values()
+            for word in words
+        }
 
     @property
     def _sayings(self) -> re.Pattern[str]:
