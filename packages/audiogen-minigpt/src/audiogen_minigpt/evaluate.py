@@ -253,8 +253,8 @@ def verdict(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) -> Ver
     else:
         level, target = "order", own
         told = (
-            f"this {_knows(pair, curve)} notes and order: {costs}, {100 * (1 - own / pair):.0f} % less than by "
-            f"counts of pairs ({pair:,.0f})"
+            f"this {_knows(pair, curve)} notes and order: {costs}, {100 * (1 - own / pair):.0f} % less than "
+            f"by counts of pairs ({pair:,.0f})"
         )
     parts = [told, *_beside_the_start(own, curve)]
     gain = _gain(curve)
