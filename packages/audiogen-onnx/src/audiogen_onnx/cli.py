@@ -151,7 +151,9 @@ class Exported(Shown):
 
     checkpoints: Annotated[
         str,
-        argument("Folder with codec.pth, coarse.pth, c2f.pth; or a name.", metavar="CHECKPOINTS"),
+        argument(
+            "Folder with codec.pth, coarse.pth, c2f.pth; or a name.", "--model", "-m", metavar="CHECKPOINTS"
+        ),
     ]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
     dtype: Annotated[str, option("Of the weights: float32, float16, int8 or int4.", metavar="TYPE")] = (
@@ -191,7 +193,7 @@ def export(asked: Exported) -> None:
 class Quantized(Shown):
     """What `quantize` takes."""
 
-    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
     dtype: Annotated[str, option("Of the weights: float16, int8 or int4.", metavar="TYPE")] = "int8"
 
@@ -214,7 +216,7 @@ def _written(manifest: Manifest, output: Path, json: bool) -> None:
 class Verified(Shown):
     """What `verify` takes."""
 
-    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     against: Annotated[Path | None, option("The float32 folder it was quantised from.", metavar="DIR")] = None
 
 
@@ -233,7 +235,7 @@ def verify(asked: Verified) -> None:
 class Timed(Shown):
     """What `bench` takes."""
 
-    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     checkpoints: Annotated[
         Path | None, option("What DIR was exported from: to time torch as well.", metavar="PATH")
     ] = None
