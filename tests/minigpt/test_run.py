@@ -304,7 +304,7 @@ def test_stopped_while_encoding_nothing_is_lost(
         (Settings({"steps": 4, "seconds": 60.0}), "a number of steps or a time, not both"),
         (Settings(size="huge"), "unknown size 'huge'"),
         (Settings(shape={"layout": "flat"}), "unknown layout 'flat'; did you mean flatten"),
-        (Settings({"start": "nowhere"}), "nowhere: neither a run nor a checkpoint"),
+        (Settings({"start": "nowhere"}), "unknown model 'nowhere'"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_done(
