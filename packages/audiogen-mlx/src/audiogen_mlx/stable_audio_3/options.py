@@ -92,17 +92,21 @@ class Batch(Continuing):
     prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
     before: Annotated[
         float | None,
-        option("Seconds to make before the clip of --init, which is kept.", unit="s", gt=0, lt=LONGEST),
+        option(
+            "Seconds to make before the clip of --init, which is kept.",
+            "--outpaint-left",
+            unit="s",
+            gt=0,
+            lt=LONGEST,
+        ),
     ] = None
-    keep: Annotated[
+    keep_sound: Annotated[
         bool,
         option("Put what is kept back sample by sample, where it comes out of the model otherwise."),
     ] = False
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
-    beats_per_bar: Annotated[
-        int, option("Beats in a bar.", "--beats", ge=1, le=32, group="Loops", advanced=True)
-    ] = 4
+    beats_per_bar: Annotated[int, option("Beats in a bar.", ge=1, le=32, group="Loops", advanced=True)] = 4
     long: Annotated[
         bool,
         option("Go beyond what the model makes at once, each part continuing the last.", group="Long clips"),
@@ -170,7 +174,7 @@ class Batch(Continuing):
                 )
         if self.init_audio is None and self.init_noise_level is not None:
             raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
-        if self.keep and self.inpaint is None and self.before is None:
+        if self.keep_sound and self.inpaint is None and self.before is None:
             raise OptionError("keep puts back what is kept of a clip; give inpaint or before")
 
     def _check_length(self) -> None:
@@ -201,7 +205,7 @@ class Load(JobLoad):
     _: KW_ONLY
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
-        option("Of the network and of T5Gemma; the autoencoder is float32.", metavar="TYPE", advanced=True),
+        option("Of the network and of T5Gemma; the autoencoder is float32.", advanced=True),
     ] = "float32"
     bits: Annotated[
         Literal[4, 8] | None, option("4 or 8: quantise the network.", metavar="N", advanced=True)
@@ -234,7 +238,7 @@ class Load(JobLoad):
         bool | None,
         option(
             "Give parts of the model back after use; decided by the machine when absent.",
-            no="--keep",
+            no="--no-low-memory",
             local=True,
             advanced=True,
         ),

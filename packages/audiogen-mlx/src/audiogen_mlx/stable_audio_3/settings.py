@@ -131,7 +131,7 @@ def resolve(config: Config, options: Batch) -> Settings:
         anew=options.inpaint or (((0.0, before),) if before else ()),
         placed=before,
         continued=0.0 if prompt is None else prompt.duration,
-        keep=options.keep,
+        keep=options.keep_sound,
         loop=loop,
         long=options.long,
         overlap=options.overlap,
