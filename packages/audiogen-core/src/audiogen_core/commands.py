@@ -19,7 +19,6 @@ import shlex
 import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -33,8 +32,8 @@ from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Sounding
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
+    from audiogen_core.finish import Saved
     from audiogen_core.models import Fetch, ModelSpec
-    from audiogen_core.recipe import Recipe
 
 Kind = TypeVar("Kind", bound=Described)
 
@@ -397,13 +396,8 @@ class _Written:
 
     path: Path
     take: jobs.Take
-    seconds: float
+    saved: Saved
     took: float
-    faults: tuple[str, ...]
-
-
-class _Faulty(Exception):
-    """What is being written is not to stay."""
 
 
 def write(
@@ -424,6 +418,8 @@ def write(
     retry  how often a clip with a fault is made again with another seed: the next that no clip has had
     drawn  whether nobody gave the seed: it is shown as soon as the model finds nothing wrong
     """
+    from audiogen_core.finish import save
+
     report: list[Any] = [None]  # the bar of the clip that is being made
     unseen = [options.seed] if drawn and options.seed is not None else []
 
@@ -446,13 +442,15 @@ def write(
                 while unseen:
                     cli.show_seed(unseen.pop())
                 recipe = jobs.recipe_of(job, model, load, options, take, channel)
-                seconds, faults = _written(take, given, path, recipe, stays=left == 0)
-            if not faults or left == 0:
+                saved = save(take, given, path, recipe, stays=left == 0)
+            if saved.resampled:
+                cli.note(f"{path}: {saved.resampled}")
+            if not saved.faults or left == 0:
                 break
             another = next(seeds)
-            cli.note(f"{path}: {'; '.join(faults)}; made again with seed {another}")
+            cli.note(f"{path}: {'; '.join(saved.faults)}; made again with seed {another}")
             of_path = model.takes(replace(given, seed=another), 1, folder=folder)
-        done.append(_Written(path, take, seconds, time.monotonic() - began, faults))
+        done.append(_Written(path, take, saved, time.monotonic() - began))
         if not job.together:
             _finished(job, done[-1], done[-1].took, len(outputs), json=json)
     for made in done if job.together else []:
@@ -461,43 +459,14 @@ def write(
         _finished(job, made, sum(each.took for each in done) / len(done), len(outputs), json=json)
 
 
-def _written(
-    take: jobs.Take, options: JobOptions, path: Path, recipe: Recipe, *, stays: bool
-) -> tuple[float, tuple[str, ...]]:
-    """Seconds of a clip that was written, and what is wrong with it.
-
-    stays  whether the file is to be there although something is
-    """
-    from audiogen_core.audio import AudioWriter
-    from audiogen_core.check import Listener
-    from audiogen_core.finish import finished, form
-
-    sound = jobs.Sound(take.sample_rate, take.channels)
-    to, plain = form(options, sound, path), form(options, sound)
-    assert to.sample_rate is not None and to.channels is not None
-    if to.sample_rate != plain.sample_rate:
-        cli.note(f"{path}: resampled to {to.sample_rate} Hz; {path.suffix} does not hold {plain.sample_rate}")
-    listener = Listener(to.sample_rate, to.channels)
-    with (
-        suppress(_Faulty),
-        AudioWriter(path, to.sample_rate, to.channels, recipe=recipe, subtype=to.subtype) as writer,
-    ):
-        for block in finished(take, options, to, path=path):
-            writer.write(block)
-            listener.add(block)
-        if listener.faults() and not stays:
-            raise _Faulty
-    return writer.samples / to.sample_rate, tuple(map(str, listener.faults()))
-
-
 def _finished(job: Job, made: _Written, took: float, one_of: int, *, json: bool) -> None:
     cli.finished(
         made.path,
-        seconds=made.seconds,
+        seconds=made.saved.seconds,
         took=took,
         seed=made.take.seed,
         replay=f"{job.package} replay {shlex.quote(str(made.path))} -o AGAIN{made.path.suffix}",
-        faults=made.faults,
+        faults=made.saved.faults,
         picture=True,
         json=json,
         one_of=one_of,

@@ -60,6 +60,7 @@ class Option:
     parse     makes the value of the text given to the command, where the type does not say how
     no        the name on the command line that turns a flag off; no such name when empty
     concealed  taken by the command, but not shown in its help
+    also      what clients of other programs' services call it
     """
 
     help: str
@@ -82,6 +83,7 @@ class Option:
     parse: Callable[[str], Any] | None = None
     no: str = ""
     concealed: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def range(self) -> str:

@@ -44,7 +44,15 @@ class Options(Continuing):
     """One clip, or several with seeds that count up. Raises OptionError."""
 
     seconds: Annotated[
-        float, option("Length of the clip, with what is continued.", "-s", unit="s", gt=0, le=MAX_SECONDS)
+        float,
+        option(
+            "Length of the clip, with what is continued.",
+            "-s",
+            unit="s",
+            gt=0,
+            le=MAX_SECONDS,
+            also=("audio_length",),
+        ),
     ] = 10.0
     _: KW_ONLY
     prompt_audio: Annotated[

@@ -51,6 +51,7 @@ class Batch(Continuing):
             unit="s",
             gt=0,
             le=LONGEST,
+            also=("audio_length",),
         ),
     ] = None
     negative_prompt: Annotated[str | None, option("What to stay away from.")] = None

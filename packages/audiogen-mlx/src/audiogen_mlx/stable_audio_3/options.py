@@ -100,7 +100,7 @@ class Batch(Continuing):
             lt=LONGEST,
         ),
     ] = None
-    keep_sound: Annotated[
+    exact: Annotated[
         bool,
         option("Put what is kept back sample by sample, where it comes out of the model otherwise."),
     ] = False
@@ -174,8 +174,8 @@ class Batch(Continuing):
                 )
         if self.init_audio is None and self.init_noise_level is not None:
             raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
-        if self.keep_sound and self.inpaint is None and self.before is None:
-            raise OptionError("keep puts back what is kept of a clip; give inpaint or before")
+        if self.exact and self.inpaint is None and self.before is None:
+            raise OptionError("exact is about what is kept of a clip; give inpaint or before")
 
     def _check_length(self) -> None:
         if (self.bpm is None) != (self.bars is None):
@@ -207,9 +207,7 @@ class Load(JobLoad):
         Literal["float32", "float16", "bfloat16"],
         option("Of the network and of T5Gemma; the autoencoder is float32.", advanced=True),
     ] = "float32"
-    bits: Annotated[
-        Literal[4, 8] | None, option("4 or 8: quantise the network.", metavar="N", advanced=True)
-    ] = None
+    bits: Annotated[int | None, option("4 or 8: quantise the network.", ge=4, le=8, advanced=True)] = None
     t5: Annotated[
         Place | None, place("Folder of the T5Gemma, where that is not beside the model.", advanced=True)
     ] = None
@@ -243,3 +241,11 @@ class Load(JobLoad):
             advanced=True,
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits not in (None, 4, 8):
+            raise OptionError(f"bits must be 4 or 8, got {self.bits}")
+        low, high = self.lora_interval
+        if not low <= high:
+            raise OptionError(f"the interval of LoRAs must be 0 <= from <= to <= 1, got {low:g} to {high:g}")
