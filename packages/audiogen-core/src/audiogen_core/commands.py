@@ -198,7 +198,7 @@ def _parameters(field: Field) -> list[click.Parameter]:
 def _facts(field: Field) -> tuple[dict[str, Any], bool]:
     """What is said of a field whichever way it is given, and whether it takes several values."""
     kind, several = _click_type(field)
-    texts = field.texts if kind is click.STRING else ()
+    texts = field.words if kind is click.STRING else ()
     facts: dict[str, Any] = {
         "type": kind,
         "metavar": field.option.metavar or "|".join(texts) or _metavar(field) or None,
@@ -230,7 +230,8 @@ def _option(field: Field) -> click.Option:
         facts["callback"] = _play if field.name == "play" else _remember(field.name)
     if field.kind is bool:
         facts |= {"is_flag": True, "metavar": None}
-    within = told.range_shown
+    words = "|".join(field.words) if facts["type"] is click.STRING and told.metavar else ""
+    within = told.range_shown or words  # else they stand for the value
     facts |= {"help": f"{told.help}  [{within}]" if within else told.help, "hidden": told.concealed}
     return click.Option([field.name, flag, *names], multiple=several, show_default=True, **facts)
 

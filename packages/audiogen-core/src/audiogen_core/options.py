@@ -164,6 +164,8 @@ class Field(Checks):
                 ) from None
             return start, end
         several = members(kind)
+        if get_origin(kind) is Literal and text in self.words and not self.texts:
+            return int(text)
         if int in several and len(several) > 1:  # a number, or one of some words
             try:
                 return int(text)

@@ -122,7 +122,14 @@ class Checks:
             for member in members(self.kind)
             if get_origin(member) is Literal
             for each in get_args(member)
+            if isinstance(each, str)
         )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is allowed, as a command writes it: texts, or numbers where there are a few; else empty."""
+        numbers = get_args(self.kind) if get_origin(self.kind) is Literal else ()
+        return self.texts or tuple(map(str, numbers))
 
     def admit(self, kind: Any, value: Any) -> Any:
         """The value as any type that functions of ours are annotated with has it. Raises OptionError."""
@@ -208,6 +215,11 @@ class Checks:
             return self._values(kind, value)
         if get_origin(kind) in (Union, types.UnionType):
             return self._of_several(kind, value)
+        if get_origin(kind) is Literal and not self.texts:  # numbers
+            number = self._whole(value)
+            if number not in get_args(kind):
+                raise self._wrong(f"one of {', '.join(self.words)}", value)
+            return number
         if get_origin(kind) is Literal or (kind is str and self.option.choices):
             if not isinstance(value, str) or value not in self.texts:
                 raise self._wrong(f"one of {', '.join(self.texts)}", value)

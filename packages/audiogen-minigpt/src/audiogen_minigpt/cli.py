@@ -57,8 +57,8 @@ class Encoding(Source):
     codec: Annotated[str, option("The codec.", metavar="NAME|PATH")] = "demo"
     ops: Annotated[str, option("What the codec runs on: numpy, torch, torch:cuda.")] = "numpy"
     val_permille: Annotated[int, option("How much is held out, in thousandths of the files.")] = 50
-    split_by: Annotated[str, option("What is held out as a whole: file or parent.")] = "file"
-    engine: Annotated[str, option("local, or ray.")] = "local"
+    split_by: Annotated[str, option("What is held out as a whole.", choices=("file", "parent"))] = "file"
+    engine: Annotated[str, option("What spreads the work.", choices=("local", "ray"))] = "local"
     verify: Annotated[bool, option("Check every shard to the last byte afterwards.")] = False
 
 
@@ -102,7 +102,9 @@ class Judging(Load, Fetching):
 class Exporting(Trained):
     """What `export` takes beside the model."""
 
-    format: Annotated[str, option("auto, hf, safetensors or light (float16, for generating alone).")] = "auto"
+    format: Annotated[
+        str, option("light: float16, for generating alone.", choices=("auto", "hf", "safetensors", "light"))
+    ] = "auto"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Converted(Located):
     """What `convert` takes."""
 
     model: Annotated[str, argument("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = field()
-    dtype: Annotated[str, option("float32, bfloat16 or float16.", choices=DTYPES, metavar="TYPE")] = "float32"
+    dtype: Annotated[str, option("float32, bfloat16 or float16.", choices=DTYPES)] = "float32"
     bits: Annotated[int | None, option("4 or 8: quantise the linear layers.")] = None
 
 

@@ -156,7 +156,7 @@ class Exported(Shown):
         ),
     ]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
-    dtype: Annotated[str, option("Of the weights: float32, float16, int8 or int4.", metavar="TYPE")] = (
+    dtype: Annotated[str, option("Of the weights.", choices=("float32", "float16", "int8", "int4"))] = (
         "float32"
     )
     coarse_lora: Annotated[Path | None, option("A lora.pth for the coarse network.", metavar="PATH")] = None
@@ -195,7 +195,7 @@ class Quantized(Shown):
 
     folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
-    dtype: Annotated[str, option("Of the weights: float16, int8 or int4.", metavar="TYPE")] = "int8"
+    dtype: Annotated[str, option("Of the weights.", choices=("float16", "int8", "int4"))] = "int8"
 
 
 @commands.command(cli, "quantize", Quantized)

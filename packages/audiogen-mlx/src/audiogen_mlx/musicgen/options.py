@@ -200,7 +200,6 @@ class Load(Located):
         option(
             "float32, bfloat16 or float16; as stored when absent.",
             choices=DTYPES,
-            metavar="TYPE",
             advanced=True,
         ),
     ] = None

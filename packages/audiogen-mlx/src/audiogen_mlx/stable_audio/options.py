@@ -190,7 +190,7 @@ class Load(JobLoad):
     _: KW_ONLY
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
-        option("Of the network and of T5.", metavar="TYPE", advanced=True),
+        option("Of the network and of T5.", advanced=True),
     ] = "float32"
     t5: Annotated[
         Place | None, place("Folder of the text encoder, where that is not beside the model.", advanced=True)

@@ -92,7 +92,13 @@ class Batch(Continuing):
     prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
     before: Annotated[
         float | None,
-        option("Seconds to make before the clip of --init, which is kept.", unit="s", gt=0, lt=LONGEST),
+        option(
+            "Seconds to make before the clip of --init, which is kept.",
+            "--outpaint-left",
+            unit="s",
+            gt=0,
+            lt=LONGEST,
+        ),
     ] = None
     exact: Annotated[
         bool,
@@ -100,9 +106,7 @@ class Batch(Continuing):
     ] = False
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
-    beats_per_bar: Annotated[
-        int, option("Beats in a bar.", "--beats", ge=1, le=32, group="Loops", advanced=True)
-    ] = 4
+    beats_per_bar: Annotated[int, option("Beats in a bar.", ge=1, le=32, group="Loops", advanced=True)] = 4
     long: Annotated[
         bool,
         option("Go beyond what the model makes at once, each part continuing the last.", group="Long clips"),
@@ -201,7 +205,7 @@ class Load(JobLoad):
     _: KW_ONLY
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
-        option("Of the network and of T5Gemma; the autoencoder is float32.", metavar="TYPE", advanced=True),
+        option("Of the network and of T5Gemma; the autoencoder is float32.", advanced=True),
     ] = "float32"
     bits: Annotated[int | None, option("4 or 8: quantise the network.", ge=4, le=8, advanced=True)] = None
     t5: Annotated[
@@ -232,7 +236,7 @@ class Load(JobLoad):
         bool | None,
         option(
             "Give parts of the model back after use; decided by the machine when absent.",
-            no="--keep",
+            no="--no-low-memory",
             local=True,
             advanced=True,
         ),
