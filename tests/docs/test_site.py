@@ -41,6 +41,7 @@ def hook(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"hooks_{name}", HOOKS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their own
     spec.loader.exec_module(module)
     return module
 
