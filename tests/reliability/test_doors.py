@@ -30,6 +30,7 @@ from audiogen_core.options import described
 from audiogen_core.sampling import Sampling
 from audiogen_core.values import shown
 from audiogen_mlx import MusicGen, StableAudio
+from audiogen_mlx.stable_audio_3 import StableAudio3
 from audiogen_onnx.manifest import Manifest
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet import mask as masks
@@ -136,6 +137,8 @@ class Rooms:
         self.latents = codecs.load_autoencoder("demo")
         self.musicgen = MusicGen.load(FIXTURES / "musicgen" / "musicgen-mono")
         self.stable_audio = StableAudio.load(FIXTURES / "stable-audio" / "tiny-small", low_memory=False)
+        three = FIXTURES / "stable-audio-3" / "tiny-small"
+        self.stable_audio_3 = StableAudio3.load(three, t5=str(three / "t5gemma-b-b-ul2"), low_memory=False)
         self.vampnet = Vampnet.load("demo", threads=1)
         self.generator = minigpt.Generator.load("demo", device="cpu")
 
@@ -144,14 +147,19 @@ class Rooms:
 
     def options(self) -> Iterator[Door]:
         """Every option of every job, and of opening its model; what is taken is asked of the model."""
-        needed = {"vamp": {"audio": self.clip}, "musicgen": {"prompt": "x"}, "stable-audio": {"prompt": "x"}}
+        needed = {
+            "vamp": {"audio": self.clip},
+            "musicgen": {"prompt": "x"},
+            "stable-audio": {"prompt": "x"},
+            "stable-audio-3": {"prompt": "x"},
+        }
         models = {
             "vamp": self.vampnet, "musicgen": self.musicgen, "stable-audio": self.stable_audio,
-            "generate": self.generator,
+            "stable-audio-3": self.stable_audio_3, "generate": self.generator,
         }  # fmt: skip
         for job in jobs.installed():
             base = {**needed.get(job.name, {}), "on_step": began}
-            if job.name in ("vamp", "stable-audio"):
+            if job.name in ("vamp", "stable-audio", "stable-audio-3"):
                 base |= {"steps": 1}
             for each in described(job.options):
 
@@ -433,6 +441,7 @@ def test_three_thousand_values(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) ->
         ("vamp(outpaint_left)", 1e30, "3600"),
         ("vamp(window_seconds)", 1.7e308, "86400"),  # OverflowError
         ("vamp(time_stretch_factor)", 2**31, "100"),  # 240 GiB
+        ("vamp(mask_array)", ([], np.ones((4, 8))), "array of numbers"),  # ValueError
         ("vamp.load(threads)", 99999999999999, "1024"),
         ("musicgen(prompt)", "\udcff", "text in UTF-8"),  # what a shell makes of a byte: TypeError
         ("musicgen(sampling)", 0.5, "Sampling"),
