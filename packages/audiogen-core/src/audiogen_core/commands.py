@@ -28,7 +28,7 @@ import click
 
 from audiogen_core import cli, jobs
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Sounding
+from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Shown, Sounding
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
@@ -553,3 +553,53 @@ def _places(use: Sequence[str]) -> dict[str, str]:
             raise OptionError(f"expected ROLE=PATH, got {text!r}")
         moved[role] = path
     return moved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(Shown):
+    """What `info` takes."""
+
+    path: Annotated[str, argument("A file, a folder, or the name of a model.", metavar="FILE|NAME")]
+
+
+def add_info(app: click.Group, *known: Job) -> None:
+    """Add `info`, which says what a file, a folder or a model of these jobs is."""
+
+    def info(asked: Named) -> None:
+        """Say what a file, a folder or a model of the catalogue is."""
+        from audiogen_core.describe import describe
+
+        rows = [
+            {"kind": "model", "job": job.name, **vars(entry)}
+            for job in known
+            for entry in job.models()
+            if entry.name == asked.path and not Path(asked.path).exists()
+        ]
+        if len(rows) > 1:
+            cli.emit(rows, json=asked.json)
+        else:
+            cli.emit(rows[0] if rows else describe(asked.path), json=asked.json)
+
+    command(app, "info", Named)(info)
+
+
+def add_models(app: click.Group, *known: Job) -> None:
+    """Add `models`, which lists what these jobs can open by name."""
+
+    def models(shown: Shown) -> None:
+        """The models there are by name, and their licences."""
+        rows = [
+            {
+                "name": entry.name,
+                "job": job.name,
+                "bytes": entry.size,
+                "here": entry.here,
+                "licence": entry.license,
+                "note": entry.note,
+            }
+            for job in known
+            for entry in job.models()
+        ]
+        cli.emit(rows, json=shown.json)
+
+    command(app, "models", Shown)(models)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from audiogen_core import cli
-from audiogen_core.commands import add, add_job, add_replay, command, fetching, gathered, parsed
+from audiogen_core.commands import add, add_job, add_models, add_replay, command, fetching, gathered, parsed
 from audiogen_core.jobs import Shown
 from audiogen_core.models import Fetch
 from audiogen_core.options import Described, Field, argument, described, option, place
@@ -282,6 +282,7 @@ add(
 
 add_job(commands, GENERATE)
 add_replay(commands, GENERATE)
+add_models(commands, GENERATE)
 
 
 @command(commands, "eval", Judging, Shown)
@@ -322,6 +323,28 @@ def info(place: Place, shown: Shown) -> None:
     from audiogen_minigpt.info import info
 
     cli.emit(info(place.path), json=shown.json)
+
+
+@command(commands, "verify", Place, Shown)
+def verify(place: Place, shown: Shown) -> None:
+    """Check a folder of codes, a run or a checkpoint: hashes, and every tensor's name, shape and values."""
+    from audiogen_minigpt.catalog import locate
+    from audiogen_minigpt.checkpoint import load_model
+    from audiogen_minigpt.encode import verify
+
+    path = locate(place.path)
+    if (path / "meta.json").is_file():
+        cli.emit({"kind": "codes", "path": str(path), "frames": verify(path)}, json=shown.json)
+        return
+    model, _, facts = load_model(path, which="last", device="cpu")
+    tensors = len(list(model.parameters()))
+    told = {
+        "kind": "checkpoint",
+        "path": str(path),
+        "checkpoint": facts.get("checkpoint"),
+        "tensors": tensors,
+    }
+    cli.emit(told, json=shown.json)
 
 
 @command(commands, "doctor", Shown)

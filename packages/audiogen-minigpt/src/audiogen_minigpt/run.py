@@ -371,7 +371,7 @@ class _Run:
             longer = f"--steps {2 * step}"
         else:
             longer = f"--time {shown_time(_rounded(spent + (found.more or spent)))}"
-        listen = ("hear more", f"audiogen-minigpt generate {run} -o new.wav --seconds 30")
+        listen = ("hear more", f"audiogen-minigpt generate -m {run} -o new.wav --seconds 30")
         return [listen, ("train on", f"{again} {longer}")]
 
     def _sample(self, step: int, count: int, seconds: float) -> bool:

@@ -21,6 +21,7 @@ commands.add_job(cli, jobs.MUSICGEN)
 commands.add_job(cli, jobs.STABLE_AUDIO)
 commands.add_job(cli, jobs.STABLE_AUDIO_3)
 commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO, jobs.STABLE_AUDIO_3)
+commands.add_info(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO, jobs.STABLE_AUDIO_3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,7 @@ def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
 
 
 commands.add_replay(cli, VAMP)
+commands.add_info(cli, VAMP)
 
 
 @dataclass(frozen=True, kw_only=True)
