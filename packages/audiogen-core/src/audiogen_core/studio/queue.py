@@ -149,8 +149,8 @@ class Queue:
             work = self._works[name]
             if work.state in ENDED:
                 return work
-            facts = {"kind": kind, "error": error, "doing": ""}
-            ended = self._keep(replace(work, state=state, ended=time.time(), **facts))
+            ended = replace(work, state=state, ended=time.time(), kind=kind, error=error, doing="")
+            self._keep(ended)
             self.changed.notify_all()
             return ended
 

@@ -196,7 +196,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     worker = Worker(out, limit=int(sys.argv[1]))
-    warnings.showwarning = lambda message, category, *_: (  # type: ignore[assignment]
+    warnings.showwarning = lambda message, category, *_: (
         worker.say("note", text=" ".join(str(message).split())) if issubclass(category, UserWarning) else None
     )
     Thread(target=worker.listen, args=(sys.stdin,), daemon=True).start()

@@ -341,12 +341,12 @@ def text_encoder_of_audiocraft(settings: Mapping[str, Any]) -> str:
 
 def _table(settings: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
     """The table that lies below some keys; an empty one where there is none. Raises ModelError."""
-    inner: Any = settings
     for key in keys:
-        inner = inner.get(key) or {}
+        inner = settings.get(key) or {}
         if not isinstance(inner, Mapping):
             raise ModelError(f"xp.cfg: expected a table of {'.'.join(keys)}, found {key}: {inner!r}")
-    return inner
+        settings = inner
+    return settings
 
 
 def _renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
