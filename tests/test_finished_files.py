@@ -168,3 +168,55 @@ def test_python_takes_the_same_options() -> None:
     np.testing.assert_allclose(joined, plain.samples * 10 ** (6 / 20), rtol=1e-5, atol=1e-6)
     vamped = fake_vampnet().vamp(clip, steps=2, fine_steps=1, seed=1, fade=0.1, normalize=True, gain=20)
     assert vamped.peak < 1 and abs(vamped.samples[0, -1]) < 1e-6
+
+
+def test_a_clip_without_a_name_is_called_after_what_was_asked() -> None:
+    make(MAKING["stable-audio"])
+    make(MAKING["stable-audio"])
+    make((*PROMPTED["generate"], "--continue", "in.wav", "--seconds", 0.35))
+    assert sorted(path.name for path in Path().glob("*-7*.wav")) == [
+        "a-bell-7-2.wav", "a-bell-7.wav", "in-generate-7.wav",
+    ]  # fmt: skip
+    again = call(program("audiogen-mlx"), "replay", "a-bell-7.wav", "-q")
+    assert (again.exit_code, again.stdout) == (0, "a-bell-7-again.wav\n")
+    assert Path("a-bell-7-again.wav").read_bytes() == Path("a-bell-7.wav").read_bytes()
+
+
+def test_names_of_before_are_taken_with_a_hint() -> None:
+    _, _, model, *codec = PROMPTED["generate"]
+    old = ("audiogen-minigpt", "generate", "-m", model, *codec, "--prompt-audio", "in.wav", "--seconds", 0.35)
+    told = make(old, "-o", "a.wav")
+    assert told.count("hint: --prompt-audio is called --continue now") == 1
+    told = make((*MAKING["generate"],), "-o", "b.wav")
+    assert told.count("hint: RUN is given by --model now") == 1
+    told = make((*MAKING["vamp"], "--infill", "0.05:0.1"), "-o", "c.wav")
+    assert told.count("hint: --infill is called --inpaint now") == 1
+    assert "hint" not in make((*MAKING["vamp"], "--inpaint", "0.05:0.1"), "-o", "d.wav")
+
+
+def test_errors_are_led_by_the_option_and_are_results_of_json() -> None:
+    name, *arguments = MAKING["musicgen"]
+    done = call(program(str(name)), *arguments, "--top-k", -1, "--json")
+    assert done.exit_code == 1
+    sentence = "--top-k: top_k must be a whole number of 0 or more, got -1"
+    assert done.stderr == f"error: {sentence}\n"
+    assert json.loads(done.stdout) == {"error": sentence, "kind": "OptionError"}
+    done = call(program(str(name)), *arguments, "--no-such", "--json")
+    assert done.exit_code == 2 and json.loads(done.stdout)["kind"] == "NoSuchOption"
+
+
+def test_several_clips_are_lines_of_json() -> None:
+    name, *arguments = MAKING["stable-audio"]
+    done = call(program(str(name)), *arguments, "--seed", 7, "-n", 2, "-o", "a.wav", "--json")
+    assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == ["a-1.wav", "a-2.wav"]
+
+
+@pytest.mark.parametrize("package", ["audiogen-mlx", "audiogen-onnx", "audiogen-minigpt"])
+def test_every_package_lists_checks_and_tells_of_its_models(package: str) -> None:
+    app = program(package)
+    assert {"models", "verify", "info", "replay"} <= set(app.commands)
+    rows = json.loads(call(app, "models", "--json").stdout)
+    assert "demo" in {row["name"] for row in rows}
+    assert call(app, "verify", "demo", "--json").exit_code == 0
+    assert json.loads(call(app, "info", "in.wav", "--json").stdout)["kind"] == "audio"
+    assert call(app, "info", "demo", "--json").exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import cards
 import commands
 import models
+import sounds
 
 _CALL = re.compile(r"^<!-- made: (?P<what>[\w-]+)(?: (?P<argument>[\w-]+))? -->$", re.MULTILINE)
 _PAGE = re.compile(r"reference/(?P<kind>cli|api)/(?P<name>audiogen-[a-z]+)\.md")
@@ -76,12 +78,21 @@ def on_files(files: Any, config: Any) -> Any:
         for name in commands.PROGRAMS:
             path = f"reference/{kind}/{name}.md"
             files.append(File.generated(config, path, content=generated(path)))
+    for file in sounds.files(config):
+        files.append(file)
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put tables where a page asks for them: `<!-- made: models audiogen-core -->`."""
-    makers = {"models": models.table, "text-encoders": models.text_encoders, "cards": cards.cards}
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Put tables and players where a page asks for them: `<!-- made: models audiogen-core -->`."""
+    makers = {
+        "models": models.table,
+        "text-encoders": models.text_encoders,
+        "cards": cards.cards,
+        "gallery": partial(sounds.gallery, page=page),
+        "player": partial(sounds.player, page=page),
+        "listen": partial(sounds.listen, page=page),
+    }
 
     def made(found: re.Match[str]) -> str:
         arguments = [found["argument"]] if found["argument"] else []

@@ -1,8 +1,8 @@
-"""Runs the benchmarks and writes their table: docs/reference/benchmarks.md, and the excerpt in README.md.
+"""Runs the benchmarks and writes their table: docs/reference/benchmarks.md.
 
     uv run python tests/benchmarks/run.py                       all, on a machine that does nothing else
     uv run python tests/benchmarks/run.py test_dac_speed.py     one file; the rest of the table stays
-    uv run python tests/benchmarks/run.py --table-only          the pages from what figures.json has
+    uv run python tests/benchmarks/run.py --table-only          the page from what figures.json has
 
 The figures themselves are kept in figures.json beside this file.
 """
@@ -20,9 +20,6 @@ from support import tables  # noqa: E402
 
 STORE = HERE / "figures.json"
 PAGE = tables.ROOT / "docs" / "reference" / "benchmarks.md"
-README = tables.ROOT / "README.md"
-MARK = "<!-- made by tests/benchmarks/run.py: excerpt -->"
-END = "<!-- end of excerpt -->"
 
 HEAD = """# Benchmarks
 
@@ -34,7 +31,7 @@ what was set beforehand; rows that miss it say so. Absolute times are this machi
 
 
 def main() -> None:
-    """Run what is asked for and write the pages."""
+    """Run what is asked for and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("files", nargs="*", help="test files of this folder; all when absent")
     parser.add_argument("--table-only", action="store_true", help="run nothing")
@@ -45,7 +42,6 @@ def main() -> None:
     else:
         here, outcomes = tables.update(STORE, files, "benchmark")
     PAGE.write_text(page(here, outcomes), encoding="utf-8")
-    README.write_text(with_excerpt(README.read_text(encoding="utf-8"), outcomes), encoding="utf-8")
     failed = [f"{name}: {test}" for name, each in outcomes.items() for test in each.failed]
     sys.exit("\n".join(failed) or 0)
 
@@ -90,20 +86,6 @@ def _judged(ratio: float, aim: float | None) -> str:
     if aim is None:
         return ""
     return f"{aim:.3g}" + ("" if ratio >= aim else ", missed")
-
-
-def with_excerpt(readme: str, outcomes: dict[str, tables.Outcome]) -> str:
-    """The README with the rows that have an aim, behind the mark."""
-    rows = [
-        [figure["title"], figure["what"], figure["ours"], figure["peer"], f"{figure['ratio']:.1f}"]
-        for each in outcomes.values()
-        for figure in each.figures
-        if figure["kind"] == "ratio" and figure["aim"] is not None
-    ]
-    before, _, after = readme.partition(MARK)
-    after = after.partition(END)[2] if END in after else after
-    made = tables.table(["", "job", "ours", "beside", "times as fast"], rows) if rows else "Not run yet."
-    return f"{before}{MARK}\n\n{made}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def test_choices_are_completed():
 
     assert offered("musicgen", "a prompt", "--channel", "m") == ["mid"]
     assert "--melody" in offered("musicgen", "--mel")
-    assert offered("stable-a") == ["stable-audio"]
+    assert offered("stable-a") == ["stable-audio", "stable-audio-3"]
 
 
 def test_quiet_and_verbose(commands):

@@ -241,3 +241,18 @@ def test_an_option_is_one_line():
     assert schema(More)["properties"]["extra"]["default"] == 1
     assert More.of({"prompt": "x", "extra": 2}).asked() == {"extra": 2, "prompt": "x"}
     assert described(More)[0].name == "extra"
+
+
+def test_a_few_numbers_can_be_chosen_from() -> None:
+    @dataclass(frozen=True)
+    class Few(Described):
+        bits: Annotated[Literal[4, 8] | None, option("How many.")] = None
+
+    (field,) = described(Few)
+    assert (Few(bits=4).bits, Few(bits=8.0).bits, Few().bits) == (4, 8, None)
+    assert (field.words, field.parse("8")) == (("4", "8"), 8)
+    for wrong in (3, "4", 4.5, True, [4]):
+        with pytest.raises(OptionError, match="bits must be"):
+            Few(bits=wrong)
+    with pytest.raises(OptionError, match="bits must be one of 4, 8, got 3"):
+        Few(bits=3)

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import pytest
 
+from audiogen_core.recipe import Recipe
 from support.programs import PROGRAMS, program
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "AUDIOGEN_DOCS_QUICK": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
@@ -40,6 +41,7 @@ def hook(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"hooks_{name}", HOOKS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their own
     spec.loader.exec_module(module)
     return module
 
@@ -94,6 +96,28 @@ def test_every_page_is_linked(site: Path) -> None:
     written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     named = set(re.findall(r"([\w./-]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert written <= named
+
+
+def test_what_is_heard_is_there(site: Path) -> None:
+    """Players and pictures of every page, by paths that lead to files without a server."""
+    sounds, heard = hook("sounds"), set()
+    for page in site.rglob("*.html"):
+        for source in re.findall(r'<(?:audio|img)[^>]* src="([^"]+)"', page.read_text(encoding="utf-8")):
+            assert (page.parent / source).resolve().is_file(), f"{page}: {source}"
+            heard.add(Path(source).name)
+    assert {f"{name}.{kind}" for name in sounds.SOUNDS for kind in ("wav", "png")} <= heard
+    assert 'src="assets/sounds/piano.wav"' in (site / "index.html").read_text(encoding="utf-8")
+    gallery = (site / "listen" / "index.html").read_text(encoding="utf-8")
+    assert gallery.count("<audio") == gallery.count("audiogen recipe 1") == len(sounds.SOUNDS)
+
+
+@pytest.mark.slow
+def test_every_clip_is_made_by_its_command(tmp_path: Path) -> None:
+    sounds = hook("sounds")
+    sounds.make(tmp_path, short=True)
+    for name, sound in sounds.SOUNDS.items():
+        recipe = Recipe.read(tmp_path / f"{name}.wav")
+        assert sounds.commands_of(sound)[-1][1] == recipe.settings["command"]
 
 
 FOLDERS = {

@@ -66,16 +66,6 @@ def test_notes_stand_below_their_table(told: Path) -> None:
     assert "- test_a.py: test_x" in page
 
 
-def test_the_excerpt_is_replaced_and_nothing_else(told: Path) -> None:
-    run = runner("benchmarks")
-    figures.compare("A model", "decode", {"peer": 2.0, "ours": 0.5}, peer="peer", aims={"ours": 3})
-    readme = f"before\n\n{run.MARK}\n\nafter\n"
-    once = run.with_excerpt(readme, {"test_a.py": outcome(lines(told))})
-    assert "| A model | decode | ours | peer | 4.0 |" in once
-    assert once.startswith("before") and once.endswith("after\n")
-    assert run.with_excerpt(once, {"test_a.py": outcome(lines(told))}) == once
-
-
 def test_the_largest_count_stands_in_the_reliability_table(told: Path) -> None:
     for count in (400, 20_000, 30):
         figures.tell("audio files", "damaged", count, f"{count} refused", promised="all refused")

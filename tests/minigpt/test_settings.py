@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from audiogen_core.errors import OptionError
 from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.schedule import Plan, parse_time, read_plan, write_plan
+from audiogen_minigpt.schedule import Plan, parse_time, read_plan, shown_time, write_plan
 from audiogen_minigpt.settings import Settings, TrainConfig, check_resumable, load_config, save_config
 
 FACTS = {"codebooks": 8, "codebook_size": 1024}
@@ -55,6 +55,15 @@ def test_a_plan_holds_for_what_was_asked(tmp_path: Path) -> None:
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1s"), (45.4, "45s"), (60, "1m"), (119, "2m"), (5400, "1h30m"), (7200, "2h"), (40000, "11h")],
+)
+def test_durations_are_shown_as_they_are_typed(seconds: float, text: str) -> None:
+    assert shown_time(seconds) == text
+    assert parse_time(text) == pytest.approx(seconds, abs=max(1.0, 0.02 * seconds))
 
 
 @pytest.mark.parametrize("text", ["90", "1.5", " 10 "])

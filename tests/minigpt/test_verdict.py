@@ -71,6 +71,7 @@ def test_a_run_that_learnt_the_order(tmp_path: Path) -> None:
     assert f"{share} % less than by counts of pairs" in told.sentence
 
 
+@pytest.mark.slow
 def test_where_there_is_no_order_none_is_found(tmp_path: Path) -> None:
     told, _ = _learnt(tmp_path, _pairs_or_nothing, steps=120)
     assert told.level != "order"
@@ -110,7 +111,12 @@ def test_a_model_that_could_play_before_is_not_praised_for_it() -> None:
     same = verdict(good, _records((0, 300.0), (40, 300.2), (80, 300.0)))
     assert same.level == "order" and "has not bent the model it began with yet" in same.sentence
     bent = verdict(good, _records((0, 400.0), (40, 310.0), (80, 300.0)))
+    assert "this knows notes and order" in bent.sentence  # it did before
     assert "the model it began with needed 400 bits" in bent.sentence
+    hardly = verdict(good, _records((0, 303.0), (40, 301.0), (80, 300.0)))
+    assert "your music has hardly bent the model it began with yet (303 bits)" in hardly.sentence
+    learnt = verdict(good, _records((0, 900.0), (40, 310.0), (80, 300.0)))
+    assert "this has learnt notes and order" in learnt.sentence  # it did not
 
 
 def test_copies_and_missing_material_are_told() -> None:

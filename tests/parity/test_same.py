@@ -132,6 +132,19 @@ def test_pieces_give_the_whole(ops, size, frames):
 
 
 @pytest.mark.parametrize("size", ["small", "medium"])
+def test_two_minutes_in_pieces_are_the_whole(size):
+    made = load(f"tiny-{size}")
+    frames = 120 * made.info.sample_rate // made.info.hop_length
+    latents = np.random.default_rng(0).standard_normal((made.info.latent_channels, frames)).astype(np.float32)
+    made.chunk_frames = frames + 1
+    whole = decode(made, latents)
+    made.chunk_frames = 128
+    pieces = [block.shape[1] for block in made.decode_blocks([latents])]
+    assert max(pieces) <= 128 * made.info.hop_length
+    agree(decode(made, latents), whole, 1e-5)
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
 def test_the_cuts_of_the_original(ops, size):
     """Its seams are heard: up to 0.3 from the whole. They are made where they are asked for."""
     stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(f"tiny-{size}", ops)

@@ -101,7 +101,7 @@ def test_a_format_that_is_not_known() -> None:
         (("--gain", 3, "--loudness", -14, "-o", "o.wav"), "gain or loudness, not both"),
         (("--fade", "soft", "-o", "o.wav"), "fade must be"),
         (("--channels", 3, "-o", "o.mp3"), "1 to 2 channels, not 3"),
-        (("--sample-rate", 10, "-o", "o.wav"), "sample rates are whole numbers from 1000"),
+        (("--sample-rate", 10, "-o", "o.wav"), "sample rates are whole numbers from"),
     ],
 )
 @pytest.mark.parametrize("making", ["musicgen", "stable-audio", "vamp", "generate"])

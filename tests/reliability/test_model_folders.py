@@ -14,8 +14,8 @@ import random
 import shutil
 import signal
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,12 +99,26 @@ def load_codes(place: Path) -> object:
     return minigpt.encode(place.with_name("sound"), place, codec=CODEC, workers=1)
 
 
+class Enough(Exception):
+    """Work has begun."""
+
+
+def load_musicgen(place: Path) -> None:
+    """With its words, which are read when there is something to say."""
+
+    def began(*_: object) -> None:
+        raise Enough
+
+    with suppress(Enough):
+        MusicGen.load(place, fetch=hub.here).generate("slow piano", seconds=0.1, on_step=began)
+
+
 MODELS = {
     "EnCodec": Model(put_encodec, load_codec),
     "EnCodec, original": Model(put_original, only_file),
     "DAC": Model(put_dac, only_file),
     "frame codec": Model(put_frame, only_file),
-    "MusicGen": Model(demo_of("audiogen_mlx", "demo-musicgen"), lambda at: MusicGen.load(at, fetch=hub.here)),
+    "MusicGen": Model(demo_of("audiogen_mlx", "demo-musicgen"), load_musicgen),
     "Stable Audio": Model(
         demo_of("audiogen_mlx", "demo-stable-audio"), lambda at: StableAudio.load(at, fetch=hub.here)
     ),
@@ -117,6 +131,14 @@ MODELS = {
     ),
     "codes": Model(put_codes, load_codes),
 }
+
+
+QUICK = ("EnCodec", "EnCodec, original", "DAC", "frame codec", "codes")
+
+
+def some_slow(names: Iterable[str]) -> list[Any]:
+    """The names, all but the quick ones with the mark of slow tests."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 class Hanging(BaseException):
@@ -194,7 +216,7 @@ def endless(path: Path) -> None:
 INSTEAD = (pipe, device, nowhere, circle, folder, empty, noise, deep, endless)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", some_slow(MODELS))
 def test_something_else_in_the_place_of_a_file(name: str, tmp_path: Path) -> None:
     model, place = MODELS[name], tmp_path / "model"
     model.put(place)
@@ -330,7 +352,7 @@ SETTINGS = {
     "share", [pytest.param(0.02, id="some"), pytest.param(1.0, id="all", marks=pytest.mark.soak)]
 )
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", some_slow(SETTINGS))
 def test_something_else_in_the_place_of_a_setting(name: str, share: float, tmp_path: Path) -> None:
     model, place, draw = MODELS[name], tmp_path / "model", random.Random(name)
     model.put(place)

@@ -241,6 +241,11 @@ def note(text: str) -> None:
         print(present.printable(text, keep=_LINES), file=sys.stderr, flush=True)
 
 
+def say(text: str) -> None:
+    """A line of result on stdout."""
+    print(present.printable(text), flush=True)
+
+
 def detail(text: str) -> None:
     """A line for the curious on stderr: only with --verbose."""
     if state.verbose:

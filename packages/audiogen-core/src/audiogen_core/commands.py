@@ -19,7 +19,6 @@ import shlex
 import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -29,12 +28,12 @@ import click
 
 from audiogen_core import cli, jobs
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Sounding
+from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Shown, Sounding
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
+    from audiogen_core.finish import Saved
     from audiogen_core.models import Fetch, ModelSpec
-    from audiogen_core.recipe import Recipe
 
 Kind = TypeVar("Kind", bound=Described)
 
@@ -65,22 +64,24 @@ def add(
     app: click.Group, name: str, function: Callable[..., None], shown: Sequence[Field], about: str | None
 ) -> None:
     """Add a command that takes these fields as keywords."""
-    ranked = sorted(
-        shown, key=lambda each: (not each.option.argument, not each.required, each.name != "model")
-    )
+    ranked = sorted(shown, key=lambda each: (not each.place, not each.required, each.name != "model"))
     app.add_command(Command(name, ranked, function, inspect.cleandoc(about or "")))
+
+
+_BY_PLACE = " by place"  # added to the name of a field: that of its argument, beside its option
 
 
 class Command(click.Command):
     """A command made of described `fields`, whose help shows them by group."""
 
     def __init__(self, name: str, shown: Sequence[Field], function: Callable[..., None], about: str) -> None:
-        super().__init__(name, params=[_parameter(each) for each in shown], callback=function, help=about)
+        params = [parameter for each in shown for parameter in _parameters(each)]
+        super().__init__(name, params=params, callback=function, help=about)
         self.fields = {field.name: field for field in shown}
         self.old = {
             old: new or field.flag
             for field in shown
-            for old, _, new in (each.partition("=") for each in field.option.old)
+            for old, _, new in (each.partition("=") for each in field.option.old if each.startswith("-"))
         }
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -94,18 +95,73 @@ class Command(click.Command):
         cli.state.hints[name] = f"hint: {name} is called {self.old[name]} now"
         return f"{self.old[name]}{equals}{value}"
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As ever; errors lead with the options they are about, as the command calls them."""
+        self._place(ctx.params)
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            error.args = (self._named(str(error), error.names),)
+            raise
+
+    def _named(self, sentence: str, names: Sequence[str]) -> str:
+        """A sentence about options, led by what the command calls them."""
+        flags = [self._called(name) for name in names if name in self.fields]
+        if flags and sentence.startswith(f"{flags[0].removeprefix('--')} "):
+            return f"--{sentence}" if flags[0].startswith("--") else sentence
+        about = ", ".join(flag for flag in flags if flag not in sentence)
+        return f"{about}: {sentence}" if about else sentence
+
+    def _called(self, name: str) -> str:
+        field = self.fields[name]
+        return field.place if field.option.argument else field.flag
+
+    def _place(self, given: dict[str, Any]) -> None:
+        """What was given by its place goes where options go that can be given by name.
+
+        Where such a one is given by its name, the values that stand by their place are those of the next.
+        """
+        for name, field in self.fields.items():
+            if not (field.place and (name + _BY_PLACE) in given):
+                continue
+            placed = given.pop(name + _BY_PLACE)
+            if placed is None:
+                if given[name] is None and field.required:
+                    raise click.UsageError(f"Missing option '{field.flag}'.")
+            elif given[name] is None:
+                given[name] = placed
+                if not field.option.argument:
+                    cli.state.hints[name] = f"hint: {field.place} is given by {field.flag} now"
+            else:
+                self._shift(given, field, placed)
+
+    def _shift(self, given: dict[str, Any], behind: Field, placed: Any) -> None:
+        """Hand a value that stands by its place on to the next argument."""
+        names = [name for name, field in self.fields.items() if field.place]
+        for name in names[names.index(behind.name) + 1 :]:
+            given[name], placed = placed, given.get(name)
+        if placed is not None:
+            raise click.UsageError(f"Got unexpected extra argument ({placed})")
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            field = self.fields.get(str(parameter.name))  # none of --help
+            field = self.fields.get(str(parameter.name).removesuffix(_BY_PLACE))  # none of --help
             record = parameter.get_help_record(ctx)
-            if isinstance(parameter, click.Argument) and field:
-                groups.setdefault("Arguments", []).append((parameter.make_metavar(ctx), field.option.help))
+            if isinstance(parameter, click.Argument):
+                if field and field.option.argument:
+                    shown = (parameter.make_metavar(ctx), field.option.help)
+                    groups.setdefault("Arguments", []).append(shown)
             elif record:  # else it is not shown
                 groups.setdefault((field and field.option.group) or "Options", []).append(record)
         for group, records in groups.items():
             with formatter.section(group):
                 formatter.write_dl(records)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """As ever, without arguments that are options now."""
+        hidden = {field.place for field in self.fields.values() if field.place and not field.option.argument}
+        return [piece for piece in super().collect_usage_pieces(ctx) if piece.strip("[].") not in hidden]
 
 
 def gathered(cls: type[Kind], given: Mapping[str, Any]) -> Kind:
@@ -129,33 +185,55 @@ def parsed(field: Field, value: Any) -> Any:
     return field.parse(value) if isinstance(value, str) else value
 
 
-def _parameter(field: Field) -> click.Parameter:
-    """What click is told of a field."""
-    told = field.option
+def _parameters(field: Field) -> list[click.Parameter]:
+    """What click is told of a field: an argument, an option, or both."""
+    named = not field.option.argument or bool(field.option.names)
+    if not field.place:
+        return [_option(field)]
+    if not named:
+        return [_argument(field, field.name, field.required)]
+    return [_argument(field, field.name + _BY_PLACE, False), _option(field)]
+
+
+def _facts(field: Field) -> tuple[dict[str, Any], bool]:
+    """What is said of a field whichever way it is given, and whether it takes several values."""
     kind, several = _click_type(field)
-    texts = field.texts if kind is click.STRING else ()
-    more: dict[str, Any] = {
+    texts = field.words if kind is click.STRING else ()
+    facts: dict[str, Any] = {
         "type": kind,
-        "required": field.required,
-        "metavar": told.metavar or "|".join(texts) or _metavar(field) or None,
+        "metavar": field.option.metavar or "|".join(texts) or _metavar(field) or None,
     }
-    if not field.required:
-        more["default"] = _default(field)
     if texts:
-        more["shell_complete"] = lambda context, parameter, begun: [
+        facts["shell_complete"] = lambda context, parameter, begun: [
             each for each in texts if each.startswith(begun)
         ]
-    if told.argument:
-        return click.Argument([field.name], nargs=-1 if several else 1, **more)
+    return facts, several
+
+
+def _argument(field: Field, name: str, required: bool) -> click.Argument:
+    facts, several = _facts(field)
+    facts["metavar"] = field.place
+    if name == field.name and not required:
+        facts["default"] = _default(field)
+    return click.Argument([name], nargs=-1 if several else 1, required=required, **facts)
+
+
+def _option(field: Field) -> click.Option:
+    told = field.option
+    facts, several = _facts(field)
+    facts["required"] = field.required and not field.place
+    if not field.required:
+        facts["default"] = None if field.place else _default(field)
     flag = f"{field.flag}/{told.no}" if told.no else field.flag
     names = [name for name in told.names if name != field.flag]
     if field.name in ("quiet", "verbose", "debug", "play"):
-        more["callback"] = _play if field.name == "play" else _remember(field.name)
+        facts["callback"] = _play if field.name == "play" else _remember(field.name)
     if field.kind is bool:
-        more |= {"is_flag": True, "metavar": None}
-    within = told.range_shown
-    more |= {"help": f"{told.help}  [{within}]" if within else told.help, "hidden": told.concealed}
-    return click.Option([field.name, flag, *names], multiple=several, show_default=True, **more)
+        facts |= {"is_flag": True, "metavar": None}
+    words = "|".join(field.words) if facts["type"] is click.STRING and told.metavar else ""
+    within = told.range_shown or words  # else they stand for the value
+    facts |= {"help": f"{told.help}  [{within}]" if within else told.help, "hidden": told.concealed}
+    return click.Option([field.name, flag, *names], multiple=several, show_default=True, **facts)
 
 
 _WORDS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB", "LUFS": "LUFS"}
@@ -318,13 +396,8 @@ class _Written:
 
     path: Path
     take: jobs.Take
-    seconds: float
+    saved: Saved
     took: float
-    faults: tuple[str, ...]
-
-
-class _Faulty(Exception):
-    """What is being written is not to stay."""
 
 
 def write(
@@ -345,6 +418,8 @@ def write(
     retry  how often a clip with a fault is made again with another seed: the next that no clip has had
     drawn  whether nobody gave the seed: it is shown as soon as the model finds nothing wrong
     """
+    from audiogen_core.finish import save
+
     report: list[Any] = [None]  # the bar of the clip that is being made
     unseen = [options.seed] if drawn and options.seed is not None else []
 
@@ -367,13 +442,15 @@ def write(
                 while unseen:
                     cli.show_seed(unseen.pop())
                 recipe = jobs.recipe_of(job, model, load, options, take, channel)
-                seconds, faults = _written(take, given, path, recipe, stays=left == 0)
-            if not faults or left == 0:
+                saved = save(take, given, path, recipe, stays=left == 0)
+            if saved.resampled:
+                cli.note(f"{path}: {saved.resampled}")
+            if not saved.faults or left == 0:
                 break
             another = next(seeds)
-            cli.note(f"{path}: {'; '.join(faults)}; made again with seed {another}")
+            cli.note(f"{path}: {'; '.join(saved.faults)}; made again with seed {another}")
             of_path = model.takes(replace(given, seed=another), 1, folder=folder)
-        done.append(_Written(path, take, seconds, time.monotonic() - began, faults))
+        done.append(_Written(path, take, saved, time.monotonic() - began))
         if not job.together:
             _finished(job, done[-1], done[-1].took, len(outputs), json=json)
     for made in done if job.together else []:
@@ -382,43 +459,14 @@ def write(
         _finished(job, made, sum(each.took for each in done) / len(done), len(outputs), json=json)
 
 
-def _written(
-    take: jobs.Take, options: JobOptions, path: Path, recipe: Recipe, *, stays: bool
-) -> tuple[float, tuple[str, ...]]:
-    """Seconds of a clip that was written, and what is wrong with it.
-
-    stays  whether the file is to be there although something is
-    """
-    from audiogen_core.audio import AudioWriter
-    from audiogen_core.check import Listener
-    from audiogen_core.finish import finished, form
-
-    sound = jobs.Sound(take.sample_rate, take.channels)
-    to, plain = form(options, sound, path), form(options, sound)
-    assert to.sample_rate is not None and to.channels is not None
-    if to.sample_rate != plain.sample_rate:
-        cli.note(f"{path}: resampled to {to.sample_rate} Hz; {path.suffix} does not hold {plain.sample_rate}")
-    listener = Listener(to.sample_rate, to.channels)
-    with (
-        suppress(_Faulty),
-        AudioWriter(path, to.sample_rate, to.channels, recipe=recipe, subtype=to.subtype) as writer,
-    ):
-        for block in finished(take, options, to, path=path):
-            writer.write(block)
-            listener.add(block)
-        if listener.faults() and not stays:
-            raise _Faulty
-    return writer.samples / to.sample_rate, tuple(map(str, listener.faults()))
-
-
 def _finished(job: Job, made: _Written, took: float, one_of: int, *, json: bool) -> None:
     cli.finished(
         made.path,
-        seconds=made.seconds,
+        seconds=made.saved.seconds,
         took=took,
         seed=made.take.seed,
         replay=f"{job.package} replay {shlex.quote(str(made.path))} -o AGAIN{made.path.suffix}",
-        faults=made.faults,
+        faults=made.saved.faults,
         picture=True,
         json=json,
         one_of=one_of,
@@ -492,7 +540,8 @@ def _by_name(fields: Iterable[Field]) -> dict[str, Field]:
 def _concealed(field: Field) -> Option:
     """The option of a role in `replay`: `--melody`, say, with the names it has where the file is made."""
     short = ("-m",) if field.name == "model" else ()
-    return option("Where it is now.", field.flag, *field.option.old, *short, metavar="PATH", concealed=True)
+    old = [each for each in field.option.old if each.startswith("-")]
+    return option("Where it is now.", field.flag, *old, *short, metavar="PATH", concealed=True)
 
 
 def _places(use: Sequence[str]) -> dict[str, str]:
@@ -504,3 +553,53 @@ def _places(use: Sequence[str]) -> dict[str, str]:
             raise OptionError(f"expected ROLE=PATH, got {text!r}")
         moved[role] = path
     return moved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(Shown):
+    """What `info` takes."""
+
+    path: Annotated[str, argument("A file, a folder, or the name of a model.", metavar="FILE|NAME")]
+
+
+def add_info(app: click.Group, *known: Job) -> None:
+    """Add `info`, which says what a file, a folder or a model of these jobs is."""
+
+    def info(asked: Named) -> None:
+        """Say what a file, a folder or a model of the catalogue is."""
+        from audiogen_core.describe import describe
+
+        rows = [
+            {"kind": "model", "job": job.name, **vars(entry)}
+            for job in known
+            for entry in job.models()
+            if entry.name == asked.path and not Path(asked.path).exists()
+        ]
+        if len(rows) > 1:
+            cli.emit(rows, json=asked.json)
+        else:
+            cli.emit(rows[0] if rows else describe(asked.path), json=asked.json)
+
+    command(app, "info", Named)(info)
+
+
+def add_models(app: click.Group, *known: Job) -> None:
+    """Add `models`, which lists what these jobs can open by name."""
+
+    def models(shown: Shown) -> None:
+        """The models there are by name, and their licences."""
+        rows = [
+            {
+                "name": entry.name,
+                "job": job.name,
+                "bytes": entry.size,
+                "here": entry.here,
+                "licence": entry.license,
+                "note": entry.note,
+            }
+            for job in known
+            for entry in job.models()
+        ]
+        cli.emit(rows, json=shown.json)
+
+    command(app, "models", Shown)(models)

@@ -60,8 +60,9 @@ CORE = Subject(
         "matplotlib": Extra('pip install "audiogen-core[plot]"', ("plot -o",)),
         "sounddevice": Extra('pip install "audiogen-core[play]"', ("decode --play",)),
         "av": Extra('pip install "audiogen-core[ffmpeg]"', ("encode IN.m4a",)),
+        "fastapi": Extra('pip install "audiogen-core[studio]"', ("serve",)),
     },
-    ("encode", "decode", "info", "plot", "codecs", "compose"),
+    ("encode", "decode", "check", "info", "plot", "codecs", "compose", "serve"),
 )
 
 _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")

@@ -55,7 +55,14 @@ class ManifestError(ModelError):
 
 
 class OptionError(AudiogenError, ValueError):
-    """An option outside its range, or options that contradict each other."""
+    """An option outside its range, or options that contradict each other.
+
+    names  of the options it is about; a command puts its own names for them before the message
+    """
+
+    def __init__(self, message: str, *names: str) -> None:
+        super().__init__(message)
+        self.names = names
 
 
 class MissingDependency(AudiogenError, ImportError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio, check_rate, probe, resampled
+from audiogen_core.audio import Audio, AudioWriter, check_rate, probe, resampled
 from audiogen_core.channels import Mixer
+from audiogen_core.check import Listener
 from audiogen_core.errors import OptionError
 from audiogen_core.loudness import SILENCE, Meter, gain_to
 from audiogen_core.output import Output, Sound, Take, continued
+from audiogen_core.recipe import Recipe
 from audiogen_core.sound_writer import LOSSY, fitting_rate, stored_as
 from audiogen_core.store import Samples, Store
 
@@ -110,6 +114,54 @@ def finished(take: Take, asked: Output, to: Sound, *, path: Path | None = None, 
     if clip is not None and not level:  # it keeps its own level, and what follows has been brought to it
         return blocks
     return _levelled(blocks, asked, rate, channels, ceiling, None if path is None else path.parent, live)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file that was written: what is in it, and what is wrong with it.
+
+    resampled  why its rate is another than that of the clip, or ""
+    """
+
+    seconds: float
+    sample_rate: int
+    channels: int
+    faults: tuple[str, ...]
+    resampled: str
+
+
+def save(take: Take, asked: Output, path: Path, recipe: Recipe, *, stays: bool = True) -> Saved:
+    """Write a take to a file, with its recipe, and listen to what is written.
+
+    stays  whether the file is to be there although something is wrong with it
+
+    Raises as `finished` and `AudioWriter` do.
+    """
+    made = Sound(take.sample_rate, take.channels)
+    to, plain = form(asked, made, path), form(asked, made)
+    assert to.sample_rate is not None and to.channels is not None
+    resampled = f"resampled to {to.sample_rate} Hz; {path.suffix} does not hold {plain.sample_rate}"
+    listener = Listener(to.sample_rate, to.channels)
+    with (
+        suppress(_Faulty),
+        AudioWriter(path, to.sample_rate, to.channels, recipe=recipe, subtype=to.subtype) as writer,
+    ):
+        for block in finished(take, asked, to, path=path):
+            writer.write(block)
+            listener.add(block)
+        if listener.faults() and not stays:
+            raise _Faulty
+    return Saved(
+        writer.samples / to.sample_rate,
+        to.sample_rate,
+        to.channels,
+        tuple(map(str, listener.faults())),
+        resampled if to.sample_rate != plain.sample_rate else "",
+    )
+
+
+class _Faulty(Exception):
+    """What is being written is not to stay."""
 
 
 def whole(take: Take, asked: Output) -> Audio:

@@ -94,6 +94,29 @@ class Composing(Described):
     piece_seconds: Annotated[float, option("Length of one piece.", unit="s")] = 60.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Serving(Shown):
+    """What `serve` takes."""
+
+    host: Annotated[str, option("Address to be reached at; one of other machines needs --token.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, option("Port to be reached at; 0: any that is free.", ge=0, le=65535)] = 7860
+    library: Annotated[
+        Path | None, option("Folder of clips and queue; one of the user's when absent.", metavar="FOLDER")
+    ] = None
+    token: Annotated[str | None, option("What others must show; `new` draws one and shows it.")] = None
+    allow_paths: Annotated[
+        tuple[str, ...],
+        option("Folder whose files requests may name; give it again for more.", metavar="FOLDER"),
+    ] = ()
+    queue: Annotated[int, option("Jobs that may wait.", ge=1, le=100_000)] = 100
+    patience: Annotated[
+        float, option("How long a model may give no sign before it is ended.", unit="s", gt=0)
+    ] = 900.0
+    offline: Annotated[bool, option("Never use the network.")] = False
+
+
 @command(commands, "encode", Encoding, Written)
 def encode(asked: Encoding, written: Written) -> None:
     """Turn an audio file into codes, or latents where the codec is an autoencoder."""
@@ -230,6 +253,23 @@ def compose(asked: Composing, written: Written) -> None:
         )
     told = {"path": str(written.output), "pieces": len(paths), "minutes": asked.minutes, "seed": seed}
     _say(told, json=written.json)
+
+
+@command(commands, "serve", Serving)
+def serve(asked: Serving) -> None:
+    """An HTTP service over the jobs of all installed packages, on this machine."""
+    from audiogen_core.studio.serve import serve
+
+    serve(
+        host=asked.host,
+        port=asked.port,
+        folder=asked.library,
+        token=asked.token,
+        allowed=[Path(each) for each in asked.allow_paths],
+        most_waiting=asked.queue,
+        patience=asked.patience,
+        offline=asked.offline,
+    )
 
 
 @command(commands, "doctor", Shown)

@@ -60,9 +60,9 @@ def option(help: str, *names: str, **facts: Any) -> Option:
     return Option(help, names, **facts)
 
 
-def argument(help: str, **facts: Any) -> Option:
-    """A value that the command takes by its place."""
-    return Option(help, argument=True, **facts)
+def argument(help: str, *names: str, **facts: Any) -> Option:
+    """A value that the command takes by its place, and by these names."""
+    return Option(help, names, argument=True, **facts)
 
 
 def audio(help: str, *names: str, **facts: Any) -> Option:
@@ -108,6 +108,13 @@ class Field(Checks):
     @property
     def required(self) -> bool:
         return self.default is MISSING
+
+    @property
+    def place(self) -> str:
+        """What it is called where it is given by its place on the command line; "" where it is not."""
+        if self.option.argument:
+            return self.option.metavar or self.name.upper()
+        return next((old for old in self.option.old if not old.startswith("-")), "")
 
     @property
     def annotation(self) -> Any:
@@ -157,6 +164,8 @@ class Field(Checks):
                 ) from None
             return start, end
         several = members(kind)
+        if get_origin(kind) is Literal and text in self.words and not self.texts:
+            return int(text)
         if int in several and len(several) > 1:  # a number, or one of some words
             try:
                 return int(text)
@@ -230,7 +239,7 @@ class Described:
                 raise OptionError(f"there is no option {name}; {hint}")
         for name, field in known.items():
             if field.required and name not in values:
-                raise OptionError(f"{name} is missing: {field.option.help}")
+                raise OptionError(f"{name} is missing: {field.option.help}", name)
         return cls(**values)
 
     def asked(self) -> dict[str, Any]:

@@ -44,10 +44,10 @@ class Option:
     help      one sentence for people
     names     on the command line: "-s" in addition; "--continue" in place of the field's own name
     old       what it was called there before: still taken, with a word on the new name; "--old=--new" where
-              that is not the option's first
+              that is not the option's first, and a word without dashes where it was given by its place
     role      "value"; "audio", a clip: `Audio` or a path in Python, a file in the command; "file", another
               file that goes in; "place", where a part of the model is; "hidden", offered in Python alone
-    argument  given by its place on the command line, not by a name
+    argument  given by its place on the command line; and by its names, where it has some
     metavar   what is written for the value; the kind of the value when empty
     unit      of the number: "s", "Hz", "dB", ...
     ge, gt, le, lt  range of a number, or of each of several: from, above, to, below
@@ -60,6 +60,7 @@ class Option:
     parse     makes the value of the text given to the command, where the type does not say how
     no        the name on the command line that turns a flag off; no such name when empty
     concealed  taken by the command, but not shown in its help
+    also      what clients of other programs' services call it
     """
 
     help: str
@@ -82,6 +83,7 @@ class Option:
     parse: Callable[[str], Any] | None = None
     no: str = ""
     concealed: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def range(self) -> str:
@@ -120,7 +122,14 @@ class Checks:
             for member in members(self.kind)
             if get_origin(member) is Literal
             for each in get_args(member)
+            if isinstance(each, str)
         )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is allowed, as a command writes it: texts, or numbers where there are a few; else empty."""
+        numbers = get_args(self.kind) if get_origin(self.kind) is Literal else ()
+        return self.texts or tuple(map(str, numbers))
 
     def admit(self, kind: Any, value: Any) -> Any:
         """The value as any type that functions of ours are annotated with has it. Raises OptionError."""
@@ -184,7 +193,7 @@ class Checks:
         except UnicodeEncodeError:
             name = b"\0"
         if b"\0" in name or len(name) > 4096 or max(map(len, name.split(b"/"))) > 255:
-            raise OptionError(f"{self.name} is a path that cannot be opened: {shown(value)}")
+            raise OptionError(f"{self.name} is a path that cannot be opened: {shown(value)}", self.name)
         return value
 
     def _array(self, value: Any) -> Any:
@@ -206,6 +215,11 @@ class Checks:
             return self._values(kind, value)
         if get_origin(kind) in (Union, types.UnionType):
             return self._of_several(kind, value)
+        if get_origin(kind) is Literal and not self.texts:  # numbers
+            number = self._whole(value)
+            if number not in get_args(kind):
+                raise self._wrong(f"one of {', '.join(self.words)}", value)
+            return number
         if get_origin(kind) is Literal or (kind is str and self.option.choices):
             if not isinstance(value, str) or value not in self.texts:
                 raise self._wrong(f"one of {', '.join(self.texts)}", value)
@@ -299,13 +313,13 @@ class Checks:
         return self.option.role in ("file", "place")
 
     def _wrong(self, allowed: str, value: Any) -> OptionError:
-        return OptionError(f"{self.name} must be {allowed}, got {shown(value)}")
+        return OptionError(f"{self.name} must be {allowed}, got {shown(value)}", self.name)
 
 
 def check_text(name: str, text: str) -> None:
     """Raise OptionError for what is no text: bytes of a command line that are not UTF-8."""
     if not text.isascii() and _SURROGATE.search(text):
-        raise OptionError(f"{name} must be text in UTF-8, got {shown(text)}")
+        raise OptionError(f"{name} must be text in UTF-8, got {shown(text)}", name)
 
 
 def closed(error: type[AudiogenError] = OptionError) -> Callable[[Function], Function]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from audiogen_core import cli
-from audiogen_core.commands import add, add_job, add_replay, command, fetching, gathered, parsed
+from audiogen_core.commands import add, add_job, add_models, add_replay, command, fetching, gathered, parsed
 from audiogen_core.jobs import Shown
 from audiogen_core.models import Fetch
 from audiogen_core.options import Described, Field, argument, described, option, place
@@ -57,8 +57,8 @@ class Encoding(Source):
     codec: Annotated[str, option("The codec.", metavar="NAME|PATH")] = "demo"
     ops: Annotated[str, option("What the codec runs on: numpy, torch, torch:cuda.")] = "numpy"
     val_permille: Annotated[int, option("How much is held out, in thousandths of the files.")] = 50
-    split_by: Annotated[str, option("What is held out as a whole: file or parent.")] = "file"
-    engine: Annotated[str, option("local, or ray.")] = "local"
+    split_by: Annotated[str, option("What is held out as a whole.", choices=("file", "parent"))] = "file"
+    engine: Annotated[str, option("What spreads the work.", choices=("local", "ray"))] = "local"
     verify: Annotated[bool, option("Check every shard to the last byte afterwards.")] = False
 
 
@@ -102,7 +102,9 @@ class Judging(Load, Fetching):
 class Exporting(Trained):
     """What `export` takes beside the model."""
 
-    format: Annotated[str, option("auto, hf, safetensors or light (float16, for generating alone).")] = "auto"
+    format: Annotated[
+        str, option("light: float16, for generating alone.", choices=("auto", "hf", "safetensors", "light"))
+    ] = "auto"
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,7 @@ add(
 
 add_job(commands, GENERATE)
 add_replay(commands, GENERATE)
+add_models(commands, GENERATE)
 
 
 @command(commands, "eval", Judging, Shown)
@@ -320,6 +323,28 @@ def info(place: Place, shown: Shown) -> None:
     from audiogen_minigpt.info import info
 
     cli.emit(info(place.path), json=shown.json)
+
+
+@command(commands, "verify", Place, Shown)
+def verify(place: Place, shown: Shown) -> None:
+    """Check a folder of codes, a run or a checkpoint: hashes, and every tensor's name, shape and values."""
+    from audiogen_minigpt.catalog import locate
+    from audiogen_minigpt.checkpoint import load_model
+    from audiogen_minigpt.encode import verify
+
+    path = locate(place.path)
+    if (path / "meta.json").is_file():
+        cli.emit({"kind": "codes", "path": str(path), "frames": verify(path)}, json=shown.json)
+        return
+    model, _, facts = load_model(path, which="last", device="cpu")
+    tensors = len(list(model.parameters()))
+    told = {
+        "kind": "checkpoint",
+        "path": str(path),
+        "checkpoint": facts.get("checkpoint"),
+        "tensors": tensors,
+    }
+    cli.emit(told, json=shown.json)
 
 
 @command(commands, "doctor", Shown)

@@ -150,7 +150,9 @@ def write_clips(
 
     for row in range(count):
         sampling = replace(generator.sampling, seed=seed + row)
-        audio = generator.generate(seconds, sampling=sampling, on_step=partial(told, row))
+        audio = generator.generate(
+            seconds, sampling=sampling, normalize=True, fade="auto", on_step=partial(told, row)
+        )
         path = folder / f"sample-{row + 1}.wav"
         save(audio, path)
         draw(plot.spectrogram, audio, path.with_suffix(".png"))

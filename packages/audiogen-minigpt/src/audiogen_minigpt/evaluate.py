@@ -253,8 +253,8 @@ def verdict(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) -> Ver
     else:
         level, target = "order", own
         told = (
-            f"this has learnt notes and order: {costs}, {100 * (1 - own / pair):.0f} % less than by counts "
-            f"of pairs ({pair:,.0f})"
+            f"this {_knows(pair, curve)} notes and order: {costs}, {100 * (1 - own / pair):.0f} % less than "
+            f"by counts of pairs ({pair:,.0f})"
         )
     parts = [told, *_beside_the_start(own, curve)]
     gain = _gain(curve)
@@ -282,9 +282,16 @@ def _beside_the_start(own: float, curve: Sequence[tuple[int, float]]) -> list[st
     if not curve or curve[0][0] != 0:
         return []
     before = curve[0][1]
-    if own > (1 - CLEAR / 4) * before:
-        return [f"your music has not bent the model it began with yet ({before:,.0f} bits)"]
+    if own > (1 - CLEAR) * before:
+        much = "not" if own > 0.999 * before else "hardly"
+        return [f"your music has {much} bent the model it began with yet ({before:,.0f} bits)"]
     return [f"the model it began with needed {before:,.0f} bits"]
+
+
+def _knows(pair: float, curve: Sequence[tuple[int, float]]) -> str:
+    """Whose merit it is to be better than counts: of this training, or of the model that it began with."""
+    began_better = bool(curve) and curve[0][0] == 0 and curve[0][1] < (1 - CLEAR) * pair
+    return "knows" if began_better else "has learnt"
 
 
 def _gain(curve: Sequence[tuple[int, float]]) -> float | None:

@@ -44,7 +44,15 @@ class Options(Continuing):
     """One clip, or several with seeds that count up. Raises OptionError."""
 
     seconds: Annotated[
-        float, option("Length of the clip, with what is continued.", "-s", unit="s", gt=0, le=MAX_SECONDS)
+        float,
+        option(
+            "Length of the clip, with what is continued.",
+            "-s",
+            unit="s",
+            gt=0,
+            le=MAX_SECONDS,
+            also=("audio_length",),
+        ),
     ] = 10.0
     _: KW_ONLY
     prompt_audio: Annotated[
@@ -105,7 +113,8 @@ class Trained(Described):
     """Which model, and which of its checkpoints."""
 
     model: Annotated[
-        Place, place("Folder of a run or of one of its checkpoints, or: demo.", argument=True, metavar="RUN")
+        Place,
+        place("Folder of a run or of a checkpoint, or: demo.", "-m", old=("RUN",), metavar="NAME|PATH"),
     ]
     _: KW_ONLY
     best: Annotated[bool, option("Take the checkpoint with the lowest validation loss.")] = False

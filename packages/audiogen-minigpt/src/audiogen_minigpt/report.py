@@ -14,7 +14,7 @@ from audiogen_core.audio import Audio
 from audiogen_core.files import atomic_path
 from audiogen_minigpt import checkpoint, metrics
 from audiogen_minigpt.codec_choice import spread
-from audiogen_minigpt.encode import Found
+from audiogen_minigpt.encode import Found, length
 from audiogen_minigpt.evaluate import Evaluation, Verdict
 from audiogen_minigpt.info import codes_info
 from audiogen_minigpt.pictures import LOSSES
@@ -73,13 +73,12 @@ def write_page(
     facts = {
         "audio": found.headline if found else folder.name,
         "codec": data["codec"],
-        "to train on, minutes": data["train"]["seconds"] / 60,
-        "held out, minutes": data["val"]["seconds"] / 60,
+        "to train on": length(data["train"]["seconds"]),
+        "held out": length(data["val"]["seconds"]),
         "model": f"{config.preset}, {config.layers} layers of {config.width}, layout {config.layout}, "
         f"{config.codebooks} codebooks",
         "began with": str(state.state["config"].get("start") or "nothing"),
-        "updates": state.step,
-        "training, minutes": state.state["progress"]["elapsed"] / 60,
+        "training": f"{state.step:,} updates, {length(state.state['progress']['elapsed'])}",
     }
     costs: list[Sequence[Any]] = [
         ("bits for a second of audio", ""),

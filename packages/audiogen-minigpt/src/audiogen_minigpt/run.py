@@ -24,6 +24,7 @@ from audiogen_minigpt import checkpoint, metrics
 from audiogen_minigpt.catalog import CATALOG
 from audiogen_minigpt.codec_choice import choose_codec
 from audiogen_minigpt.encode import Found, encode, length, some
+from audiogen_minigpt.engines import WorkerDied
 from audiogen_minigpt.evaluate import Verdict, evaluate, read_evaluation, verdict
 from audiogen_minigpt.report import DATA, SAMPLES, write_page
 from audiogen_minigpt.report import NAME as REPORT
@@ -118,6 +119,7 @@ def run(
         raise OptionError(f"{out}: holds the audio, and the sounds made would join it; name another run")
     require_room(out / REPORT)
     settings = settings or Settings()
+    _check(settings, from_scratch)
     if time is not None:
         seconds = parse_time(time) if isinstance(time, str) else float(time)
         settings = Settings({"seconds": seconds}).over(settings)
@@ -189,7 +191,7 @@ class _Run:
             takes = found.to_encode * pace / max(1, min(count, found.shards)) + 2.0 * (found.shards > 0)
             if self.budget is None and "steps" not in self.settings.train and before is None:
                 self.budget = DEFAULT + takes
-            for line in self._plan(found, takes):
+            for line in self._plan(found, takes) if found.files else [found.headline]:
                 self.notify(line)
             if takes > self.left + 60.0:
                 raise OptionError(
@@ -200,16 +202,20 @@ class _Run:
             encoding.append(self.steps_of("encode"))
 
         encoding: list[OnStep] = []
-        report = encode(
-            self.folder,
-            self.out / DATA,
-            codec=codec,
-            workers=workers,
-            fetch=self.fetch,
-            on_look=self.steps_of("look"),
-            on_found=on_found,
-            on_step=lambda done, total: encoding[0](done, total),
-        )
+        try:
+            report = encode(
+                self.folder,
+                self.out / DATA,
+                codec=codec,
+                workers=workers,
+                fetch=self.fetch,
+                on_look=self.steps_of("look"),
+                on_found=on_found,
+                on_step=lambda done, total: encoding[0](done, total),
+            )
+        except WorkerDied:
+            self.stop.check()  # Ctrl-C reaches workers, too, and ends those that have only just begun
+            raise
         if report.encoded:
             self.done.append("encode")
         self.codec = codec
@@ -322,8 +328,6 @@ class _Run:
         """The model to go on from: the one that was named, or the demo model where it fits."""
         named = self.settings.train.get("start")
         if named or from_scratch:
-            if named and from_scratch:
-                raise OptionError(f"start from {named}, or from scratch: not both")
             return named
         if "demo" not in CATALOG:
             return None
@@ -367,7 +371,7 @@ class _Run:
             longer = f"--steps {2 * step}"
         else:
             longer = f"--time {shown_time(_rounded(spent + (found.more or spent)))}"
-        listen = ("hear more", f"audiogen-minigpt generate {run} -o new.wav --seconds 30")
+        listen = ("hear more", f"audiogen-minigpt generate -m {run} -o new.wav --seconds 30")
         return [listen, ("train on", f"{again} {longer}")]
 
     def _sample(self, step: int, count: int, seconds: float) -> bool:
@@ -388,6 +392,18 @@ class _Run:
             wanted = {"step": step, "count": count, "seconds": seconds}
             temporary.write_text(json.dumps(wanted), encoding="utf-8")
         return True
+
+
+def _check(settings: Settings, from_scratch: bool) -> None:
+    """Refuse what cannot be, before any long work. Raises OptionError, and ModelError for no model."""
+    if {"steps", "seconds"} <= set(settings.train):
+        raise OptionError("give a number of steps or a time, not both")
+    if (start := settings.train.get("start")) is not None:
+        if from_scratch:
+            raise OptionError(f"start from {start}, or from scratch: not both")
+        checkpoint.find(start)
+    if settings.size or settings.shape:
+        settings.model({"codebook_size": 1024, "codebooks": 8})  # with codebooks as most codecs have them
 
 
 def _cores() -> int:

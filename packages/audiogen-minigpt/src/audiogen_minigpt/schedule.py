@@ -120,7 +120,7 @@ def parse_time(text: str) -> float:
 
 def shown_time(seconds: float) -> str:
     """A duration as a person says it, and `parse_time` reads it: "45s", "7m", "1h30m"."""
-    if seconds < 100:
+    if seconds < 100 and round(seconds) != 60:
         return f"{max(1, round(seconds))}s"
     hours, minutes = divmod(round(seconds / 60), 60)
     if hours >= 10:

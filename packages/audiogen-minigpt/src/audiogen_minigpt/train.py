@@ -156,6 +156,8 @@ def train(
             _note_little_data(trainer)
         trainer.stop, trainer.until = stop, math.inf if until is None else until
         try:
+            if last is None and ranks.world == 1:
+                stop.check()
             if last is None and config.start:
                 _evaluate(trainer)  # what it knows of this music already
             trainer.plan = _planned(trainer)

@@ -21,14 +21,15 @@ commands.add_job(cli, jobs.MUSICGEN)
 commands.add_job(cli, jobs.STABLE_AUDIO)
 commands.add_job(cli, jobs.STABLE_AUDIO_3)
 commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO, jobs.STABLE_AUDIO_3)
+commands.add_info(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO, jobs.STABLE_AUDIO_3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted(Located):
     """What `convert` takes."""
 
-    model: Annotated[str, argument("Catalogue name, hub id or path.", metavar="NAME|PATH")] = field()
-    dtype: Annotated[str, option("float32, bfloat16 or float16.", choices=DTYPES, metavar="TYPE")] = "float32"
+    model: Annotated[str, argument("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = field()
+    dtype: Annotated[str, option("float32, bfloat16 or float16.", choices=DTYPES)] = "float32"
     bits: Annotated[int | None, option("4 or 8: quantise the linear layers.")] = None
 
 
@@ -36,7 +37,7 @@ class Converted(Located):
 class Checked(Located):
     """What `verify` takes."""
 
-    model: Annotated[str, argument("Catalogue name, hub id or path.", metavar="NAME|PATH")] = field()
+    model: Annotated[str, argument("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = field()
     offline: Annotated[bool, option("Never use the network.")] = False
 
 

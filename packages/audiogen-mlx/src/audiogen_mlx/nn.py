@@ -109,11 +109,16 @@ def positions(count: int, width: int, clock: Sequence[float] = ()) -> NDArray[np
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def quantize(module: base.Module, bits: int) -> None:
-    """Turn the linear layers without a bias of a module that holds no weights yet into quantised ones."""
+def quantize(module: base.Module, bits: int, *, biased: bool = False) -> None:
+    """Turn the linear layers without a bias of a module that holds no weights yet into quantised ones.
+
+    biased  those with a bias too, and of all of them those whose inputs are whole groups
+    """
 
     def chosen(path: str, layer: base.Module) -> bool:
-        return isinstance(layer, linear.Linear) and "bias" not in layer
+        if not isinstance(layer, linear.Linear):
+            return False
+        return layer.weight.shape[-1] % GROUP == 0 if biased else "bias" not in layer
 
     quantize_layers(module, GROUP, bits, class_predicate=chosen)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from audiogen_core.errors import ModelError
 from audiogen_core.models import Fetch
+from audiogen_core.settings import read_text
 from audiogen_mlx.prompts import FILE as PROMPTS
 
 _SAMPLE = 1 << 20  # bytes of a file that tell it from others: its header and some weights
@@ -32,7 +33,7 @@ def fingerprint(config: Path, weights: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in (config, config.with_name(PROMPTS)):
         if path.is_file():
-            digest.update(path.read_bytes())
+            digest.update(read_text(path, ModelError).encode())
     for path in sorted(weights):
         digest.update(path.stat().st_size.to_bytes(8, "little"))
         with path.open("rb") as file:

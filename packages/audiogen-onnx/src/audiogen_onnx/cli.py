@@ -81,6 +81,7 @@ def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
 
 
 commands.add_replay(cli, VAMP)
+commands.add_info(cli, VAMP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +152,12 @@ class Exported(Shown):
 
     checkpoints: Annotated[
         str,
-        argument("Folder with codec.pth, coarse.pth, c2f.pth; or a name.", metavar="CHECKPOINTS"),
+        argument(
+            "Folder with codec.pth, coarse.pth, c2f.pth; or a name.", "--model", "-m", metavar="CHECKPOINTS"
+        ),
     ]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
-    dtype: Annotated[str, option("Of the weights: float32, float16, int8 or int4.", metavar="TYPE")] = (
+    dtype: Annotated[str, option("Of the weights.", choices=("float32", "float16", "int8", "int4"))] = (
         "float32"
     )
     coarse_lora: Annotated[Path | None, option("A lora.pth for the coarse network.", metavar="PATH")] = None
@@ -191,9 +194,9 @@ def export(asked: Exported) -> None:
 class Quantized(Shown):
     """What `quantize` takes."""
 
-    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
-    dtype: Annotated[str, option("Of the weights: float16, int8 or int4.", metavar="TYPE")] = "int8"
+    dtype: Annotated[str, option("Of the weights.", choices=("float16", "int8", "int4"))] = "int8"
 
 
 @commands.command(cli, "quantize", Quantized)
@@ -214,7 +217,7 @@ def _written(manifest: Manifest, output: Path, json: bool) -> None:
 class Verified(Shown):
     """What `verify` takes."""
 
-    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     against: Annotated[Path | None, option("The float32 folder it was quantised from.", metavar="DIR")] = None
 
 
@@ -233,7 +236,7 @@ def verify(asked: Verified) -> None:
 class Timed(Shown):
     """What `bench` takes."""
 
-    folder: Annotated[str, argument("Exported folder.", metavar="DIR")]
+    folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     checkpoints: Annotated[
         Path | None, option("What DIR was exported from: to time torch as well.", metavar="PATH")
     ] = None

@@ -87,7 +87,7 @@ class ChromaConfig:
             raise ModelError(f"melody features of this kind are not known here: {own}")
         names = {"sample_rate": "sample_rate", "n_chroma": "bins", "duration": "seconds"}
         values = {
-            **_renamed(settings.get("dataset") or {}, {"segment_duration": "seconds"}),
+            **_renamed(_table(settings, "dataset"), {"segment_duration": "seconds"}),
             **_renamed(own, names),
             "window": window,
             "hop": own.get("winhop") or window // 4,
@@ -143,8 +143,8 @@ class StyleConfig:
             "batch_norm": "batch_norm",
         }
         values = _renamed(own, names)
-        heads = _STYLE_HEADS.get(own.get("transformer_scale", "default"))
-        music = _renamed(settings.get("transformer_lm") or {}, {"num_heads": "heads"})
+        heads = _STYLE_HEADS.get(str(own.get("transformer_scale", "default")))
+        music = _renamed(_table(settings, "transformer_lm"), {"num_heads": "heads"})
         values |= music if heads is None else {"heads": heads}
         return from_mapping(cls, values, _NOT_STYLE, ModelError)
 
@@ -339,6 +339,16 @@ def text_encoder_of_audiocraft(settings: Mapping[str, Any]) -> str:
     return node.take("name", str)
 
 
+def _table(settings: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """The table that lies below some keys; an empty one where there is none. Raises ModelError."""
+    inner: Any = settings
+    for key in keys:
+        inner = inner.get(key) or {}
+        if not isinstance(inner, Mapping):
+            raise ModelError(f"xp.cfg: expected a table of {'.'.join(keys)}, found {key}: {inner!r}")
+    return inner
+
+
 def _renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The settings that are there, under our names; of two for one thing the later counts."""
     return {ours: settings[theirs] for theirs, ours in names.items() if theirs in settings}
@@ -346,7 +356,7 @@ def _renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
 
 def _clip_conditioner(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """What audiocraft's settings say of the conditioner on a clip, of a kind. Raises ModelError."""
-    node = (settings.get("conditioners") or {}).get("self_wav") or {}
+    node = _table(settings, "conditioners", "self_wav")
     if node.get("model") != kind or not isinstance(node.get(kind), Mapping):
         raise ModelError(f"the settings have no conditioner of the kind {kind!r} on a clip")
     own = dict(node[kind])
@@ -360,7 +370,12 @@ def _fused(settings: Mapping[str, Any]) -> tuple[Clip, bool]:
     fuser = settings.get("fuser")
     if not isinstance(fuser, Mapping):
         raise ModelError("xp.cfg does not describe a MusicGen: fuser is missing")
-    ways = {way: [str(name) for name in fuser.get(way) or []] for way in ("cross", "prepend")}
+    ways = {
+        way: [str(name) for name in names]
+        if isinstance(names := fuser.get(way) or [], list)
+        else [str(names)]
+        for way in ("cross", "prepend")
+    }
     used = [*ways["cross"], *ways["prepend"]]
     others = [way for way, names in fuser.items() if way not in ways and isinstance(names, list) and names]
     if others or fuser.get("cross_attention_pos_emb") or sorted(set(used)) != sorted(used):
@@ -372,8 +387,8 @@ def _fused(settings: Mapping[str, Any]) -> tuple[Clip, bool]:
         return "", in_prefix
     if "self_wav" in ways["cross"]:
         raise ModelError("xp.cfg: a clip that is attended to is not known here; expected it in the prefix")
-    model = ((settings.get("conditioners") or {}).get("self_wav") or {}).get("model")
-    kinds: dict[Any, Clip] = {"chroma_stem": "melody", "style": "style"}
+    model = str(_table(settings, "conditioners", "self_wav").get("model"))
+    kinds: dict[str, Clip] = {"chroma_stem": "melody", "style": "style"}
     if model not in kinds:
         raise ModelError(
             f"xp.cfg: the conditioner {model!r} on a clip is not known here; expected {list(kinds)}"

@@ -111,13 +111,15 @@ class Files:
     def stored_bits(self) -> int | None:
         """Of the linear layers, when they are stored quantised."""
         bits = self.settings.get("bits") if self.layout == "audiogen" else None
-        return None if bits is None else int(bits)
+        if bits is not None and type(bits) is not int:
+            raise ModelError(f"{self.folder / CONFIG}: {bits!r} bits are not known here")
+        return bits
 
     @cached_property
     def stored_dtype(self) -> str:
         """What a converted model is stored in; float32 for all others, however they are stored."""
         dtype = self.settings.get("dtype") if self.layout == "audiogen" else "float32"
-        if dtype not in DTYPES:
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise ModelError(f"{self.folder / CONFIG}: dtype {dtype!r} is not known here")
         return str(dtype)
 

@@ -51,6 +51,7 @@ class Batch(Continuing):
             unit="s",
             gt=0,
             le=LONGEST,
+            also=("audio_length",),
         ),
     ] = None
     negative_prompt: Annotated[str | None, option("What to stay away from.")] = None
@@ -199,7 +200,6 @@ class Load(Located):
         option(
             "float32, bfloat16 or float16; as stored when absent.",
             choices=DTYPES,
-            metavar="TYPE",
             advanced=True,
         ),
     ] = None

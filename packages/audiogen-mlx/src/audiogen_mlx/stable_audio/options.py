@@ -35,7 +35,12 @@ class Batch(Continuing):
     seconds: Annotated[
         float | None,
         option(
-            "Length of the clip; all the model makes at once when absent.", "-s", unit="s", gt=0, lt=LONGEST
+            "Length of the clip; all the model makes at once when absent.",
+            "-s",
+            unit="s",
+            gt=0,
+            lt=LONGEST,
+            also=("audio_length",),
         ),
     ] = None
     seconds_start: Annotated[
@@ -50,7 +55,13 @@ class Batch(Continuing):
         str | None, option("What to stay away from; needs guidance.", advanced=True)
     ] = None
     steps: Annotated[
-        int | None, option("Steps of the sampler; as published when absent.", ge=1, le=MAX_STEPS)
+        int | None,
+        option(
+            "Steps of the sampler; as published when absent.",
+            ge=1,
+            le=MAX_STEPS,
+            also=("num_inference_steps",),
+        ),
     ] = None
     sampler: Annotated[
         str | None,
@@ -179,7 +190,7 @@ class Load(JobLoad):
     _: KW_ONLY
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
-        option("Of the network and of T5.", metavar="TYPE", advanced=True),
+        option("Of the network and of T5.", advanced=True),
     ] = "float32"
     t5: Annotated[
         Place | None, place("Folder of the text encoder, where that is not beside the model.", advanced=True)

@@ -278,7 +278,7 @@ class StableAudio3(Model):
             known = Audio(known.samples[:, plan[0].start :], config.sample_rate)
         for index, window in enumerate(plan):
             on_step, of = settings.on_step, (index * settings.steps, len(plan) * settings.steps)
-            one = replace(settings, known=known, keep=known is not None, on_step=_counting_on(on_step, *of))
+            one = replace(settings, known=known, exact=known is not None, on_step=_counting_on(on_step, *of))
             (clip,) = self._clips([prompt], [(window.end - window.start) / config.sample_rate], one)
             # What the next part hears is kept back: it comes out of that part, joined without a seam.
             until = plan[index + 1].start if index + 1 < len(plan) else window.end
@@ -297,7 +297,7 @@ class StableAudio3(Model):
             latents = self._latents(prompts, seconds, plan, settings)
             clips = [self._sound(latents[index], plan, index, settings) for index in range(len(prompts))]
             self._parts.drop("autoencoder")
-        if settings.keep and settings.known is not None:
+        if settings.exact and settings.known is not None:
             clips = [self._with_kept_sound(clip, settings) for clip in clips]
         if settings.loop is not None:
             cut = settings.loop + min(round(loops.BLEND_SECONDS * config.sample_rate), settings.loop)

@@ -92,17 +92,21 @@ class Batch(Continuing):
     prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
     before: Annotated[
         float | None,
-        option("Seconds to make before the clip of --init, which is kept.", unit="s", gt=0, lt=LONGEST),
+        option(
+            "Seconds to make before the clip of --init, which is kept.",
+            "--outpaint-left",
+            unit="s",
+            gt=0,
+            lt=LONGEST,
+        ),
     ] = None
-    keep: Annotated[
+    exact: Annotated[
         bool,
         option("Put what is kept back sample by sample, where it comes out of the model otherwise."),
     ] = False
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
-    beats_per_bar: Annotated[
-        int, option("Beats in a bar.", "--beats", ge=1, le=32, group="Loops", advanced=True)
-    ] = 4
+    beats_per_bar: Annotated[int, option("Beats in a bar.", ge=1, le=32, group="Loops", advanced=True)] = 4
     long: Annotated[
         bool,
         option("Go beyond what the model makes at once, each part continuing the last.", group="Long clips"),
@@ -170,8 +174,8 @@ class Batch(Continuing):
                 )
         if self.init_audio is None and self.init_noise_level is not None:
             raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
-        if self.keep and self.inpaint is None and self.before is None:
-            raise OptionError("keep puts back what is kept of a clip; give inpaint or before")
+        if self.exact and self.inpaint is None and self.before is None:
+            raise OptionError("exact is about what is kept of a clip; give inpaint or before")
 
     def _check_length(self) -> None:
         if (self.bpm is None) != (self.bars is None):
@@ -201,11 +205,9 @@ class Load(JobLoad):
     _: KW_ONLY
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
-        option("Of the network and of T5Gemma; the autoencoder is float32.", metavar="TYPE", advanced=True),
+        option("Of the network and of T5Gemma; the autoencoder is float32.", advanced=True),
     ] = "float32"
-    bits: Annotated[
-        Literal[4, 8] | None, option("4 or 8: quantise the network.", metavar="N", advanced=True)
-    ] = None
+    bits: Annotated[int | None, option("4 or 8: quantise the network.", ge=4, le=8, advanced=True)] = None
     t5: Annotated[
         Place | None, place("Folder of the T5Gemma, where that is not beside the model.", advanced=True)
     ] = None
@@ -234,8 +236,16 @@ class Load(JobLoad):
         bool | None,
         option(
             "Give parts of the model back after use; decided by the machine when absent.",
-            no="--keep",
+            no="--no-low-memory",
             local=True,
             advanced=True,
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits not in (None, 4, 8):
+            raise OptionError(f"bits must be 4 or 8, got {self.bits}")
+        low, high = self.lora_interval
+        if not low <= high:
+            raise OptionError(f"the interval of LoRAs must be 0 <= from <= to <= 1, got {low:g} to {high:g}")

@@ -38,7 +38,7 @@ class Settings:
     anew        seconds of the new one that are made anew; what is after its end is in any case
     placed      seconds before its beginning
     continued   seconds of it that come first, where it is gone on with; or 0
-    keep        put back what is kept
+    exact       put back what is kept
     loop        samples of a loop, or None
     asked       the options with the model's defaults put in, as recipes keep them
     """
@@ -58,7 +58,7 @@ class Settings:
     anew: tuple[Span, ...] = ()
     placed: float = 0.0
     continued: float = 0.0
-    keep: bool = False
+    exact: bool = False
     loop: int | None = None
     long: bool = False
     overlap: float | None = None
@@ -131,7 +131,7 @@ def resolve(config: Config, options: Batch) -> Settings:
         anew=options.inpaint or (((0.0, before),) if before else ()),
         placed=before,
         continued=0.0 if prompt is None else prompt.duration,
-        keep=options.keep,
+        exact=options.exact,
         loop=loop,
         long=options.long,
         overlap=options.overlap,

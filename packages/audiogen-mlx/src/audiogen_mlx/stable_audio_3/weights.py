@@ -127,6 +127,6 @@ def load_dit(
     """
     model = DiT(config)
     if bits is not None:
-        quantize(model, bits)
+        quantize(model, bits, biased=True)
     load_strict(model, weights, dtype=dtype, squeezed=SQUEEZED)
     return model

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.noise import Noise
+from audiogen_core.values import admitted
 from audiogen_onnx.vampnet import mask as masks
 from audiogen_onnx.vampnet.beats import Beats, beat_mask
 from audiogen_onnx.vampnet.mask import Mask, seconds_to_frames
@@ -144,8 +146,8 @@ def _region(options: VampOptions, layout: Layout, given: ArrayLike | None) -> Ma
 
 
 def _fitted(given: ArrayLike, shape: tuple[int, int]) -> Mask:
-    """A user's mask in the shape of the codes. Raises CodesError."""
-    mask = np.asarray(given)
+    """A user's mask in the shape of the codes. Raises CodesError, OptionError for what is no array."""
+    mask = admitted("the mask", NDArray[Any], given)
     if mask.shape not in (shape, shape[1:], (1, shape[1])):
         raise CodesError(
             f"the mask has shape {mask.shape}, but this clip needs {shape} (codebooks, frames) or "

@@ -1,0 +1,357 @@
+"""What the page and the service ask: accept work, carry it out, one at a time, and tell how it goes."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from audiogen_core import jobs
+from audiogen_core.errors import AudiogenError, ModelError, OptionError, UnknownModel
+from audiogen_core.jobs import MOST, Job
+from audiogen_core.options import Field, described, plain
+from audiogen_core.sound_writer import check_suffix
+from audiogen_core.studio.library import Library
+from audiogen_core.studio.memory import physical
+from audiogen_core.studio.queue import ENDED, Queue, Work, new_id
+from audiogen_core.studio.workers import GRACE, Process
+
+MEMORY_SHARE = 0.6
+"""Of the machine's memory, what loaded models may take."""
+
+
+SPOOLS = 32
+"""Clips that can still be heard as they were made, for listeners who are late."""
+
+
+class NotInstalled(ModelError):
+    """A job whose package is not installed, or does not start."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for, as it comes in.
+
+    job      its name, or None: the job that has a model of the name given
+    values   options of the job and of opening its model, by name; clips by their names in the library
+    prompt   the value of the job's argument, whatever it is called
+    format   suffix of the files that are made
+    """
+
+    values: Mapping[str, Any]
+    job: str | None = None
+    count: int = 1
+    channel: str | None = None
+    format: str = "wav"
+    fetch: bool = False
+    prompt: str | None = None
+
+
+class Studio:
+    """Work on the clips of a library, done by processes of its own.
+
+    offline   never use the network
+    allowed   folders whose files may be named in a request; none when empty
+    patience  seconds without a sign after which a process that works is taken for hanging
+    memory    bytes that loaded models may take in all
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        offline: bool = False,
+        allowed: Sequence[Path] = (),
+        most_waiting: int = 100,
+        patience: float = 900.0,
+        memory: int | None = None,
+    ) -> None:
+        self.library = Library(folder)
+        self.queue = Queue(folder / "queue", most_waiting)
+        self.offline, self._patience = offline, patience
+        self._allowed = [each.resolve() for each in allowed]
+        self._memory = memory or int(MEMORY_SHARE * physical())
+        self._processes: dict[str, Process] = {}
+        self._closing = False
+        self._thread = Thread(target=self._work, name="audiogen-studio", daemon=True)
+
+    def start(self) -> None:
+        """Begin with what waits."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End what runs; it waits for the next start."""
+        self._closing = True
+        for process in list(self._processes.values()):
+            process.kill()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+
+    def accept(self, asked: Asked) -> Work:
+        """Check what is asked for and put it in the queue, with its seed and the names of its files.
+
+        Raises OptionError, UnknownModel, NotInstalled, AudioError or QueueFull.
+        """
+        job = self._job(asked)
+        fields = {each.name: each for each in described(job.options)}
+        opening = {each.name: each for each in described(job.load)}
+        values = self._named(job, asked)
+        for name, value in values.items():
+            field = fields.get(name) or opening.get(name)
+            if field is not None and field.option.role == "hidden":
+                raise OptionError(f"{name} is for Python alone")
+            if field is not None and field.option.role in ("audio", "file"):
+                values[name] = self._given(value, name)
+            elif field is not None and field.option.role == "place":
+                self._check_place(job, field, value)
+        if "seed" in fields and values.get("seed") is None:
+            values["seed"] = secrets.randbits(32)
+        load = {name: values.pop(name) for name in list(values) if name in opening and name not in fields}
+        opened, options = job.load.of(load), job.options.of(values).standard()
+        if not 1 <= asked.count <= MOST:
+            raise OptionError(f"variations must be from 1 to {MOST}, got {asked.count}")
+        suffix = f".{asked.format.lower().removeprefix('.')}"
+        title = next(
+            (
+                str(values[each.name])
+                for each in fields.values()
+                if each.option.argument and each.name in values
+            ),
+            "",
+        )
+        identity = new_id()
+        names = self.library.new_names(job.name, title, identity, asked.count, suffix)
+        outputs = [self.library.folder / "clips" / name for name in names]
+        check_suffix(outputs[0])
+        job.check(opened, options, outputs, asked.channel)
+        work = Work(
+            id=identity,
+            job=job.name,
+            load=plain(load),
+            options={name: plain(value) for name, value in values.items()},
+            files=names,
+            channel=asked.channel,
+            fetch=asked.fetch,
+            created=time.time(),
+        )
+        return self.queue.add(work)
+
+    def cancel(self, name: str) -> Work:
+        """End a work, whatever it does. Raises OptionError when there is none of that name."""
+        work = self.queue.get(name)
+        if work.state == "waiting":
+            return self.queue.end(name, "cancelled")
+        if work.state == "running" and (process := self._processes.get(jobs.find(work.job).package)):
+            process.send({"cancel": name})
+            Thread(target=self._insist, args=(name, process), daemon=True).start()
+        return self.queue.get(name)
+
+    def heard(self, name: str, timeout: float = 600.0) -> Iterator[bytes]:
+        """What a work has made of its first clip, and goes on to make: samples of 16 bits.
+
+        The facts of the clip (`sample_rate`, `channels`) are known once the first block is.
+        """
+        path, read, ends = self.spool(name, 0), 0, time.monotonic() + timeout
+        while time.monotonic() < ends:
+            ended = self.queue.get(name).state in ENDED
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(read)
+                while block := file.read(1 << 16):
+                    read += len(block)
+                    yield block
+            if ended:
+                return
+            with self.queue.changed:
+                self.queue.changed.wait(0.1)
+
+    def spool(self, name: str, index: int) -> Path:
+        """Where a clip is heard before it is whole."""
+        return self.library.folder / "spool" / f"{name}-{index}.pcm"
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models of all installed jobs."""
+        return [
+            {
+                "id": f"{job.name}/{entry.name}",
+                "object": "model",
+                "job": job.name,
+                "package": job.package,
+                "license": entry.license,
+                "bytes": entry.size,
+                "here": entry.here,
+                "note": entry.note,
+                "options": list(entry.options),
+            }
+            for job in jobs.installed()
+            for entry in job.models()
+        ]
+
+    def _job(self, asked: Asked) -> Job:
+        """The job that is meant: by its name, by "job/model", or by the name of a model that one job has."""
+        installed = {job.name: job for job in jobs.installed()}
+        model = asked.values.get("model")
+        name = asked.job
+        if name is None and isinstance(model, str):
+            if model in installed:
+                raise OptionError(f"{model!r} is a job, not a model: say so by `job`, or as {model}/NAME")
+            having = [job.name for job in installed.values() if model in {each.name for each in job.models()}]
+            if len(having) > 1:
+                names = " or ".join(f"{each}/{model}" for each in having)
+                raise OptionError(f"several jobs have a model {model!r}: say {names}")
+            if not having:
+                raise UnknownModel(model, [each.name for job in installed.values() for each in job.models()])
+            name = having[0]
+        if name is None:
+            raise OptionError("say which model, or which job")
+        if name not in installed:
+            try:
+                jobs.find(name)
+            except OptionError:
+                raise NotInstalled(
+                    f"no job {name!r} is installed; there are {', '.join(installed) or 'none'}"
+                ) from None
+            except ModelError as error:
+                raise NotInstalled(str(error)) from error
+        return installed[name]
+
+    def _named(self, job: Job, asked: Asked) -> dict[str, Any]:
+        """What is asked for, by the job's own names of options."""
+        known = [*described(job.options), *described(job.load)]
+        spoken = {also: each.name for each in known for also in each.option.also}
+        values = {spoken.get(name, name): value for name, value in asked.values.items() if value is not None}
+        if asked.prompt is not None:
+            places = [each.name for each in described(job.options) if each.option.argument]
+            if not places:
+                raise OptionError(f"{job.name} takes no prompt")
+            values[places[0]] = asked.prompt
+        return values
+
+    def _given(self, value: Any, name: str) -> Any:
+        """The path of a clip that a request names."""
+        if isinstance(value, list):
+            return tuple(self._given(each, name) for each in value)
+        if not isinstance(value, str):
+            raise OptionError(f"{name} is the name of a clip, got {value!r}")
+        with suppress(OptionError):
+            return str(self.library.path(value))
+        if self._is_allowed(value):
+            return value
+        raise OptionError(f"{name}: there is no clip {value!r} here; bring it in first")
+
+    def _check_place(self, job: Job, field: Field, value: Any) -> None:
+        known = {each.name for each in job.models()}
+        if field.name == "model" and value in known:
+            return
+        if not isinstance(value, str):
+            raise OptionError(f"{field.name} is a name, got {value!r}")
+        if self._is_allowed(value):
+            return
+        if field.name == "model":
+            raise UnknownModel(value, known)
+        raise OptionError(f"{field.name}: places on this machine cannot be named here")
+
+    def _is_allowed(self, value: str) -> bool:
+        if not self._allowed or "\0" in value:
+            return False
+        path = Path(value).resolve()
+        return any(path.is_relative_to(each) for each in self._allowed) and path.exists()
+
+    # Carrying out
+
+    def _work(self) -> None:
+        while not self._closing:
+            work = self.queue.next(timeout=0.5)
+            if work is not None:
+                self._carry_out(work)
+
+    def _carry_out(self, work: Work) -> None:
+        outputs = [self.library.folder / "clips" / name for name in work.files]
+        for path in sorted((self.library.folder / "spool").iterdir())[:-SPOOLS]:
+            path.unlink()
+        try:
+            package = jobs.find(work.job).package
+            if all(path.is_file() for path in outputs):  # made, by a server that died before it could say so
+                clips = [self.library.clip(name) for name in work.files]
+                facts = [
+                    {
+                        "name": c.name,
+                        "seconds": c.seconds,
+                        "sample_rate": c.sample_rate,
+                        "channels": c.channels,
+                        "seed": c.recipe and c.recipe.seed,
+                    }
+                    for c in clips
+                ]
+                self.queue.tell(work.id, clips=tuple(facts))
+                self.queue.end(work.id, "done")
+                return
+            self._follow(work, self._process(package), outputs)
+        except AudiogenError as error:
+            if not self._closing:  # else it is done again by the next server
+                self.queue.end(work.id, "failed", kind=type(error).__name__, error=str(error))
+
+    def _follow(self, work: Work, process: Process, outputs: Sequence[Path]) -> None:
+        """Have a process do it, and tell what happens. Raises WorkerDied."""
+        facts: dict[str, Any] = {
+            name: getattr(work, name) for name in ("load", "options", "channel", "fetch")
+        }
+        spool = [str(self.spool(work.id, index)) for index in range(len(outputs))]
+        process.send(
+            {
+                "id": work.id,
+                "job": work.job,
+                **facts,
+                "offline": self.offline,
+                "outputs": [str(path) for path in outputs],
+                "spool": spool,
+            }
+        )
+        clips: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for event in process.events():
+            kind = event.pop("event")
+            if kind == "progress":
+                self.queue.tell(work.id, **event)
+            elif kind == "note":
+                notes.append(event["text"])
+                self.queue.tell(work.id, notes=tuple(notes))
+            elif kind == "sound":
+                self.queue.tell(work.id, clips=(*clips, {"name": None, **event}))
+            elif kind == "clip":
+                clips.append({"name": work.files[event.pop("index")], **event})
+                self.queue.tell(work.id, clips=tuple(clips))
+            elif kind == "done":
+                self.queue.end(work.id, "done")
+            elif kind == "cancelled":
+                self.queue.end(work.id, "cancelled")
+            elif kind == "failed":
+                self.queue.tell(work.id, clips=tuple(clips))
+                self.queue.end(work.id, "failed", **event)
+
+    def _process(self, package: str) -> Process:
+        """The process of a package; others are ended where they hold too much memory."""
+        others = {name: each for name, each in self._processes.items() if name != package}
+        if sum(each.memory for each in others.values()) > self._memory / 2:
+            for name, each in others.items():
+                each.kill()
+                del self._processes[name]
+        process = self._processes.get(package)
+        if process is None or not process.alive:
+            process = self._processes[package] = Process(self._memory, self._patience)
+        return process
+
+    def _insist(self, name: str, process: Process) -> None:
+        """End a process that does not stop by itself: one that is loading a model, say."""
+        ends = time.monotonic() + GRACE
+        while time.monotonic() < ends:
+            with self.queue.changed:
+                self.queue.changed.wait(0.05)
+            if self.queue.get(name).state in ENDED:
+                return
+        self.queue.end(name, "cancelled")
+        process.kill()
