@@ -156,10 +156,12 @@ def test_every_verb(recipe, trained: Path, tmp_path: Path) -> None:
 def test_words_it_does_not_know_are_told(recipe, trained: Path, tmp_path: Path) -> None:
     model = StableAudio.load(recipe.export.export(trained, tmp_path / "model"))
     with pytest.warns(UserWarning, match="never seen: zither"):
-        model.generate("fast zither", seconds=0.5, seed=0, steps=1)
+        model.generate("happy zither", seconds=0.5, seed=0, steps=1)
+    with pytest.warns(UserWarning, match=r"cannot follow Fast \(it keeps to a tempo of its own choice\)$"):
+        model.generate("Fast, chiptune in C minor!", seconds=0.5, seed=0, steps=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.generate("Fast, chiptune in C minor!", seconds=0.5, seed=0, steps=1)
+        model.generate("Sad, chiptune in C minor!", seconds=0.5, seed=0, steps=1)
 
 
 def test_windows_begin_with_bars_or_have_something_given(recipe, config: Path, corpus: Path) -> None:
