@@ -48,7 +48,7 @@ def call(tmp_path):
     def make(asked: Played) -> None:
         """Make it."""
         made.append(path)
-        Audio(np.full((2, 800), 0.25, np.float32), 8000).save(path)
+        Audio(np.full((2, 800), 0.25, np.float32), 8000).save(path, force=True)
         cli.finished(path, seconds=0.1, took=0.1, json=asked.json)
 
     @commands.command()

@@ -272,7 +272,7 @@ def test_a_chain_whose_last_stream_has_no_end_is_refused(tmp_path):
 
 def test_wav_files_in_a_row_are_all_read(tmp_path):
     clips = [tone(0.2 + 0.1 * index, seed=index) for index in range(3)]
-    datas = [clip.save(tmp_path / "a.wav").read_bytes() for clip in clips]
+    datas = [clip.save(tmp_path / "a.wav", force=True).read_bytes() for clip in clips]
     joined = load(tmp_path / "b.wav", b"".join(datas))
     wanted = np.concatenate([clip.samples for clip in clips], axis=1)
     np.testing.assert_allclose(joined.samples, wanted, atol=2**-15)

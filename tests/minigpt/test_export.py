@@ -133,5 +133,5 @@ def test_exporting_a_run(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "run", 3, dict(model.named_parameters()), {}, state)
     folder = export(tmp_path / "run", tmp_path / "out")
     assert json.loads((folder / "audiogen.json").read_text())["facts"]["step"] == 3
-    with pytest.raises(ModelError, match="neither a run nor a checkpoint"):
+    with pytest.raises(ModelError, match="no such folder"):
         export(tmp_path / "none", tmp_path / "other")

@@ -110,5 +110,5 @@ def test_names_stand_for_folders_of_the_package(
     assert catalog.locate("elsewhere") == Path("elsewhere")
     (tmp_path / "toy").mkdir()
     assert catalog.locate("toy") == Path("toy")  # what is there wins
-    with pytest.raises(ModelError, match=r"Known by name: .*toy"):
+    with pytest.raises(ModelError, match=r"did you mean toy\?"):
         checkpoint.find("toyy")

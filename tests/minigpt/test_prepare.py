@@ -37,7 +37,7 @@ def codec():
 
 
 def save(folder: Path, samples: np.ndarray, rate: int = 24000) -> Entry:
-    Audio(np.atleast_2d(samples).astype(np.float32), rate).save(folder / "x.wav")
+    Audio(np.atleast_2d(samples).astype(np.float32), rate).save(folder / "x.wav", force=True)
     return Entry("x.wav", "train")
 
 

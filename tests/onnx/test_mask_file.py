@@ -148,12 +148,12 @@ def test_how_quiet_silence_is(tmp_path: Path) -> None:
 def test_sound_may_end_within_its_last_frame_but_not_elsewhere(tmp_path: Path) -> None:
     whole = np.clip(sound(60), -1, 1)
     for samples in (3_950, 4_000, 4_001):
-        Audio(whole[:, :samples], RATE).save(tmp_path / "muted.wav")
+        Audio(whole[:, :samples], RATE).save(tmp_path / "muted.wav", force=True)
         assert load(tmp_path / "muted.wav").shape == SHAPE
-    Audio(whole[:, :2_000], RATE).save(tmp_path / "muted.wav")
+    Audio(whole[:, :2_000], RATE).save(tmp_path / "muted.wav", force=True)
     with pytest.raises(CodesError, match="keep its length"):
         load(tmp_path / "muted.wav")
-    Audio(whole[:, :4_201], RATE).save(tmp_path / "muted.wav")
+    Audio(whole[:, :4_201], RATE).save(tmp_path / "muted.wav", force=True)
     with pytest.raises(CodesError, match="keep its length"):
         load(tmp_path / "muted.wav")
 

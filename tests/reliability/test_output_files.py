@@ -17,7 +17,7 @@ import pytest
 from audiogen_core import codecs
 from audiogen_core.audio import Audio, AudioWriter
 from audiogen_core.codes import Codes
-from audiogen_core.errors import AudioError
+from audiogen_core.errors import AudioError, CodesError
 from support.figures import tell
 from support.sounds import tone
 
@@ -134,7 +134,7 @@ audio = Audio.load(source)
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    audio.save(target, subtype=None)
+    audio.save(target, subtype=None, force=True)
 except AudiogenError as error:
     print(error)
     sys.exit(3)
@@ -229,7 +229,7 @@ def test_codes_survive_a_failed_save(tmp_path, monkeypatch):
         def write(self, data):
             raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patched, pytest.raises(CodesError, match="No space"):
         patched.setattr(Path, "open", lambda self, mode: Full(self, mode))
         Codes(np.ones((2, 5), np.int64), 8, 75.0, "demo").save(path, force=True)
     assert path.read_bytes() == old

@@ -47,7 +47,7 @@ def choose_codec(
     excerpts = _excerpts(folder, stop)
     if asked is not None:
         return asked, _fidelity(codecs.load_codec(asked, fetch=fetch), excerpts)[1]
-    demo, pace = _fidelity(codecs.load_codec("demo"), excerpts)
+    demo, pace = _fidelity(codecs.load_codec("demo", fetch=fetch), excerpts)
     if demo is None or demo >= ROUGH:
         return "demo", pace
     notify(

@@ -188,10 +188,10 @@ def encode(
         raise NoUsableAudio(_nothing(folder, passed))
     facts = codec.info if isinstance(codec, Codec) else facts_of(codec)
     if facts is not None:
-        require_room(data / META, _size(folder, data, files, facts, options), CodesError)
+        check_room(folder, data, files, facts, options)
     loaded = codec if isinstance(codec, Codec) else codecs.load_codec(codec, ops, fetch)
     if facts is None:
-        require_room(data / META, _size(folder, data, files, loaded.info, options), CodesError)
+        check_room(folder, data, files, loaded.info, options)
     meta = _describe(loaded, options, val_permille, split_by)
     _check(data, meta)
     with _writing(data):
@@ -291,8 +291,11 @@ def _check_places(folder: Path, data: Path) -> None:
     require_room(data / META, kind=CodesError)
 
 
-def _size(folder: Path, data: Path, files: list[str], info: CodecInfo, options: Preparation) -> float:
-    """Bytes that the codes of files will have of which there are none yet, by what their headers say."""
+def check_room(folder: Path, data: Path, files: Sequence[str], info: CodecInfo, options: Preparation) -> None:
+    """Raise CodesError unless there is room for the codes of files of which there are none yet.
+
+    How long files are is what their headers say.
+    """
     groups = enumerate(read_plan(data))
     done = {entry.path for number, group in groups if is_committed(data, number) for entry in group}
     seconds = 0.0
@@ -302,7 +305,8 @@ def _size(folder: Path, data: Path, files: list[str], info: CodecInfo, options: 
                 header = probe(folder / path)
                 tracks = header.channels if options.stereo == "split" and info.channels == 1 else 1
                 seconds += tracks * header.frames / header.sample_rate
-    return coded_size(info, seconds, options.count(info)) / 2  # two bytes for a code
+    size = coded_size(info, seconds, options.count(info)) / 2  # two bytes for a code
+    require_room(data / META, size, CodesError)
 
 
 def _check(data: Path, meta: Meta) -> None:

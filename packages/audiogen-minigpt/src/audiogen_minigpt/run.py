@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audiogen_core.describe import facts_of
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path, require_room
 from audiogen_core.models import Fetch
@@ -23,9 +24,11 @@ from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint, metrics
 from audiogen_minigpt.catalog import CATALOG
 from audiogen_minigpt.codec_choice import choose_codec
-from audiogen_minigpt.encode import Found, encode, length, some
+from audiogen_minigpt.encode import Found, check_room, encode, length, some
 from audiogen_minigpt.engines import WorkerDied
 from audiogen_minigpt.evaluate import Verdict, evaluate, read_evaluation, verdict
+from audiogen_minigpt.options import Preparation
+from audiogen_minigpt.plan import scan
 from audiogen_minigpt.report import DATA, SAMPLES, write_page
 from audiogen_minigpt.report import NAME as REPORT
 from audiogen_minigpt.schedule import parse_time, shown_time
@@ -183,6 +186,8 @@ class _Run:
         before = load_config(self.out)
         self.budget = self._asked(before is not None)
         asked = self.codec or (before.codec if before else None)
+        if (facts := facts_of(asked or "demo")) is not None and self.folder.is_dir():
+            check_room(self.folder, self.out / DATA, scan(self.folder)[0], facts, Preparation())
         codec, pace = choose_codec(self.folder, asked, self.notify, self.fetch, self.stop)
         count = workers or _cores()
 

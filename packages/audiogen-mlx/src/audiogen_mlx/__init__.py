@@ -26,7 +26,7 @@ _PLACES = {
     "StableAudio3": "stable_audio_3.generate",
 }
 
-blas.use()  # before anything in this package imports mlx.core
+blas.watch()  # before anything in this package imports mlx.core
 
 
 def __getattr__(name: str) -> Any:
