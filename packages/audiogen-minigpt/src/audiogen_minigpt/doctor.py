@@ -13,7 +13,7 @@ SUBJECT = doctor.Subject(
         "ray": doctor.Extra('pip install "audiogen-minigpt[ray]"', ("encode --engine ray",)),
         "sounddevice": doctor.Extra(playback.INSTALL, ("generate --play", "replay --play")),
     },
-    ("run", "encode", "train", "replay", "eval", "export", "info"),
+    ("run", "encode", "train", "replay", "eval", "export", "info", "models", "verify"),
 )
 
 

@@ -15,7 +15,7 @@ SUBJECT = doctor.Subject(
             playback.INSTALL, ("musicgen --play", "stable-audio --play", "replay --play")
         )
     },
-    ("convert", "models", "prompts", "verify", "replay"),
+    ("convert", "info", "models", "prompts", "verify", "replay"),
 )
 
 

@@ -22,7 +22,7 @@ SUBJECT = doctor.Subject(
         "matplotlib": doctor.Extra(_PLOT, ("vamp --preview",)),
         "pillow": doctor.Extra(_PLOT, ("vamp --mask FILE.png", "vamp --save-mask FILE.png")),
     },
-    ("replay", "beats", "models", "verify", "bench"),
+    ("replay", "beats", "info", "models", "verify", "bench"),
 )
 
 
