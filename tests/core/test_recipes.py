@@ -108,6 +108,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(recipe, config, tmp_path):
                 torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=f"{start}: {name}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_the_last_phase_leaves_the_codes_as_they_are(recipe, config):
     run = recipe.train.Run(recipe.settings.Settings.read(config))
@@ -143,6 +144,7 @@ def test_the_package_runs_the_network_that_was_trained(recipe, config, tmp_path,
     np.testing.assert_allclose(decoded[:, :samples], expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_equal_checkpoints_give_equal_bytes(recipe, config, tmp_path):
     run = recipe.train.Run(recipe.settings.Settings.read(config))

@@ -341,7 +341,10 @@ def pinned_server() -> Iterator[LoopbackHub]:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -signal.SIGKILL, "")],
+    [
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+    ],
     ids=["Ctrl-C", "killed"],
 )
 def test_a_run_that_is_stopped_while_fetching_goes_on_where_it_was(

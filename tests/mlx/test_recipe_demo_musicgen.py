@@ -110,6 +110,7 @@ def test_a_run_begins_with_what_an_exported_model_has_learned(recipe, config, co
         torch.testing.assert_close(after[name], value, rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_new_takes_the_place_of_what_hardly_moved(recipe, config, corpus, trained, tmp_path):
     folder = recipe.export.export(trained, tmp_path / "model", exact=True)
     settings = recipe.settings.Settings.read(config)
@@ -190,6 +191,7 @@ def test_eight_bits_change_little(recipe, trained, tmp_path):
     assert 0 < np.abs(first - second).max() < 0.05 * np.abs(first).max()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_result(recipe, config, corpus, tmp_path):
     settings = recipe.settings.Settings.read(config)
     whole = recipe.train.Run(settings, corpus)
@@ -206,6 +208,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(recipe, config, corpus, tmp_pa
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_is_refused(recipe, config, corpus, trained, tmp_path):
     other = tmp_path / "other.toml"
     for old, new, fits in (("clip = 1.0", "clip = 2.0", False), ("\nsteps = 20", "\nsteps = 30", True)):

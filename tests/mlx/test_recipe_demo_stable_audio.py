@@ -60,6 +60,7 @@ def trained(recipe, config: Path, corpus: Path, tmp_path_factory) -> Path:
     return recipe.train.train(recipe.settings.Settings.read(config), corpus, tmp_path_factory.mktemp("run"))
 
 
+@pytest.mark.slow
 def test_a_training_that_stopped_goes_on(
     recipe, config: Path, corpus: Path, trained: Path, tmp_path: Path
 ) -> None:

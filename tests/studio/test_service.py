@@ -164,7 +164,7 @@ def test_cancelling_stops_within_a_step_and_keeps_nothing(client: TestClient, st
     [
         ("crash", 500, "SIGABRT"),
         ("killed", 500, "out of memory"),
-        ("hang", 500, "no sign of life"),
+        pytest.param("hang", 500, "no sign of life", marks=pytest.mark.slow),
         ("bug", 500, "ZeroDivisionError"),
         ("refuse", 400, "this tone cannot be made"),
     ],
