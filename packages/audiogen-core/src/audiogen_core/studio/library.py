@@ -65,8 +65,8 @@ class Library:
         for each in ("clips", "uploads", "spool"):
             (folder / each).mkdir(parents=True, exist_ok=True)
         begun = [path for each in ("clips", "uploads") for path in (folder / each).glob(".*.tmp*")]
-        for left in [*(folder / "spool").iterdir(), *begun]:  # by one that was killed
-            left.unlink()
+        for left in [*(folder / "spool").iterdir(), *begun]:  # by one that was killed, and is not gone yet
+            left.unlink(missing_ok=True)
 
     def clips(self, search: str = "") -> list[Clip]:
         """From the newest on; those whose name or recipe has all words of `search`."""

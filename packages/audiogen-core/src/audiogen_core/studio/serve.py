@@ -82,6 +82,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(128)  # who comes before the service has started waits for it
     except OSError as error:
         raise OptionError(
             f"{host}:{port} cannot be listened at ({error.strerror}); choose another --port"

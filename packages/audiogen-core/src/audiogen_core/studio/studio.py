@@ -272,7 +272,7 @@ class Studio:
     def _carry_out(self, work: Work) -> None:
         outputs = [self.library.folder / "clips" / name for name in work.files]
         for path in sorted((self.library.folder / "spool").iterdir())[:-SPOOLS]:
-            path.unlink()
+            path.unlink(missing_ok=True)
         try:
             package = jobs.find(work.job).package
             if all(path.is_file() for path in outputs):  # made, by a server that died before it could say so
