@@ -291,7 +291,7 @@ class Studio:
                 self.queue.end(work.id, "done")
                 return
             self._follow(work, self._process(package), outputs)
-        except AudiogenError as error:
+        except (AudiogenError, OSError) as error:  # OSError: no process can be started, no file read
             if not self._closing:  # else it is done again by the next server
                 self.queue.end(work.id, "failed", kind=type(error).__name__, error=str(error))
 
