@@ -281,8 +281,10 @@ def _ready(library: ctypes.CDLL, path: str, source: str, notes: tuple[str, ...])
 
 
 def threads() -> int:
-    """How many threads compute in this process."""
-    return _count or default()
+    """How many threads compute in this process. The environment is asked once: every step asks here."""
+    global _count
+    _count = _count or default()
+    return _count
 
 
 def set_threads(count: int | None) -> int:

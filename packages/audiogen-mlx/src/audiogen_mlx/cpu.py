@@ -35,6 +35,13 @@ BLOCK = 1 << 16
 CACHED = 1 << 14
 """Numbers of a matrix that are multiplied with one row after the other."""
 
+UNCOPIED = 1 << 19
+"""Multiplications up to which OpenBLAS's kernels for AVX-512 read both matrices where they lie, and give a
+row the same numbers in any company (the limit is 1,000,000; close to it neither holds for narrow ones)."""
+
+AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids", "Zen4", "Zen5"})
+"""What OpenBLAS calls processors for which it has such kernels."""
+
 PART = 1 << 18
 """Numbers of a matrix that a thread takes at a time: reading them takes some times as long as waking it."""
 
@@ -209,22 +216,60 @@ def attention_of_one(
 def product(x: Floats, weight: Floats) -> Floats:
     """x (..., in) @ weight (out, in).T, for few rows: each weight comes from memory once.
 
-    A product of two matrices copies both before it begins. A product of a matrix and a vector does not: so a
-    block of the matrix is multiplied with one row after the other while it is in the cache. What a number is
-    does not depend on how many rows there are, nor on threads.
+    What a number is does not depend on how many rows there are, nor on threads; the way is chosen by the
+    processor, not by measuring, so that a clip made again has the same bytes.
     """
+    inputs = weight.shape[1]
+    rows = x.reshape(-1, inputs)
+    return (_in_blocks if _reads_in_place() else _row_by_row)(rows, weight).reshape(*x.shape[:-1], -1)
+
+
+@cache
+def _reads_in_place() -> bool:
+    """Whether numpy's BLAS multiplies small matrices without copying them first."""
+    from threadpoolctl import threadpool_info
+
+    return any(
+        each["internal_api"] == "openblas" and "numpy" in each["filepath"] and each["architecture"] in AVX512
+        for each in threadpool_info()
+    )
+
+
+def _in_blocks(rows: Floats, weight: Floats) -> Floats:
+    """Blocks of the matrix so small that they are not copied: this keeps up with memory."""
     outputs, inputs = weight.shape
-    rows = x.reshape(1, -1, inputs, 1)
-    size = math.gcd(outputs, 1 << max(0, (CACHED // inputs).bit_length() - 1))
-    blocks = weight.reshape(-1, 1, size, inputs)
-    y = np.empty((len(blocks), rows.shape[1], size, 1), np.float32)  # in this order numpy goes through them
+    count = len(rows)
+    if count == 1:  # numpy has another kernel for a vector, which rounds otherwise
+        rows = np.concatenate([rows, rows])
+    size = math.gcd(outputs, 1 << max(0, (UNCOPIED // (len(rows) * inputs)).bit_length() - 1))
+    blocks = weight.reshape(-1, size, inputs).swapaxes(-1, -2)
+    y = np.empty((len(blocks), len(rows), size), np.float32)
 
     def some(start: int, stop: int) -> None:
-        np.matmul(blocks[start:stop], rows, out=y[start:stop])
+        np.matmul(rows, blocks[start:stop], out=y[start:stop])
 
-    part = max(PART // inputs, -(-RELEASED // rows.shape[1]))
+    part = max(PART // inputs, -(-RELEASED // len(rows)))
     shared(some, len(blocks), -(-part // size))
-    return y.swapaxes(0, 1).reshape(*x.shape[:-1], outputs)
+    return y.swapaxes(0, 1).reshape(len(rows), outputs)[:count]
+
+
+def _row_by_row(rows: Floats, weight: Floats) -> Floats:
+    """A block of the matrix multiplied with one row after the other while it is in the cache.
+
+    For processors on which a product of two matrices copies both before it begins; one of a matrix and a
+    vector does not.
+    """
+    outputs, inputs = weight.shape
+    size = math.gcd(outputs, 1 << max(0, (CACHED // inputs).bit_length() - 1))
+    blocks = weight.reshape(-1, 1, size, inputs)
+    y = np.empty((len(blocks), len(rows), size, 1), np.float32)  # in this order numpy goes through them
+
+    def some(start: int, stop: int) -> None:
+        np.matmul(blocks[start:stop], rows[None, :, :, None], out=y[start:stop])
+
+    part = max(PART // inputs, -(-RELEASED // len(rows)))
+    shared(some, len(blocks), -(-part // size))
+    return y.swapaxes(0, 1).reshape(len(rows), outputs)
 
 
 def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
@@ -256,26 +301,29 @@ def shared(work: Callable[[int, int], None], count: int, step: int) -> None:
     """
     starts = iter(range(0, count, step))
     parts = -(-count // step)
-    done: SimpleQueue[MemoryError | None] = SimpleQueue()
+    done: SimpleQueue[int | MemoryError] = SimpleQueue()
 
     def take() -> None:
-        for start in starts:
-            try:
-                with np.errstate(all="ignore"):  # each thread has its own
-                    work(start, min(start + step, count))
-            except MemoryError as error:
-                done.put(error)
-            else:
-                done.put(None)
+        taken = 0
+        try:
+            for start in starts:
+                work(start, min(start + step, count))
+                taken += 1
+        except MemoryError as error:
+            done.put(error)
+        else:
+            done.put(taken)
 
     threads = blas.threads()
     inbox = _inbox(threads - 1)
     for _ in range(min(threads, parts) - 1):
         inbox.put(take)
     take()
-    for _ in range(parts):
-        if (error := done.get()) is not None:
-            raise error
+    while parts:
+        ended = done.get()
+        if isinstance(ended, MemoryError):
+            raise ended
+        parts -= ended
 
 
 @cache
@@ -284,8 +332,9 @@ def _inbox(helpers: int) -> SimpleQueue[Callable[[], None]]:
     inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def help_out() -> None:
-        while True:
-            inbox.get()()
+        with np.errstate(all="ignore"):  # each thread has its own
+            while True:
+                inbox.get()()
 
     for _ in range(helpers):
         Thread(target=help_out, name="audiogen-step", daemon=True).start()
