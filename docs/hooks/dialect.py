@@ -13,7 +13,12 @@ from audiogen_core.options import Field, described
 
 PAGE = Path(__file__).parents[1] / "reference" / "options.md"
 
-_HEAD = """# Options of all commands, side by side
+_HEAD = """---
+hide:
+  - toc
+---
+
+# Options of all commands, side by side
 
 Made from the descriptions of the jobs (`docs/hooks/dialect.py`); a test holds that it is current, and
 that no two names mean the same. A dot says that a command has the option.

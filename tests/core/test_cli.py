@@ -110,7 +110,10 @@ def commands():
     @command(made, "options", Seeded, Written, Load)
     def options(seeded: Seeded, written: Written, load: Load) -> None:
         """Tell what was asked."""
-        told = {"output": written.output, "model": load.model, "seed": cli.choose_seed(seeded.seed)}
+        seed = cli.draw_seed() if seeded.seed is None else seeded.seed
+        if seeded.seed is None:
+            cli.show_seed(seed)
+        told = {"output": written.output, "model": load.model, "seed": seed}
         cli.emit(told | {"force": written.force}, json=written.json)
 
     return made

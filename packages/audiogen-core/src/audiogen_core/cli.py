@@ -252,15 +252,6 @@ def detail(text: str) -> None:
         print(present.printable(text, keep=_LINES), file=sys.stderr, flush=True)
 
 
-def choose_seed(seed: int | None) -> int:
-    """The seed given, or one that is drawn and shown."""
-    if seed is not None:
-        return seed
-    drawn = draw_seed()
-    show_seed(drawn)
-    return drawn
-
-
 def draw_seed() -> int:
     """A seed for a run."""
     return secrets.randbits(32)

@@ -200,6 +200,9 @@ def _load(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any
         stored, metadata = read_safetensors(path)
         arrays = {name: array.read() for name, array in stored.items()}
     except WeightsError as error:
+        if path.suffix.lower() in FOREIGN:
+            hint = f"{path.suffix} is the name of another kind of file; `encode` makes {kind} of sounds"
+            raise CodesError(f"{path}: not a file of {kind}: {hint}") from error
         raise CodesError(f"{path}: not a file of {kind} ({error})") from error
     if metadata.get("audiogen") != kind:
         raise CodesError(f"{path}: a safetensors file, but not one of audiogen {kind}")

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 import click
 
 from audiogen_core import cli, jobs
-from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.errors import AudioError, DownloadError, MissingDependency, OptionError
 from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Shown, Sounding
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
@@ -105,11 +105,18 @@ class Command(click.Command):
             raise
 
     def _named(self, sentence: str, names: Sequence[str]) -> str:
-        """A sentence about options, led by what the command calls them."""
-        flags = [self._called(name) for name in names if name in self.fields]
-        if flags and sentence.startswith(f"{flags[0].removeprefix('--')} "):
-            return f"--{sentence}" if flags[0].startswith("--") else sentence
-        about = ", ".join(flag for flag in flags if flag not in sentence)
+        """A sentence about options in the names that the command has for them, led by those it does not name."""
+        flags = {name: self._called(name) for name in names if name in self.fields}
+        first = next(iter(flags.values()), "")
+        if first.startswith("--") and sentence.startswith(f"{first[2:]} "):
+            sentence = f"--{sentence}"
+        # a word with an underscore is a name of Python wherever it stands
+        python = flags | {name: self._called(name) for name in self.fields if "_" in name}
+        words = "|".join(map(re.escape, python)) or "$^"
+        sentence = re.sub(
+            rf"(?<![\w./'\"-])({words})(?![\w'\"-]|\.\w)", lambda word: python[word[0]], sentence
+        )
+        about = ", ".join(flag for flag in flags.values() if flag not in sentence)
         return f"{about}: {sentence}" if about else sentence
 
     def _called(self, name: str) -> str:
@@ -374,7 +381,14 @@ def opened(job: Job, load: JobLoad) -> Any:
     """The model of a job, after what is worth knowing before long work."""
     if job.advice and (sentence := jobs.imported(job.advice)()):
         cli.note(f"hint: {sentence}")
-    return job.open_with(load)
+    try:
+        return job.open_with(load)
+    except (DownloadError, MissingDependency):
+        asked = vars(load)["model"]
+        here = [each.name for each in job.models() if each.here and each.name != asked]
+        if here:
+            cli.note(f"hint: {asked} has to be fetched or exported first; -m {here[0]} is here already")
+        raise
 
 
 def fetching(offline: bool, quiet: bool, unlisted: bool = False) -> Fetch:

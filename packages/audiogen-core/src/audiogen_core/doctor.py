@@ -17,8 +17,8 @@ from typing import Any
 from audiogen_core import jobs
 
 SIBLINGS = {
-    "audiogen-core": "encode, decode, info, plot, codecs, compose",
-    "audiogen-mlx": "musicgen, stable-audio, convert",
+    "audiogen-core": "encode, decode, check, info, plot, codecs, compose, serve",
+    "audiogen-mlx": "musicgen, stable-audio, stable-audio-3, convert",
     "audiogen-onnx": "vamp, export, quantize",
     "audiogen-minigpt": "run, train, generate, eval",
 }

@@ -21,6 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
+from audiogen_core.devices import HELP
+from audiogen_core.devices import check as check_device
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
 from audiogen_core.options import Described, Field, described, hidden, option, schema
 from audiogen_core.output import Output, continued
@@ -125,6 +127,7 @@ class JobLoad(Described):
             advanced=True,
         ),
     ] = None
+    device: Annotated[str, option(HELP, local=True)] = "auto"
     fetch: Annotated[
         Any,
         hidden(
@@ -132,6 +135,10 @@ class JobLoad(Described):
             local=True,
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device(self.device)
 
 
 Channel = Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from audiogen_core import cli
 from audiogen_core.commands import command, fetching
+from audiogen_core.devices import Computing
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Channel, Play, Shown, Written
 from audiogen_core.options import Described, argument, option, place
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
 commands = cli.Program(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Computing(Described):
-    """What computes."""
-
-    ops: Annotated[str, option("What computes: numpy, torch, torch:cuda, torch:mps.", metavar="NAME")] = (
-        "numpy"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +124,7 @@ def encode(asked: Encoding, written: Written) -> None:
     seconds, facts = info.frames / info.sample_rate, facts_of(asked.codec)
     if facts is not None:
         require_room(written.output, coding.coded_size(facts, seconds, asked.codebooks))
-    codec = codecs.load(asked.codec, asked.ops, _fetching(written))
+    codec = codecs.load(asked.codec, asked.on, _fetching(written))
     if facts is None:
         require_room(written.output, coding.coded_size(codec.info, seconds, asked.codebooks))
     if change := coding.conversion(info, codec) if asked.channel is None else "":
@@ -163,7 +155,7 @@ def decode(asked: Decoding, written: Written) -> None:
     facts = facts_of(name)
     rate, channels = (None, None) if facts is None else (facts.sample_rate, facts.channels)
     check_sound(written.output, rate, channels, seconds)
-    codec = codecs.load(name, asked.ops, _fetching(written))
+    codec = codecs.load(name, asked.on, _fetching(written))
     recipe = _decoding(asked.codes, maker, codec)
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:
@@ -240,7 +232,7 @@ def compose(asked: Composing, written: Written) -> None:
     """Write a folder of captioned, licence-free music to try things on."""
     from audiogen_core.compose import write_folder
 
-    seed = cli.choose_seed(asked.seed)
+    seed = cli.draw_seed() if asked.seed is None else asked.seed
     with cli.progress("composing", unit="pieces") as on_step:
         paths = write_folder(
             written.output,
@@ -251,6 +243,8 @@ def compose(asked: Composing, written: Written) -> None:
             force=written.force,
             on_step=on_step,
         )
+    if asked.seed is None:
+        cli.show_seed(seed)
     told = {"path": str(written.output), "pieces": len(paths), "minutes": asked.minutes, "seed": seed}
     _say(told, json=written.json)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from audiogen_core import cli
 from audiogen_core.commands import add, add_job, add_models, add_replay, command, fetching, gathered, parsed
+from audiogen_core.devices import Computing
 from audiogen_core.jobs import Shown
 from audiogen_core.models import Fetch
 from audiogen_core.options import Described, Field, argument, described, option, place
@@ -51,11 +52,10 @@ class Source(Fetching):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding(Source):
+class Encoding(Computing, Source):
     """What `encode` takes beside the preparation of the audio."""
 
     codec: Annotated[str, option("The codec.", metavar="NAME|PATH")] = "demo"
-    ops: Annotated[str, option("What the codec runs on: numpy, torch, torch:cuda.")] = "numpy"
     val_permille: Annotated[int, option("How much is held out, in thousandths of the files.")] = 50
     split_by: Annotated[str, option("What is held out as a whole.", choices=("file", "parent"))] = "file"
     engine: Annotated[str, option("What spreads the work.", choices=("local", "ray"))] = "local"
@@ -102,6 +102,7 @@ class Judging(Load, Fetching):
 class Exporting(Trained):
     """What `export` takes beside the model."""
 
+    force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
     format: Annotated[
         str, option("light: float16, for generating alone.", choices=("auto", "hf", "safetensors", "light"))
     ] = "auto"
@@ -211,7 +212,7 @@ def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
             encoding.folder,
             into.output,
             codec=encoding.codec,
-            ops=encoding.ops,
+            ops=encoding.on,
             engine=encoding.engine,
             workers=encoding.workers,
             options=preparation,
@@ -313,7 +314,7 @@ def export(exporting: Exporting, into: Into) -> None:
     from audiogen_minigpt.export import export
 
     which = "best" if exporting.best else "last"
-    folder = export(exporting.model, into.output, exporting.format, which=which)
+    folder = export(exporting.model, into.output, exporting.format, which=which, force=exporting.force)
     _tell({"path": str(folder)}, into)
 
 

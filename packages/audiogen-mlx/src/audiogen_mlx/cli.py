@@ -93,7 +93,7 @@ def prompts(asked: Asked) -> None:
         raise OptionError(
             f"{asked.model}: lists no words; it reads any text, so describe what is to be heard"
         )
-    shared.emit(words.table(), json=asked.json)
+    shared.emit(words.table() if asked.json else words.shown(), json=asked.json)
 
 
 def _places(asked: Located, offline: bool, silent: bool) -> Places:

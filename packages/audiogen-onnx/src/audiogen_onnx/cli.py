@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
+from audiogen_core.devices import HELP
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Run, Shown
 from audiogen_core.options import Described, argument, option, place
@@ -91,6 +92,7 @@ class Tracked(Shown):
     audio: Annotated[Path, argument("Audio file.", metavar="IN")]
     model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
     output: Annotated[Path | None, option("Text file; printed when absent.", "-o", metavar="PATH")] = None
+    device: Annotated[str, option(HELP)] = "auto"
     provider: Annotated[
         tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
     ] = ()
@@ -104,13 +106,16 @@ def beats(asked: Tracked) -> None:
     from audiogen_core.audio import Audio
     from audiogen_core.files import atomic_path
     from audiogen_onnx.exporter.export import exported
+    from audiogen_onnx.session import providers_of
     from audiogen_onnx.vampnet.wavebeat import BeatTracker
 
     if asked.output is not None:
         shared.require_new(asked.output, asked.force)
     fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
     folder = exported(asked.model, notify=shared.note, fetch=fetch)
-    tracked = BeatTracker.of(folder, asked.provider or None).track(Audio.load(asked.audio))
+    tracked = BeatTracker.of(folder, providers_of(asked.device, asked.provider)).track(
+        Audio.load(asked.audio)
+    )
     if asked.output is not None:
         with atomic_path(asked.output) as temporary:
             temporary.write_text(tracked.text(), encoding="utf-8")
@@ -166,6 +171,7 @@ class Exported(Shown):
         bool, option("The beat tracker too, where there is a wavebeat.pth.", no="--no-beats")
     ] = True
     check: Annotated[bool, option("Compare every graph with torch.", no="--no-check")] = True
+    force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
@@ -176,7 +182,7 @@ def export(asked: Exported) -> None:
     from audiogen_onnx.exporter import export as exporter
 
     exporter.require_export()
-    require_new_folder(asked.output)
+    require_new_folder(asked.output, exporter.over(asked.force))
     require_room(asked.output)
     manifest = exporter.export(
         exporter.checkpoints(asked.checkpoints, commands.fetching(asked.offline, asked.quiet or asked.json)),
@@ -186,6 +192,7 @@ def export(asked: Exported) -> None:
         coarse_lora=asked.coarse_lora,
         fine_lora=asked.fine_lora,
         beats=asked.beats,
+        force=asked.force,
     )
     _written(manifest, asked.output, asked.json)
 
@@ -197,6 +204,7 @@ class Quantized(Shown):
     folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
     dtype: Annotated[str, option("Of the weights.", choices=("float16", "int8", "int4"))] = "int8"
+    force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
 
 
 @commands.command(cli, "quantize", Quantized)
@@ -204,7 +212,7 @@ def quantize(asked: Quantized) -> None:
     """Write a smaller copy of a float32 folder. Needs the [export] extra."""
     from audiogen_onnx.exporter.export import quantize
 
-    _written(quantize(asked.folder, asked.output, asked.dtype), asked.output, asked.json)
+    _written(quantize(asked.folder, asked.output, asked.dtype, force=asked.force), asked.output, asked.json)
 
 
 def _written(manifest: Manifest, output: Path, json: bool) -> None:
@@ -245,6 +253,7 @@ class Timed(Shown):
     threads: Annotated[
         int | None, option("Of one operator; all cores when absent.", ge=1, le=MOST_THREADS)
     ] = None
+    device: Annotated[str, option(HELP)] = "auto"
     provider: Annotated[
         tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
     ] = ()
@@ -259,7 +268,13 @@ def bench(asked: Timed) -> None:
     from audiogen_onnx.vampnet.generate import Vampnet
 
     fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
-    vampnet = Vampnet.load(asked.folder, providers=asked.provider or None, threads=asked.threads, fetch=fetch)
+    vampnet = Vampnet.load(
+        asked.folder,
+        device=asked.device,
+        providers=asked.provider or None,
+        threads=asked.threads,
+        fetch=fetch,
+    )
     ours, theirs = measure(vampnet, asked.seconds, asked.repeats), None
     if (memory := peak_memory()) is not None:
         shared.note(f"peak memory {memory / 1e6:.0f} MB")

@@ -22,6 +22,7 @@ from audiogen_core.jobs import Model, Take
 from audiogen_core.options import verb
 from audiogen_core.values import closed, shown
 from audiogen_mlx import blas
+from audiogen_mlx.device import use
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen import melody as melodies
 from audiogen_mlx.musicgen.conditioning import Conditioner, Item
@@ -57,6 +58,7 @@ class MusicGen(Model):
 
         Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
+        use(opening.device)
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)
@@ -189,6 +191,13 @@ class MusicGen(Model):
     def _frames(self, prompts: Sequence[str | None], settings: Settings, known: Tokens) -> Iterator[Tokens]:
         """The codes of all clips as they are made, from the beginning: blocks (B, K, frames)."""
         items = self._items(prompts, settings)
+        if known.shape[2] >= settings.frames:
+            begun = known.shape[2] / self.codec.info.frame_rate
+            raise OptionError(
+                f"the clip to continue has {begun:.2f} s, and {settings.seconds:g} s are asked for in all; ask for "
+                "more seconds",
+                "seconds",
+            )
         windows = plan(settings.frames, known.shape[2], settings.window, settings.stride)
         return self._windows(items, known, windows, settings)
 

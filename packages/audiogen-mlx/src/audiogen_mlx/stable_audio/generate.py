@@ -22,6 +22,7 @@ from audiogen_core.options import verb
 from audiogen_core.progress import OnStep
 from audiogen_core.values import closed
 from audiogen_mlx import blas
+from audiogen_mlx.device import use
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.stable_audio import inpaint, loops, windows
@@ -69,6 +70,7 @@ class StableAudio(Model):
 
         Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
+        use(opening.device)
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         files = locate(opening.model, unlisted=opening.unlisted, fetch=fetch)
@@ -135,7 +137,7 @@ class StableAudio(Model):
         The tempo is not put into the prompt. Raises OptionError when the bars do not fit in the window.
         """
         if options.bpm is None or options.bars is None:
-            raise OptionError("a loop needs both bpm and bars")
+            raise OptionError("a loop needs both bpm and bars", "bpm", "bars")
         return self.clip(_as_it_comes(options))
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
