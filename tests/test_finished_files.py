@@ -211,7 +211,7 @@ def test_several_clips_are_lines_of_json() -> None:
     assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == ["a-1.wav", "a-2.wav"]
 
 
-@pytest.mark.parametrize("package", ["audiogen-mlx", "audiogen-onnx", "audiogen-minigpt"])
+@pytest.mark.parametrize("package", ["audiogen-core", "audiogen-mlx", "audiogen-onnx", "audiogen-minigpt"])
 def test_every_package_lists_checks_and_tells_of_its_models(package: str) -> None:
     app = program(package)
     assert {"models", "verify", "info", "replay"} <= set(app.commands)

@@ -132,7 +132,7 @@ def test_the_end_of_a_command_shows_it_unless_told_not_to(tmp_path, capsys):
     facts = {"seconds": 4.0, "took": 1.0}
     cli.finished(path, **facts, picture=True)
     shown = capsys.readouterr()
-    assert "RMS -9.0 dB" in shown.err
+    assert "RMS -9.03 dB" in shown.err
     assert shown.out == f"{path}\n"
     cli.finished(path, **facts)
     cli.finished(path, **facts, picture=True, json=True)

@@ -88,7 +88,10 @@ class Program(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         state.json = "--json" in args  # before anything can be wrong
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except KeyboardInterrupt as error:
+            _leave(error)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -304,11 +304,13 @@ def _untold(options: Described) -> bool:
 class Entry:
     """A model that a job can open: what the catalogue says, whether its files are here, what it understands.
 
-    options  names of the job's options that it understands, but of what is done to any clip afterwards
-    size     bytes, or None
+    options     names of the job's options that it understands, but of what is done to any clip afterwards
+    repository  where it comes from
+    size        bytes, or None
     """
 
     name: str
+    repository: str
     license: str
     size: int | None
     here: bool
@@ -407,6 +409,7 @@ class Job:
         return [
             Entry(
                 name,
+                spec.repo,
                 spec.license,
                 spec.size,
                 _here(spec),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from audiogen_core import cli
-from audiogen_core.commands import command, fetching
+from audiogen_core import cli, jobs
+from audiogen_core.commands import Replay, command, fetching, model_rows, replayed, to_replay
 from audiogen_core.devices import Computing
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.jobs import Channel, Play, Shown, Written
 from audiogen_core.options import Described, argument, option, place
 from audiogen_core.present import printable
@@ -19,6 +19,7 @@ from audiogen_core.present import printable
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
     from audiogen_core.models import Fetch
+    from audiogen_core.recipe import Recipe
 
 commands = cli.Program(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."
@@ -84,6 +85,14 @@ class Composing(Described):
     seed: Annotated[int | None, option("Seed of the music; drawn and shown when absent.", ge=0)] = None
     style: Annotated[tuple[str, ...], option("Style to use; give it again for more. All when absent.")] = ()
     piece_seconds: Annotated[float, option("Length of one piece.", unit="s")] = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked(Shown):
+    """What `verify` takes."""
+
+    model: Annotated[str, argument("A codec's name or path; or a file of codes.", "-m", metavar="NAME|PATH")]
+    offline: Annotated[bool, option("Never use the network.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +234,90 @@ def list_codecs(shown: Shown) -> None:
     names = ("name", "sample_rate", "hop_length", "codebooks", "codebook_size", "license", "cached")
     rows = catalogue()
     cli.emit(rows if shown.json else [{key: row[key] for key in names} for row in rows], json=shown.json)
+
+
+@command(commands, "models", Shown)
+def models(shown: Shown) -> None:
+    """List the models and codecs that all installed packages can open by name, and their licences."""
+    from audiogen_core.describe import catalogue
+
+    codecs = [
+        {
+            "name": row["name"],
+            "job": "codec",
+            "here": row["cached"],
+            "bytes": None,
+            "licence": row["license"],
+            "repository": row["source"],
+            "note": "",
+        }
+        for row in catalogue()
+    ]
+    cli.emit([*model_rows(jobs.installed()), *codecs], json=shown.json)
+
+
+@command(commands, "verify", Checked)
+def verify(asked: Checked) -> None:
+    """Check a codec: that all its tensors are there, in shape and finite; or a file of codes or latents."""
+    from audiogen_core import codecs, coding
+    from audiogen_core.codec import Codec
+    from audiogen_core.codes import Codes
+    from audiogen_core.describe import autoencoder_facts, codec_facts, describe, is_safetensors
+
+    path = Path(asked.model)
+    if path.is_file() and is_safetensors(path) and describe(path)["kind"] in ("codes", "latents"):
+        read = coding.load_coded(path)
+        kind = "codes" if isinstance(read, Codes) else "latents"
+        cli.emit({"kind": kind, "path": str(path), "frames": read.values.shape[1]}, json=asked.json)
+        return
+    codec = codecs.load(asked.model, fetch=fetching(asked.offline, asked.quiet or asked.json))
+    facts = codec_facts(codec.info) if isinstance(codec, Codec) else autoencoder_facts(codec.info)
+    cli.emit({"kind": "codec", **facts}, json=asked.json)
+
+
+@command(commands, "replay", Replay)
+def replay(asked: Replay) -> None:
+    """Make a file again that any of the installed packages made, from the recipe it carries."""
+    recipe, output = to_replay(asked)
+    if recipe.package != "audiogen-core":
+        replayed(asked, recipe, output, jobs.installed(), asked.moved, {})
+        return
+    started = time.monotonic()
+    again = _composed if recipe.model == "compose" else _decoded
+    seconds = again(asked, recipe, output)
+    cli.finished(output, seconds=seconds, took=time.monotonic() - started, picture=True, json=asked.json)
+
+
+def _composed(asked: Replay, recipe: Recipe, output: Path) -> float:
+    """Compose a piece again; its seconds. Its length is the file's: the recipe may say anything."""
+    from audiogen_core.audio import probe
+    from audiogen_core.compose import compose
+
+    info, told = probe(asked.file), recipe.settings
+    seconds, style = told.get("seconds"), told.get("style")
+    if not (isinstance(seconds, int | float) and isinstance(style, str) and recipe.seed is not None):
+        raise AudioError(f"{asked.file}: the recipe is damaged")
+    if abs(seconds - info.frames / info.sample_rate) > 1:
+        raise AudioError(f"{asked.file}: the recipe is of a piece of {seconds:g} s, which this file is not")
+    piece = compose(recipe.seed, seconds=seconds, style=style)
+    piece.audio.save(output, recipe=recipe, force=asked.force)
+    return piece.audio.duration
+
+
+def _decoded(asked: Replay, recipe: Recipe, output: Path) -> float:
+    """Decode codes again; the seconds of sound."""
+    from audiogen_core import codecs, coding
+    from audiogen_core.recipe import hash_file
+
+    if "codes" not in asked.moved:
+        raise OptionError(f"{asked.file}: made of codes; say where they are by codes=FILE", "use")
+    codes = asked.moved["codes"]
+    if hash_file(codes) != recipe.inputs.get("codes"):
+        raise AudioError(f"{codes}: not the file that went in as codes; its hash is another")
+    fetch = fetching(asked.offline, asked.quiet or asked.json)
+    codec = codecs.load(recipe.model, fetch=fetch)
+    with cli.progress("decoding", unit="s", quiet=asked.json) as on_step:
+        return coding.decode_file(coding.load_coded(codes), codec, output, recipe=recipe, on_step=on_step)
 
 
 @command(commands, "compose", Composing, Written)

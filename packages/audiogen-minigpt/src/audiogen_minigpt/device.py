@@ -30,7 +30,7 @@ CUDA_PEAKS = {
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """A device by name: "auto" is CUDA where there is one, else the CPU; "gpu" any there is. Raises OptionError."""
+    """A device by name; "auto" is CUDA where there is one, else the CPU. Raises OptionError."""
     check(name)
     cuda, metal = torch.cuda.is_available(), torch.backends.mps.is_available()
     kind, _, number = name.partition(":")

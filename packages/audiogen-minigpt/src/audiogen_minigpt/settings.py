@@ -74,7 +74,7 @@ class TrainConfig(Described):
         option("Greatest share of codes shown that others of the window replace.", ge=0, le=1, advanced=True),
     ] = 0.0
     seed: Annotated[int, option("Seed of weights, order and samples.", ge=0, le=MAX_SEED)] = 0
-    device: Annotated[str, option(HELP, advanced=True)] = "auto"
+    device: Annotated[str, option(HELP)] = "auto"
     dtype: Annotated[
         str,
         option("auto, float32 or bfloat16.", choices=("auto", "float32", "bfloat16"), advanced=True),

@@ -68,7 +68,7 @@ class Prompts:
         return {**known, "bpm": tempi, **same}
 
     def shown(self) -> dict[str, dict[str, str]]:
-        """Everything, to be read by people: words that stand for one thing beside it, nothing that is empty."""
+        """Everything, to be read by people: words for one thing stand together."""
         together = {"the same as": _together(self.means), "only near": _together(self.nearest)}
         return {about: rows for about, rows in {**self.table(), **together}.items() if rows}
 

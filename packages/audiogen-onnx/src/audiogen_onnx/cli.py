@@ -83,6 +83,7 @@ def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
 
 commands.add_replay(cli, VAMP)
 commands.add_info(cli, VAMP)
+commands.add_models(cli, VAMP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,18 +127,6 @@ def beats(asked: Tracked) -> None:
         print(tracked.text(), end="")
     else:
         print(asked.output)
-
-
-@commands.command(cli, "models", Shown)
-def models(shown: Shown) -> None:
-    """The models there are by name: fetched when they are needed, or part of the package."""
-    from audiogen_onnx.catalog import CATALOG
-
-    rows = [
-        {"name": spec.name, "repository": spec.repo, "licence": spec.license, "note": spec.note}
-        for spec in CATALOG.values()
-    ]
-    shared.emit(rows, json=shown.json)
 
 
 @commands.command(cli, "doctor", Shown)

@@ -194,8 +194,8 @@ class MusicGen(Model):
         if known.shape[2] >= settings.frames:
             begun = known.shape[2] / self.codec.info.frame_rate
             raise OptionError(
-                f"the clip to continue has {begun:.2f} s, and {settings.seconds:g} s are asked for in all; ask for "
-                "more seconds",
+                f"the clip to continue has {begun:.2f} s, and {settings.seconds:g} s are asked for in all; "
+                "ask for more seconds",
                 "seconds",
             )
         windows = plan(settings.frames, known.shape[2], settings.window, settings.stride)

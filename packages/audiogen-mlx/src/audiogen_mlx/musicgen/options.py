@@ -167,9 +167,7 @@ class Options(Batch):
             )
         clips = (self.melody, self.style, self.prompt_audio, self.prompt_codes)
         if self.prompt is None and not self.unconditional and all(clip is None for clip in clips):
-            raise OptionError(
-                "say what to hear by a prompt, or use unconditional for anything", "prompt", "unconditional"
-            )
+            raise OptionError("say what to hear, or use unconditional for anything", "unconditional")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -316,9 +314,9 @@ def _filled(options: Batch, defaults: Defaults) -> Batch:
 
 def _check(config: Config, settings: Settings) -> None:
     settings.sampling.temperatures_for(config.codebooks)
-    for name, kind in (("melody", "a melody"), ("style", "a style")):
+    for name in ("melody", "style"):
         if getattr(settings, name) is not None and config.clip != name:
-            raise OptionError(f"this model does not follow {kind}; take one whose name says so", name)
+            raise OptionError(f"{name}: this model does not follow one; take one whose name says so", name)
     if settings.frames > settings.window and settings.window < 2:
         raise OptionError("windows must have 2 frames or more to be continued")
     if settings.negative_prompt is not None and settings.guidance_scale == 1:

@@ -140,8 +140,7 @@ class Batch(Continuing):
             if getattr(self, name) is not None:
                 raise OptionError(
                     f"{name} does not go with long, a clip of several windows; inpaint afterwards",
-                    name,
-                    "long",
+                    *(name, "long"),
                 )
         if self.prompt_audio is not None and (self.init_audio is not None or inpaints):
             raise OptionError(

@@ -156,7 +156,7 @@ def _seconds(
     if clip is not None:
         return min((options.before or 0.0) + clip.duration, config.max_seconds), None
     if prompt is not None:
-        raise OptionError("a clip to go on with needs to know until when: give seconds")
+        raise OptionError("a clip to go on with needs to know until when: give seconds", "seconds")
     return min(SECONDS, config.max_seconds), None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -178,8 +178,9 @@ def over(force: bool) -> tuple[str, ...]:
 
 @closed()
 def quantize(source: str | Path, target: str | Path, dtype: str, *, force: bool = False) -> Manifest:
-    """Write a smaller copy of a float32 folder; it appears whole or not at all. With `force`, what was exported
-    there before gives way.
+    """Write a smaller copy of a float32 folder; it appears whole or not at all.
+
+    force  what was exported there before gives way
 
     Raises ManifestError when the source is no exported folder or damaged, OptionError when it is not float32,
     when `dtype` is not float16, int8 or int4, or when the target is not a new or empty folder.
@@ -303,12 +304,12 @@ def _check_possible(dtype: str) -> None:
 
 
 def _staged(
-    out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest], over: Sequence[str] = ()
+    out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest], allowed: Sequence[str] = ()
 ) -> Manifest:
     """What `write` writes, in float32, made smaller where that is asked for; whole or not at all."""
     from audiogen_onnx.exporter.quantize import convert
 
-    with atomic_folder(out_dir, over=over) as folder:
+    with atomic_folder(out_dir, over=allowed) as folder:
         if dtype == "float32":
             return write(folder)
         plain = folder / "float32"

@@ -215,7 +215,7 @@ class VampOptions(Described):
             )
         if self.compat == "upstream" and (self.loop or self.outpaints or self.infill is not None):
             raise OptionError(
-                "the original has no infill, outpaint_left, outpaint_right or loop: leave compat at 'audiogen'",
+                "the original has no infill, outpaint_left, outpaint_right or loop; leave out compat",
                 *("compat", *_LATER),
             )
 
