@@ -514,15 +514,15 @@ class Replay(Sounding):
 def to_replay(asked: Replay) -> tuple[Recipe, Path]:
     """The recipe of a file that is made again, and where to; nothing is opened for it.
 
-    Raises AudioError when the file carries no recipe, OptionError when it cannot be written there.
+    Raises OptionError when it cannot be written there, AudioError when the file carries no recipe.
     """
     from audiogen_core.recipe import Recipe
     from audiogen_core.sound_writer import check_suffix
 
+    if asked.output is not None:
+        check_suffix(cli.require_new(asked.output, asked.force))
     recipe = Recipe.read(asked.file)
-    output = asked.output or cli.free_name(f"{asked.file.stem}-again", asked.file.suffix)
-    check_suffix(cli.require_new(output, asked.force))
-    return recipe, output
+    return recipe, asked.output or cli.free_name(f"{asked.file.stem}-again", asked.file.suffix)
 
 
 def replayed(

@@ -12,7 +12,7 @@ from audiogen_core import cli, jobs
 from audiogen_core.commands import Replay, command, fetching, model_rows, replayed, to_replay
 from audiogen_core.devices import Computing
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.jobs import Channel, Play, Shown, Written
+from audiogen_core.jobs import Channel, Play, Shown, Writing, Written
 from audiogen_core.options import Described, argument, option, place
 from audiogen_core.present import printable
 
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 commands = cli.Program(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Into(Writing):
+    """Where `encode` and `decode` write."""
+
+    output: Annotated[
+        Path | None,
+        option("Where the result goes. A name that is free when absent.", "-o", metavar="PATH"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +128,8 @@ class Serving(Shown):
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
-@command(commands, "encode", Encoding, Written)
-def encode(asked: Encoding, written: Written) -> None:
+@command(commands, "encode", Encoding, Into)
+def encode(asked: Encoding, written: Into) -> None:
     """Turn an audio file into codes, or latents where the codec is an autoencoder."""
     from audiogen_core import codecs, coding
     from audiogen_core.audio import probe
@@ -127,15 +137,16 @@ def encode(asked: Encoding, written: Written) -> None:
     from audiogen_core.describe import facts_of
     from audiogen_core.files import require_room
 
-    check_name(written.output)
-    cli.require_new(written.output, written.force)
+    output = written.output or cli.free_name(asked.audio.stem, ".codes")
+    check_name(output)
+    cli.require_new(output, written.force)
     info = probe(asked.audio)
     seconds, facts = info.frames / info.sample_rate, facts_of(asked.codec)
     if facts is not None:
-        require_room(written.output, coding.coded_size(facts, seconds, asked.codebooks))
+        require_room(output, coding.coded_size(facts, seconds, asked.codebooks))
     codec = codecs.load(asked.codec, asked.on, _fetching(written))
     if facts is None:
-        require_room(written.output, coding.coded_size(codec.info, seconds, asked.codebooks))
+        require_room(output, coding.coded_size(codec.info, seconds, asked.codebooks))
     if change := coding.conversion(info, codec) if asked.channel is None else "":
         cli.note(f"{asked.audio}: {change}")
     started = time.monotonic()
@@ -143,34 +154,35 @@ def encode(asked: Encoding, written: Written) -> None:
         codes = coding.encode_file(
             asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
         )
-    codes.save(written.output, force=written.force)
+    codes.save(output, force=written.force)
     seconds = codes.values.shape[1] / codes.frame_rate
-    cli.finished(written.output, seconds=seconds, took=time.monotonic() - started, json=written.json)
+    cli.finished(output, seconds=seconds, took=time.monotonic() - started, json=written.json)
 
 
-@command(commands, "decode", Decoding, Written)
-def decode(asked: Decoding, written: Written) -> None:
+@command(commands, "decode", Decoding, Into)
+def decode(asked: Decoding, written: Into) -> None:
     """Turn codes or latents into an audio file; its suffix chooses the format."""
     from audiogen_core import codecs, coding
     from audiogen_core.codes import Codes
     from audiogen_core.describe import facts_of
     from audiogen_core.sound_writer import check_sound
 
-    cli.require_new(written.output, written.force)
+    output = written.output or cli.free_name(asked.codes.stem, ".wav")
+    cli.require_new(output, written.force)
     read = coding.load_coded(asked.codes)
     maker = read.codec if isinstance(read, Codes) else read.autoencoder
     name = asked.codec or _codec_of(maker, asked.codes)
     seconds = int(read.values.shape[1]) / read.frame_rate
     facts = facts_of(name)
     rate, channels = (None, None) if facts is None else (facts.sample_rate, facts.channels)
-    check_sound(written.output, rate, channels, seconds)
+    check_sound(output, rate, channels, seconds)
     codec = codecs.load(name, asked.on, _fetching(written))
     recipe = _decoding(asked.codes, maker, codec)
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:
-        seconds = coding.decode_file(read, codec, written.output, recipe=recipe, on_step=on_step)
+        seconds = coding.decode_file(read, codec, output, recipe=recipe, on_step=on_step)
     took = time.monotonic() - started
-    cli.finished(written.output, seconds=seconds, took=took, picture=True, json=written.json)
+    cli.finished(output, seconds=seconds, took=took, picture=True, json=written.json)
 
 
 @command(commands, "info", Named)
@@ -375,7 +387,7 @@ def _say(result: dict[str, Any], *, json: bool) -> None:
         print(result["path"])
 
 
-def _fetching(written: Written) -> Fetch:
+def _fetching(written: Writing) -> Fetch:
     return fetching(written.offline, written.quiet or written.json)
 
 
