@@ -123,8 +123,8 @@ def require_new_folder(target: str | Path, over: Sequence[str] = ()) -> None:
         return
     if not over:
         raise OptionError(
-            f"{target}: exists already and is not an empty folder; choose another name, or use force where it "
-            "was exported before",
+            f"{target}: exists already and is not an empty folder; choose another name, or use force where "
+            "it was exported before",
             "force",
         )
     if not any((target / name).is_file() for name in over):
