@@ -73,6 +73,9 @@ class Codes:
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
 
+    def __repr__(self) -> str:
+        return f"Codes({self.codebooks} codebooks, {self.frames} frames, {self.duration:.2f} s, {self.codec})"
+
     @property
     def codebooks(self) -> int:
         return int(self.values.shape[0])
@@ -145,6 +148,11 @@ class Latents:
             raise CodesError("latents must be finite, got NaN or infinity")
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
+
+    def __repr__(self) -> str:
+        channels, frames = self.values.shape
+        seconds = frames / self.frame_rate
+        return f"Latents({channels} channels, {frames} frames, {seconds:.2f} s, {self.autoencoder})"
 
     @closed(CodesError)
     def save(self, path: str | Path, *, force: bool = False) -> Path:

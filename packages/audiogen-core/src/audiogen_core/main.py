@@ -91,10 +91,10 @@ class Drawn(Shown):
 class Composing(Described):
     """What `compose` takes."""
 
-    minutes: Annotated[float, option("How much music in all.")] = 10.0
+    minutes: Annotated[float, option("How much music in all.", gt=0)] = 10.0
     seed: Annotated[int | None, option("Seed of the music; drawn and shown when absent.", ge=0)] = None
     style: Annotated[tuple[str, ...], option("Style to use; give it again for more. All when absent.")] = ()
-    piece_seconds: Annotated[float, option("Length of one piece.", unit="s")] = 60.0
+    piece_seconds: Annotated[float, option("Length of one piece.", unit="s", gt=0)] = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

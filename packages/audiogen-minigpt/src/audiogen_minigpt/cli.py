@@ -33,6 +33,20 @@ class Into(Shown):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Beside(Shown):
+    """What a command has that writes a folder for one of audio, and goes on with it."""
+
+    output: Annotated[
+        Path | None,
+        option("Where the result goes; named after the audio when absent.", "-o", metavar="PATH"),
+    ] = None
+
+    def beside(self, folder: Path, kind: str) -> Path:
+        """Where that is: as it was said, or music-run here for a folder of music."""
+        return self.output or Path(f"{folder.resolve().name}-{kind}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fetching(Described):
     """What a command has that may need a codec which is not here."""
 
@@ -157,14 +171,15 @@ def run(**given: Any) -> None:
     from audiogen_minigpt.status import Stages
 
     source, running = gathered(Source, given), gathered(Running, given)
-    into = gathered(Into, given)
+    into = gathered(Beside, given)
+    output = into.beside(source.folder, "run")
     codec = given.pop("codec")  # of all stages
     with _answering(into), Stages(into.quiet or into.json) as stages:
         from audiogen_minigpt.run import run
 
         result = run(
             source.folder,
-            into.output,
+            output,
             codec=codec,
             settings=_settings(given, running),
             from_scratch=running.from_scratch,
@@ -176,7 +191,7 @@ def run(**given: Any) -> None:
             fetch=source.fetch(into),
         )
     if not result.done and result.signal is None:
-        cli.note(f"{into.output}: everything was done already")
+        cli.note(f"{output}: everything was done already")
     facts: dict[str, Any] = {"path": str(result.page or result.run), "step": result.step}
     facts |= {"done": list(result.done), "next": list(result.next)}
     facts["verdict"] = vars(result.verdict) if result.verdict else None
@@ -196,21 +211,22 @@ add(
         ),
         *described(Shape),
         *described(Running),
-        *described(Into),
+        *described(Beside),
     ],
     run.__doc__,
 )
 
 
-@command(commands, "encode", Encoding, Preparation, Into)
-def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
+@command(commands, "encode", Encoding, Preparation, Beside)
+def encode(encoding: Encoding, preparation: Preparation, into: Beside) -> None:
     """Turn a folder of audio into a folder of codes. Goes on where it was stopped."""
     from audiogen_minigpt.encode import encode, verify
 
+    output = into.beside(encoding.folder, "codes")
     with cli.progress("encoding", unit="shards", quiet=into.quiet or into.json) as on_step:
         report = encode(
             encoding.folder,
-            into.output,
+            output,
             codec=encoding.codec,
             ops=encoding.on,
             engine=encoding.engine,
@@ -222,12 +238,12 @@ def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
             on_step=on_step,
         )
     if encoding.verify:
-        cli.note(f"checked: {verify(into.output)} frames are as they were written")
+        cli.note(f"checked: {verify(output)} frames are as they were written")
     if report.skips:
-        cli.note(f"left out: {len(report.skips)} files; the reasons are in {into.output / 'report.jsonl'}")
+        cli.note(f"left out: {len(report.skips)} files; the reasons are in {output / 'report.jsonl'}")
     if report.tails:
         cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
-    facts = {"path": str(into.output), "tracks": report.tracks, "seconds": report.seconds}
+    facts = {"path": str(output), "tracks": report.tracks, "seconds": report.seconds}
     changes = {kind: len(paths) for kind, paths in vars(report.changes).items()}
     _tell({**facts, "val_seconds": report.val_seconds, "left_out": len(report.skips), **changes}, into)
 

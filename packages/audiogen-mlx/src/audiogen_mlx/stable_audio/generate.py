@@ -355,7 +355,8 @@ class StableAudio(Model):
         if seconds is not None and not asked.long and round(seconds * config.sample_rate) > config.window:
             raise OptionError(
                 f"this model makes {config.window_seconds:.2f} s at most, {seconds:g} s were asked for; "
-                "for more, generate_long (--long) continues window after window"
+                "long continues window after window",
+                *("seconds", "long"),
             )
 
 

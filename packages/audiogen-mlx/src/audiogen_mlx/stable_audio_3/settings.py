@@ -77,7 +77,8 @@ def resolve(config: Config, options: Batch) -> Settings:
     if not options.long and seconds > config.max_seconds:
         raise OptionError(
             f"this model makes {config.max_seconds:.2f} s at most, {seconds:g} s were asked for; "
-            "for more, long (--long) goes on part after part"
+            "long goes on part after part",
+            *("seconds", "long"),
         )
     published, before = config.published, options.before or 0.0
     if prompt is not None and prompt.duration >= seconds:
