@@ -230,6 +230,14 @@ def test_one_more_option_is_one_line(tmp_path: Path) -> None:
     assert again_.read_bytes() == output.read_bytes()
 
 
+def test_whoever_cannot_fetch_a_model_is_told_of_the_one_that_is_here() -> None:
+    done = run("musicgen", "slow piano", "--offline")
+    assert done.exit_code == 1
+    hint, error = done.stderr.splitlines()[-2:]
+    assert hint == "hint: musicgen-small has to be fetched or exported first; -m demo is here already"
+    assert error.startswith("error: musicgen-small: ")
+
+
 def test_models_and_doctor() -> None:
     rows = json.loads(run("models", "--json").stdout)
     assert {"musicgen-small", "stable-audio-open-1.0"} <= {row["name"] for row in rows}
