@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from audiogen_core.codecs.catalog import CATALOG as CODECS
 from audiogen_core.models import ModelSpec, Shipped
+from audiogen_core.musicgen.catalog import TEXT_ENCODERS
 from audiogen_mlx.catalog import CATALOG as MLX
-from audiogen_mlx.catalog import TEXT_ENCODERS
 from audiogen_onnx.catalog import CATALOG as ONNX
 
 CATALOGUES: dict[str, Mapping[str, ModelSpec | Shipped]] = {

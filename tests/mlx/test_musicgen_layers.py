@@ -11,9 +11,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from audiogen_core.musicgen.conditioning import Rows
 from audiogen_mlx import blas, cpu
 from audiogen_mlx.musicgen import model
-from audiogen_mlx.musicgen.model import Block, Cache, Linear, Norm, Rows, attend
+from audiogen_mlx.musicgen.model import Block, Cache, Linear, Norm, attend
 from support.musicgen_models import TINY, transformer
 
 

@@ -15,11 +15,12 @@ from audiogen_core import weights
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning, WeightsError
 from audiogen_core.formats.stored import StoredArray
+from audiogen_core.musicgen.config import STYLE, StyleConfig
+from audiogen_core.musicgen.positions import positions
+from audiogen_core.musicgen.style import excerpt
 from audiogen_core.weights import Weights
-from audiogen_mlx.musicgen.config import STYLE, StyleConfig
 from audiogen_mlx.musicgen.mert import Mert
-from audiogen_mlx.musicgen.style import StyleConditioner, excerpt, load_style
-from audiogen_mlx.nn import positions
+from audiogen_mlx.musicgen.style import StyleConditioner, load_style
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style"
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from audiogen_core import Audio, RecordedNoise
+from audiogen_core.tokenizer import Tokenizer
 from audiogen_mlx import t5gemma
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Task
@@ -21,7 +22,6 @@ from audiogen_mlx.stable_audio_3.conditioning import FREQUENCIES, assemble, feat
 from audiogen_mlx.stable_audio_3.generate import SNR_FLOOR, lengths
 from audiogen_mlx.stable_audio_3.guidance import Guidance, predictor
 from audiogen_mlx.stable_audio_3.schedules import Shift, times
-from audiogen_mlx.tokenizer import Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stable-audio-3"
 TEXT = FIXTURES / "tiny-small" / "t5gemma-b-b-ul2"

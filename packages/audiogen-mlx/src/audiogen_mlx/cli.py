@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from audiogen_core import cli as shared
 from audiogen_core import commands
 from audiogen_core.jobs import Shown, Written
+from audiogen_core.musicgen.options import DTYPES, Located
 from audiogen_core.options import argument, option, place
 from audiogen_mlx import jobs
-from audiogen_mlx.musicgen.options import DTYPES, Located
 
 if TYPE_CHECKING:
-    from audiogen_mlx.musicgen.load import Places
+    from audiogen_core.musicgen.files import Places
 
 cli = shared.Program("audiogen-mlx", "audiogen-mlx", "MusicGen, Stable Audio Open and Stable Audio 3 in MLX.")
 commands.add_job(cli, jobs.MUSICGEN)
@@ -83,8 +83,8 @@ def prompts(asked: Asked) -> None:
     """The words that a small model understands, and what it takes others for."""
     from audiogen_core.errors import OptionError
     from audiogen_core.models import find
+    from audiogen_core.prompts import Prompts
     from audiogen_mlx.catalog import CATALOG
-    from audiogen_mlx.prompts import Prompts
 
     found = find(CATALOG, asked.model)
     places = (found, found / "t5") if isinstance(found, Path) else ()
@@ -97,7 +97,7 @@ def prompts(asked: Asked) -> None:
 
 
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
-    from audiogen_mlx.musicgen.load import Places
+    from audiogen_core.musicgen.files import Places
 
     fetch = commands.fetching(offline, silent, asked.unlisted)
     return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)

@@ -20,16 +20,18 @@ from audiogen_core.codecs import encodec
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.files import atomic_path, require_room
 from audiogen_core.formats.safetensors_file import write_safetensors
+from audiogen_core.musicgen.config import FORMAT, STYLE
+from audiogen_core.musicgen.files import CONFIG, STATE, TEXT, Files, read_package
+from audiogen_core.musicgen.weights import pieces
+from audiogen_core.prompts import FILE as PROMPTS
 from audiogen_core.settings import read_json
+from audiogen_core.t5 import pieces as t5_pieces
+from audiogen_core.tokenizer import FILE as TOKENIZER
 from audiogen_core.weights import StoredArray, Weights
 from audiogen_mlx import nn, t5
 from audiogen_mlx.memory import bounded_cache
-from audiogen_mlx.musicgen.config import FORMAT, STYLE
-from audiogen_mlx.musicgen.load import CONFIG, STATE, TEXT, Files, outline, read_package
+from audiogen_mlx.musicgen.load import outline
 from audiogen_mlx.musicgen.model import Transformer
-from audiogen_mlx.musicgen.weights import pieces
-from audiogen_mlx.prompts import FILE as PROMPTS
-from audiogen_mlx.tokenizer import FILE as TOKENIZER
 
 CODEC = "audio_encoder."
 WEIGHTS = "model.safetensors"
@@ -71,7 +73,7 @@ def convert(
     tokenizer = tokenizer / TOKENIZER if tokenizer.is_dir() else tokenizer
     if not tokenizer.is_file():
         raise ModelError(f"{tokenizer}: no such file; name the model's tokenizer (--tokenizer)")
-    encoder = nn.stored_shapes(t5.T5Encoder(files.t5_config), t5.pieces(files.t5_config))
+    encoder = nn.stored_shapes(t5.T5Encoder(files.t5_config), t5_pieces(files.t5_config))
     text = files.text_table
     text.check(encoder)
     style = [name for name in files.table if name.startswith(STYLE)] if files.config.style else []

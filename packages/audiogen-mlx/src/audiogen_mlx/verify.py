@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.models import find
+from audiogen_core.musicgen.files import Files, Places
 from audiogen_mlx.catalog import CATALOG, STABLE_AUDIO
-from audiogen_mlx.musicgen.load import Files, Places
 
 
 def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict[str, Any]:
@@ -29,12 +29,14 @@ def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict
 
 def check(files: Files) -> dict[str, Any]:
     """Read every tensor of a MusicGen once, keeping none. Raises as loading would."""
+    from audiogen_core import t5
     from audiogen_core.codecs import load_codec
-    from audiogen_mlx import nn, t5
+    from audiogen_core.musicgen.weights import pieces
+    from audiogen_mlx import nn
     from audiogen_mlx.memory import bounded_cache
     from audiogen_mlx.musicgen.load import ignored, outline
     from audiogen_mlx.musicgen.style import load_style
-    from audiogen_mlx.musicgen.weights import pieces
+    from audiogen_mlx.t5 import T5Encoder
 
     bits, style = files.stored_bits, files.config.style
     with bounded_cache():
@@ -44,7 +46,7 @@ def check(files: Files) -> dict[str, Any]:
         files.table.finish(ignored(files.config))
         if style is not None:
             load_style(files.table, style)
-        encoder, text = t5.T5Encoder(files.t5_config), files.text_table
+        encoder, text = T5Encoder(files.t5_config), files.text_table
         for _ in nn.tensors(encoder, text, pieces=t5.pieces(files.t5_config)):
             pass
         text.finish(t5.IGNORED)

@@ -23,11 +23,14 @@ from audiogen_core.errors import ModelError
 from audiogen_core.formats.locate import TORCH_SUFFIXES
 from audiogen_core.jobs import Sound
 from audiogen_core.models import Fetch, ModelSpec, find
+from audiogen_core.musicgen.catalog import TEXT_ENCODERS
+from audiogen_core.pretrained import fingerprint
 from audiogen_core.settings import read_json
+from audiogen_core.t5 import NETWORK, T5Config
+from audiogen_core.tokenizer import Tokenizer
 from audiogen_core.weights import read_network
-from audiogen_mlx.catalog import STABLE_AUDIO, TEXT_ENCODERS
+from audiogen_mlx.catalog import STABLE_AUDIO
 from audiogen_mlx.ops import MlxOps
-from audiogen_mlx.pretrained import fingerprint
 from audiogen_mlx.stable_audio import read_config, weights
 from audiogen_mlx.stable_audio.conditioning import (
     Conditioning,
@@ -43,8 +46,7 @@ from audiogen_mlx.stable_audio.model import DiT
 from audiogen_mlx.stable_audio.options import Load, Options
 from audiogen_mlx.stable_audio.settings import resolve
 from audiogen_mlx.stable_audio.weights import Tables
-from audiogen_mlx.t5 import NETWORK, T5Config, load_t5
-from audiogen_mlx.tokenizer import Tokenizer
+from audiogen_mlx.t5 import load_t5
 
 _CONFIG = "model_config.json"
 _INDEX = "model_index.json"

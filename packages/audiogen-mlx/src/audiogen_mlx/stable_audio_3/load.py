@@ -17,11 +17,12 @@ from audiogen_core.codecs.same import Same
 from audiogen_core.errors import ModelError
 from audiogen_core.jobs import Sound
 from audiogen_core.models import Fetch, ModelSpec, find
+from audiogen_core.pretrained import fingerprint
 from audiogen_core.settings import read_json
+from audiogen_core.tokenizer import Tokenizer
 from audiogen_mlx import t5gemma
 from audiogen_mlx.catalog import STABLE_AUDIO_3
 from audiogen_mlx.ops import MlxOps
-from audiogen_mlx.pretrained import fingerprint
 from audiogen_mlx.stable_audio.conditioning import Conditioning
 from audiogen_mlx.stable_audio.load import SHARE, TextFiles, checkpoint, in_one, machine_memory, weight_files
 from audiogen_mlx.stable_audio_3 import weights
@@ -32,7 +33,6 @@ from audiogen_mlx.stable_audio_3.model import DiT
 from audiogen_mlx.stable_audio_3.options import Load, Options
 from audiogen_mlx.stable_audio_3.settings import resolve
 from audiogen_mlx.t5gemma import T5GemmaConfig, load_t5gemma
-from audiogen_mlx.tokenizer import Tokenizer
 
 CONFIG = "model_config.json"
 INDEX = "model_index.json"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from audiogen_core.musicgen.config import Config
 from audiogen_core.weights import Network
-from audiogen_mlx.musicgen.config import Config
 
 Layout = Literal["transformers", "audiocraft", "audiogen"]
 """Of transformers, of audiocraft, and of `convert`."""

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.prompts import Prompts
 from audiogen_core.settings import parse_json, read_text
 from audiogen_core.values import check_text
-from audiogen_mlx.prompts import Prompts
 
 if TYPE_CHECKING:
     import tokenizers
