@@ -647,7 +647,7 @@ def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, 
     job = job_of(recipe)
     opening, options = again(job, recipe, moved, **load)
     model = job.open_with(opening)
-    check_revision(recipe, recipe.model, model.revision)
+    check_revision(recipe.revision, recipe.model, model.revision)
     channel = recipe.settings.get("channel")
     given = heard(job, options, channel)
     take = next(model.takes(given))
@@ -660,10 +660,10 @@ def _old_role(job: Job, name: str, recipe: Recipe) -> str:
     return old[0] if old else name
 
 
-def check_revision(recipe: Recipe, name: str, revision: str) -> None:
-    """Raises ModelError when a model that was opened is not the one a file was made with."""
-    if recipe.revision and revision != recipe.revision:
+def check_revision(wanted: str | None, name: str, revision: str) -> None:
+    """Raises ModelError when a model that was opened is not the one a recipe names, if it names one."""
+    if wanted and revision != wanted:
         raise ModelError(
             f"{name}: not the model that made this file: its revision is {revision}, the recipe names "
-            f"{recipe.revision}; name the right one"
+            f"{wanted}; name the right one"
         )

@@ -255,9 +255,26 @@ def compose(asked: Composing, written: Written) -> None:
     _say(told, json=written.json)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Showing(Serving):
+    """What `studio` takes."""
+
+    open: Annotated[bool, option("Open the page in a browser.", no="--no-open")] = True
+
+
+@command(commands, "studio", Showing)
+def studio(asked: Showing) -> None:
+    """A page for all installed packages, on this machine, with the HTTP service behind it."""
+    _serve(asked, page=True, opened=asked.open)
+
+
 @command(commands, "serve", Serving)
 def serve(asked: Serving) -> None:
     """An HTTP service over the jobs of all installed packages, on this machine."""
+    _serve(asked)
+
+
+def _serve(asked: Serving, *, page: bool = False, opened: bool = False) -> None:
     from audiogen_core.studio.serve import serve
 
     serve(
@@ -269,6 +286,8 @@ def serve(asked: Serving) -> None:
         most_waiting=asked.queue,
         patience=asked.patience,
         offline=asked.offline,
+        page=page,
+        opened=opened,
     )
 
 

@@ -78,8 +78,13 @@ class Batch(Continuing):
         float | None,
         option("Draw from tokens at least this likely beside the likeliest.", ge=0, le=1, advanced=True),
     ] = None
-    melody: Annotated[Clips | None, audio("A clip whose melody is followed.", some=True, many=True)] = None
-    style: Annotated[Clips | None, audio("A clip whose style is followed.", some=True, many=True)] = None
+    melody: Annotated[
+        Clips | None,
+        audio("A clip whose melody is followed.", some=True, many=True, verb="Follow the melody"),
+    ] = None
+    style: Annotated[
+        Clips | None, audio("A clip whose style is followed.", some=True, many=True, verb="Follow the style")
+    ] = None
     style_guidance: Annotated[
         float | None,
         option("Weight of the text against the style.", ge=0, le=HIGHEST, some=True, advanced=True),
@@ -95,7 +100,7 @@ class Batch(Continuing):
         option("Second where they begin; else the middle.", unit="s", ge=0, some=True, advanced=True),
     ] = None
     prompt_audio: Annotated[
-        Clips | None, audio("A clip to go on with; it comes first.", "--continue", many=True)
+        Clips | None, audio("A clip to go on with; it comes first.", "--continue", many=True, verb="Continue")
     ] = None
     window_seconds: Annotated[
         float | None,

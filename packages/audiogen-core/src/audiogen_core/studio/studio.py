@@ -6,19 +6,22 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from audiogen_core import jobs
-from audiogen_core.errors import AudiogenError, ModelError, OptionError, UnknownModel
-from audiogen_core.jobs import MOST, Job
+from audiogen_core.cli import numbered
+from audiogen_core.commands import named_after
+from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError, UnknownModel
+from audiogen_core.jobs import MOST, Entry, Job, JobLoad, JobOptions
 from audiogen_core.options import Field, described, plain
+from audiogen_core.recipe import Recipe
 from audiogen_core.sound_writer import check_suffix
 from audiogen_core.studio.library import Library
 from audiogen_core.studio.memory import physical
-from audiogen_core.studio.queue import ENDED, Queue, Work, new_id
+from audiogen_core.studio.queue import ENDED, Missing, Queue, Work, new_id
 from audiogen_core.studio.workers import GRACE, Process
 
 MEMORY_SHARE = 0.6
@@ -116,30 +119,64 @@ class Studio:
         if not 1 <= asked.count <= MOST:
             raise OptionError(f"variations must be from 1 to {MOST}, got {asked.count}")
         suffix = f".{asked.format.lower().removeprefix('.')}"
-        title = next(
-            (
-                str(values[each.name])
-                for each in fields.values()
-                if each.option.argument and each.name in values
-            ),
-            "",
-        )
-        identity = new_id()
-        names = self.library.new_names(job.name, title, identity, asked.count, suffix)
-        outputs = [self.library.folder / "clips" / name for name in names]
-        check_suffix(outputs[0])
-        job.check(opened, options, outputs, asked.channel)
         work = Work(
-            id=identity,
+            id=new_id(),
             job=job.name,
             load=plain(load),
             options={name: plain(value) for name, value in values.items()},
-            files=names,
+            files=(),
             channel=asked.channel,
             fetch=asked.fetch,
             created=time.time(),
         )
-        return self.queue.add(work)
+        return self._queued(work, job, opened, options, asked.count, suffix)
+
+    def replay(self, recipe: Recipe, suffix: str = ".wav", *, fetch: bool = False) -> Work:
+        """Put in the queue what makes a file again, to the same bytes where its suffix is that of the file.
+
+        Clips that went in are taken from the library, whatever place the recipe names.
+
+        Raises OptionError when one of them, or the model, is not here; AudioError as `jobs.again` does.
+        """
+        job = jobs.job_of(recipe)
+        moved: dict[str, str] = {}
+        for name, digest in recipe.inputs.items():
+            try:
+                moved[name] = str(self.library.holding(digest))
+            except Missing as error:
+                raise OptionError(f"{error}: bring in what went in as {name}") from error
+        named = {
+            name for each in job.inputs for name in (each.name, *job.renamed) if recipe.settings.get(name)
+        }
+        if unknown := sorted(each for each in named if job.renamed.get(each, each) not in moved):
+            raise AudioError(f"the recipe does not say which clip went in as {', '.join(unknown)}")
+        opened, options = jobs.again(job, recipe, moved)
+        for field in described(job.load):
+            value = getattr(opened, field.name)
+            if field.option.role == "place" and value != field.default:
+                self._check_place(job, field, str(value))
+        work = Work(
+            id=new_id(),
+            job=job.name,
+            load=opened.asked(),
+            options=options.asked(),
+            files=(),
+            channel=recipe.settings.get("channel"),
+            fetch=fetch,
+            revision=recipe.revision,
+            created=time.time(),
+        )
+        return self._queued(work, job, opened, options, 1, suffix)
+
+    def _queued(
+        self, work: Work, job: Job, load: JobLoad, options: JobOptions, count: int, suffix: str
+    ) -> Work:
+        """The work with names of its files, in the queue, after what can be checked before it is done."""
+        stem = f"{named_after(job, options, load)}-{options.seed}-{work.id[-8:]}"
+        outputs = numbered(self.library.folder / "clips" / f"{stem}{suffix}", count)
+        check_suffix(outputs[0])
+        job.check(load, options, outputs, work.channel)
+        return self.queue.add(replace(work, files=tuple(path.name for path in outputs)))
 
     def cancel(self, name: str) -> Work:
         """End a work, whatever it does. Raises OptionError when there is none of that name."""
@@ -158,7 +195,8 @@ class Studio:
         """
         path, read, ends = self.spool(name, 0), 0, time.monotonic() + timeout
         while time.monotonic() < ends:
-            ended = self.queue.get(name).state in ENDED
+            work = self.queue.get(name)
+            ended = work.state in ENDED or bool(work.clips and work.clips[0]["name"])
             with suppress(FileNotFoundError), path.open("rb") as file:
                 file.seek(read)
                 while block := file.read(1 << 16):
@@ -172,6 +210,10 @@ class Studio:
     def spool(self, name: str, index: int) -> Path:
         """Where a clip is heard before it is whole."""
         return self.library.folder / "spool" / f"{name}-{index}.pcm"
+
+    def trained(self, job: Job) -> list[Entry]:
+        """Models of a job that were trained here."""
+        return []
 
     def models(self) -> list[dict[str, Any]]:
         """The models of all installed jobs."""
@@ -298,7 +340,7 @@ class Studio:
     def _follow(self, work: Work, process: Process, outputs: Sequence[Path]) -> None:
         """Have a process do it, and tell what happens. Raises WorkerDied."""
         facts: dict[str, Any] = {
-            name: getattr(work, name) for name in ("load", "options", "channel", "fetch")
+            name: getattr(work, name) for name in ("load", "options", "revision", "channel", "fetch")
         }
         spool = [str(self.spool(work.id, index)) for index in range(len(outputs))]
         process.send(

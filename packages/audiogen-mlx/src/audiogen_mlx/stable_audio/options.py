@@ -89,16 +89,25 @@ class Batch(Continuing):
         float | None,
         option("How the levels between are spaced; 1: their logarithms evenly.", advanced=True),
     ] = None
-    init_audio: Annotated[Clip | None, audio("A clip to begin from, or to inpaint.", "--init")] = None
+    init_audio: Annotated[
+        Clip | None, audio("A clip to begin from, or to inpaint.", "--init", verb="Vary")
+    ] = None
     init_noise_level: Annotated[
         float | None,
         option("How much of that clip is lost: up to 1 for rectified flow, else a sigma.", advanced=True),
     ] = None
     inpaint: Annotated[
         tuple[Span, ...] | None,
-        option("Seconds of the clip to make anew, and the rest kept; may be repeated.", unit="s"),
+        option(
+            "Seconds of the clip to make anew, and the rest kept; may be repeated.",
+            unit="s",
+            verb="Inpaint",
+            of="init_audio",
+        ),
     ] = None
-    prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
+    prompt_audio: Annotated[
+        Clip | None, audio("A clip to go on with; it comes first.", "--continue", verb="Continue")
+    ] = None
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
     beats_per_bar: Annotated[

@@ -80,16 +80,25 @@ class Batch(Continuing):
             advanced=True,
         ),
     ] = 6.0
-    init_audio: Annotated[Clip | None, audio("A clip to begin from, or to inpaint.", "--init")] = None
+    init_audio: Annotated[
+        Clip | None, audio("A clip to begin from, or to inpaint.", "--init", verb="Vary")
+    ] = None
     init_noise_level: Annotated[
         float | None,
         option("How much of that clip is lost: 1 is all of it, 0.9 when absent.", gt=0, le=1, advanced=True),
     ] = None
     inpaint: Annotated[
         tuple[Span, ...] | None,
-        option("Seconds of the clip to make anew, and the rest kept; may be repeated.", unit="s"),
+        option(
+            "Seconds of the clip to make anew, and the rest kept; may be repeated.",
+            unit="s",
+            verb="Inpaint",
+            of="init_audio",
+        ),
     ] = None
-    prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
+    prompt_audio: Annotated[
+        Clip | None, audio("A clip to go on with; it comes first.", "--continue", verb="Continue")
+    ] = None
     before: Annotated[
         float | None,
         option(

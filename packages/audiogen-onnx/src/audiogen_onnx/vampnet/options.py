@@ -104,6 +104,8 @@ class VampOptions(Described):
             "Make anew only what lies between, in seconds.",
             "--inpaint",
             old=("--infill",),
+            verb="Inpaint",
+            of="audio",
             unit="s",
             ge=0,
             group=_KEPT,
@@ -281,7 +283,7 @@ class Beside(Drawn):
 class Asked(Beside):
     """What a job is asked beside `VampOptions`."""
 
-    audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN")]
+    audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN", verb="Vary")]
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
