@@ -26,9 +26,15 @@ from support.programs import program
 
 ROOT = Path(__file__).parents[1]
 
-# By job: what is made first, other keywords, and the same for the command.
+# By job ("PACKAGE JOB" where the first package that has it is not meant): what is made first, other keywords,
+# and the same for the command.
 ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any], list[str]]] = {
     "musicgen": (("slow piano",), {"seconds": 0.5}, ["slow piano", "-m", "demo", "--seconds", "0.5"]),
+    "audiogen-onnx musicgen": (
+        ("slow piano",),
+        {"seconds": 0.5},
+        ["slow piano", "-m", "demo", "--seconds", "0.5"],
+    ),
     "stable-audio": (
         ("slow piano",),
         {"seconds": 0.5, "steps": 1},
@@ -39,9 +45,14 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any], list[str]]] = {
 }
 
 
+def told_of(job: str) -> jobs.Job:
+    package, _, name = job.rpartition(" ")
+    return jobs.find(name, package or None)
+
+
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
-    return {name: jobs.find(name).open(model="demo", threads=1) for name in ASKED}
+    return {name: told_of(name).open(model="demo", threads=1) for name in ASKED}
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +71,7 @@ def made(models: dict[str, Any], job: str, **more: Any) -> Audio:
 
 @pytest.mark.parametrize("job", ASKED)
 def test_one_shape(models: dict[str, Any], job: str) -> None:
-    model, told = models[job], jobs.find(job)
+    model, told = models[job], told_of(job)
     for verb in (model.generate, model.stream):
         names = list(inspect.signature(verb).parameters)
         assert set(names) >= {each.name for each in described(told.options)}
@@ -87,11 +98,20 @@ def test_packages_say_their_version(package: str) -> None:
 @pytest.mark.parametrize("job", ASKED)
 @pytest.mark.filterwarnings("ignore::audiogen_core.audio.ClippingWarning")
 def test_a_saved_clip_is_the_file_of_the_command_and_is_made_again(models: dict[str, Any], job: str) -> None:
-    told = jobs.find(job)
+    told = told_of(job)
     clip = made(models, job, normalize=True, fade="auto")  # what commands do unless they are told otherwise
     saved = clip.save("python.wav").read_bytes()
     done = call(
-        program(told.package), job, *ASKED[job][2], "--seed", 3, "--threads", 1, "-o", "command.wav", "-q"
+        program(told.package),
+        told.name,
+        *ASKED[job][2],
+        "--seed",
+        3,
+        "--threads",
+        1,
+        "-o",
+        "command.wav",
+        "-q",
     )
     assert done.exit_code == 0, done.stderr
     assert Path("command.wav").read_bytes() == saved
@@ -118,7 +138,7 @@ def test_a_seed_in_sampling_is_the_seed(models: dict[str, Any], job: str) -> Non
     assert by_sampling.recipe is not None and by_sampling.recipe.seed == 3
 
 
-@pytest.mark.parametrize("job", ["musicgen", "vamp", "generate"])
+@pytest.mark.parametrize("job", ["musicgen", "audiogen-onnx musicgen", "vamp", "generate"])
 def test_sampling_says_how_tokens_are_drawn(models: dict[str, Any], job: str) -> None:
     cold = made(models, job, sampling=Sampling(temperature=0.25))
     same = made(

@@ -21,7 +21,7 @@ from audiogen_core.musicgen.conditioning import Rows
 from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.catalog import MUSICGEN
-from audiogen_mlx.convert import WEIGHTS, convert, describe_codec
+from audiogen_mlx.convert import WEIGHTS, convert
 from audiogen_mlx.musicgen import MusicGen
 from audiogen_mlx.musicgen.load import find_files
 from audiogen_mlx.musicgen.mert import Mert
@@ -407,7 +407,7 @@ def test_the_codec_is_described_as_transformers_does():
 
     for kind in ("24k", "32k", "48k"):
         facts = encodec.from_transformers(json.loads((CODEC.parent / kind / "config.json").read_text()))
-        assert encodec.from_transformers(describe_codec(facts)) == facts
+        assert encodec.from_transformers(encodec.to_transformers(facts)) == facts
 
 
 # What is wrong

@@ -201,7 +201,7 @@ def zeros(shape: tuple[int, ...]) -> StoredArray:
 def test_published_parameters_are_all_used():
     full = Weights({STYLE + name: zeros(shape) for name, shape in published().items()}, "published")
     network = load_style(full, StyleConfig())
-    assert (network.inputs, network.outputs) == (768, 1536)
+    assert (network.sizes.inputs, network.sizes.outputs) == (768, 1536)
     assert network(mx.zeros((1, 224, 768)), eval_q=3, stride=15).shape == (1, 15, 1536)
 
 
@@ -226,7 +226,7 @@ def test_mert_of_another_width():
     )
     with pytest.raises(ModelError, match=r"gives vectors of 48, .* takes 768; use m-a-p/MERT-v1-95M"):
         StyleConditioner(wide, lambda: Mert.load(FOLDER / "mert")).embed(sound(3))
-    assert network.inputs == 48
+    assert network.sizes.inputs == 48
 
 
 def test_settings_of_the_published_model():

@@ -280,7 +280,7 @@ def joined(take: Take, options: Any, recipe: Recipe | None) -> Audio:
 
 @cache
 def _conductors() -> dict[str, Job]:
-    return {job.conductor: job for job in installed()}
+    return {job.conductor: job for job in every()}
 
 
 def _untold(options: Described) -> bool:
@@ -439,24 +439,38 @@ def imported(reference: str) -> Any:
 
 
 def installed() -> list[Job]:
-    """The jobs of all installed packages: those of the family first, in its order."""
+    """The jobs of all installed packages, one of each name: those of the family first, in its order.
+
+    Where two packages have a job of one name it is the first package's.
+    """
+    named: dict[str, Job] = {}
+    for job in every():
+        named.setdefault(job.name, job)
+    return list(named.values())
+
+
+def every() -> list[Job]:
+    """As `installed`, with jobs of one name from several packages."""
     return [job for job in _found().values() if isinstance(job, Job)]
 
 
 @closed()
-def find(name: str) -> Job:
-    """The job of that name.
+def find(name: str, package: str | None = None) -> Job:
+    """The job of that name; where several packages have one, of the `package`, or of the first that starts.
 
     Raises OptionError with the names there are, ModelError with the reason when it does not start.
     """
-    jobs = _found()
-    if name not in jobs:
+    found = [job for (of, called), job in _found().items() if called == name and package in (None, of)]
+    if not found:
         names = ", ".join(job.name for job in installed()) or "none is installed"
-        raise OptionError(f"there is no job {name!r}; there are: {names}")
-    job = jobs[name]
-    if isinstance(job, Job):
-        return job
-    raise ModelError(f"the job {name!r} is installed, but does not start: {job[1]}")
+        where = "" if package is None else f" in {package}"
+        raise OptionError(f"there is no job {name!r}{where}; there are: {names}")
+    reasons = []
+    for job in found:
+        if isinstance(job, Job):
+            return job
+        reasons.append(job[1])
+    raise ModelError(f"the job {name!r} is installed, but does not start: {reasons[0]}")
 
 
 def broken(*, imports: bool = True) -> dict[str, str]:
@@ -480,22 +494,22 @@ def broken(*, imports: bool = True) -> dict[str, str]:
     return reasons
 
 
-def _found() -> dict[str, Job | tuple[str, str]]:
-    """By name: a job, or the package and the reason why its description cannot be imported."""
+def _found() -> dict[tuple[str, str], Job | tuple[str, str]]:
+    """By package and name: a job, or the package and the reason why its description cannot be imported."""
     from importlib import metadata  # `--help` does without it
 
     family = list(FAMILY)
     points = [(point.dist.name if point.dist else "", point) for point in metadata.entry_points(group=GROUP)]
     points.sort(key=lambda each: (family.index(each[0]) if each[0] in family else len(family), each[0]))
-    jobs: dict[str, Job | tuple[str, str]] = {}
+    jobs: dict[tuple[str, str], Job | tuple[str, str]] = {}
     for package, point in points:
         try:
             job = point.load()
         except (ImportError, OSError, AttributeError) as error:
-            jobs[point.name] = (package, _reason(error))
+            jobs[package, point.name] = (package, _reason(error))
         else:
             if isinstance(job, Job):
-                jobs[point.name] = job
+                jobs[package, point.name] = job
     return jobs
 
 
@@ -565,10 +579,10 @@ def heard(job: Job, options: JobOptions, channel: str | None) -> JobOptions:
 def job_of(recipe: Recipe, jobs: Mapping[str, Job] | None = None) -> Job:
     """The job that made a recipe's file, of those given or of all installed. Raises AudioError."""
     name = recipe.settings.get("command", _UNNAMED.get(recipe.package))
-    known = {job.name: job for job in installed()} if jobs is None else jobs
-    job = known.get(name) if isinstance(name, str) else None
-    if job is None or job.package != recipe.package:
-        here = " or ".join(sorted({f"{each.package} {each.name}" for each in known.values()}))
+    known = every() if jobs is None else list(jobs.values())
+    job = next((each for each in known if (each.package, each.name) == (recipe.package, name)), None)
+    if job is None:
+        here = " or ".join(sorted({f"{each.package} {each.name}" for each in known}))
         what = f"{recipe.package} {name}" if isinstance(name, str) else recipe.package
         raise AudioError(f"made by {what}, which can make it again; this is {here or 'audiogen-core'}")
     return job

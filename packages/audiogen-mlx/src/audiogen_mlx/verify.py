@@ -31,10 +31,10 @@ def check(files: Files) -> dict[str, Any]:
     """Read every tensor of a MusicGen once, keeping none. Raises as loading would."""
     from audiogen_core import t5
     from audiogen_core.codecs import load_codec
-    from audiogen_core.musicgen.weights import pieces
+    from audiogen_core.musicgen.weights import ignored, pieces
     from audiogen_mlx import nn
     from audiogen_mlx.memory import bounded_cache
-    from audiogen_mlx.musicgen.load import ignored, outline
+    from audiogen_mlx.musicgen.load import outline
     from audiogen_mlx.musicgen.style import load_style
     from audiogen_mlx.t5 import T5Encoder
 

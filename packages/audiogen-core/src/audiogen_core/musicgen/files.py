@@ -10,6 +10,7 @@ from typing import Any
 
 from audiogen_core import pretrained, t5, weights
 from audiogen_core.codec import CodecInfo
+from audiogen_core.codecs import encodec
 from audiogen_core.errors import ModelError
 from audiogen_core.formats.locate import TORCH_SUFFIXES, locate, torch_files
 from audiogen_core.hub import asking
@@ -28,6 +29,7 @@ STATE = "state_dict.bin"
 COMPRESSION = "compression_state_dict.bin"
 PREPROCESSOR = "preprocessor_config.json"
 TEXT = "text_encoder."
+CODEC = "audio_encoder."
 
 CODEC_SECONDS = 2.0
 """Of audio the codec works off at a time, streaming or not, so that both give the same samples."""
@@ -286,3 +288,20 @@ def check_codec(files: Files, info: CodecInfo) -> None:
             f"{files.folder}: its codec {info.name} has {info.codebooks} codebooks of "
             f"{info.codebook_size}, the model makes {config.codebooks} of {config.codebook_size}"
         )
+
+
+def codec_tensors(files: Files) -> tuple[Mapping[str, Any], Weights]:
+    """The codec as transformers describes it, and its weights by transformers' names. Raises ModelError."""
+    if files.layout != "audiocraft" and files.places.codec is None:
+        config = files.settings.get("audio_encoder")
+        if not isinstance(config, dict):
+            raise ModelError(f"{files.folder / CONFIG}: says nothing of the codec")
+        return config, files.table.below(CODEC).apply(encodec.TRANSFORMERS)
+    path = Path(files.codec_path).expanduser()
+    if path.is_dir() and (path / CONFIG).is_file():
+        network = weights.Network(encodec.IN_TRANSFORMERS)
+        return read_json(path / CONFIG), weights.read_network(path, network).apply(encodec.TRANSFORMERS)
+    if path.is_file() and path.name != STATE:
+        table = weights.read_network(path, encodec.IN_ORIGINAL).apply(encodec.ORIGINAL)
+        return encodec.to_transformers(encodec.from_audiocraft(read_package(path))), table
+    raise ModelError(f"{path}: not a codec that can be put into the folder; give a transformers folder of it")

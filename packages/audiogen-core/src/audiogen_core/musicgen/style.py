@@ -139,6 +139,14 @@ class StyleSizes:
         layers = 1 + max((int(match[1]) for match in map(at.match, table) if match), default=-1)
         return cls(inputs, width, layers, outputs)
 
+    def check_mert(self, width: int) -> None:
+        """Raise ModelError unless a MERT of that width can feed it."""
+        if width != self.inputs:
+            raise ModelError(
+                f"this MERT gives vectors of {width}, the style conditioner takes {self.inputs}; use "
+                "m-a-p/MERT-v1-95M"
+            )
+
 
 def codebooks(config: StyleConfig) -> list[str]:
     """The tensors of the quantiser, (entries, width) each."""

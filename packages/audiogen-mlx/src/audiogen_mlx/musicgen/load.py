@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +15,11 @@ from audiogen_core import patterns
 from audiogen_core.codec import Codec
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.musicgen.conditioning import Conditioner, Floats, Rows, Tokens
-from audiogen_core.musicgen.config import STYLE, Config
+from audiogen_core.musicgen.config import Config
 from audiogen_core.musicgen.files import CODEC_SECONDS, Files, Places, check_codec
 from audiogen_core.musicgen.options import DTYPES as DTYPE_NAMES
 from audiogen_core.musicgen.stereo import StereoCodec
-from audiogen_core.musicgen.weights import IGNORED, Layout, pieces
+from audiogen_core.musicgen.weights import Layout, ignored, pieces
 from audiogen_core.sampling import Sampling
 from audiogen_core.tokenizer import Tokenizer
 from audiogen_core.weights import Weights
@@ -173,8 +172,3 @@ def outline(
                 )
         nn.quantize(network, bits)
     return network
-
-
-def ignored(config: Config) -> tuple[str, ...]:
-    """Regular expressions of the names in a checkpoint that are not of the transformer."""
-    return IGNORED if config.style is None else (*IGNORED, re.escape(STYLE) + ".*")

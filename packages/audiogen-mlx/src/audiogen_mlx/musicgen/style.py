@@ -11,7 +11,6 @@ import mlx.core as mx
 from mlx.nn.layers.normalization import LayerNorm
 
 from audiogen_core.audio import Audio
-from audiogen_core.errors import ModelError
 from audiogen_core.layers import ResidualQuantizer
 from audiogen_core.musicgen.config import StyleConfig
 from audiogen_core.musicgen.positions import positions
@@ -38,11 +37,7 @@ class StyleConditioner:
     def mert(self) -> Mert:
         """Raises ModelError when it is not one that this conditioner can be fed with."""
         mert = self._load_mert()
-        if mert.config.width != self.network.inputs:
-            raise ModelError(
-                f"this MERT gives vectors of {mert.config.width}, the style conditioner takes "
-                f"{self.network.inputs}; use m-a-p/MERT-v1-95M"
-            )
+        self.network.sizes.check_mert(mert.config.width)
         return mert
 
     def embed(self, audio: Audio | str | Path | None, **options: Any) -> mx.array:
@@ -57,7 +52,7 @@ class StyleConditioner:
 
     def null(self, tokens: int) -> mx.array:
         """The tokens of no style: zeros (tokens, D)."""
-        return mx.zeros((tokens, self.network.outputs))
+        return mx.zeros((tokens, self.network.sizes.outputs))
 
 
 class StyleNetwork(Module):
@@ -74,7 +69,7 @@ class StyleNetwork(Module):
     ) -> None:
         super().__init__()
         self.config, self.quantizer = config, quantizer
-        self.inputs, self.outputs = sizes.inputs, sizes.outputs
+        self.sizes = sizes
         self.embed = Linear(sizes.inputs, sizes.width)
         self.blocks = [Block(sizes.width, config.heads) for _ in range(sizes.layers)]
         if config.batch_norm:
