@@ -12,6 +12,7 @@ import pytest
 
 from audiogen_core import jobs
 from audiogen_core.audio import Audio
+from audiogen_core.jobs import Run
 from audiogen_core.options import described
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio.studio import Studio
@@ -202,6 +203,7 @@ def test_no_option_is_named_in_the_studio_but_what_every_job_has():
     family = [job for job in jobs.installed() if job.package in jobs.FAMILY]
     names = {each.name for job in family for cls in (job.options, job.load) for each in described(cls)}
     common = {"prompt", "seed", "model", "revision", "on_step", "fetch"}
+    common |= {each.name for each in described(Run)}
     facts_of_clips = {"audio", "channels", "sample_rate", "seconds"}
     for path in (Path(jobs.__file__).parent / "studio").glob("*.py"):
         tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
