@@ -387,7 +387,7 @@ class Page:
 
     def _list(self, search: str) -> list[Any]:
         going = [work for work in self._studio.queue.all() if work.state not in ENDED]
-        return [show.rows(self._studio.library.clips(search), ROWS), show.works(going)]
+        return [show.rows(self._studio.library.clips(search), ROWS), show.works(going[:ROWS])]
 
     def _pick(self, event: gr.EventData) -> list[Any]:
         return self._view([event.clip], event.clip)
