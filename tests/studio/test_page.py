@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,12 +200,14 @@ def test_by_the_keyboard_and_on_a_phone(browser: Any, place: tuple[str, Studio])
 
 
 def test_no_option_is_named_in_the_studio_but_what_every_job_has():
-    names = {
-        each.name for job in jobs.installed() for cls in (job.options, job.load) for each in described(cls)
-    }
-    common = {"prompt", "seed", "model", "revision", "channels", "sample_rate", "on_step", "fetch"}
-    common |= {each.name for each in described(Run)} | {"audio", "clip"}  # roles, and classes of HTML
-    folder = Path(jobs.__file__).parent / "studio"
-    for path in folder.glob("*.py"):
-        words = set(re.findall(r"[\"'](\w+)[\"']", path.read_text(encoding="utf-8")))
-        assert words & (names - common) == set(), path
+    family = [job for job in jobs.installed() if job.package in jobs.FAMILY]
+    names = {each.name for job in family for cls in (job.options, job.load) for each in described(cls)}
+    common = {"prompt", "seed", "model", "revision", "on_step", "fetch"}
+    common |= {each.name for each in described(Run)}
+    facts_of_clips = {"audio", "channels", "sample_rate", "seconds"}
+    for path in (Path(jobs.__file__).parent / "studio").glob("*.py"):
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        texts = {
+            each.value for each in tree if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        }
+        assert texts & names - common - facts_of_clips == set(), path

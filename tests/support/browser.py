@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ import pytest
 import uvicorn
 
 from audiogen_core.studio.page import mount
-from audiogen_core.studio.serve import _listening
 from audiogen_core.studio.service import application
 from audiogen_core.studio.studio import Studio
 
@@ -28,18 +28,27 @@ def served(folder: Path, **facts: Any) -> Iterator[tuple[str, Studio]]:
     studio = Studio(folder, offline=True, **facts)
     app, guarded = application(studio)
     mount(app, studio)
-    listening = _listening("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(guarded, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     studio.start()
+    try:
+        with listening(guarded) as (host, port):
+            yield f"http://{host}:{port}/", studio
+    finally:
+        studio.close()
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[tuple[str, int]]:
+    """An application that is served by this process: where."""
+    place = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/", studio
+        yield place.getsockname()
     finally:
         server.should_exit = True
         thread.join(10)
-        studio.close()
-        listening.close()
+        place.close()
 
 
 @contextmanager

@@ -41,6 +41,9 @@ MOST = 9999
 GROUP = "audiogen.jobs"
 """The entry points under which packages name their jobs."""
 
+TRAININGS = "audiogen.trainings"
+"""The entry points under which packages name how they make models."""
+
 FAMILY = {
     "audiogen-mlx": "pip install audiogen-mlx",
     "audiogen-onnx": "pip install audiogen-onnx",
@@ -432,6 +435,37 @@ class Job:
         return (*places, *self.inputs)
 
 
+@dataclass(frozen=True)
+class Training:
+    """How a package makes a model of a folder of clips; named under the entry points of TRAININGS.
+
+    name, title, summary  as of a `Job`
+    package  the distribution it belongs to
+    job      name of the job that its models are for
+    module   that is run as a program, with `verb`, a folder of clips and --output: the run's folder; the same
+             command goes on where it was stopped, and SIGINT stops it
+    options  "module:function" that gives the options a page asks for, which `verb` takes
+    diary    "module:function" of the run's folder that gives its records: "kind" ("train", "eval", "sample"),
+             "step", and "loss", "seconds_left" or "path"
+    """
+
+    name: str
+    title: str
+    summary: str
+    package: str
+    job: str
+    module: str
+    verb: str
+    options: str
+    diary: str
+
+
+def trainings() -> list[Training]:
+    """Those of all installed packages."""
+    found = _points(TRAININGS)
+    return [each for each in found.values() if isinstance(each, Training)]
+
+
 def imported(reference: str) -> Any:
     """What "module:name" stands for."""
     module, _, name = reference.partition(":")
@@ -496,21 +530,23 @@ def broken(*, imports: bool = True) -> dict[str, str]:
 
 def _found() -> dict[tuple[str, str], Job | tuple[str, str]]:
     """By package and name: a job, or the package and the reason why its description cannot be imported."""
+    return {key: each for key, each in _points(GROUP).items() if isinstance(each, Job | tuple)}
+
+
+def _points(group: str) -> dict[tuple[str, str], Any]:
+    """What entry points name, by package and name; of one that does not load, its package and the reason."""
     from importlib import metadata  # `--help` does without it
 
     family = list(FAMILY)
-    points = [(point.dist.name if point.dist else "", point) for point in metadata.entry_points(group=GROUP)]
+    points = [(point.dist.name if point.dist else "", point) for point in metadata.entry_points(group=group)]
     points.sort(key=lambda each: (family.index(each[0]) if each[0] in family else len(family), each[0]))
-    jobs: dict[tuple[str, str], Job | tuple[str, str]] = {}
+    found: dict[tuple[str, str], Any] = {}
     for package, point in points:
         try:
-            job = point.load()
+            found[package, point.name] = point.load()
         except (ImportError, OSError, AttributeError) as error:
-            jobs[package, point.name] = (package, _reason(error))
-        else:
-            if isinstance(job, Job):
-                jobs[package, point.name] = job
-    return jobs
+            found[package, point.name] = (package, _reason(error))
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -120,6 +120,10 @@ class Form:
             gr.update(visible=is_away and not self._studio.offline, value=False),
         ]
 
+    def refresh(self, model: str) -> Any:
+        """The models there are now: some were fetched or trained since the page was built."""
+        return gr.update(choices=self.choices(), value=model)
+
     def understanding(self, option: str, model: str) -> str:
         """The model; where it does not understand the option, one that does, here if possible."""
         entries = self.job.models()
@@ -185,8 +189,8 @@ class Form:
                     self._add(each)
 
     def _add(self, field: Field) -> None:
-        self.components[field.name] = _component(
-            self.job, field, self._understands(self._first(), field.name)
+        self.components[field.name] = component(
+            self.job.name, field, self._understands(self._first(), field.name)
         )
 
     def _first(self) -> Entry | None:
@@ -244,12 +248,13 @@ def _shown(job: Job) -> list[Field]:
     ]
 
 
-def _component(job: Job, field: Field, visible: bool) -> gr.components.Component:
+def component(place: str, field: Field, visible: bool = True) -> gr.components.Component:
+    """What an option is asked with. `place` begins its name in the page."""
     told = field.option
     facts: dict[str, Any] = {
         "label": field.name.replace("_", " ").capitalize() + (f" ({told.unit})" if told.unit else ""),
         "visible": visible,
-        "elem_id": f"{job.name}-{field.name}",
+        "elem_id": f"{place}-{field.name}",
         "min_width": 200,
     }
     if told.role == "audio":

@@ -223,6 +223,11 @@ def application(
             return Response(await run_in_threadpool(_pcm, path), media_type="audio/pcm", headers=headers)
         return FileResponse(path, media_type=TYPES[path.suffix[1:]], headers=headers)
 
+    @app.get("/v1/trainings/{name}/samples/{file}", response_class=FileResponse)
+    def sample(name: str, file: str) -> FileResponse:
+        """A clip that a training made by the way."""
+        return FileResponse(studio.trainings.sample(name, file))
+
     @app.get("/v1/clips")
     def clips(search: str = "") -> dict[str, Any]:
         """The clips of the library, from the newest on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from audiogen_core.jobs import Entry
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio.library import Clip
 from audiogen_core.studio.queue import Work
+from audiogen_core.studio.training import Progress
 
 KEPT_AS = ("wav", "flac", "ogg", "mp3")
 
@@ -147,6 +148,52 @@ def works(waiting: list[Work]) -> str:
         for each in waiting
     )
     return f'<ul class="works">{items}</ul>'
+
+
+def training(now: Progress) -> str:
+    """How a training goes: its loss, and the clips it made by the way."""
+    steps = [record for record in now.records if record["kind"] == "train" and record.get("loss") is not None]
+    facts: list[str] = [now.state]
+    if steps:
+        facts += [f"step {steps[-1]['step']}", f"loss {steps[-1]['loss']:.3f}"]
+        if now.state == "running" and steps[-1].get("seconds_left") is not None:
+            facts.append(f"{_time(steps[-1]['seconds_left'])} left")
+    heard = "".join(
+        f'<li><span>{escape(each)}</span><audio controls preload="none" aria-label="{escape(each)}" '
+        f'src="v1/trainings/{quote(now.name)}/samples/{quote(each)}"></audio></li>'
+        for each in reversed(now.samples[-6:])
+    )
+    bar = "<progress></progress>" if now.state == "running" else ""
+    return (
+        f'<div class="status" role="status"><span><b>{escape(now.name)}</b></span>'
+        f"<span>{escape(' · '.join(facts))}</span>{bar}<p class='note'>{escape(now.said)}</p></div>"
+        f'{_curve(now.records)}<ul class="samples">{heard}</ul>'
+    )
+
+
+def _curve(records: Sequence[Mapping[str, Any]]) -> str:
+    """Loss over steps, of training and of what is held out, as an SVG."""
+    lines = {
+        kind: [(each["step"], each["loss"]) for each in records if each["kind"] == kind and each.get("loss")]
+        for kind in ("train", "eval")
+    }
+    points = [point for line in lines.values() for point in line]
+    if len(lines["train"]) < 2:
+        return ""
+    right, top = max(step for step, _ in points), max(loss for _, loss in points)
+    low = min(loss for _, loss in points)
+    span = max(top - low, 1e-9)
+    drawn = "".join(
+        f'<polyline class="{kind}" points="'
+        + " ".join(f"{600 * step / right:.1f},{150 - 140 * (loss - low) / span:.1f}" for step, loss in line)
+        + '"/>'
+        for kind, line in lines.items()
+    )
+    told = f"Loss from {lines['train'][0][1]:.2f} to {lines['train'][-1][1]:.2f} in {right} steps"
+    return (
+        f'<figure class="curve"><svg viewBox="-4 0 608 156" role="img" aria-label="{told}">{drawn}</svg>'
+        f"<figcaption>{told}; thick: on what is held out</figcaption></figure>"
+    )
 
 
 def title(clip: Clip) -> str:

@@ -22,6 +22,7 @@ from audiogen_core.sound_writer import check_suffix
 from audiogen_core.studio.library import Library
 from audiogen_core.studio.memory import physical
 from audiogen_core.studio.queue import ENDED, Missing, Queue, Work, new_id
+from audiogen_core.studio.training import Trainings
 from audiogen_core.studio.workers import GRACE, Process
 
 MEMORY_SHARE = 0.6
@@ -76,6 +77,7 @@ class Studio:
     ) -> None:
         self.library = Library(folder)
         self.queue = Queue(folder / "queue", most_waiting)
+        self.trainings = Trainings(folder / "training", offline)
         self.offline, self._patience = offline, patience
         self._allowed = [each.resolve() for each in allowed]
         self._memory = memory or int(MEMORY_SHARE * physical())
@@ -90,6 +92,7 @@ class Studio:
     def close(self) -> None:
         """End what runs; it waits for the next start."""
         self._closing = True
+        self.trainings.close()
         for process in list(self._processes.values()):
             process.kill()
         if self._thread.is_alive():
@@ -111,7 +114,10 @@ class Studio:
             if field is not None and field.option.role in ("audio", "file"):
                 values[name] = self._given(value, name)
             elif field is not None and field.option.role == "place":
-                self._check_place(job, field, value)
+                if name == "model" and value in (trained := self.trainings.models(job.name)):
+                    values[name] = str(trained[value])
+                else:
+                    self._check_place(job, field, value)
         if "seed" in fields and values.get("seed") is None:
             values["seed"] = secrets.randbits(32)
         load = {name: values.pop(name) for name in list(values) if name in opening and name not in fields}
@@ -213,7 +219,8 @@ class Studio:
 
     def trained(self, job: Job) -> list[Entry]:
         """Models of a job that were trained here."""
-        return []
+        note, given = "Trained here.", tuple(each.name for each in described(job.options))
+        return [Entry(name, "yours", None, True, note, given) for name in self.trainings.models(job.name)]
 
     def models(self) -> list[dict[str, Any]]:
         """The models of all installed jobs."""
@@ -298,10 +305,10 @@ class Studio:
         raise OptionError(f"{field.name}: places on this machine cannot be named here")
 
     def _is_allowed(self, value: str) -> bool:
-        if not self._allowed or "\0" in value:
+        if "\0" in value:
             return False
-        path = Path(value).resolve()
-        return any(path.is_relative_to(each) for each in self._allowed) and path.exists()
+        path, allowed = Path(value).resolve(), [self.trainings.folder.resolve(), *self._allowed]
+        return any(path.is_relative_to(each) for each in allowed) and path.exists()
 
     # Carrying out
 
