@@ -28,7 +28,8 @@ API = {
     "audiogen-mlx": [
         "musicgen.generate", "musicgen.options", "stable_audio.generate",
         "stable_audio.options", "stable_audio.settings", "stable_audio_3.generate", "stable_audio_3.options",
-        "stable_audio_3.settings", "convert", "verify", "ops", "blas", "catalog",
+        "stable_audio_3.settings", "stable_audio.conductor", "convert", "stable_audio_3.convert", "verify",
+        "ops", "blas", "catalog",
     ],
     "audiogen-onnx": [
         "vampnet.generate", "vampnet.options", "exporter.export", "vampnet.verify", "vampnet.mask",

@@ -76,6 +76,10 @@ class Tokenizer:
     def __len__(self) -> int:
         return int(self._tokens.get_vocab_size())
 
+    def to_json(self) -> str:
+        """What a tokenizer.json of it holds."""
+        return str(self._tokens.to_str())
+
     def encode(
         self, texts: Sequence[str], *, max_length: int | None = None, pad_to: int | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:

@@ -1,5 +1,7 @@
 """Writing a MusicGen as one self-contained folder: config.json, model.safetensors, tokenizer.json.
 
+What writing a Stable Audio 3 has in common with it is here too.
+
 Tensors pass one at a time, so memory holds no more than the largest.
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,6 @@ from audiogen_core.weights import StoredArray, Weights
 from audiogen_mlx import nn, t5
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen.load import outline
-from audiogen_mlx.musicgen.model import Transformer
 
 WEIGHTS = "model.safetensors"
 
@@ -64,7 +65,7 @@ def convert(
     if named is None:
         described, table = codec_tensors(files)
         codec = {"audio_encoder": described}
-        of_codec = _plain(table, CODEC, table, "float32")
+        of_codec = plain_tensors(table, CODEC, table, "float32")
     tokenizer = files.tokenizer_file
     tokenizer = tokenizer / TOKENIZER if tokenizer.is_dir() else tokenizer
     if not tokenizer.is_file():
@@ -74,16 +75,21 @@ def convert(
     text.check(encoder)
     style = [name for name in files.table if name.startswith(STYLE)] if files.config.style else []
     tensors = {
-        **_transformer(network, files, dtype),
-        **_plain(text, TEXT, encoder, dtype),
-        **_plain(files.table, "", style, "float32"),
+        **network_tensors(
+            network,
+            files.table,
+            dtype,
+            pieces=pieces(files.config, files.layout),
+            written=pieces(files.config, "audiogen"),
+            stored_quantized=files.stored_bits is not None,
+        ),
+        **plain_tensors(text, TEXT, encoder, dtype),
+        **plain_tensors(files.table, "", style, "float32"),
         **of_codec,
     }
-    require_room(folder / WEIGHTS, sum(_size(tensor) for tensor in tensors.values()))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
-    with bounded_cache(), atomic_path(folder / WEIGHTS) as temporary:
-        write_safetensors(temporary, tensors, on_step=on_step)
+    write_tensors(folder / WEIGHTS, tensors, on_step)
     for file in (tokenizer, tokenizer.with_name(PROMPTS)):
         if file.is_file():
             with atomic_path(folder / file.name) as temporary:
@@ -117,21 +123,41 @@ def check_folder(folder: str | Path, force: bool) -> Path:
     return folder
 
 
-def _size(tensor: StoredArray) -> int:
-    return math.prod(tensor.shape) * (2 if tensor.dtype.endswith("16") else 4)
+def write_tensors(path: Path, tensors: Mapping[str, StoredArray], on_step: OnStep | None) -> None:
+    """A safetensors file that appears whole, if there is room for it. Raises OptionError."""
+    sizes = (
+        math.prod(tensor.shape) * (2 if tensor.dtype.endswith("16") else 4) for tensor in tensors.values()
+    )
+    require_room(path, sum(sizes))
+    with bounded_cache(), atomic_path(path) as temporary:
+        write_safetensors(temporary, tensors, on_step=on_step)
 
 
-def _transformer(network: Transformer, files: Files, dtype: str) -> dict[str, StoredArray]:
-    """Its tensors, to be read in this order: norms and biases float32, the others of the dtype."""
-    wanted = list(nn.parameters(network, pieces(files.config, "audiogen"), stored_quantized=True))
+def network_tensors(
+    network: nn.Module,
+    table: Weights,
+    dtype: str,
+    *,
+    pieces: nn.Pieces | None = None,
+    written: nn.Pieces | None = None,
+    squeezed: Collection[str] = (),
+    stored_quantized: bool = False,
+) -> dict[str, StoredArray]:
+    """The tensors of a network, to be read in this order: norms and biases float32, the others of the dtype.
+
+    pieces   that parameters are read from
+    written  and that they are written in, each of them one
+    """
+    wanted = list(nn.parameters(network, written, stored_quantized=True))
     vectors = {one.name for one in wanted if len(one.shape) == 1}
     read = nn.tensors(
         network,
-        files.table,
-        pieces=pieces(files.config, files.layout),
+        table,
+        pieces=pieces,
         dtype=nn.DTYPES[dtype],
         keep=vectors.__contains__,
-        stored_quantized=files.stored_bits is not None,
+        squeezed=squeezed,
+        stored_quantized=stored_quantized,
     )
     tensors: dict[str, StoredArray] = {}
     for one in wanted:
@@ -140,7 +166,7 @@ def _transformer(network: Transformer, files: Files, dtype: str) -> dict[str, St
     return tensors
 
 
-def _plain(table: Weights, prefix: str, names: Iterable[str], dtype: str) -> dict[str, StoredArray]:
+def plain_tensors(table: Weights, prefix: str, names: Iterable[str], dtype: str) -> dict[str, StoredArray]:
     """Tensors as they are stored, of a dtype."""
 
     def stored(name: str) -> StoredArray:

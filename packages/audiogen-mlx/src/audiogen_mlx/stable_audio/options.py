@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Real
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Continuing, JobLoad
@@ -23,6 +23,37 @@ SAMPLERS = (
 )  # fmt: skip
 
 Span = tuple[float, float]
+
+
+class Timed(Protocol):
+    """How long a clip is to be, as both generations are asked."""
+
+    @property
+    def seconds(self) -> float | None: ...
+    @property
+    def bpm(self) -> float | None: ...
+    @property
+    def bars(self) -> int | None: ...
+    @property
+    def long(self) -> bool: ...
+
+
+def check_lengths(asked: Timed) -> None:
+    """Raises OptionError where it cannot be as long as several options say, or none does."""
+    if (asked.bpm is None) != (asked.bars is None):
+        raise OptionError("a loop needs both bpm and bars")
+    if asked.bpm is not None and (asked.seconds is not None or asked.long):
+        raise OptionError("a loop is as long as its bars; leave out seconds and long")
+    if asked.long and asked.seconds is None:
+        raise OptionError("long needs to know how long: give seconds")
+
+
+def check_noise(noise: object, seed: int | None) -> None:
+    """Raises OptionError for a source of noise that is none, or one beside a seed."""
+    if noise is not None and not callable(getattr(noise, "normal", None)):
+        raise OptionError("noise must be a source of noise, such as SeededNoise or RecordedNoise")
+    if noise is not None and seed is not None:
+        raise OptionError("give a seed or a source of noise, not both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +167,7 @@ class Batch(Continuing):
         elif isinstance(spans, list | tuple) and spans and all(isinstance(each, Real) for each in spans):
             object.__setattr__(self, "inpaint", (spans,))  # one span alone
         super().__post_init__()
-        if self.noise is not None and not callable(getattr(self.noise, "normal", None)):
-            raise OptionError("noise must be a source of noise, such as SeededNoise or RecordedNoise")
-        if self.noise is not None and self.seed is not None:
-            raise OptionError("give a seed or a source of noise, not both")
+        check_noise(self.noise, self.seed)
         self._check_clips()
         self._check_length()
 
@@ -156,12 +184,7 @@ class Batch(Continuing):
             raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
 
     def _check_length(self) -> None:
-        if (self.bpm is None) != (self.bars is None):
-            raise OptionError("a loop needs both bpm and bars")
-        if self.bpm is not None and (self.seconds is not None or self.long):
-            raise OptionError("a loop is as long as its bars; leave out seconds and long")
-        if self.long and self.seconds is None:
-            raise OptionError("long needs to know how long: give seconds")
+        check_lengths(self)
         if self.overlap is not None and not self.long and not isinstance(self, AnyLength):
             raise OptionError("overlap is for clips of several windows; add long")
 
