@@ -26,22 +26,42 @@ from support.programs import program
 
 ROOT = Path(__file__).parents[1]
 
-# By job: what is made first, other keywords, and the same for the command.
+TINY = str(ROOT / "tests" / "fixtures" / "stable-audio-3" / "tiny-small")
+OPENED = {"stable-audio-3": TINY}
+"""The model of a job, where that is not the demo."""
+
+# By job ("PACKAGE JOB" where the first package that has it is not meant): what is made first, other keywords,
+# and the same for the command.
 ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any], list[str]]] = {
     "musicgen": (("slow piano",), {"seconds": 0.5}, ["slow piano", "-m", "demo", "--seconds", "0.5"]),
+    "audiogen-onnx musicgen": (
+        ("slow piano",),
+        {"seconds": 0.5},
+        ["slow piano", "-m", "demo", "--seconds", "0.5"],
+    ),
     "stable-audio": (
         ("slow piano",),
         {"seconds": 0.5, "steps": 1},
         ["slow piano", "-m", "demo", "--seconds", "0.5", "--steps", "1"],
+    ),
+    "stable-audio-3": (
+        ("slow piano",),
+        {"seconds": 0.5, "steps": 2},
+        ["slow piano", "-m", TINY, "--seconds", "0.5", "--steps", "2"],
     ),
     "vamp": (("in.wav",), {"steps": 2}, ["in.wav", "-m", "demo", "--steps", "2"]),
     "generate": ((0.5,), {}, ["demo", "--seconds", "0.5"]),
 }
 
 
+def told_of(job: str) -> jobs.Job:
+    package, _, name = job.rpartition(" ")
+    return jobs.find(name, package or None)
+
+
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
-    return {name: jobs.find(name).open(model="demo", threads=1) for name in ASKED}
+    return {name: told_of(name).open(model=OPENED.get(name, "demo"), threads=1) for name in ASKED}
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +80,7 @@ def made(models: dict[str, Any], job: str, **more: Any) -> Audio:
 
 @pytest.mark.parametrize("job", ASKED)
 def test_one_shape(models: dict[str, Any], job: str) -> None:
-    model, told = models[job], jobs.find(job)
+    model, told = models[job], told_of(job)
     for verb in (model.generate, model.stream):
         names = list(inspect.signature(verb).parameters)
         assert set(names) >= {each.name for each in described(told.options)}
@@ -70,8 +90,8 @@ def test_one_shape(models: dict[str, Any], job: str) -> None:
     assert set(inspect.signature(type(model).load).parameters) == {each.name for each in described(told.load)}
     assert next(iter(inspect.signature(type(model).load).parameters)) == "model"
     assert (
-        repr(model)
-        == f"{type(model).__name__}('demo', {model.channels} ch, {model.sample_rate / 1000:g} kHz)"
+        repr(model) == f"{type(model).__name__}({OPENED.get(job, 'demo')!r}, {model.channels} ch, "
+        f"{model.sample_rate / 1000:g} kHz)"
     )
     seconds = inspect.signature(models["musicgen"].generate).parameters["seconds"]
     assert (seconds.kind, seconds.default, seconds.annotation) == (seconds.KEYWORD_ONLY, None, float | None)
@@ -87,11 +107,20 @@ def test_packages_say_their_version(package: str) -> None:
 @pytest.mark.parametrize("job", ASKED)
 @pytest.mark.filterwarnings("ignore::audiogen_core.audio.ClippingWarning")
 def test_a_saved_clip_is_the_file_of_the_command_and_is_made_again(models: dict[str, Any], job: str) -> None:
-    told = jobs.find(job)
+    told = told_of(job)
     clip = made(models, job, normalize=True, fade="auto")  # what commands do unless they are told otherwise
     saved = clip.save("python.wav").read_bytes()
     done = call(
-        program(told.package), job, *ASKED[job][2], "--seed", 3, "--threads", 1, "-o", "command.wav", "-q"
+        program(told.package),
+        told.name,
+        *ASKED[job][2],
+        "--seed",
+        3,
+        "--threads",
+        1,
+        "-o",
+        "command.wav",
+        "-q",
     )
     assert done.exit_code == 0, done.stderr
     assert Path("command.wav").read_bytes() == saved
@@ -118,7 +147,7 @@ def test_a_seed_in_sampling_is_the_seed(models: dict[str, Any], job: str) -> Non
     assert by_sampling.recipe is not None and by_sampling.recipe.seed == 3
 
 
-@pytest.mark.parametrize("job", ["musicgen", "vamp", "generate"])
+@pytest.mark.parametrize("job", ["musicgen", "audiogen-onnx musicgen", "vamp", "generate"])
 def test_sampling_says_how_tokens_are_drawn(models: dict[str, Any], job: str) -> None:
     cold = made(models, job, sampling=Sampling(temperature=0.25))
     same = made(
@@ -135,7 +164,12 @@ def test_sampling_says_how_tokens_are_drawn(models: dict[str, Any], job: str) ->
 
 
 @pytest.mark.parametrize(
-    ("job", "sampling"), [("vamp", Sampling(top_k=3)), ("stable-audio", Sampling(temperature=2.0))]
+    ("job", "sampling"),
+    [
+        ("vamp", Sampling(top_k=3)),
+        ("stable-audio", Sampling(temperature=2.0)),
+        ("stable-audio-3", Sampling(temperature=2.0)),
+    ],
 )
 def test_what_a_model_does_not_draw_by_is_refused(
     models: dict[str, Any], job: str, sampling: Sampling
@@ -160,16 +194,17 @@ def test_the_same_mistakes_end_in_the_same_errors(models: dict[str, Any], job: s
     with pytest.raises(UnknownModel, match="unknown model 'no-such-model'"):
         type(model).load("no-such-model")
     with pytest.raises(OptionError, match="no option dtyp"):
-        type(model).load("demo", dtyp=3)
+        type(model).load(OPENED.get(job, "demo"), dtyp=3)
 
 
 def test_of_a_batch_each_clip_carries_its_own_recipe(models: dict[str, Any]) -> None:
     pair = models["musicgen"].generate_batch(["slow piano", "fast drums"], seconds=0.5, seed=3)
     alone = models["musicgen"].generate("fast drums", seconds=0.5, seed=4)
     assert pair[1].recipe == alone.recipe != pair[0].recipe
-    pair = models["stable-audio"].generate_batch(["slow piano", "fast drums"], seconds=0.5, steps=1, seed=3)
-    alone = models["stable-audio"].generate("fast drums", seconds=0.5, steps=1, seed=4)
-    assert pair[1].recipe == alone.recipe != pair[0].recipe
+    for job in ("stable-audio", "stable-audio-3"):
+        pair = models[job].generate_batch(["slow piano", "fast drums"], seconds=0.5, steps=1, seed=3)
+        alone = models[job].generate("fast drums", seconds=0.5, steps=1, seed=4)
+        assert pair[1].recipe == alone.recipe != pair[0].recipe
     pair = models["generate"].generate_batch(2, 0.5, seed=3)
     assert pair[1].recipe == models["generate"].generate(0.5, seed=4).recipe
     best, other = models["vamp"].vamp_variations("in.wav", 2, seed=3, steps=2)
@@ -201,11 +236,12 @@ def test_what_no_recipe_can_tell_is_not_claimed(models: dict[str, Any]) -> None:
     codes = codec.encode(Audio(np.full((1, 4_800), 0.1, np.float32), 24_000), codebooks=4)
     unclaimed = [
         made(models, "stable-audio", seed=None, noise=SeededNoise(1)),
+        made(models, "stable-audio-3", seed=None, noise=SeededNoise(1)),
         made(models, "vamp", seed=None, noise=SeededNoise(1)),
         made(models, "vamp", mask=np.ones(75, bool)),
         made(models, "musicgen", prompt_codes=codes),
     ]
-    assert [clip.recipe for clip in unclaimed] == [None] * 4
+    assert [clip.recipe for clip in unclaimed] == [None] * 5
 
 
 def test_files_are_not_written_over_unless_asked(models: dict[str, Any]) -> None:
@@ -233,21 +269,25 @@ def test_type_checkers_know_the_options(folder: Path) -> None:
     (folder / "mine.py").write_text(
         "from audiogen_core import Audio\n"
         "from audiogen_minigpt import Generator\n"
-        "from audiogen_mlx import MusicGen, StableAudio\n"
+        "from audiogen_mlx import MusicGen, StableAudio, StableAudio3\n"
         "from audiogen_onnx import Vampnet\n"
         "a: Audio = MusicGen.load('demo', bits=4).generate('x', seconds=3, melody='in.wav', seed=1)\n"
         "b: Audio = StableAudio.load('demo', dtype='float16').generate('x', seconds=3, steps=2, seed=1)\n"
         "c: Audio = Vampnet.load('demo', threads=1).vamp(a, infill=(1.0, 2.0), loop=True, seed=1)\n"
         "d: Audio = Generator.load('demo', which='best').generate(3, prompt_audio=a, top_p=0.9, seed=1)\n"
         "e: list[Audio] = MusicGen.load('demo').generate_batch(['x', None], seconds=3)\n"
+        "f: Audio = StableAudio3.load('x', bits=8).generate('x', inpaint=((1.0, 2.0),), bars=2, bpm=90)\n"
         "MusicGen.load('demo').generate('x', secnds=3)\n"
         "StableAudio.load('demo').stream('x', steps='two')\n"
+        "StableAudio3.load('x').stream('x', steps='two')\n"
         "Vampnet.load('demo').generate()\n"
         "Generator.load('demo', devce='cpu')\n"
     )
     command = [sys.executable, "-m", "mypy", "--strict", folder / "mine.py"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     found = re.findall(r"mine\.py:(\d+): error: (.*?)  \[", told)
-    assert [int(line) for line, _ in found] == [10, 11, 12, 13], told
-    for (_, text), part in zip(found, ("secnds", "expected", "Missing positional", "devce"), strict=True):
+    assert [int(line) for line, _ in found] == [11, 12, 13, 14, 15], told
+    for (_, text), part in zip(
+        found, ("secnds", "expected", "expected", "Missing positional", "devce"), strict=True
+    ):
         assert part in text

@@ -22,15 +22,18 @@ _PAGE = re.compile(r"reference/(?P<kind>cli|api)/(?P<name>audiogen-[a-z]+)\.md")
 API = {
     "audiogen-core": [
         "audio", "codes", "codec", "codecs", "recipe", "sampling", "noise", "patterns", "weights", "compose",
-        "jobs", "options", "models", "hub", "plot", "terminal_picture", "errors",
+        "jobs", "options", "models", "hub", "plot", "terminal_picture", "errors", "musicgen.generate",
+        "musicgen.options", "musicgen.melody", "musicgen.style",
     ],
     "audiogen-mlx": [
-        "musicgen.generate", "musicgen.options", "musicgen.melody", "musicgen.style", "stable_audio.generate",
+        "musicgen.generate", "musicgen.options", "stable_audio.generate",
         "stable_audio.options", "stable_audio.settings", "stable_audio_3.generate", "stable_audio_3.options",
-        "stable_audio_3.settings", "convert", "verify", "ops", "blas", "catalog",
+        "stable_audio_3.settings", "stable_audio.conductor", "convert", "stable_audio_3.convert", "verify",
+        "ops", "blas", "catalog",
     ],
     "audiogen-onnx": [
         "vampnet.generate", "vampnet.options", "exporter.export", "vampnet.verify", "vampnet.mask",
+        "musicgen.generate", "musicgen.options", "musicgen.manifest", "exporter.musicgen.export",
         "vampnet.beats", "vampnet.sampling", "codec", "session", "manifest", "catalog",
     ],
     "audiogen-minigpt": [

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from audiogen_core.codecs.catalog import CATALOG as CODECS
 from audiogen_core.models import ModelSpec, Shipped
+from audiogen_core.musicgen.catalog import TEXT_ENCODERS
 from audiogen_mlx.catalog import CATALOG as MLX
-from audiogen_mlx.catalog import TEXT_ENCODERS
 from audiogen_onnx.catalog import CATALOG as ONNX
 
 CATALOGUES: dict[str, Mapping[str, ModelSpec | Shipped]] = {
@@ -39,12 +39,15 @@ CHECKED = {
     "stable-audio-open-small": "S F",
     "stable-audio-open-small-base": "S F",
     "stable-audio-open-1.0": "S F",
-    "stable-audio-3-small-music": "S F",
-    "stable-audio-3-small-sfx": "S",
-    "stable-audio-3-medium": "S F",
-    "stable-audio-3-small-music-base": "S",
-    "stable-audio-3-small-sfx-base": "S",
-    "stable-audio-3-medium-base": "S",
+    "stable-audio-3-small-music": "S N F",
+    "stable-audio-3-small-sfx": "S N",
+    "stable-audio-3-medium": "S N F",
+    "stable-audio-3-small-music-base": "S N",
+    "stable-audio-3-small-sfx-base": "S N",
+    "stable-audio-3-medium-base": "S N",
+    "stable-audio-3-small-music-f16": "S N",
+    "stable-audio-3-small-sfx-f16": "S N",
+    "stable-audio-3-medium-f16": "S N",
     "vampnet": "S F",
     "t5-base": "S",
     "t5-large": "S",

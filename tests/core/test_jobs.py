@@ -343,7 +343,7 @@ def test_another_file_or_model_is_no_replay(tmp_path):
     with pytest.raises(AudioError, match="not the file that went in as start; its hash is another"):
         jobs.again(HUM, recipe(start=str(clip)))
     with pytest.raises(ModelError, match="not the model that made this file"):
-        jobs.check_revision(recipe(), "small", "another")
+        jobs.check_revision(recipe().revision, "small", "another")
 
 
 def test_of_other_packages_files_the_package_is_named():

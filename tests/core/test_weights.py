@@ -151,9 +151,9 @@ def test_what_a_folder_may_hold(tmp_path: Path) -> None:
 
 
 def test_other_names_and_other_files(tmp_path: Path) -> None:
-    (tmp_path / "weights.npz").write_bytes(b"x")
+    (tmp_path / "weights.npy").write_bytes(b"x")
     with pytest.raises(WeightsError, match="not a weight file by its name"):
-        weights.read(tmp_path / "weights.npz")
+        weights.read(tmp_path / "weights.npy")
     with pytest.raises(WeightsError, match="no such file or folder"):
         weights.read(tmp_path / "absent.safetensors")
 

@@ -14,6 +14,7 @@ from audiogen_core.audio import Audio
 from audiogen_core.errors import AudiogenError
 from audiogen_core.formats.torch_file import read_torch
 from audiogen_core.formats.torch_pickle import plain
+from audiogen_mlx import sentencepiece
 from audiogen_onnx import graph_file
 from support.forge import archive, torch_entries
 
@@ -55,11 +56,25 @@ def read_settings(data: bytes) -> None:
         settings.resolved(read(_file(name, data[1:])), name)
 
 
+def npz(data: bytes) -> None:
+    """An archive of arrays."""
+    table = weights.read(_file("x.npz", data))
+    for name in table:
+        table[name]
+
+
+def tokenizer(data: bytes) -> None:
+    """A SentencePiece model."""
+    sentencepiece.read(data, "x")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "pickle": pickle,
     "audio": audio,
     "onnx": onnx,
     "settings": read_settings,
+    "npz": npz,
+    "tokenizer": tokenizer,
 }
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from audiogen_core.errors import OptionError
-from audiogen_mlx.musicgen import conditioning
-from audiogen_mlx.musicgen.options import Options
+from audiogen_core.musicgen import conditioning
+from audiogen_core.musicgen.options import Options
 
 RNG = np.random.default_rng(5)
 ASKED, STYLE, OTHER = (RNG.standard_normal((2, 4, 8)).astype(np.float32) for _ in range(3))

@@ -7,8 +7,8 @@ import pytest
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, ModelError, SoundWarning
-from audiogen_mlx.musicgen.config import ChromaConfig
-from audiogen_mlx.musicgen.melody import (
+from audiogen_core.musicgen.config import ChromaConfig
+from audiogen_core.musicgen.melody import (
     chroma,
     null_chroma,
     prepare,

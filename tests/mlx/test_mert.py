@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from audiogen_core.errors import AudioError, ModelError, WeightsError
-from audiogen_mlx.catalog import MERT
-from audiogen_mlx.musicgen.mert import Mert, MertConfig, OverTime
+from audiogen_core.musicgen.catalog import MERT
+from audiogen_core.musicgen.mert import MertConfig
+from audiogen_mlx.musicgen.mert import Mert, OverTime
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style" / "mert"
 NEW = "encoder.pos_conv_embed.conv.parametrizations.weight.original"

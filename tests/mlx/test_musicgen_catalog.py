@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from audiogen_core.models import ModelSpec, find
-from audiogen_mlx.catalog import MUSICGEN, TEXT_ENCODERS
+from audiogen_core.musicgen.catalog import TEXT_ENCODERS
+from audiogen_mlx.catalog import MUSICGEN
 
 PUBLISHED = [
     "musicgen-small",

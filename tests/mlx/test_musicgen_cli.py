@@ -18,12 +18,12 @@ from audiogen_core import commands
 from audiogen_core.audio import Audio, probe
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.jobs import again
+from audiogen_core.musicgen.options import Options
 from audiogen_core.options import option
 from audiogen_core.recipe import Recipe
 from audiogen_mlx import blas
 from audiogen_mlx.cli import cli
 from audiogen_mlx.jobs import MUSICGEN
-from audiogen_mlx.musicgen.options import Options
 from support.commands import call
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"

@@ -12,8 +12,8 @@ import yaml
 
 from audiogen_core import weights
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_mlx.musicgen.config import Config, from_audiocraft, from_transformers
-from audiogen_mlx.musicgen.windows import Window, plan
+from audiogen_core.musicgen.config import Config, from_audiocraft, from_transformers
+from audiogen_core.musicgen.windows import Window, plan
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen"
 

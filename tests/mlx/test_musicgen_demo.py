@@ -12,13 +12,13 @@ from click.testing import CliRunner
 
 from audiogen_core.audio import Audio
 from audiogen_core.compose import TEMPI, compose
+from audiogen_core.musicgen.files import Files
 from audiogen_core.recipe import Recipe
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
 from audiogen_mlx.musicgen.generate import MusicGen
-from audiogen_mlx.musicgen.load import Files
 
 HOP = 320
 

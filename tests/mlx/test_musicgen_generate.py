@@ -15,10 +15,10 @@ import pytest
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Codes
 from audiogen_core.errors import AudioError, CodesError, ModelError, OptionError
+from audiogen_core.musicgen.conditioning import read
+from audiogen_core.musicgen.options import Options
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen import MusicGen
-from audiogen_mlx.musicgen.conditioning import read
-from audiogen_mlx.musicgen.options import Options
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen"
 PROMPTS = ["80s pop track with bassy drums and synth", "a dreamy lo-fi loop in C# minor, 90 BPM", "rock"]
@@ -298,7 +298,7 @@ def test_half_precision_stays_close(dtype: str):
     logits = []
     for music in (model(), half):
         network = music._parts.transformer
-        from audiogen_mlx.musicgen.model import Rows
+        from audiogen_core.musicgen.conditioning import Rows
 
         logits.append(np.array(network(tokens, network.run(Rows(1), 9))))
     spread = logits[0].std()

@@ -20,8 +20,9 @@ from audiogen_core import hub, hub_client
 from audiogen_core.audio import Audio
 from audiogen_core.codecs import catalog as codec_catalog
 from audiogen_core.models import FileSpec, ModelSpec
+from audiogen_core.musicgen import catalog as catalogs
 from audiogen_core.recipe import Recipe
-from audiogen_mlx import catalog as catalogs
+from audiogen_mlx import catalog as mlx_catalog
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
 from support.commands import call
@@ -87,7 +88,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback
         point_at(found.endpoint, tmp_path / "cache", monkeypatch)
         monkeypatch.setattr(hub_client, "RETRY_DELAYS", (0.0, 0.0))
         monkeypatch.setattr("time.sleep", lambda seconds: None)
-        tables = (MUSICGEN, catalogs.CATALOG, catalogs.TEXT_ENCODERS, codec_catalog.CATALOG)
+        tables = (MUSICGEN, mlx_catalog.CATALOG, catalogs.TEXT_ENCODERS, codec_catalog.CATALOG)
         for table in tables:
             for name, spec in list(table.items()):
                 if isinstance(spec, ModelSpec):

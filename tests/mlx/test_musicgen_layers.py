@@ -11,9 +11,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from audiogen_core.musicgen.conditioning import Rows
 from audiogen_mlx import blas, cpu
 from audiogen_mlx.musicgen import model
-from audiogen_mlx.musicgen.model import Block, Cache, Linear, Norm, Rows, attend
+from audiogen_mlx.musicgen.model import Block, Cache, Linear, Norm, attend
 from support.musicgen_models import TINY, transformer
 
 
@@ -38,7 +39,11 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
     ("rows", "inputs", "outputs"),
     [(1, 64, 48), (2, 512, 1024), (3, 1024, 2048), (8, 512, 96), (2, 8, 7), (1, 40_000, 6), (2, 1536, 4608)],
 )
-def test_products_by_rows(rows: int, inputs: int, outputs: int, threads: int):
+@pytest.mark.parametrize("in_place", [True, False])
+def test_products_by_rows(
+    rows: int, inputs: int, outputs: int, in_place: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cpu, "_reads_in_place", lambda: in_place)
     x, weight = draw(rows, 1, inputs), draw(outputs, inputs, seed=1)
     found = cpu.product(x, weight)
     assert found.shape == (rows, 1, outputs) and found.dtype == np.float32

@@ -17,12 +17,14 @@ from safetensors.numpy import load_file, save_file
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudiogenError, ModelError, OptionError, UnknownModel, WeightsError
 from audiogen_core.models import ModelSpec
+from audiogen_core.musicgen.conditioning import Rows
+from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.catalog import MUSICGEN
-from audiogen_mlx.convert import WEIGHTS, convert, describe_codec
+from audiogen_mlx.convert import WEIGHTS, convert
 from audiogen_mlx.musicgen import MusicGen
-from audiogen_mlx.musicgen.load import Files, Places, find_files
-from audiogen_mlx.musicgen.model import Rows
+from audiogen_mlx.musicgen.load import find_files
+from audiogen_mlx.musicgen.mert import Mert
 from audiogen_mlx.verify import verify
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen"
@@ -284,7 +286,7 @@ def test_a_converted_style_model_brings_its_mert(tmp_path: Path):
     places = Places(t5=FOLDER / "t5", tokenizer=TOKENIZER, codec=CODEC)
     made = convert(Files(FOLDER / "audiocraft-style", places), tmp_path / "made")
     assert (made / "mert" / "config.json").is_file()
-    assert Files(made).mert().config.width == 48
+    assert Mert.load(Files(made).mert_folder).config.width == 48
 
 
 def test_half_precision_is_half_the_size_and_loads_as_stored(folder: Path, tmp_path: Path):
@@ -405,7 +407,7 @@ def test_the_codec_is_described_as_transformers_does():
 
     for kind in ("24k", "32k", "48k"):
         facts = encodec.from_transformers(json.loads((CODEC.parent / kind / "config.json").read_text()))
-        assert encodec.from_transformers(describe_codec(facts)) == facts
+        assert encodec.from_transformers(encodec.to_transformers(facts)) == facts
 
 
 # What is wrong

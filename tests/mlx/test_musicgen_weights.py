@@ -14,16 +14,17 @@ from mlx.utils import tree_flatten
 from audiogen_core.codecs import encodec
 from audiogen_core.errors import OptionError, WeightsError
 from audiogen_core.models import ModelSpec
+from audiogen_core.musicgen.config import Config, from_audiocraft, from_transformers
+from audiogen_core.musicgen.weights import pieces
+from audiogen_core.t5 import T5Config
+from audiogen_core.t5 import pieces as pieces_of_t5
 from audiogen_core.weights import StoredArray, Weights
 from audiogen_mlx.catalog import MUSICGEN
-from audiogen_mlx.musicgen.config import Config, from_audiocraft, from_transformers
 from audiogen_mlx.musicgen.load import load_transformer, outline
 from audiogen_mlx.musicgen.model import Transformer, outputs
 from audiogen_mlx.musicgen.style import load_style
-from audiogen_mlx.musicgen.weights import pieces
 from audiogen_mlx.nn import parameters, stored_shapes, tensors
-from audiogen_mlx.t5 import T5Config, T5Encoder
-from audiogen_mlx.t5 import pieces as pieces_of_t5
+from audiogen_mlx.t5 import T5Encoder
 from support.musicgen_models import SMALL, TINY, RandomTable, transformer
 from support.published import expanded, published
 

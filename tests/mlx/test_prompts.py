@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from audiogen_core.errors import ModelError
+from audiogen_core.musicgen.files import Files
+from audiogen_core.prompts import FILE, Prompts
+from audiogen_core.tokenizer import Tokenizer
 from audiogen_mlx.catalog import MUSICGEN, STABLE_AUDIO
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
 from audiogen_mlx.musicgen.generate import MusicGen
-from audiogen_mlx.musicgen.load import Files
-from audiogen_mlx.prompts import FILE, Prompts
-from audiogen_mlx.tokenizer import Tokenizer
 from support import recipes
 from support.commands import call
 from support.stored import FIXTURES

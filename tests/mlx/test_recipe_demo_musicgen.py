@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from audiogen_core.errors import OptionError
+from audiogen_core.musicgen.conditioning import Rows
+from audiogen_core.musicgen.files import Files
 from audiogen_mlx.musicgen.generate import MusicGen
-from audiogen_mlx.musicgen.load import Files, Parts
-from audiogen_mlx.musicgen.model import Rows
+from audiogen_mlx.musicgen.load import Parts
 from support import recipes
 
 TINY = {

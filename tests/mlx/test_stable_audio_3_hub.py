@@ -16,6 +16,7 @@ from audiogen_core.models import FileSpec, ModelSpec
 from audiogen_mlx.catalog import STABLE_AUDIO_3 as CATALOG
 from audiogen_mlx.cli import cli
 from audiogen_mlx.stable_audio_3 import StableAudio3
+from support import stable_audio_3_runtime as runtime
 from support.loopback_hub import LoopbackHub, point_at
 
 SMALL = Path(__file__).parents[1] / "fixtures" / "stable-audio-3" / "tiny-small"
@@ -47,6 +48,31 @@ def test_a_name_brings_the_model_its_text_encoder_and_both_licences(server, tmp_
     before = len(server.log)
     StableAudio3.load(NAME)
     assert len(server.log) == before
+
+
+def test_archives_of_the_runtime_come_by_name_and_from_one_repository(tmp_path, monkeypatch):
+    """Two names share a repository; each brings its own network, and neither is gated."""
+    folder, names = tmp_path / "MLX", ("stable-audio-3-small-music-f16", "stable-audio-3-small-sfx-f16")
+    runtime.write(SMALL, SMALL / "t5gemma-b-b-ul2", folder)
+    other = dict(np.load(folder / "dit_sm-music_f16.npz"))
+    other["transformer.project_out.weight"] = -other["transformer.project_out.weight"]
+    np.savez(folder / "dit_sm-sfx_f16.npz", **other)
+    files = {f"MLX/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    settings = (SMALL / "model_config.json").read_bytes()  # which tiny models need beside the archives
+    specs = [spec for name in names if isinstance(spec := CATALOG[name], ModelSpec)]
+    with LoopbackHub({specs[0].repo: files | LICENCES | {"MLX/model_config.json": settings}}) as found:
+        point_at(found.endpoint, tmp_path / "cache", monkeypatch)
+        for spec in specs:
+            wanted = (*(FileSpec(file.name) for file in spec.files), FileSpec("MLX/model_config.json"))
+            monkeypatch.setitem(CATALOG, spec.name, replace(spec, revision=found.revision, files=wanted))
+        music, effects = (
+            StableAudio3.load(name).generate("a bell", seconds=0.3, steps=2, seed=1) for name in names
+        )
+        local = StableAudio3.load(SMALL).generate("a bell", seconds=0.3, steps=2, seed=1)
+    np.testing.assert_allclose(music.samples, local.samples, rtol=0, atol=1e-6)
+    assert np.abs(effects.samples - local.samples).max() > 0.01
+    kept = sorted(path.name for path in (tmp_path / "cache").rglob("*.npz"))
+    assert len([name for name in kept if name.startswith("dit_")]) == 2
 
 
 def test_a_gated_model_names_its_page(server):
@@ -86,3 +112,32 @@ def test_a_corrupted_file_is_refused(server):
     server.faults.corrupt_at, server.faults.corruptions = 5000, -1
     with pytest.raises(DownloadError, match="does not have the hash"):
         StableAudio3.load(NAME)
+
+
+def test_a_gated_model_on_the_command_line(server, tmp_path):
+    server.faults.gated = True
+    result = CliRunner().invoke(cli, ["stable-audio-3", "a bell", "-m", NAME, "-o", str(tmp_path / "a.wav")])
+    assert result.exit_code == 1
+    assert CATALOG[NAME].page in result.stderr and "hf auth login" in result.stderr
+    assert not (tmp_path / "a.wav").exists()
+
+
+def test_a_dry_run_says_what_would_be_fetched(server, tmp_path):
+    output = tmp_path / "bell.wav"
+    result = CliRunner().invoke(
+        cli, ["stable-audio-3", "a bell", "-m", NAME, "-o", str(output), "-s", "0.3", "--dry-run"]
+    )
+    assert result.exit_code == 0
+    for word in ("download_bytes", "Stability AI Community License", "Gemma", CATALOG[NAME].page):
+        assert word in result.stdout
+    assert not any(method == "GET" and path.endswith("safetensors") for method, path, _ in server.log)
+
+
+def test_every_entry_is_pinned_and_says_its_terms():
+    assert len(CATALOG) == 9
+    for name, spec in CATALOG.items():
+        assert isinstance(spec, ModelSpec)
+        assert spec.name == name and spec.pinned
+        assert "Stability AI" in spec.license and "Gemma" in spec.license
+        assert ("Gated" in spec.note) == (spec.repo != "stabilityai/stable-audio-3-optimized")
+        assert {"LICENSE.md", "LICENSE_GEMMA.md"} <= {file.name for file in spec.files}

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from audiogen_core import hub, hub_client
 from audiogen_core.errors import DownloadError
 from audiogen_core.models import ModelSpec, find
+from audiogen_core.musicgen.catalog import TEXT_ENCODERS
 from audiogen_mlx.catalog import STABLE_AUDIO as CATALOG
-from audiogen_mlx.catalog import TEXT_ENCODERS
 from audiogen_mlx.cli import cli
 from audiogen_mlx.stable_audio import StableAudio
 from support.loopback_hub import ALLOWED, LoopbackHub, point_at

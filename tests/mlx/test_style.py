@@ -15,11 +15,12 @@ from audiogen_core import weights
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning, WeightsError
 from audiogen_core.formats.stored import StoredArray
+from audiogen_core.musicgen.config import STYLE, StyleConfig
+from audiogen_core.musicgen.positions import positions
+from audiogen_core.musicgen.style import excerpt
 from audiogen_core.weights import Weights
-from audiogen_mlx.musicgen.config import STYLE, StyleConfig
 from audiogen_mlx.musicgen.mert import Mert
-from audiogen_mlx.musicgen.style import StyleConditioner, excerpt, load_style
-from audiogen_mlx.nn import positions
+from audiogen_mlx.musicgen.style import StyleConditioner, load_style
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style"
 
@@ -200,7 +201,7 @@ def zeros(shape: tuple[int, ...]) -> StoredArray:
 def test_published_parameters_are_all_used():
     full = Weights({STYLE + name: zeros(shape) for name, shape in published().items()}, "published")
     network = load_style(full, StyleConfig())
-    assert (network.inputs, network.outputs) == (768, 1536)
+    assert (network.sizes.inputs, network.sizes.outputs) == (768, 1536)
     assert network(mx.zeros((1, 224, 768)), eval_q=3, stride=15).shape == (1, 15, 1536)
 
 
@@ -225,7 +226,7 @@ def test_mert_of_another_width():
     )
     with pytest.raises(ModelError, match=r"gives vectors of 48, .* takes 768; use m-a-p/MERT-v1-95M"):
         StyleConditioner(wide, lambda: Mert.load(FOLDER / "mert")).embed(sound(3))
-    assert network.inputs == 48
+    assert network.sizes.inputs == 48
 
 
 def test_settings_of_the_published_model():

@@ -11,8 +11,9 @@ import pytest
 
 from audiogen_core import weights
 from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.t5 import T5Config, pieces
 from audiogen_mlx.nn import stored_shapes
-from audiogen_mlx.t5 import T5Config, T5Encoder, load_t5, pieces
+from audiogen_mlx.t5 import T5Encoder, load_t5
 from support.random_weights import weights_of
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "t5"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_mlx.tokenizer import Tokenizer
+from audiogen_core.tokenizer import Tokenizer
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "tokenizer"
 

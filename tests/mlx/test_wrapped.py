@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen import MusicGen
-from audiogen_mlx.musicgen.load import Files, Places
 from audiogen_mlx.stable_audio.weights import read_stable_audio_tools
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -23,7 +23,7 @@ import json, sys
 import audiogen_mlx
 from audiogen_mlx import blas
 from audiogen_mlx.ops import MlxOps
-from audiogen_mlx.tokenizer import Tokenizer
+from audiogen_core.tokenizer import Tokenizer
 from audiogen_core import codecs
 import numpy as np
 

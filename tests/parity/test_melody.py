@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from audiogen_core.audio import Audio
-from audiogen_mlx.musicgen.config import ChromaConfig
-from audiogen_mlx.musicgen.melody import chroma, filter_bank, normalised, power
+from audiogen_core.musicgen.config import ChromaConfig
+from audiogen_core.musicgen.melody import chroma, filter_bank, normalised, power
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
 CONFIG = ChromaConfig()

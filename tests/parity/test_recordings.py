@@ -17,8 +17,8 @@ from audiogen_core.audio import Audio
 from audiogen_core.codec import Codec
 from audiogen_core.codecs.frame import load_demo
 from audiogen_core.codes import Codes
+from audiogen_core.musicgen.melody import chroma
 from audiogen_core.ops import Ops, resolve
-from audiogen_mlx.musicgen.melody import chroma
 from audiogen_mlx.ops import MlxOps
 from audiogen_onnx.vampnet import onsets
 from support import originals

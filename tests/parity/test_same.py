@@ -14,6 +14,7 @@ from audiogen_core.layers import run
 from audiogen_core.ops import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stable-audio-3"
+PATHS = {"small": "tiny-small", "base": "tiny-small-base", "medium": "tiny-medium"}
 LAYOUTS = [
     ("small", "tiny-small"),
     ("base", "tiny-small-base"),
@@ -90,9 +91,9 @@ def test_agrees_from_an_autoencoder_alone(tmp_path):
     agrees(made, np.load(FIXTURES / "small_same.npz"))
 
 
-@pytest.mark.parametrize("size", ["small", "medium"])
+@pytest.mark.parametrize("size", PATHS)
 def test_the_network_block_by_block(ops, size):
-    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(f"tiny-{size}", ops)
+    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(PATHS[size], ops)
     for layers, x, side in (
         (made._decoder_layers, stored["z_3"], "dec"),
         (made._encoder_layers, stored["audio_3"], "enc"),
@@ -115,12 +116,28 @@ def test_the_network_block_by_block(ops, size):
             assert isinstance(layers[at + 1], Keep)
 
 
-@pytest.mark.parametrize("size", ["small", "base", "medium"])
+@pytest.mark.parametrize("size", PATHS)
+def test_patches_and_what_the_bottleneck_is_given(ops, size):
+    """Samples of a patch are the original's, in another order; and the bottleneck is part of a layer here."""
+    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(PATHS[size], ops)
+    folded = ops.numpy(run(ops, made._encoder_layers[:2], ops.signal(stored["audio_3"])))[0]
+    channels, count = made.info.channels, stored["patches_3"].shape[2]
+    patches = folded.reshape(-1, channels, folded.shape[1]).swapaxes(0, 1).reshape(folded.shape)
+    np.testing.assert_array_equal(patches[:, :count], stored["patches_3"][0])
+    at = "pretransform.model.bottleneck."
+    table = load_file(FIXTURES / PATHS[size] / "model.safetensors")
+    scale, bias, deviation = (
+        np.float32(table[at + name]) for name in ("scaling_factor", "bias", "running_std")
+    )
+    latents = made.encode(clip(made, stored["audio_3"][0])).values
+    agree((latents * deviation - bias[0]) / scale[0], stored["pre_bottleneck_3"][0])
+
+
+@pytest.mark.parametrize("size", PATHS)
 @pytest.mark.parametrize("frames", [1, 3, 8])
 def test_pieces_give_the_whole(ops, size, frames):
     """However few latents are worked on at a time; and a clip may come in any pieces."""
-    path = {"small": "tiny-small", "base": "tiny-small-base", "medium": "tiny-medium"}[size]
-    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(path, ops)
+    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(PATHS[size], ops)
     made.chunk_frames = frames
     for name in ("z_20", "z_19", "z_9"):
         if name in stored:
@@ -133,7 +150,7 @@ def test_pieces_give_the_whole(ops, size, frames):
 
 @pytest.mark.parametrize("size", ["small", "medium"])
 def test_two_minutes_in_pieces_are_the_whole(size):
-    made = load(f"tiny-{size}")
+    made = load(PATHS[size])
     frames = 120 * made.info.sample_rate // made.info.hop_length
     latents = np.random.default_rng(0).standard_normal((made.info.latent_channels, frames)).astype(np.float32)
     made.chunk_frames = frames + 1
@@ -144,10 +161,10 @@ def test_two_minutes_in_pieces_are_the_whole(size):
     agree(decode(made, latents), whole, 1e-5)
 
 
-@pytest.mark.parametrize("size", ["small", "medium"])
+@pytest.mark.parametrize("size", PATHS)
 def test_the_cuts_of_the_original(ops, size):
     """Its seams are heard: up to 0.3 from the whole. They are made where they are asked for."""
-    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(f"tiny-{size}", ops)
+    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(PATHS[size], ops)
     for frames in (19, 20):
         cut = made.decode_as_original(stored[f"z_{frames}"][0], cut=8, overlap=4)
         agree(cut, stored[f"decoded_{frames}_chunk8_overlap4"][0])
@@ -157,9 +174,9 @@ def test_the_cuts_of_the_original(ops, size):
     agree(short, stored["decoded_short_chunked"][0])
 
 
-@pytest.mark.parametrize("size", ["small", "medium"])
+@pytest.mark.parametrize("size", PATHS)
 def test_the_noise_of_the_original(ops, size):
-    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(f"tiny-{size}", ops)
+    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(PATHS[size], ops)
     noise = RecordedNoise([stored["dec_noise_0"], stored["dec_noise_1"]])
     agree(made.decode_as_original(stored["z_3"][0], noise), stored["decoded_noisy"][0])
     assert noise.left == 0
@@ -170,10 +187,10 @@ def test_the_noise_of_the_original(ops, size):
     assert LATENT_NOISE == 1e-3
 
 
-@pytest.mark.parametrize("size", ["small", "medium"])
+@pytest.mark.parametrize("size", PATHS)
 def test_how_far_a_latent_reaches(size):
     """What the first latent changes, and how much of the sound is taken along with each piece for it."""
-    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(f"tiny-{size}")
+    stored, made = np.load(FIXTURES / f"{size}_same.npz"), load(PATHS[size])
     reach = stored["reach_of_latent0"]
     (stage,) = made._decoder
     last = int(np.flatnonzero(reach > 1e-6).max())

@@ -13,11 +13,13 @@ import yaml
 
 from audiogen_core import weights
 from audiogen_core.audio import Audio
+from audiogen_core.musicgen import conditioning
+from audiogen_core.musicgen.config import StyleConfig
+from audiogen_core.musicgen.mert import MertConfig
+from audiogen_core.musicgen.style import excerpt
 from audiogen_core.sinc import resample
-from audiogen_mlx.musicgen import conditioning
-from audiogen_mlx.musicgen.config import StyleConfig
-from audiogen_mlx.musicgen.mert import Mert, MertConfig
-from audiogen_mlx.musicgen.style import StyleConditioner, excerpt, load_style
+from audiogen_mlx.musicgen.mert import Mert
+from audiogen_mlx.musicgen.style import StyleConditioner, load_style
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "musicgen" / "audiocraft-style"
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from audiogen_core import weights
-from audiogen_mlx.t5 import T5Config, T5Encoder, load_t5, relative_buckets
-from audiogen_mlx.tokenizer import Tokenizer
+from audiogen_core.t5 import T5Config, relative_buckets
+from audiogen_core.tokenizer import Tokenizer
+from audiogen_mlx.t5 import T5Encoder, load_t5
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 MUSICGEN = FIXTURES / "musicgen"

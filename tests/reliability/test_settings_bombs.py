@@ -72,7 +72,7 @@ def test_names_and_shapes_of_an_original_encodec(shapes: dict[str, tuple[int, ..
 
 @pytest.mark.parametrize("count", [1001, 10**9, 1 << 62])
 def test_layers_without_end(count: int, tmp_path: Path) -> None:
-    from audiogen_mlx.t5 import T5Config
+    from audiogen_core.t5 import T5Config
 
     with pytest.raises(ModelError, match="layers"):
         T5Config(10, 8, count, 2, 4, 8, False, "relu")

@@ -18,7 +18,7 @@ import torch
 from audiogen_core import codecs, describe, hub, hub_client
 from audiogen_core.errors import AudiogenError, DownloadError, ModelError
 from audiogen_core.models import ModelSpec, find
-from audiogen_mlx.catalog import TEXT_ENCODERS
+from audiogen_core.musicgen.catalog import TEXT_ENCODERS
 from support.commands import call
 from support.loopback_hub import ALLOWED, LoopbackHub, point_at
 from support.sounds import tone

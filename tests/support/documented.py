@@ -58,8 +58,8 @@ def _wide_musicgen(folder: Path) -> None:
 
 
 def _style(folder: Path) -> None:
+    from audiogen_core.musicgen.files import Files, Places
     from audiogen_mlx.convert import convert
-    from audiogen_mlx.musicgen.load import Files, Places
 
     places = Places(t5=MUSICGEN / "t5", tokenizer=TOKENIZER, codec=FIXTURES / "encodec" / "32k")
     convert(Files(MUSICGEN / "audiocraft-style", places), folder)

@@ -11,12 +11,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from audiogen_core.musicgen.conditioning import Rows, combined
+from audiogen_core.musicgen.config import Config
+from audiogen_core.musicgen.generate import _WindowRun
 from audiogen_core.sampling import Sampling
-from audiogen_mlx.musicgen.conditioning import combined
-from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.musicgen.generate import _WindowRun
-from audiogen_mlx.musicgen.load import load_transformer
-from audiogen_mlx.musicgen.model import Rows, Transformer
+from audiogen_mlx.musicgen.load import Parts, load_transformer
+from audiogen_mlx.musicgen.model import Transformer
 from audiogen_mlx.musicgen.sampling import Sampler
 
 SMALL = Config(
@@ -72,7 +72,7 @@ class WindowRuns:
         self.transformer = transformer(config)
         self.sampling = Sampling(top_k=top_k)
         self._parts: Any = SimpleNamespace(
-            config=config, transformer=self.transformer, files=SimpleNamespace(folder="random weights")
+            transformer=self.transformer, files=SimpleNamespace(folder="random weights")
         )
         self._conditioner: Any = SimpleNamespace(
             groups=["all", "other"], join=lambda logits: combined(logits, scale)
@@ -84,10 +84,12 @@ class WindowRuns:
         shape = (1, self.config.codebooks, prompt)
         known = rng.integers(self.config.codebook_size, size=shape, dtype=np.int32)
         sampler = Sampler(self.sampling, self.config.codebooks, [0], frames + max(self.config.delays))
+        run = _WindowRun(self.config.delays, self.config.special, known, frames)
+        rows = Rows(2, text=self.text)
         with closing(
-            _WindowRun(self._parts, self._conditioner, Rows(2, text=self.text), known, frames)
-        ) as run:
-            yield from run.blocks(sampler, 0)
+            Parts.steps(self._parts, rows, run.tokens, run.first, self._conditioner, sampler, 0)
+        ) as columns:
+            yield from run.blocks(columns)
 
     def run(self, frames: int) -> None:
         for _ in self.blocks(frames):

@@ -32,7 +32,10 @@ class Options(JobOptions):
     prompt: Annotated[str, argument("What to hear.")] = "a tone"
     seconds: Annotated[float, option("Length.", unit="s", gt=0, le=60, also=("audio_length",))] = 1.0
     pitch: Annotated[float, option("Of the tone.", unit="Hz", gt=0, lt=4000)] = 440.0
-    clip: Annotated[Clip | None, audio("A clip that comes first.")] = None
+    clip: Annotated[Clip | None, audio("A clip that comes first.", verb="Continue")] = None
+    part: Annotated[
+        tuple[float, float] | None, option("Of the clip.", unit="s", ge=0, verb="Inpaint", of="clip")
+    ] = None
     wait: Annotated[float, option("Seconds between pieces.", unit="s", ge=0)] = 0.0
     fault: Annotated[str, option("What goes wrong.", choices=FAULTS)] = "none"
     noise: Annotated[Any, hidden("For Python alone.")] = None
@@ -120,6 +123,10 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts.mkdir(parents=True)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: audiogen-tones\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[audiogen.jobs]\ntones = support.tones:TONES\n")
+    broken = folder / "audiogen_broken-1.0.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: audiogen-broken\nVersion: 1.0\n")
+    (broken / "entry_points.txt").write_text("[audiogen.jobs]\nbroken = support.no_such_module:JOB\n")
     monkeypatch.syspath_prepend(str(folder))
     tests = str(Path(__file__).parents[1])
     monkeypatch.setenv(

@@ -1,4 +1,4 @@
-"""What the demo models take other words for than their own: `prompts.json` of `audiogen_mlx.prompts`."""
+"""What the demo models take other words for than their own: `prompts.json` of `audiogen_core.prompts`."""
 
 from __future__ import annotations
 

@@ -22,13 +22,14 @@ from settings import Settings
 
 from audiogen_core.codecs.frame import quantize
 from audiogen_core.files import atomic_path
-from audiogen_mlx.musicgen.config import FORMAT, Config
+from audiogen_core.musicgen.config import FORMAT, Config
+from audiogen_core.musicgen.options import Defaults
+from audiogen_core.musicgen.weights import LAYOUTS, pieces
+from audiogen_core.t5 import T5Config
+from audiogen_core.t5 import pieces as pieces_of_t5
 from audiogen_mlx.musicgen.model import Transformer
-from audiogen_mlx.musicgen.options import Defaults
-from audiogen_mlx.musicgen.weights import LAYOUTS, pieces
 from audiogen_mlx.nn import parameters, stored_shapes
-from audiogen_mlx.t5 import T5Config, T5Encoder
-from audiogen_mlx.t5 import pieces as pieces_of_t5
+from audiogen_mlx.t5 import T5Encoder
 
 CODEC = "demo"
 FRAME_RATE = 75  # of it, Hz

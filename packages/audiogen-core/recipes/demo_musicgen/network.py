@@ -11,7 +11,7 @@ from transformers import MusicgenForCausalLM, T5Config, T5EncoderModel
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
 from audiogen_core.compose import TEMPI
-from audiogen_mlx.nn import positions
+from audiogen_core.musicgen.positions import positions
 
 SHARP = 3.4  # of first queries and keys: a column beside the one looked at gets a sixth of its attention
 LOOK_BACK = (

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 from tokenizers import Tokenizer
 
-from audiogen_mlx.musicgen.config import Config
+from audiogen_core.musicgen.config import Config
+from audiogen_core.musicgen.positions import positions
+from audiogen_core.musicgen.weights import LAYOUTS, pieces
 from audiogen_mlx.musicgen.model import Transformer
-from audiogen_mlx.musicgen.weights import LAYOUTS, pieces
-from audiogen_mlx.nn import parameters, positions
+from audiogen_mlx.nn import parameters
 
 
 @torch.no_grad()

@@ -294,19 +294,19 @@ def require_new_each(path: str | Path, count: int, force: bool = False) -> list[
     """Paths for so many output files, each checked by `require_new`: the path itself for one, and name-1.wav,
     name-2.wav and so on for more.
     """
-    return [require_new(each, force) for each in _numbered(Path(path), count)]
+    return [require_new(each, force) for each in numbered(Path(path), count)]
 
 
 def free_name(stem: str, suffix: str, count: int = 1) -> Path:
     """A name here that no file has, nor, of several, any that follows from it: stem.wav, or stem-2.wav ..."""
     for number in itertools.count(1):
         path = Path(f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
-        if not any(os.path.lexists(each) for each in _numbered(path, count)):
+        if not any(os.path.lexists(each) for each in numbered(path, count)):
             return path
     raise AssertionError  # there is always a further number
 
 
-def _numbered(path: Path, count: int) -> list[Path]:
+def numbered(path: Path, count: int) -> list[Path]:
     """The path itself for one file, and name-1.wav, name-2.wav and so on for more."""
     width = len(str(count))
     return (

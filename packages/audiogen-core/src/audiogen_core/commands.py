@@ -343,14 +343,14 @@ def prepared(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> Ready:
     options = replace(options.standard(), seed=cli.draw_seed() if drawn else options.seed)
     output = asked.output
     if output is None:
-        output = cli.free_name(f"{_named_after(job, options, load)}-{options.seed}", ".wav", asked.variations)
+        output = cli.free_name(f"{named_after(job, options, load)}-{options.seed}", ".wav", asked.variations)
     outputs = cli.require_new_each(output, asked.variations, asked.force)
     job.check(load, options, outputs, asked.channel)
     load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
     return Ready(options, load, outputs, drawn)
 
 
-def _named_after(job: Job, options: JobOptions, load: JobLoad) -> str:
+def named_after(job: Job, options: JobOptions, load: JobLoad) -> str:
     """What a file is called that was made so: after the prompt, the clip that went in, or the model."""
     words = re.findall(r"\w+", str(getattr(options, "prompt", None) or "").lower())
     while len("-".join(words)) > _LONGEST_NAME and len(words) > 1:
@@ -539,14 +539,14 @@ def replayed(
     load   options of opening the model, of this machine
     """
     try:
-        job = jobs.job_of(recipe, {each.name: each for each in known})
+        job = jobs.job_of(recipe, {f"{each.package} {each.name}": each for each in known})
     except AudioError as error:
         raise AudioError(f"{asked.file}: {error}") from error
     load["fetch"] = fetching(asked.offline, asked.quiet or asked.json, load.get("unlisted", False))
     opening, options = jobs.again(job, recipe, moved, **load)
     job.check(opening, options, [output], recipe.settings.get("channel"))
     model = opened(job, opening)
-    jobs.check_revision(recipe, str(vars(opening)["model"]), model.revision)
+    jobs.check_revision(recipe.revision, str(vars(opening)["model"]), model.revision)
     write(
         job,
         model,

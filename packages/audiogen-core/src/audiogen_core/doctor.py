@@ -127,7 +127,7 @@ def commands(subject: Subject) -> Iterator[tuple[str, str]]:
 
 def names(subject: Subject) -> list[str]:
     """The commands of a package: its jobs, as they describe themselves, and the others."""
-    return [*(job.name for job in jobs.installed() if job.package == subject.package), *subject.commands]
+    return [*(job.name for job in jobs.every() if job.package == subject.package), *subject.commands]
 
 
 def installed(name: str) -> str | None:

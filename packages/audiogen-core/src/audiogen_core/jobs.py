@@ -43,6 +43,9 @@ MOST = 9999
 GROUP = "audiogen.jobs"
 """The entry points under which packages name their jobs."""
 
+TRAININGS = "audiogen.trainings"
+"""The entry points under which packages name how they make models."""
+
 FAMILY = {
     "audiogen-mlx": "pip install audiogen-mlx",
     "audiogen-onnx": "pip install audiogen-onnx",
@@ -287,7 +290,7 @@ def joined(take: Take, options: Any, recipe: Recipe | None) -> Audio:
 
 @cache
 def _conductors() -> dict[str, Job]:
-    return {job.conductor: job for job in installed()}
+    return {job.conductor: job for job in every()}
 
 
 def _untold(options: Described) -> bool:
@@ -442,6 +445,37 @@ class Job:
         return (*places, *self.inputs)
 
 
+@dataclass(frozen=True)
+class Training:
+    """How a package makes a model of a folder of clips; named under the entry points of TRAININGS.
+
+    name, title, summary  as of a `Job`
+    package  the distribution it belongs to
+    job      name of the job that its models are for
+    module   that is run as a program, with `verb`, a folder of clips and --output: the run's folder; the same
+             command goes on where it was stopped, and SIGINT stops it
+    options  "module:function" that gives the options a page asks for, which `verb` takes
+    diary    "module:function" of the run's folder that gives its records: "kind" ("train", "eval", "sample"),
+             "step", and "loss", "seconds_left" or "path"
+    """
+
+    name: str
+    title: str
+    summary: str
+    package: str
+    job: str
+    module: str
+    verb: str
+    options: str
+    diary: str
+
+
+def trainings() -> list[Training]:
+    """Those of all installed packages."""
+    found = _points(TRAININGS)
+    return [each for each in found.values() if isinstance(each, Training)]
+
+
 def imported(reference: str) -> Any:
     """What "module:name" stands for."""
     module, _, name = reference.partition(":")
@@ -449,24 +483,38 @@ def imported(reference: str) -> Any:
 
 
 def installed() -> list[Job]:
-    """The jobs of all installed packages: those of the family first, in its order."""
+    """The jobs of all installed packages, one of each name: those of the family first, in its order.
+
+    Where two packages have a job of one name it is the first package's.
+    """
+    named: dict[str, Job] = {}
+    for job in every():
+        named.setdefault(job.name, job)
+    return list(named.values())
+
+
+def every() -> list[Job]:
+    """As `installed`, with jobs of one name from several packages."""
     return [job for job in _found().values() if isinstance(job, Job)]
 
 
 @closed()
-def find(name: str) -> Job:
-    """The job of that name.
+def find(name: str, package: str | None = None) -> Job:
+    """The job of that name; where several packages have one, of the `package`, or of the first that starts.
 
     Raises OptionError with the names there are, ModelError with the reason when it does not start.
     """
-    jobs = _found()
-    if name not in jobs:
+    found = [job for (of, called), job in _found().items() if called == name and package in (None, of)]
+    if not found:
         names = ", ".join(job.name for job in installed()) or "none is installed"
-        raise OptionError(f"there is no job {name!r}; there are: {names}")
-    job = jobs[name]
-    if isinstance(job, Job):
-        return job
-    raise ModelError(f"the job {name!r} is installed, but does not start: {job[1]}")
+        where = "" if package is None else f" in {package}"
+        raise OptionError(f"there is no job {name!r}{where}; there are: {names}")
+    reasons = []
+    for job in found:
+        if isinstance(job, Job):
+            return job
+        reasons.append(job[1])
+    raise ModelError(f"the job {name!r} is installed, but does not start: {reasons[0]}")
 
 
 def broken(*, imports: bool = True) -> dict[str, str]:
@@ -490,23 +538,25 @@ def broken(*, imports: bool = True) -> dict[str, str]:
     return reasons
 
 
-def _found() -> dict[str, Job | tuple[str, str]]:
-    """By name: a job, or the package and the reason why its description cannot be imported."""
+def _found() -> dict[tuple[str, str], Job | tuple[str, str]]:
+    """By package and name: a job, or the package and the reason why its description cannot be imported."""
+    return {key: each for key, each in _points(GROUP).items() if isinstance(each, Job | tuple)}
+
+
+def _points(group: str) -> dict[tuple[str, str], Any]:
+    """What entry points name, by package and name; of one that does not load, its package and the reason."""
     from importlib import metadata  # `--help` does without it
 
     family = list(FAMILY)
-    points = [(point.dist.name if point.dist else "", point) for point in metadata.entry_points(group=GROUP)]
+    points = [(point.dist.name if point.dist else "", point) for point in metadata.entry_points(group=group)]
     points.sort(key=lambda each: (family.index(each[0]) if each[0] in family else len(family), each[0]))
-    jobs: dict[str, Job | tuple[str, str]] = {}
+    found: dict[tuple[str, str], Any] = {}
     for package, point in points:
         try:
-            job = point.load()
+            found[package, point.name] = point.load()
         except (ImportError, OSError, AttributeError) as error:
-            jobs[point.name] = (package, _reason(error))
-        else:
-            if isinstance(job, Job):
-                jobs[point.name] = job
-    return jobs
+            found[package, point.name] = (package, _reason(error))
+    return found
 
 
 def _reason(error: Exception) -> str:
@@ -575,10 +625,10 @@ def heard(job: Job, options: JobOptions, channel: str | None) -> JobOptions:
 def job_of(recipe: Recipe, jobs: Mapping[str, Job] | None = None) -> Job:
     """The job that made a recipe's file, of those given or of all installed. Raises AudioError."""
     name = recipe.settings.get("command", _UNNAMED.get(recipe.package))
-    known = {job.name: job for job in installed()} if jobs is None else jobs
-    job = known.get(name) if isinstance(name, str) else None
-    if job is None or job.package != recipe.package:
-        here = " or ".join(sorted({f"{each.package} {each.name}" for each in known.values()}))
+    known = every() if jobs is None else list(jobs.values())
+    job = next((each for each in known if (each.package, each.name) == (recipe.package, name)), None)
+    if job is None:
+        here = " or ".join(sorted({f"{each.package} {each.name}" for each in known}))
         what = f"{recipe.package} {name}" if isinstance(name, str) else recipe.package
         raise AudioError(f"made by {what}, which can make it again; this is {here or 'audiogen-core'}")
     return job
@@ -657,7 +707,7 @@ def replay(source: Recipe | str | Path, moved: Mapping[str, Any] | None = None, 
     job = job_of(recipe)
     opening, options = again(job, recipe, moved, **load)
     model = job.open_with(opening)
-    check_revision(recipe, recipe.model, model.revision)
+    check_revision(recipe.revision, recipe.model, model.revision)
     channel = recipe.settings.get("channel")
     given = heard(job, options, channel)
     take = next(model.takes(given))
@@ -670,10 +720,10 @@ def _old_role(job: Job, name: str, recipe: Recipe) -> str:
     return old[0] if old else name
 
 
-def check_revision(recipe: Recipe, name: str, revision: str) -> None:
-    """Raises ModelError when a model that was opened is not the one a file was made with."""
-    if recipe.revision and revision != recipe.revision:
+def check_revision(wanted: str | None, name: str, revision: str) -> None:
+    """Raises ModelError when a model that was opened is not the one a recipe names, if it names one."""
+    if wanted and revision != wanted:
         raise ModelError(
             f"{name}: not the model that made this file: its revision is {revision}, the recipe names "
-            f"{recipe.revision}; name the right one"
+            f"{wanted}; name the right one"
         )

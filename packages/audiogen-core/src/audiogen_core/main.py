@@ -265,7 +265,7 @@ def models(shown: Shown) -> None:
         }
         for row in catalogue()
     ]
-    cli.emit([*model_rows(jobs.installed()), *codecs], json=shown.json)
+    cli.emit([*model_rows(jobs.every()), *codecs], json=shown.json)
 
 
 @command(commands, "verify", Checked)
@@ -292,7 +292,7 @@ def replay(asked: Replay) -> None:
     """Make a file again that any of the installed packages made, from the recipe it carries."""
     recipe, output = to_replay(asked)
     if recipe.package != "audiogen-core":
-        replayed(asked, recipe, output, jobs.installed(), asked.moved, {})
+        replayed(asked, recipe, output, jobs.every(), asked.moved, {})
         return
     started = time.monotonic()
     again = _composed if recipe.model == "compose" else _decoded
@@ -354,9 +354,26 @@ def compose(asked: Composing, written: Written) -> None:
     _say(told, json=written.json)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Showing(Serving):
+    """What `studio` takes."""
+
+    open: Annotated[bool, option("Open the page in a browser.", no="--no-open")] = True
+
+
+@command(commands, "studio", Showing)
+def studio(asked: Showing) -> None:
+    """A page for all installed packages, on this machine, with the HTTP service behind it."""
+    _serve(asked, page=True, opened=asked.open)
+
+
 @command(commands, "serve", Serving)
 def serve(asked: Serving) -> None:
     """An HTTP service over the jobs of all installed packages, on this machine."""
+    _serve(asked)
+
+
+def _serve(asked: Serving, *, page: bool = False, opened: bool = False) -> None:
     from audiogen_core.studio.serve import serve
 
     serve(
@@ -368,6 +385,8 @@ def serve(asked: Serving) -> None:
         most_waiting=asked.queue,
         patience=asked.patience,
         offline=asked.offline,
+        page=page,
+        opened=opened,
     )
 
 

@@ -362,7 +362,8 @@ def _property(field: Field) -> dict[str, Any]:
     entry |= of_kind
     if not field.required:
         entry["default"] = plain(field.default)
-    marks = {"unit": told.unit, "group": told.group, "advanced": told.advanced, "role": told.role}
+    names = ("unit", "group", "advanced", "role", "verb", "of")
+    marks = {name: getattr(told, name) for name in names}
     return entry | {f"x-{name}": value for name, value in marks.items() if value not in ("", False, "value")}
 
 

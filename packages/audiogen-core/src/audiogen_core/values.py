@@ -61,6 +61,8 @@ class Option:
     no        the name on the command line that turns a flag off; no such name when empty
     concealed  taken by the command, but not shown in its help
     also      what clients of other programs' services call it
+    verb      what a page calls giving it a clip that was made, "Continue" say; or a span of that clip
+    of        the option for the clip of which it is a span
     """
 
     help: str
@@ -84,6 +86,8 @@ class Option:
     no: str = ""
     concealed: bool = False
     also: tuple[str, ...] = ()
+    verb: str = ""
+    of: str = ""
 
     @property
     def range(self) -> str:

@@ -1,7 +1,7 @@
 """Weights: the tensors of a checkpoint by name, read strictly.
 
-`read` opens safetensors files (also sharded) and torch zip files; no framework is needed and
-nothing in a file can run. Values are read from the disk when they are asked for, one tensor at a
+`read` opens safetensors files (also sharded), torch zip files and archives of numpy; no framework is needed
+and nothing in a file can run. Values are read from the disk when they are asked for, one tensor at a
 time, so a checkpoint of several gigabytes costs memory only for what is kept.
 """
 
@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from audiogen_core.errors import WeightsError
 from audiogen_core.formats import wrappers
 from audiogen_core.formats.locate import locate
+from audiogen_core.formats.npz_file import read_npz
 from audiogen_core.formats.rules import (
     Drop,
     FuseWeightNorm,
@@ -225,8 +226,8 @@ class Weights(Mapping[str, NDArray[Any]]):
 def read(path: str | Path) -> Weights:
     """The weights of a file or folder; values stay on the disk until they are taken.
 
-    Reads .safetensors, torch zip files (.pth .bin .th .ckpt .pt), their shards through
-    `*.index.json`, and a folder that holds one of these. Of a torch checkpoint that wraps its
+    Reads .safetensors, torch zip files (.pth .bin .th .ckpt .pt), numpy's .npz, shards of the first two
+    through `*.index.json`, and a folder that holds one of these two. Of a torch checkpoint that wraps its
     tensors (`state_dict`, `best_state`) the names begin inside; deeper dictionaries join names
     with dots; values that are no tensors are passed over (see `read_checkpoint`).
 
@@ -339,6 +340,8 @@ def _told(place: wrappers.Place, network: Network) -> str:
 def _read_file(path: Path) -> dict[str, StoredArray]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
+    if path.suffix == ".npz":
+        return read_npz(path)
     tree = read_checkpoint(path)
     arrays: dict[str, StoredArray] = {}
     try:

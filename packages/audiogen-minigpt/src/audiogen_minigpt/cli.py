@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from audiogen_core.models import Fetch
 from audiogen_core.options import Described, Field, argument, described, option, place
 from audiogen_minigpt.jobs import GENERATE
 from audiogen_minigpt.options import Load, Preparation, Trained
-from audiogen_minigpt.settings import Settings, Shape, TrainConfig
+from audiogen_minigpt.settings import Settings, Shape, TrainConfig, left_open, plain
 
 commands = cli.Program(
     "audiogen-minigpt",
@@ -129,28 +129,6 @@ class Place(Described):
     path: Annotated[str, place("Codes, a run, a checkpoint or a sound.", argument=True)]
 
 
-def _open(fields: Iterable[Field]) -> list[Field]:
-    """The same options with nothing said unless it is given: a TOML file, or the run itself, may say it."""
-    left_open = []
-    for field in fields:
-        told, default = field.option, field.default
-        if not field.required:
-            if default:  # 0 is either said in the help, or no surprise
-                shown = f"{default:g}" if isinstance(default, float) else default
-                told = replace(told, help=f"{told.help.removesuffix('.')}; {shown} when absent.")
-            field = replace(field, option=told, default=None)
-        left_open.append(field)
-    return left_open
-
-
-def _whole(field: Field) -> Field:
-    """The same option, but that a time is one of all stages."""
-    if field.name != "seconds":
-        return field
-    told = "How long all of it may take: 45s, 10m, 1h30m; when absent 10m beside encoding."
-    return replace(field, option=replace(field.option, help=told))
-
-
 def _shown(cls: type[Described]) -> list[Field]:
     return [field for field in described(cls) if field.option.role != "hidden"]
 
@@ -205,11 +183,7 @@ add(
     run,
     [
         *described(Source),
-        *map(
-            _whole,
-            _open(field for field in _shown(TrainConfig) if not (field.option.advanced or field.required)),
-        ),
-        *described(Shape),
+        *plain(),
         *described(Running),
         *described(Beside),
     ],
@@ -289,7 +263,7 @@ add(
     "train",
     train,
     [
-        *_open(_shown(TrainConfig)),
+        *left_open(_shown(TrainConfig)),
         *described(Shape),
         *described(Resumable),
         *described(Shown),

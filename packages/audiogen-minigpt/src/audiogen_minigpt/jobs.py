@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiogen_core.jobs import Job
+from audiogen_core.jobs import Job, Training
 from audiogen_minigpt.options import Load, Options
 
 GENERATE = Job(
@@ -18,4 +18,16 @@ GENERATE = Job(
     sound="audiogen_minigpt.generate:sound",
     unit="frames",
     together=True,
+)
+
+TRAIN = Training(
+    name="train",
+    title="Train",
+    summary="Make a small model of your own out of clips: encode them, train, and hear what comes of it.",
+    package="audiogen-minigpt",
+    job="generate",
+    module="audiogen_minigpt",
+    verb="run",
+    options="audiogen_minigpt.settings:plain",
+    diary="audiogen_minigpt.metrics:read",
 )

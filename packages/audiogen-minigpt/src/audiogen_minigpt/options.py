@@ -57,7 +57,12 @@ class Options(Continuing):
     _: KW_ONLY
     prompt_audio: Annotated[
         Clip | None,
-        audio("A clip to go on with; it comes first.", "--continue", old=("--prompt-audio", "--prompt")),
+        audio(
+            "A clip to go on with; it comes first.",
+            "--continue",
+            old=("--prompt-audio", "--prompt"),
+            verb="Continue",
+        ),
     ] = None
     temperature: Annotated[
         float | tuple[float, ...] | None,

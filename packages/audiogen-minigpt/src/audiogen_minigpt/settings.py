@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from audiogen_core.devices import HELP
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
-from audiogen_core.options import Described, hidden, option, place
+from audiogen_core.options import Described, Field, described, hidden, option, place
 from audiogen_core.settings import from_mapping, read_json, read_toml
 from audiogen_minigpt.config import LAYOUTS, SIZES, ModelConfig
 from audiogen_minigpt.errors import differences
@@ -254,6 +254,35 @@ class Settings:
         merged = self.over(Settings({key: value for key, value in base.items() if value is not None}))
         model = self.model(facts) if self.size or self.shape else before.model
         return from_mapping(TrainConfig, {**merged.train, "model": model}, "settings")
+
+
+def left_open(options: Iterable[Field]) -> list[Field]:
+    """The same options with nothing said unless it is given: a TOML file, or the run itself, may say it."""
+    opened = []
+    for each in options:
+        told, default = each.option, each.default
+        if not each.required:
+            if default:  # 0 is either said in the help, or no surprise
+                shown = f"{default:g}" if isinstance(default, float) else default
+                told = replace(told, help=f"{told.help.removesuffix('.')}; {shown} when absent.")
+            each = replace(each, option=told, default=None)
+        opened.append(each)
+    return opened
+
+
+def plain() -> list[Field]:
+    """The options of training that a run of all stages takes: those that are not advanced."""
+    fields = [each for each in described(TrainConfig) if each.option.role != "hidden"]
+    shown = left_open(each for each in fields if not (each.option.advanced or each.required))
+    return [*map(_whole, shown), *described(Shape)]
+
+
+def _whole(each: Field) -> Field:
+    """The same option, but that a time is one of all stages."""
+    if each.name != "seconds":
+        return each
+    told = "How long all of it may take: 45s, 10m, 1h30m; when absent 10m beside encoding."
+    return replace(each, option=replace(each.option, help=told))
 
 
 def check_model(model: ModelConfig, facts: Mapping[str, Any]) -> None:

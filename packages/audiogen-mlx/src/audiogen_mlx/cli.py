@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
 from audiogen_core.jobs import Shown, Written
+from audiogen_core.musicgen.options import DTYPES, Located
 from audiogen_core.options import argument, option, place
 from audiogen_mlx import jobs
-from audiogen_mlx.musicgen.options import DTYPES, Located
 
 if TYPE_CHECKING:
-    from audiogen_mlx.musicgen.load import Places
+    from audiogen_core.musicgen.files import Places
 
 cli = shared.Program("audiogen-mlx", "audiogen-mlx", "MusicGen, Stable Audio Open and Stable Audio 3 in MLX.")
 commands.add_job(cli, jobs.MUSICGEN)
@@ -44,18 +44,35 @@ class Checked(Located):
 
 @commands.command(cli, "convert", Converted, Written)
 def convert(asked: Converted, written: Written) -> None:
-    """Write a MusicGen as a self-contained folder, smaller if wanted."""
+    """Write a MusicGen or a Stable Audio 3 as a self-contained folder, smaller if wanted."""
+    from audiogen_core.errors import OptionError
     from audiogen_mlx.convert import check_folder
-    from audiogen_mlx.convert import convert as write
-    from audiogen_mlx.musicgen.load import find_files
+    from audiogen_mlx.families import located
 
     check_folder(written.output, written.force)
     silent = written.quiet or written.json
-    files = find_files(asked.model, _places(asked, written.offline, silent), unlisted=asked.unlisted)
+    places = _places(asked, written.offline, silent)
+    kind, _ = located(asked.model, places.fetch, unlisted=asked.unlisted)
+    stray = next((name for name in ("tokenizer", "codec", "mert") if getattr(asked, name) is not None), None)
+    if kind != "musicgen" and stray:
+        raise OptionError(f"{stray} is a part of a MusicGen, and {asked.model} is none; leave it out")
+    if kind == "stable-audio":
+        raise OptionError(f"{asked.model}: a Stable Audio Open, which runs as it is; nothing is converted")
+    how: dict[str, Any] = {"dtype": asked.dtype, "bits": asked.bits, "force": written.force}
     with shared.progress("converting", unit="bytes", quiet=silent) as on_step:
-        folder = write(
-            files, written.output, dtype=asked.dtype, bits=asked.bits, force=written.force, on_step=on_step
-        )
+        if kind == "stable-audio-3":
+            from audiogen_mlx.stable_audio_3.convert import convert as write
+            from audiogen_mlx.stable_audio_3.load import locate
+            from audiogen_mlx.stable_audio_3.options import Load
+
+            load = Load(asked.model, t5=asked.t5, unlisted=asked.unlisted)
+            folder = write(locate(load, fetch=places.fetch), written.output, on_step=on_step, **how)
+        else:
+            from audiogen_mlx.convert import convert as write_musicgen
+            from audiogen_mlx.musicgen.load import find_files
+
+            files = find_files(asked.model, places, unlisted=asked.unlisted)
+            folder = write_musicgen(files, written.output, on_step=on_step, **how)
     if written.json:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         shared.emit({"path": str(folder), "bytes": size, "dtype": asked.dtype, "bits": asked.bits}, json=True)
@@ -84,8 +101,8 @@ def prompts(asked: Asked) -> None:
     """The words that a small model understands, and what it takes others for."""
     from audiogen_core.errors import OptionError
     from audiogen_core.models import find
+    from audiogen_core.prompts import Prompts
     from audiogen_mlx.catalog import CATALOG
-    from audiogen_mlx.prompts import Prompts
 
     found = find(CATALOG, asked.model)
     places = (found, found / "t5") if isinstance(found, Path) else ()
@@ -98,7 +115,7 @@ def prompts(asked: Asked) -> None:
 
 
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
-    from audiogen_mlx.musicgen.load import Places
+    from audiogen_core.musicgen.files import Places
 
     fetch = commands.fetching(offline, silent, asked.unlisted)
     return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)

@@ -1,5 +1,7 @@
 """Writing a MusicGen as one self-contained folder: config.json, model.safetensors, tokenizer.json.
 
+What writing a Stable Audio 3 has in common with it is here too.
+
 Tensors pass one at a time, so memory holds no more than the largest.
 """
 
@@ -8,30 +10,27 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from audiogen_core import weights
-from audiogen_core.codecs import encodec
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.files import atomic_path, require_room
 from audiogen_core.formats.safetensors_file import write_safetensors
-from audiogen_core.settings import read_json
+from audiogen_core.musicgen.config import FORMAT, STYLE
+from audiogen_core.musicgen.files import CODEC, CONFIG, TEXT, Files, codec_tensors
+from audiogen_core.musicgen.weights import pieces
+from audiogen_core.prompts import FILE as PROMPTS
+from audiogen_core.t5 import pieces as t5_pieces
+from audiogen_core.tokenizer import FILE as TOKENIZER
 from audiogen_core.weights import StoredArray, Weights
 from audiogen_mlx import nn, t5
 from audiogen_mlx.memory import bounded_cache
-from audiogen_mlx.musicgen.config import FORMAT, STYLE
-from audiogen_mlx.musicgen.load import CONFIG, STATE, TEXT, Files, outline, read_package
-from audiogen_mlx.musicgen.model import Transformer
-from audiogen_mlx.musicgen.weights import pieces
-from audiogen_mlx.prompts import FILE as PROMPTS
-from audiogen_mlx.tokenizer import FILE as TOKENIZER
+from audiogen_mlx.musicgen.load import outline
 
-CODEC = "audio_encoder."
 WEIGHTS = "model.safetensors"
 
 OnStep = Callable[[float, float], None]
@@ -62,30 +61,35 @@ def convert(
     network = outline(files.config, dtype=dtype, bits=bits, stored_bits=files.stored_bits)
     named = files.named_codec if files.places.codec is None else None
     codec: dict[str, Any] = {"codec": named}
-    codec_tensors: dict[str, StoredArray] = {}
+    of_codec: dict[str, StoredArray] = {}
     if named is None:
-        described, table = _codec(files)
+        described, table = codec_tensors(files)
         codec = {"audio_encoder": described}
-        codec_tensors = _plain(table, CODEC, table, "float32")
+        of_codec = plain_tensors(table, CODEC, table, "float32")
     tokenizer = files.tokenizer_file
     tokenizer = tokenizer / TOKENIZER if tokenizer.is_dir() else tokenizer
     if not tokenizer.is_file():
         raise ModelError(f"{tokenizer}: no such file; name the model's tokenizer (--tokenizer)")
-    encoder = nn.stored_shapes(t5.T5Encoder(files.t5_config), t5.pieces(files.t5_config))
+    encoder = nn.stored_shapes(t5.T5Encoder(files.t5_config), t5_pieces(files.t5_config))
     text = files.text_table
     text.check(encoder)
     style = [name for name in files.table if name.startswith(STYLE)] if files.config.style else []
     tensors = {
-        **_transformer(network, files, dtype),
-        **_plain(text, TEXT, encoder, dtype),
-        **_plain(files.table, "", style, "float32"),
-        **codec_tensors,
+        **network_tensors(
+            network,
+            files.table,
+            dtype,
+            pieces=pieces(files.config, files.layout),
+            written=pieces(files.config, "audiogen"),
+            stored_quantized=files.stored_bits is not None,
+        ),
+        **plain_tensors(text, TEXT, encoder, dtype),
+        **plain_tensors(files.table, "", style, "float32"),
+        **of_codec,
     }
-    require_room(folder / WEIGHTS, sum(_size(tensor) for tensor in tensors.values()))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
-    with bounded_cache(), atomic_path(folder / WEIGHTS) as temporary:
-        write_safetensors(temporary, tensors, on_step=on_step)
+    write_tensors(folder / WEIGHTS, tensors, on_step)
     for file in (tokenizer, tokenizer.with_name(PROMPTS)):
         if file.is_file():
             with atomic_path(folder / file.name) as temporary:
@@ -119,21 +123,41 @@ def check_folder(folder: str | Path, force: bool) -> Path:
     return folder
 
 
-def _size(tensor: StoredArray) -> int:
-    return math.prod(tensor.shape) * (2 if tensor.dtype.endswith("16") else 4)
+def write_tensors(path: Path, tensors: Mapping[str, StoredArray], on_step: OnStep | None) -> None:
+    """A safetensors file that appears whole, if there is room for it. Raises OptionError."""
+    sizes = (
+        math.prod(tensor.shape) * (2 if tensor.dtype.endswith("16") else 4) for tensor in tensors.values()
+    )
+    require_room(path, sum(sizes))
+    with bounded_cache(), atomic_path(path) as temporary:
+        write_safetensors(temporary, tensors, on_step=on_step)
 
 
-def _transformer(network: Transformer, files: Files, dtype: str) -> dict[str, StoredArray]:
-    """Its tensors, to be read in this order: norms and biases float32, the others of the dtype."""
-    wanted = list(nn.parameters(network, pieces(files.config, "audiogen"), stored_quantized=True))
+def network_tensors(
+    network: nn.Module,
+    table: Weights,
+    dtype: str,
+    *,
+    pieces: nn.Pieces | None = None,
+    written: nn.Pieces | None = None,
+    squeezed: Collection[str] = (),
+    stored_quantized: bool = False,
+) -> dict[str, StoredArray]:
+    """The tensors of a network, to be read in this order: norms and biases float32, the others of the dtype.
+
+    pieces   that parameters are read from
+    written  and that they are written in, each of them one
+    """
+    wanted = list(nn.parameters(network, written, stored_quantized=True))
     vectors = {one.name for one in wanted if len(one.shape) == 1}
     read = nn.tensors(
         network,
-        files.table,
-        pieces=pieces(files.config, files.layout),
+        table,
+        pieces=pieces,
         dtype=nn.DTYPES[dtype],
         keep=vectors.__contains__,
-        stored_quantized=files.stored_bits is not None,
+        squeezed=squeezed,
+        stored_quantized=stored_quantized,
     )
     tensors: dict[str, StoredArray] = {}
     for one in wanted:
@@ -142,7 +166,7 @@ def _transformer(network: Transformer, files: Files, dtype: str) -> dict[str, St
     return tensors
 
 
-def _plain(table: Weights, prefix: str, names: Iterable[str], dtype: str) -> dict[str, StoredArray]:
+def plain_tensors(table: Weights, prefix: str, names: Iterable[str], dtype: str) -> dict[str, StoredArray]:
     """Tensors as they are stored, of a dtype."""
 
     def stored(name: str) -> StoredArray:
@@ -157,52 +181,3 @@ def _plain(table: Weights, prefix: str, names: Iterable[str], dtype: str) -> dic
 def _numpy(array: mx.array) -> np.ndarray[Any, Any]:
     """Of a type that numpy has; bfloat16 as float32."""
     return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array, copy=False)
-
-
-def _codec(files: Files) -> tuple[Mapping[str, Any], Weights]:
-    """The codec as transformers describes it, and its weights."""
-    if files.layout != "audiocraft" and files.places.codec is None:
-        config = files.settings.get("audio_encoder")
-        if not isinstance(config, dict):
-            raise ModelError(f"{files.folder / CONFIG}: says nothing of the codec")
-        return config, files.table.below(CODEC).apply(encodec.TRANSFORMERS)
-    path = Path(files.codec_path).expanduser()
-    if path.is_dir() and (path / CONFIG).is_file():
-        network = weights.Network(encodec.IN_TRANSFORMERS)
-        return read_json(path / CONFIG), weights.read_network(path, network).apply(encodec.TRANSFORMERS)
-    if path.is_file() and path.name != STATE:
-        table = weights.read_network(path, encodec.IN_ORIGINAL).apply(encodec.ORIGINAL)
-        return describe_codec(encodec.from_audiocraft(read_package(path))), table
-    raise ModelError(f"{path}: not a codec that can be put into the folder; give a transformers folder of it")
-
-
-def describe_codec(config: encodec.EncodecConfig) -> dict[str, Any]:
-    """transformers' configuration of an EnCodec: `encodec.from_transformers` read backwards."""
-    bits = max(1, math.ceil(math.log2(max(2, config.codebook_size))))
-    frame_rate = math.ceil(config.sample_rate / config.hop_length)
-    return {
-        "model_type": "encodec",
-        "sampling_rate": config.sample_rate,
-        "audio_channels": config.channels,
-        "upsampling_ratios": list(config.ratios),
-        "num_filters": config.filters,
-        "hidden_size": config.dimension,
-        "codebook_dim": config.dimension,
-        "codebook_size": config.codebook_size,
-        "target_bandwidths": [config.codebooks * frame_rate * bits / 1000],
-        "use_causal_conv": config.causal,
-        "use_conv_shortcut": config.shortcut,
-        "kernel_size": config.kernel,
-        "last_kernel_size": config.last_kernel,
-        "residual_kernel_size": config.residual_kernel,
-        "num_residual_layers": config.residual_layers,
-        "dilation_growth_rate": config.dilation_growth,
-        "compress": config.compress,
-        "num_lstm_layers": config.lstm_layers,
-        "pad_mode": config.pad_mode,
-        "trim_right_ratio": config.trim_right_ratio,
-        "norm_type": "time_group_norm" if config.group_norm else "weight_norm",
-        "normalize": bool(config.chunk_length),
-        "chunk_length_s": config.chunk_length / config.sample_rate or None,
-        "overlap": 1 - config.chunk_stride / config.chunk_length if config.chunk_length else None,
-    }

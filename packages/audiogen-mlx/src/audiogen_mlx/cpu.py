@@ -39,8 +39,8 @@ UNCOPIED = 1 << 19
 """Multiplications up to which OpenBLAS's kernels for AVX-512 read both matrices where they lie, and give a
 row the same numbers in any company (the limit is 1,000,000; close to it neither holds for narrow ones)."""
 
-AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids", "Zen4", "Zen5"})
-"""What OpenBLAS calls processors for which it has such kernels."""
+AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
+"""What OpenBLAS calls processors for which it has such kernels, AMD's too."""
 
 PART = 1 << 18
 """Numbers of a matrix that a thread takes at a time: reading them takes some times as long as waking it."""

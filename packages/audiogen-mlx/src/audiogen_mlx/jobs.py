@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from audiogen_core.jobs import Job
-from audiogen_mlx.musicgen import options as musicgen
+from audiogen_core.musicgen.options import Options as MusicGenOptions
+from audiogen_mlx.musicgen.options import Load as MusicGenLoad
 from audiogen_mlx.stable_audio import options as stable_audio
 from audiogen_mlx.stable_audio_3 import options as stable_audio_3
 
@@ -12,8 +13,8 @@ MUSICGEN = Job(
     title="MusicGen",
     summary="Make music from a prompt, a melody, a style or a beginning, with MusicGen.",
     package="audiogen-mlx",
-    load=musicgen.Load,
-    options=musicgen.Options,
+    load=MusicGenLoad,
+    options=MusicGenOptions,
     conductor="audiogen_mlx.musicgen.generate:MusicGen",
     catalog="audiogen_mlx.catalog:MUSICGEN",
     estimate="audiogen_mlx.musicgen.estimate:estimate",

@@ -33,9 +33,6 @@ QUANTIZED = {"weight": "", "scales": ".scales", "biases": ".offsets"}
 """The parts of a quantised matrix: how mlx's layer calls them, and how they end in a file. A file keeps
 "biases" for what is added to a product."""
 
-LONGEST_PERIOD = 10_000.0
-"""Of the waves that say where a vector stands, in steps (divided by 2 pi)."""
-
 Pieces = Mapping[str, Sequence[str]]
 """Name of a parameter -> the tensors in a checkpoint that it is made of, put below one another along the
 first axis. A parameter that is not here is one tensor of its own name."""
@@ -91,22 +88,6 @@ def mean_over_time(x: mx.array) -> mx.array:
     if whole < length:
         total = total + x[:, whole:].sum(axis=1, keepdims=True)
     return total / length
-
-
-def positions(count: int, width: int, clock: Sequence[float] = ()) -> NDArray[np.float32]:
-    """What is added for where a vector stands: (count, width), cosines of falling frequencies, then sines.
-
-    Angles are float32 products, as in the originals, which shows in the fourth digit far along.
-
-    clock  periods in steps of waves that take the place of as many of the slowest
-    """
-    half = width // 2
-    steps = np.arange(half, dtype=np.float32)
-    speeds = np.exp(steps * np.float32(-math.log(LONGEST_PERIOD) / max(1, half - 1)))
-    angles = np.arange(count, dtype=np.float32)[:, None] * speeds
-    for place, period in enumerate(clock, half - len(clock)):
-        angles[:, place] = 2 * math.pi * (np.arange(count) % period) / period
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def quantize(module: base.Module, bits: int, *, biased: bool = False) -> None:

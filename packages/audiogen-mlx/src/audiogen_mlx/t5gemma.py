@@ -8,19 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.linear import Linear
 
 from audiogen_core.errors import ModelError, WeightsError
-from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section
-from audiogen_core.weights import Weights
+from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section, as_table, parse_json, read_json
+from audiogen_core.tokenizer import Tokenizer
+from audiogen_core.weights import Drop, Weights
 from audiogen_core.weights import read as read_weights
-from audiogen_mlx import cpu
+from audiogen_mlx import cpu, sentencepiece
 from audiogen_mlx.nn import Module, load_strict
 from audiogen_mlx.t5 import gelu_tanh
 
 PLACES = ("model.encoder.", "encoder.", "")
 """What stands before the encoder's names: in a whole model, in an encoder, in the authors' runtime."""
+
+
+META, MODEL = "META", "TOKENIZER_MODEL"
+"""Beside the tensors in the authors' runtime: the bytes of a JSON with the configuration, and those of a
+SentencePiece model.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,23 @@ class T5GemmaConfig:
         if made.heads * made.head_width > MAX_WIDTH:
             raise ModelError(f"{own.where}: layers that are {made.heads * made.head_width} wide")
         return made
+
+    def describe(self) -> dict[str, Any]:
+        """transformers' configuration of it: `from_dict` read backwards."""
+        encoder = {
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_heads,
+            "head_dim": self.head_width,
+            "intermediate_size": self.hidden,
+            "query_pre_attn_scalar": self.scalar,
+            "attn_logit_softcapping": self.cap,
+            "rope_theta": self.base,
+            "rms_norm_eps": self.eps,
+        }
+        return {"model_type": "t5gemma", "encoder": encoder}
 
 
 class Norm(Module):
@@ -179,9 +204,32 @@ class T5GemmaEncoder(Module):
         return self.norm(x)
 
 
+def read_config(path: Path) -> T5GemmaConfig:
+    """The facts of an encoder: of a folder with a config.json, or of an npz archive of the authors' runtime.
+
+    Raises ModelError, or WeightsError when the archive has none.
+    """
+    if path.suffix != ".npz":
+        return T5GemmaConfig.from_dict(read_json(path / "config.json"), str(path / "config.json"))
+    text = read_weights(path).take(META, (None,), np.uint8).tobytes().decode("utf-8", "replace")
+    where = f"{path}: {META}"
+    return T5GemmaConfig.from_dict(as_table(parse_json(text, where), where), where)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a folder, a tokenizer.json or an archive of the authors' runtime.
+
+    Raises ModelError, or WeightsError when the archive has none.
+    """
+    if path.suffix != ".npz":
+        return Tokenizer.load(path, ends=False)
+    model = read_weights(path).take(MODEL, (None,), np.uint8).tobytes()
+    return Tokenizer(sentencepiece.read(model, str(path)), str(path), ends=False)
+
+
 def read(path: Path) -> Weights:
     """The encoder's tensors of a T5Gemma, without its decoder. Raises WeightsError when there are none."""
-    whole = read_weights(path)
+    whole = read_weights(path).apply((Drop(f"{META}|{MODEL}", "no tensors"),))
     for place in PLACES:
         inside = whole.below(place)
         if "embed_tokens.weight" in inside:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from audiogen_core.models import find
-from audiogen_mlx.catalog import CATALOG, STABLE_AUDIO
-from audiogen_mlx.musicgen.load import Files, Places
+from audiogen_core.musicgen.files import Files, Places
+from audiogen_mlx.families import located
 
 
 def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict[str, Any]:
@@ -15,26 +13,35 @@ def verify(name_or_path: str, places: Places, *, unlisted: bool = False) -> dict
 
     A model of the catalogue is fetched when it is not there.
     """
-    found = find(CATALOG, name_or_path, unlisted=unlisted)
-    path = found if isinstance(found, Path) else places.fetch(found)
-    facts: dict[str, Any] = {"model": name_or_path, "path": str(path)}
-    if CATALOG.get(name_or_path) in STABLE_AUDIO.values() or _is_stable_audio(path):
+    kind, path = located(name_or_path, places.fetch, unlisted=unlisted)
+    facts: dict[str, Any] = {"model": name_or_path, "path": str(path), "family": kind}
+    if kind == "stable-audio":
         from audiogen_mlx.stable_audio.generate import StableAudio
 
         loaded = StableAudio.load(path, t5=places.t5, fetch=places.fetch)
-        return {**facts, "family": "stable-audio", "revision": loaded.revision}
+        return {**facts, "revision": loaded.revision}
+    if kind == "stable-audio-3":
+        from audiogen_mlx.stable_audio_3.generate import StableAudio3
+
+        # By its name, which says which of several networks of a folder is meant.
+        model = StableAudio3.load(
+            name_or_path, t5=places.t5, fetch=places.fetch, unlisted=unlisted, low_memory=True
+        )
+        return {**facts, **model.check(), "revision": model.revision}
     files = Files(path, places)
-    return {**facts, "family": "musicgen", **check(files), "revision": files.fingerprint()}
+    return {**facts, **check(files), "revision": files.fingerprint()}
 
 
 def check(files: Files) -> dict[str, Any]:
     """Read every tensor of a MusicGen once, keeping none. Raises as loading would."""
+    from audiogen_core import t5
     from audiogen_core.codecs import load_codec
-    from audiogen_mlx import nn, t5
+    from audiogen_core.musicgen.weights import ignored, pieces
+    from audiogen_mlx import nn
     from audiogen_mlx.memory import bounded_cache
-    from audiogen_mlx.musicgen.load import ignored, outline
+    from audiogen_mlx.musicgen.load import outline
     from audiogen_mlx.musicgen.style import load_style
-    from audiogen_mlx.musicgen.weights import pieces
+    from audiogen_mlx.t5 import T5Encoder
 
     bits, style = files.stored_bits, files.config.style
     with bounded_cache():
@@ -44,7 +51,7 @@ def check(files: Files) -> dict[str, Any]:
         files.table.finish(ignored(files.config))
         if style is not None:
             load_style(files.table, style)
-        encoder, text = t5.T5Encoder(files.t5_config), files.text_table
+        encoder, text = T5Encoder(files.t5_config), files.text_table
         for _ in nn.tensors(encoder, text, pieces=t5.pieces(files.t5_config)):
             pass
         text.finish(t5.IGNORED)
@@ -55,8 +62,3 @@ def check(files: Files) -> dict[str, Any]:
         "codec": codec.info.name,
         "tokenizer": str(files.tokenizer_file),
     }
-
-
-def _is_stable_audio(path: Path) -> bool:
-    folder = path if path.is_dir() else path.parent
-    return (folder / "model_config.json").is_file() or (folder / "model_index.json").is_file()

@@ -1,11 +1,12 @@
-"""VampNet in ONNX: export, and a runtime of onnxruntime and numpy.
+"""VampNet and MusicGen in ONNX: export, and a runtime of onnxruntime and numpy.
 
 ```
 from audiogen_core import Audio
-from audiogen_onnx import Vampnet
+from audiogen_onnx import MusicGen, Vampnet
 
 vampnet = Vampnet.load("exported")
 vampnet.vamp(Audio.load("in.wav"), seed=1).save("out.wav")
+MusicGen.load("demo").generate("slow piano in C minor", seconds=10, seed=1).save("piano.wav")
 ```
 """
 
@@ -18,20 +19,34 @@ if TYPE_CHECKING:
     from typing import Any
 
     from audiogen_onnx.exporter.export import export
+    from audiogen_onnx.exporter.musicgen.export import export_musicgen
     from audiogen_onnx.manifest import Manifest
+    from audiogen_onnx.musicgen.generate import MusicGen
     from audiogen_onnx.session import Session
     from audiogen_onnx.vampnet.generate import Vampnet
     from audiogen_onnx.vampnet.options import VampOptions
     from audiogen_onnx.vampnet.sampling import fill
 
-__all__ = ["Manifest", "Session", "VampOptions", "Vampnet", "__version__", "export", "fill"]
+__all__ = [
+    "Manifest",
+    "MusicGen",
+    "Session",
+    "VampOptions",
+    "Vampnet",
+    "__version__",
+    "export",
+    "export_musicgen",
+    "fill",
+]
 
 _PLACES = {
     "Manifest": "manifest",
+    "MusicGen": "musicgen.generate",
     "Session": "session",
     "VampOptions": "vampnet.options",
     "Vampnet": "vampnet.generate",
     "export": "exporter.export",
+    "export_musicgen": "exporter.musicgen.export",
     "fill": "vampnet.sampling",
 }
 

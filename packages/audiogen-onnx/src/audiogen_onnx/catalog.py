@@ -5,10 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from audiogen_core.models import Shipped, read_catalog
+from audiogen_core.models import ModelSpec, Shipped, read_catalog
+from audiogen_core.musicgen import catalog as musicgen
 from audiogen_core.values import closed
 
-CATALOG = read_catalog("audiogen_onnx")
+_ALL = read_catalog("audiogen_onnx")
+
+CATALOG = {name: spec for name, spec in _ALL.items() if spec.family == "vampnet"}
+"""Those of VampNet."""
+
+MUSICGEN: dict[str, ModelSpec | Shipped] = {
+    **{spec.name: spec for spec in _ALL.values() if spec.family == "musicgen"},
+    **musicgen.MUSICGEN,
+}
+"""MusicGens, which core knows; `demo` is there twice: each command has one."""
+
+MODELS = (*CATALOG.values(), *MUSICGEN.values())
 
 
 @closed()

@@ -11,16 +11,16 @@ from audiogen_core import commands
 from audiogen_core.devices import HELP
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Run, Shown
-from audiogen_core.options import Described, argument, option, place
+from audiogen_core.options import Described, Place, argument, option, place
 from audiogen_core.threads import MOST as MOST_THREADS
-from audiogen_onnx.jobs import VAMP, estimate, plan
+from audiogen_onnx.jobs import MUSICGEN, VAMP, estimate, plan
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
-    from audiogen_onnx.manifest import Manifest
+    from audiogen_onnx.manifest import Exported as Exports
     from audiogen_onnx.vampnet.generate import Vampnet
 
-cli = shared.Program("audiogen-onnx", "audiogen-onnx", "VampNet in ONNX: export, check and run.")
+cli = shared.Program("audiogen-onnx", "audiogen-onnx", "VampNet and MusicGen in ONNX: export, check and run.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,10 @@ def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
         )
 
 
-commands.add_replay(cli, VAMP)
-commands.add_info(cli, VAMP)
-commands.add_models(cli, VAMP)
+commands.add_job(cli, MUSICGEN)
+commands.add_replay(cli, VAMP, MUSICGEN)
+commands.add_info(cli, VAMP, MUSICGEN)
+commands.add_models(cli, VAMP, MUSICGEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,10 @@ class Exported(Shown):
     checkpoints: Annotated[
         str,
         argument(
-            "Folder with codec.pth, coarse.pth, c2f.pth; or a name.", "--model", "-m", metavar="CHECKPOINTS"
+            "A folder of VampNet's or MusicGen's checkpoints, or a name of either.",
+            "--model",
+            "-m",
+            metavar="CHECKPOINTS",
         ),
     ]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
@@ -159,22 +163,43 @@ class Exported(Shown):
     beats: Annotated[
         bool, option("The beat tracker too, where there is a wavebeat.pth.", no="--no-beats")
     ] = True
-    check: Annotated[bool, option("Compare every graph with torch.", no="--no-check")] = True
+    check: Annotated[bool, option("Compare every graph with torch, or with numpy.", no="--no-check")] = True
+    t5: Annotated[Place | None, place("Of a MusicGen: folder of its text encoder.", advanced=True)] = None
+    tokenizer: Annotated[Place | None, place("Of a MusicGen: its tokenizer.json.", advanced=True)] = None
+    codec: Annotated[Place | None, place("Of a MusicGen: its codec.", metavar="NAME|PATH", advanced=True)] = (
+        None
+    )
+    mert: Annotated[
+        Place | None, place("Of a MusicGen: folder of the MERT that hears styles.", advanced=True)
+    ] = None
     force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
 @commands.command(cli, "export", Exported)
 def export(asked: Exported) -> None:
-    """Write a folder that onnxruntime runs, from VampNet's checkpoints. Needs the [export] extra."""
+    """Write a folder that onnxruntime runs, from a model's checkpoints. Needs the [export] extra."""
     from audiogen_core.files import require_new_folder, require_room
+    from audiogen_core.musicgen.files import Files, Places
+    from audiogen_onnx.catalog import MUSICGEN as MUSICGENS
     from audiogen_onnx.exporter import export as exporter
+    from audiogen_onnx.exporter.musicgen import export as musicgen
 
-    exporter.require_export()
+    of_musicgen = asked.checkpoints in MUSICGENS or musicgen.is_checkpoint(Path(asked.checkpoints))
+    musicgen.require_onnx() if of_musicgen else exporter.require_export()
     require_new_folder(asked.output, exporter.over(asked.force))
     require_room(asked.output)
+    fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
+    if of_musicgen:
+        places = Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
+        files = Files.find(MUSICGENS, asked.checkpoints, places)
+        made = musicgen.export_musicgen(
+            files, asked.output, dtype=asked.dtype, check=asked.check, force=asked.force
+        )
+        _written(made, asked.output, asked.json)
+        return
     manifest = exporter.export(
-        exporter.checkpoints(asked.checkpoints, commands.fetching(asked.offline, asked.quiet or asked.json)),
+        exporter.checkpoints(asked.checkpoints, fetch),
         asked.output,
         dtype=asked.dtype,
         check=asked.check,
@@ -204,7 +229,7 @@ def quantize(asked: Quantized) -> None:
     _written(quantize(asked.folder, asked.output, asked.dtype, force=asked.force), asked.output, asked.json)
 
 
-def _written(manifest: Manifest, output: Path, json: bool) -> None:
+def _written(manifest: Exports, output: Path, json: bool) -> None:
     """The end of a command that wrote a folder."""
     size = sum(stored.size for stored in manifest.files.values())
     shared.emit({"path": str(output), "dtype": manifest.dtype, "bytes": size}, json=json)
@@ -221,9 +246,13 @@ class Verified(Shown):
 @commands.command(cli, "verify", Verified)
 def verify(asked: Verified) -> None:
     """Check the hash of every file, run every graph, and compare with a float32 folder."""
-    from audiogen_onnx.vampnet.verify import verify
+    from audiogen_onnx.catalog import located
+    from audiogen_onnx.manifest import family_of
+    from audiogen_onnx.musicgen.verify import verify as verify_musicgen
+    from audiogen_onnx.vampnet.verify import verify as verify_vampnet
 
-    rows = [asdict(graph) for graph in verify(asked.folder, asked.against)]
+    check = verify_musicgen if family_of(located(asked.folder)) == "musicgen" else verify_vampnet
+    rows = [asdict(graph) for graph in check(asked.folder, asked.against)]
     if asked.against is None:
         rows = [{"graph": row["graph"], "size": row["size"]} for row in rows]
     shared.emit(rows, json=asked.json)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.jobs import Job, Sound
+from audiogen_core.musicgen.options import Options as MusicGenOptions
+from audiogen_onnx.musicgen import options as musicgen
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
@@ -68,4 +70,17 @@ VAMP = Job(
     label="making",
     unit="steps",
     together=True,
+)
+
+MUSICGEN = Job(
+    name="musicgen",
+    title="MusicGen",
+    summary="Make music from a prompt, a melody, a style or a beginning, with MusicGen on any processor.",
+    package="audiogen-onnx",
+    load=musicgen.Load,
+    options=MusicGenOptions,
+    conductor="audiogen_onnx.musicgen.generate:MusicGen",
+    catalog="audiogen_onnx.catalog:MUSICGEN",
+    estimate="audiogen_onnx.musicgen.estimate:estimate",
+    sound="audiogen_onnx.musicgen.estimate:sound",
 )

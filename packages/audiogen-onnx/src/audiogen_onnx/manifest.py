@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from audiogen_core.errors import ManifestError
 from audiogen_core.files import atomic_path
@@ -21,6 +21,9 @@ from audiogen_onnx.graph_file import check_name, check_regular, identity
 
 NAME = "manifest.json"
 FORMAT = 1
+FAMILY = "vampnet"
+"""Of a folder that does not say."""
+
 DTYPES = ("float32", "float16", "int8", "int4")
 NETWORKS = ("coarse", "fine", "coarse_step", "fine_step")
 """Graphs every folder has; `beats` may be added."""
@@ -114,44 +117,53 @@ class NetworkGeometry:
         return self.codebooks - self.conditioning_codebooks
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """An exported folder.
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What every exported folder says about itself.
 
     package_version  of audiogen-onnx that wrote it
     created_from     name -> SHA-256 of each checkpoint it was made from
     dtype            of the weights: float32, float16, int8 or int4
-    codec, coarse, fine  geometry
-    graphs           name -> files: coarse, fine, coarse_step, fine_step; encoder and decoder, unless the
-                     codec is one of audiogen-core; beats if present
-    defaults         options of a vamp -> values that suit this model, where they are not those of all
+    graphs           name -> files
+    defaults         options of a job -> values that suit this model, where they are not those of all
     format           version of this description
     """
+
+    family: ClassVar[str] = FAMILY
 
     package_version: str
     created_from: Mapping[str, str]
     dtype: str
-    codec: CodecGeometry
-    coarse: NetworkGeometry
-    fine: NetworkGeometry
     graphs: Mapping[str, Graph]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        problem = _problem(self)
+        problem = self.problem() or _wrong_file(self)
+        if self.dtype not in DTYPES:
+            problem = problem or f"dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
         if problem:
             raise ManifestError(f"the description of the exported folder is wrong: {problem}")
 
+    def problem(self) -> str | None:
+        """The first thing that cannot be in what a kind of folder adds, or None."""
+        return None
+
+    @classmethod
+    def parsed(cls, facts: dict[str, Any], damaged: str) -> Self:
+        """From the values of JSON, the graphs being parsed already. What it raises says what is wrong."""
+        raise NotImplementedError
+
     @property
-    def has_codec(self) -> bool:
-        """Whether the codec lies in the folder, as graphs."""
-        return set(CODEC) <= set(self.graphs)
+    def beside(self) -> tuple[StoredFile, ...]:
+        """Files of the folder that are of no graph."""
+        return ()
 
     @cached_property
     def files(self) -> dict[str, StoredFile]:
         """Every file by name."""
-        return {stored.file: stored for graph in self.graphs.values() for stored in graph.files}
+        of_graphs = (stored for graph in self.graphs.values() for stored in graph.files)
+        return {stored.file: stored for stored in (*of_graphs, *self.beside)}
 
     def graph_path(self, folder: str | Path, name: str) -> Path:
         """Where a graph lies. Raises ManifestError when the folder has none of that name."""
@@ -190,40 +202,55 @@ class Manifest:
     def save(self, folder: str | Path) -> Path:
         """Write manifest.json into the folder, atomically. Returns its path."""
         path = Path(folder) / NAME
+        facts = asdict(self) | ({} if self.family == FAMILY else {"family": self.family})
         with atomic_path(path, ManifestError) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         return path
 
     @classmethod
     @closed(ManifestError)
-    def load(cls, folder: str | Path, *, verify: bool = False) -> Manifest:
+    def load(cls, folder: str | Path, *, verify: bool = False) -> Self:
         """Read a folder's manifest and check its files; see `check`. Raises ManifestError."""
-        manifest = _read(Path(folder) / NAME)
+        manifest = cls._read(Path(folder) / NAME)
         manifest.check(folder, verify=verify)
         return manifest
 
     @classmethod
     @contextmanager
-    def opened(cls, folder: str | Path, *, verify: bool = False) -> Iterator[Manifest]:
+    def opened(cls, folder: str | Path, *, verify: bool = False) -> Iterator[Self]:
         """As `load`, for a `with` block that reads the files: they are those that were checked.
 
         Raises ManifestError at its end when one was written to or replaced on the way.
         """
-        manifest = _read(Path(folder) / NAME)
+        manifest = cls._read(Path(folder) / NAME)
         before = manifest.identities(folder)
         manifest.check(folder, verify=verify)
         yield manifest
         if manifest.identities(folder) != before:
             raise ManifestError(f"{folder}: its files were changed while they were read; load it again")
 
+    @classmethod
+    def _read(cls, path: Path) -> Self:
+        damaged, facts = f"{path}: damaged or not a manifest", read_facts(path)
+        try:
+            facts["graphs"] = {
+                name: from_mapping(Graph, entry, f"{damaged}: {name}", ManifestError)
+                for name, entry in dict(facts["graphs"]).items()
+            }
+            facts["defaults"] = dict(facts.get("defaults", {}))
+            family = facts.pop("family", FAMILY)
+            if family != cls.family:
+                raise ManifestError(f"{path}: is of a model of the family {family!r}, not {cls.family!r}")
+            manifest = cls.parsed(facts, damaged)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ManifestError(f"{damaged} ({error!r})") from error
+        for stored in manifest.files.values():
+            check_name(stored.file, path)
+        return manifest
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
-
-def _read(path: Path) -> Manifest:
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a manifest.json says, of this version and not looked at yet. Raises ManifestError."""
     if not path.parent.is_dir():
         raise ManifestError(f"{path.parent}: no such folder")
     if not path.exists():
@@ -236,27 +263,60 @@ def _read(path: Path) -> Manifest:
     if path.stat().st_size > _LARGEST:
         raise ManifestError(f"{damaged}: more than {_LARGEST} bytes")
     try:
-        # NaN passes here, since _problem says which value it is.
+        # NaN passes here, since `problem` says which value it is.
         facts = parse_json(path.read_text(encoding="utf-8"), damaged, ManifestError, finite=False)
-        if not isinstance(facts, dict):
-            raise ManifestError(f"{damaged}: not an object")
-        if facts.get("format") != FORMAT:
-            raise ManifestError(
-                f"{path}: has format {facts.get('format')!r}, this version reads {FORMAT}; "
-                "export the folder again or update audiogen-onnx"
-            )
-        facts["graphs"] = {
-            name: from_mapping(Graph, entry, f"{damaged}: {name}", ManifestError)
-            for name, entry in dict(facts["graphs"]).items()
-        }
-        facts |= {"codec": CodecGeometry(**facts["codec"]), "defaults": dict(facts.get("defaults", {}))}
-        facts |= {name: NetworkGeometry(**facts[name]) for name in ("coarse", "fine")}
-        manifest = Manifest(**facts)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ManifestError(f"{damaged} ({error!r})") from error
-    for stored in manifest.files.values():
-        check_name(stored.file, path)
-    return manifest
+    if not isinstance(facts, dict):
+        raise ManifestError(f"{damaged}: not an object")
+    if facts.get("format") != FORMAT:
+        raise ManifestError(
+            f"{path}: has format {facts.get('format')!r}, this version reads {FORMAT}; "
+            "export the folder again or update audiogen-onnx"
+        )
+    return facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Exported):
+    """An exported VampNet.
+
+    codec, coarse, fine  geometry
+
+    Its graphs are coarse, fine, coarse_step, fine_step; encoder and decoder, unless the codec is one of
+    audiogen-core; beats if present. Its defaults are options of a vamp.
+    """
+
+    codec: CodecGeometry
+    coarse: NetworkGeometry
+    fine: NetworkGeometry
+
+    def problem(self) -> str | None:
+        return _problem(self)
+
+    @classmethod
+    def parsed(cls, facts: dict[str, Any], damaged: str) -> Self:
+        facts |= {"codec": CodecGeometry(**facts["codec"])}
+        facts |= {name: NetworkGeometry(**facts[name]) for name in ("coarse", "fine")}
+        return cls(**facts)
+
+    @property
+    def has_codec(self) -> bool:
+        """Whether the codec lies in the folder, as graphs."""
+        return set(CODEC) <= set(self.graphs)
+
+
+def family_of(folder: str | Path) -> str:
+    """The family of an exported folder, by which it is read. Raises ManifestError where there is none."""
+    facts = read_facts(Path(folder) / NAME)
+    family = facts.get("family", FAMILY)
+    return family if isinstance(family, str) else FAMILY
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _problem(manifest: Manifest) -> str | None:
@@ -273,26 +333,24 @@ def _problem(manifest: Manifest) -> str | None:
             return f"the {name} model has {net.conditioning_codebooks!r} conditioning codebooks"
         if not isinstance(net.window_seconds, int | float) or not 0 < net.window_seconds < math.inf:
             return f"the {name} model's window is {net.window_seconds!r} seconds"
-    if manifest.dtype not in DTYPES:
-        return f"dtype {manifest.dtype!r} is none of {', '.join(DTYPES)}"
     if not isinstance(codec.loudness, int | float) or not -100 < codec.loudness <= 0:
         return f"the codec's loudness is {codec.loudness!r}"
     needed = GRAPHS if set(CODEC) & set(manifest.graphs) else NETWORKS  # a codec has both its graphs or none
     if missing := [name for name in needed if name not in manifest.graphs]:
         return f"graphs are missing: {', '.join(missing)}"
-    return _wrong_file(manifest)
+    return None
 
 
-def _wrong_file(manifest: Manifest) -> str | None:
+def _wrong_file(manifest: Exported) -> str | None:
     known: dict[str, StoredFile] = {}
-    for name, graph in manifest.graphs.items():
-        for stored in graph.files:
-            if stored.size < 0:
-                return f"a file of {name} has the size {stored.size!r}"
-            if len(stored.sha256) != 64:
-                return f"a file of {name} has no SHA-256"
-            if known.setdefault(stored.file, stored) != stored:
-                return f"{stored.file} is described twice, differently"
+    of_graphs = [(name, stored) for name, graph in manifest.graphs.items() for stored in graph.files]
+    for name, stored in (*of_graphs, *((stored.file, stored) for stored in manifest.beside)):
+        if stored.size < 0:
+            return f"a file of {name} has the size {stored.size!r}"
+        if len(stored.sha256) != 64:
+            return f"a file of {name} has no SHA-256"
+        if known.setdefault(stored.file, stored) != stored:
+            return f"{stored.file} is described twice, differently"
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,33 @@ class Session:
         """What the exporter wrote into the graph, text by key."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
+    def bound(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
+    ) -> Callable[[], None]:
+        """A run that reads from and writes to arrays where they lie, again and again; nothing is copied.
+
+        The arrays are contiguous, and of the sizes that the graph takes and makes. One array may be an input
+        and an output. Raises OptionError when they are not those of the graph; what is returned, ModelError
+        when onnxruntime fails inside it.
+        """
+        import onnxruntime
+
+        if inputs.keys() != self.inputs.keys() or not outputs.keys() <= set(self.outputs):
+            raise OptionError(f"{self.path.name} takes {_listed(self.inputs)}, got {_listed(inputs)}")
+        binding, errors = self._session.io_binding(), _errors()
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+
+        def run() -> None:
+            try:
+                self._session.run_with_iobinding(binding)
+            except (errors.Fail, errors.InvalidArgument, errors.RuntimeException, RuntimeError) as error:
+                raise ModelError(f"{self.path.name} failed while running: {_first_line(error)}") from error
+
+        return run
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The outputs by name.
 
@@ -90,9 +117,11 @@ _OF = {
 def providers_of(device: str, providers: Sequence[str] | None = None) -> Sequence[str] | None:
     """The execution providers that stand for a device, or those that were named; None means the processor.
 
-    Raises OptionError for a device that this onnxruntime has no provider for.
+    Raises OptionError for both, and for a device that this onnxruntime has no provider for.
     """
     check(device)
+    if providers and device != "auto":
+        raise OptionError("give device or providers, not both", "device", "providers")
     if providers or device in ("auto", "cpu"):
         return providers or None
     import onnxruntime

@@ -19,6 +19,7 @@ from audiogen_core.codecs.encodec_config import (
     from_audiocraft,
     from_shapes,
     from_transformers,
+    to_transformers,
 )
 from audiogen_core.layers import (
     Conv,
@@ -45,6 +46,7 @@ __all__ = [
     "from_audiocraft",
     "from_shapes",
     "from_transformers",
+    "to_transformers",
 ]
 
 IN_TRANSFORMERS = r"(encoder|decoder)\.layers\.\d+\.|quantizer\.layers\.\d+\."

@@ -227,3 +227,35 @@ def _pad_mode(mode: str) -> PadMode:
     if mode == "constant":
         return "constant"
     raise ModelError(f"padding mode {mode!r} is not one EnCodec uses (reflect, constant)")
+
+
+def to_transformers(config: EncodecConfig) -> dict[str, Any]:
+    """transformers' configuration of an EnCodec: `from_transformers` read backwards."""
+    bits = max(1, math.ceil(math.log2(max(2, config.codebook_size))))
+    frame_rate = math.ceil(config.sample_rate / config.hop_length)
+    return {
+        "model_type": "encodec",
+        "sampling_rate": config.sample_rate,
+        "audio_channels": config.channels,
+        "upsampling_ratios": list(config.ratios),
+        "num_filters": config.filters,
+        "hidden_size": config.dimension,
+        "codebook_dim": config.dimension,
+        "codebook_size": config.codebook_size,
+        "target_bandwidths": [config.codebooks * frame_rate * bits / 1000],
+        "use_causal_conv": config.causal,
+        "use_conv_shortcut": config.shortcut,
+        "kernel_size": config.kernel,
+        "last_kernel_size": config.last_kernel,
+        "residual_kernel_size": config.residual_kernel,
+        "num_residual_layers": config.residual_layers,
+        "dilation_growth_rate": config.dilation_growth,
+        "compress": config.compress,
+        "num_lstm_layers": config.lstm_layers,
+        "pad_mode": config.pad_mode,
+        "trim_right_ratio": config.trim_right_ratio,
+        "norm_type": "time_group_norm" if config.group_norm else "weight_norm",
+        "normalize": bool(config.chunk_length),
+        "chunk_length_s": config.chunk_length / config.sample_rate or None,
+        "overlap": 1 - config.chunk_stride / config.chunk_length if config.chunk_length else None,
+    }

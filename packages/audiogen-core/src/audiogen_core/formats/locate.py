@@ -43,8 +43,9 @@ def locate(path: Path) -> Located:
         raise WeightsError(f"{path}: no such file or folder")
     if path.name.endswith(".index.json"):
         return Located(path, _shards(path))
-    if path.suffix != ".safetensors" and path.suffix not in TORCH_SUFFIXES:
-        known = " ".join((".safetensors", *TORCH_SUFFIXES))
+    suffixes = (".safetensors", ".npz", *TORCH_SUFFIXES)
+    if path.suffix not in suffixes:
+        known = " ".join(suffixes)
         raise WeightsError(f"{path}: not a weight file by its name; known endings: {known} and .index.json")
     return Located(path, {path: None})
 

@@ -25,8 +25,8 @@ from audiogen_core.formats.stored import (
     decode,
     shorten,
 )
+from audiogen_core.formats.stored_zip import Entry, StoredZip
 from audiogen_core.formats.torch_pickle import Global, Held, Stateful
-from audiogen_core.formats.torch_zip import Entry, TorchZip
 
 MAX_PICKLE = 8 << 20
 """Bytes of pickle accepted: names, shapes and settings only, as tensor data lies beside it."""
@@ -96,12 +96,18 @@ def read_torch(path: str | Path) -> Any:
         )
     if start[:4] != b"PK\x03\x04":
         raise WeightsError(f"{path}: not a torch file; expected the zip archive that torch.save writes")
-    archive = TorchZip(file)
-    if "byteorder" in archive and archive.read("byteorder", 16) != b"little":
+    archive = StoredZip(file, "a torch file", "torch.save")
+    if any(name.endswith("/constants.pkl") for name in archive):
+        raise archive.bad("a TorchScript program, not weights; save its state_dict() instead")
+    roots = [name.removesuffix("data.pkl") for name in archive if name.partition("/")[2] == "data.pkl"]
+    if len(roots) != 1:
+        raise archive.bad("no data.pkl in it, so torch.save did not write it")
+    (root,) = roots
+    if f"{root}byteorder" in archive and archive.read(f"{root}byteorder", 16) != b"little":
         raise WeightsError(f"{path}: written on a big-endian machine; resave it on a little-endian one")
-    reader = _Reader(archive)
+    reader = _Reader(archive, root)
     return torch_pickle.load(
-        archive.read("data.pkl", MAX_PICKLE),
+        archive.read(f"{root}data.pkl", MAX_PICKLE),
         reader.allowed,
         reader.persistent,
         str(path),
@@ -112,8 +118,8 @@ def read_torch(path: str | Path) -> Any:
 class _Reader:
     """Turns the few allowed globals and the storage ids of one archive into stored arrays."""
 
-    def __init__(self, archive: TorchZip) -> None:
-        self.archive = archive
+    def __init__(self, archive: StoredZip, root: str) -> None:
+        self.archive, self.root = archive, root
         self.storages: dict[str, _Storage] = {}
         calls = {
             "torch._utils._rebuild_parameter": lambda args: _only(args, 3, StoredArray)[0],
@@ -153,7 +159,7 @@ class _Reader:
         if name not in (*_STORAGES, "UntypedStorage"):
             raise self.bad(f"a storage of type {shorten(kind.name)}")
         dtype = _STORAGES.get(name)
-        entry = self.archive.entry(f"data/{key}")
+        entry = self.archive.entry(f"{self.root}data/{key}")
         if entry.size != count * (ITEM_SIZES[dtype] if dtype else 1):
             raise self.bad(f"storage {shorten(key)} holds {entry.size} bytes, not {count} elements of {name}")
         if self.storages.setdefault(key, _Storage(entry, dtype)).dtype != dtype:
@@ -177,8 +183,8 @@ class _Reader:
     ) -> StoredArray:
         """A strided view of a storage, checked to lie within it. Offset and strides count elements."""
         offset, size, stride = geometry
-        shape = checked_shape(size, f"{self.archive.path}: a tensor")
-        strides = checked_shape(stride, f"{self.archive.path}: the strides of a tensor", product=False)
+        shape = checked_shape(size, f"{self.archive.file.path}: a tensor")
+        strides = checked_shape(stride, f"{self.archive.file.path}: the strides of a tensor", product=False)
         if len(strides) != len(shape) or type(offset) is not int or offset < 0:
             raise self.bad("a tensor with damaged strides or offset")
         if any(metadata):
@@ -206,7 +212,7 @@ class _Reader:
 
     def bad(self, reason: str) -> WeightsError:
         return WeightsError(
-            f"{self.archive.path}: {reason}; the file is damaged or was not written by torch.save"
+            f"{self.archive.file.path}: {reason}; the file is damaged or was not written by torch.save"
         )
 
 

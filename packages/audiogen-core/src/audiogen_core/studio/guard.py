@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import SimpleCookie
 from typing import Any
@@ -22,7 +23,10 @@ Send = Callable[[Message], Awaitable[None]]
 COOKIE = "audiogen_token"
 
 SLOW = 30.0
-"""Seconds between two parts of a body, at most."""
+"""Seconds between two parts of a body, at most; and what a body has beside those that its length takes."""
+
+SLOWEST = 4096
+"""Bytes that come in a second, at least."""
 
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -119,16 +123,17 @@ class Guard:
 
     def _measured(self, receive: Receive) -> Receive:
         """Receives a body, of bounded length, that keeps coming."""
-        taken, more = 0, True
+        taken, more, began = 0, True, time.monotonic()
 
         async def measured() -> Message:
             nonlocal taken, more
             if not more:
                 return await receive()
+            left = began + SLOW + taken / SLOWEST - time.monotonic()
             try:
-                message = await asyncio.wait_for(receive(), SLOW)
+                message = await asyncio.wait_for(receive(), min(SLOW, left))
             except TimeoutError:
-                raise Refused(408, f"nothing came for {SLOW:g} s") from None
+                raise Refused(408, "the body comes too slowly") from None
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
                 more = message.get("more_body", False)

@@ -4,6 +4,8 @@
     uploads/  what was brought in, named by the hash of its content
     spool/    what is made just now, as it is heard before it is whole
     queue/    works, see `queue`
+    training/ models that are made of clips, see `training`
+    page/     what the page has uploaded, as Gradio keeps it
 
 What is asked for by a name is looked up among the files that are there: a name is never made a path.
 """
@@ -12,24 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from audiogen_core.audio import probe
+from audiogen_core.audio import AudioWriter, probe, stream
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import sync
-from audiogen_core.recipe import Recipe, find
+from audiogen_core.recipe import Recipe, find, hash_file
+from audiogen_core.sound_writer import fitting_rate
 from audiogen_core.studio.queue import Missing
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".m4a", ".aac", ".webm")
 """Names of sound files; those of what is brought in may end so."""
-
-_WORDS = re.compile(r"[a-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,34 @@ class Library:
                     return path
         raise Missing(f"there is no clip {name!r}")
 
+    def holding(self, digest: str) -> Path:
+        """The clip whose file has this sha256. Raises Missing when it is not here."""
+        for path in self._files("uploads"):
+            if digest.startswith(path.stem):
+                return path
+        for path in self._files("clips"):
+            if hash_file(path) == digest:
+                return path
+        raise Missing(f"no clip with the sha256 {digest[:12]}... is here")
+
+    @contextmanager
+    def converted(self, name: str, suffix: str) -> Iterator[Path]:
+        """A clip in another format, with its recipe, for as long as the block lasts.
+
+        Raises Missing when there is none of that name, AudioError when that format does not hold it.
+        """
+        path = self.path(name)
+        target = self.folder / "spool" / f"{secrets.token_hex(8)}{suffix}"
+        info = probe(path)
+        rate = fitting_rate(target, info.sample_rate)
+        try:
+            with AudioWriter(target, rate, info.channels, recipe=find(path)) as writer:
+                for block in stream(path, sample_rate=rate):
+                    writer.write(block)
+            yield target
+        finally:
+            target.unlink(missing_ok=True)
+
     def delete(self, name: str) -> None:
         """Raises Missing when there is none of that name among those that were made."""
         for path in self._files("clips"):
@@ -128,12 +157,6 @@ class Library:
         finally:
             temporary.unlink(missing_ok=True)
         return target.name
-
-    def new_names(self, job: str, title: str, work: str, count: int, suffix: str) -> tuple[str, ...]:
-        """Names of files for the clips of a work, told by what they are."""
-        words = "-".join(_WORDS.findall(title.lower()))[:40].strip("-")
-        stem = "-".join(part for part in (job, words, work) if part)
-        return tuple(f"{stem}{f'-{index + 1}' if count > 1 else ''}{suffix}" for index in range(count))
 
     def _files(self, place: str) -> list[Path]:
         with os.scandir(self.folder / place) as entries:

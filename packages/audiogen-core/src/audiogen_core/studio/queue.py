@@ -46,6 +46,7 @@ class Work:
     files     names of the files it makes, in the library
     channel   what is taken out of stereo clips that go in
     fetch     whether its model may be fetched
+    revision  of the model that made what is made again; then nothing usual is filled in for open options
     created, begun, ended  seconds since 1970; 0 when that has not happened
     clips     facts of the files that are made: name, seconds, sample_rate, channels, seed, confidence
     error     the sentence of a work that failed, and the name of its kind
@@ -60,6 +61,7 @@ class Work:
     files: tuple[str, ...]
     channel: str | None = None
     fetch: bool = False
+    revision: str | None = None
     state: State = "waiting"
     created: float = 0.0
     begun: float = 0.0

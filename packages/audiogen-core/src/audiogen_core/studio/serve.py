@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,13 @@ def serve(
     most_waiting: int = 100,
     patience: float = 900.0,
     offline: bool = False,
+    page: bool = False,
+    opened: bool = False,
 ) -> None:
     """Serve until interrupted.
+
+    page    with the page at the root
+    opened  in a browser, as soon as it is there
 
     Raises MissingDependency without the extra, OptionError for an address that others reach and no token, for
     one that is taken, and for a library that cannot be used or is used by another service.
@@ -47,17 +53,24 @@ def serve(
         studio = Studio(
             library, offline=offline, allowed=allowed, most_waiting=most_waiting, patience=patience
         )
-        _, served = application(studio, token=token)
+        app, served = application(studio, token=token)
+        if page:
+            from audiogen_core.studio.page import mount
+
+            mount(app, studio)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
-        cli.say(address if token is None else f"{address}?token={token}")
+        address = address if token is None else f"{address}?token={token}"
+        cli.say(address)
         cli.note(f"clips are kept in {library / 'clips'}; Ctrl-C ends the service")
         studio.start()
+        if opened:
+            webbrowser.open(address)
         try:
             config = uvicorn.Config(
                 served,
                 log_level="warning",
                 server_header=False,
-                lifespan="off",
+                lifespan="on",  # the page begins its queue then
                 timeout_graceful_shutdown=2,
                 h11_max_incomplete_event_size=1 << 16,
             )

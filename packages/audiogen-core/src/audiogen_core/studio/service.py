@@ -10,11 +10,14 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.background import BackgroundTask
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -32,6 +35,7 @@ from audiogen_core.options import described
 from audiogen_core.present import plain
 from audiogen_core.settings import parse_json
 from audiogen_core.studio.guard import Guard, Refused
+from audiogen_core.studio.picture import png
 from audiogen_core.studio.queue import ENDED, Missing, QueueFull, Work
 from audiogen_core.studio.studio import Asked, NotInstalled, Studio
 from audiogen_core.studio.workers import WorkerDied
@@ -188,6 +192,11 @@ def application(
         studio.queue.get(name)
         return StreamingResponse(_events(studio, name), media_type="text/event-stream")
 
+    @app.get("/v1/jobs/{name}/sound", response_class=StreamingResponse)
+    async def sound(name: str) -> StreamingResponse:
+        """The first clip of a work while it is made, as WAV."""
+        return await _streamed(studio, studio.queue.get(name), with_header=True, ours=False)
+
     @app.post("/v1/audio/generate", response_class=Response, openapi_extra=_takes(_BODY))
     async def generate(request: Request) -> Response:
         """Ask for sound and wait for it. The answer carries its recipe in `X-Audiogen-Recipe`.
@@ -214,6 +223,11 @@ def application(
             return Response(await run_in_threadpool(_pcm, path), media_type="audio/pcm", headers=headers)
         return FileResponse(path, media_type=TYPES[path.suffix[1:]], headers=headers)
 
+    @app.get("/v1/trainings/{name}/samples/{file}", response_class=FileResponse)
+    def sample(name: str, file: str) -> FileResponse:
+        """A clip that a training made by the way."""
+        return FileResponse(studio.trainings.sample(name, file))
+
     @app.get("/v1/clips")
     def clips(search: str = "") -> dict[str, Any]:
         """The clips of the library, from the newest on."""
@@ -229,10 +243,27 @@ def application(
         return {"name": await _received(studio, file)}
 
     @app.get("/v1/clips/{name}", response_class=FileResponse)
-    async def clip(name: str) -> FileResponse:
-        """A clip."""
-        path = await run_in_threadpool(studio.library.path, name)
-        return FileResponse(path, media_type=TYPES.get(path.suffix[1:].lower(), "application/octet-stream"))
+    def clip(name: str, format: str | None = None) -> Response:
+        """A clip; with `format`, to be kept as a file, in that format and with its recipe."""
+        path = studio.library.path(name)
+        kind = TYPES.get(path.suffix[1:].lower(), "application/octet-stream")
+        if format is None:
+            return FileResponse(path, media_type=kind)
+        if format not in TYPES:
+            raise OptionError(f"format must be one of {', '.join(TYPES)}, got {format!r}")
+        kept = f"{path.stem}.{format}"
+        if path.suffix.lower() == f".{format}":
+            return FileResponse(path, media_type=kind, filename=kept)
+        converted = studio.library.converted(name, f".{format}")
+        made = converted.__enter__()
+        done = BackgroundTask(converted.__exit__, None, None, None)
+        return FileResponse(made, media_type=TYPES[format], filename=kept, background=done)
+
+    @app.get("/v1/clips/{name}/picture", response_class=Response)
+    def picture(name: str) -> Response:
+        """The waveform and the spectrogram of a clip, as PNG."""
+        path = studio.library.path(name)
+        return Response(_drawn(path, path.stat().st_mtime_ns), media_type="image/png")
 
     @app.delete("/v1/clips/{name}", status_code=204, response_class=Response)
     async def delete(name: str) -> Response:
@@ -241,6 +272,11 @@ def application(
         return Response(status_code=204)
 
     return app, Guard(app, token=token, most_bytes=most_bytes)
+
+
+@lru_cache(64)
+def _drawn(path: Path, changed: int) -> bytes:
+    return png(path)
 
 
 def failure(status: int, sentence: str, kind: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -392,8 +428,11 @@ def _done(work: Work) -> Work:
     return work
 
 
-async def _streamed(studio: Studio, work: Work, *, with_header: bool) -> Response:
-    """Sound while it is made; an error before any of it is an error."""
+async def _streamed(studio: Studio, work: Work, *, with_header: bool, ours: bool = True) -> StreamingResponse:
+    """Sound while it is made; an error before any of it is an error.
+
+    ours  it was asked for by this request, and nobody wants it any more when that is gone
+    """
     while True:
         now = studio.queue.get(work.id)
         if now.clips:
@@ -412,7 +451,7 @@ async def _streamed(studio: Studio, work: Work, *, with_header: bool) -> Respons
                 yield block
             ended = True
         finally:
-            if not ended:  # nobody listens any more
+            if ours and not ended:
                 studio.cancel(work.id)
 
     kind = "audio/wav" if with_header else "audio/pcm"
@@ -448,7 +487,7 @@ def wave_header(sample_rate: int, channels: int) -> bytes:
 
 def _headers(studio: Studio, work: Work) -> dict[str, str]:
     recipe = studio.library.clip(work.files[0]).recipe
-    facts = {"X-Audiogen-Job": work.id, "X-Audiogen-Clip": work.files[0]}
+    facts = {"X-Audiogen-Job": work.id, "X-Audiogen-Clip": quote(work.files[0])}
     return facts if recipe is None else {**facts, "X-Audiogen-Recipe": recipe.to_json()}
 
 

@@ -6,19 +6,23 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from audiogen_core import jobs
-from audiogen_core.errors import AudiogenError, ModelError, OptionError, UnknownModel
-from audiogen_core.jobs import MOST, Job
+from audiogen_core.cli import numbered
+from audiogen_core.commands import named_after
+from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError, UnknownModel
+from audiogen_core.jobs import MOST, Entry, Job, JobLoad, JobOptions
 from audiogen_core.options import Field, described, plain
+from audiogen_core.recipe import Recipe
 from audiogen_core.sound_writer import check_suffix
 from audiogen_core.studio.library import Library
 from audiogen_core.studio.memory import physical
-from audiogen_core.studio.queue import ENDED, Queue, Work, new_id
+from audiogen_core.studio.queue import ENDED, Missing, Queue, Work, new_id
+from audiogen_core.studio.training import Trainings
 from audiogen_core.studio.workers import GRACE, Process
 
 MEMORY_SHARE = 0.6
@@ -73,6 +77,7 @@ class Studio:
     ) -> None:
         self.library = Library(folder)
         self.queue = Queue(folder / "queue", most_waiting)
+        self.trainings = Trainings(folder / "training", offline)
         self.offline, self._patience = offline, patience
         self._allowed = [each.resolve() for each in allowed]
         self._memory = memory or int(MEMORY_SHARE * physical())
@@ -87,6 +92,7 @@ class Studio:
     def close(self) -> None:
         """End what runs; it waits for the next start."""
         self._closing = True
+        self.trainings.close()
         for process in list(self._processes.values()):
             process.kill()
         if self._thread.is_alive():
@@ -108,7 +114,10 @@ class Studio:
             if field is not None and field.option.role in ("audio", "file"):
                 values[name] = self._given(value, name)
             elif field is not None and field.option.role == "place":
-                self._check_place(job, field, value)
+                if name == "model" and value in (trained := self.trainings.models(job.name)):
+                    values[name] = str(trained[value])
+                else:
+                    self._check_place(job, field, value)
         if "seed" in fields and values.get("seed") is None:
             values["seed"] = secrets.randbits(32)
         load = {name: values.pop(name) for name in list(values) if name in opening and name not in fields}
@@ -116,30 +125,64 @@ class Studio:
         if not 1 <= asked.count <= MOST:
             raise OptionError(f"variations must be from 1 to {MOST}, got {asked.count}")
         suffix = f".{asked.format.lower().removeprefix('.')}"
-        title = next(
-            (
-                str(values[each.name])
-                for each in fields.values()
-                if each.option.argument and each.name in values
-            ),
-            "",
-        )
-        identity = new_id()
-        names = self.library.new_names(job.name, title, identity, asked.count, suffix)
-        outputs = [self.library.folder / "clips" / name for name in names]
-        check_suffix(outputs[0])
-        job.check(opened, options, outputs, asked.channel)
         work = Work(
-            id=identity,
+            id=new_id(),
             job=job.name,
             load=plain(load),
             options={name: plain(value) for name, value in values.items()},
-            files=names,
+            files=(),
             channel=asked.channel,
             fetch=asked.fetch,
             created=time.time(),
         )
-        return self.queue.add(work)
+        return self._queued(work, job, opened, options, asked.count, suffix)
+
+    def replay(self, recipe: Recipe, suffix: str = ".wav", *, fetch: bool = False) -> Work:
+        """Put in the queue what makes a file again, to the same bytes where its suffix is that of the file.
+
+        Clips that went in are taken from the library, whatever place the recipe names.
+
+        Raises OptionError when one of them, or the model, is not here; AudioError as `jobs.again` does.
+        """
+        job = jobs.job_of(recipe)
+        moved: dict[str, str] = {}
+        for name, digest in recipe.inputs.items():
+            try:
+                moved[name] = str(self.library.holding(digest))
+            except Missing as error:
+                raise OptionError(f"{error}: bring in what went in as {name}") from error
+        named = {
+            name for each in job.inputs for name in (each.name, *job.renamed) if recipe.settings.get(name)
+        }
+        if unknown := sorted(each for each in named if job.renamed.get(each, each) not in moved):
+            raise AudioError(f"the recipe does not say which clip went in as {', '.join(unknown)}")
+        opened, options = jobs.again(job, recipe, moved)
+        for field in described(job.load):
+            value = getattr(opened, field.name)
+            if field.option.role == "place" and value != field.default:
+                self._check_place(job, field, str(value))
+        work = Work(
+            id=new_id(),
+            job=job.name,
+            load=opened.asked(),
+            options=options.asked(),
+            files=(),
+            channel=recipe.settings.get("channel"),
+            fetch=fetch,
+            revision=recipe.revision,
+            created=time.time(),
+        )
+        return self._queued(work, job, opened, options, 1, suffix)
+
+    def _queued(
+        self, work: Work, job: Job, load: JobLoad, options: JobOptions, count: int, suffix: str
+    ) -> Work:
+        """The work with names of its files, in the queue, after what can be checked before it is done."""
+        stem = f"{named_after(job, options, load)}-{options.seed}-{work.id[-8:]}"
+        outputs = numbered(self.library.folder / "clips" / f"{stem}{suffix}", count)
+        check_suffix(outputs[0])
+        job.check(load, options, outputs, work.channel)
+        return self.queue.add(replace(work, files=tuple(path.name for path in outputs)))
 
     def cancel(self, name: str) -> Work:
         """End a work, whatever it does. Raises OptionError when there is none of that name."""
@@ -158,7 +201,8 @@ class Studio:
         """
         path, read, ends = self.spool(name, 0), 0, time.monotonic() + timeout
         while time.monotonic() < ends:
-            ended = self.queue.get(name).state in ENDED
+            work = self.queue.get(name)
+            ended = work.state in ENDED or bool(work.clips and work.clips[0]["name"])
             with suppress(FileNotFoundError), path.open("rb") as file:
                 file.seek(read)
                 while block := file.read(1 << 16):
@@ -172,6 +216,13 @@ class Studio:
     def spool(self, name: str, index: int) -> Path:
         """Where a clip is heard before it is whole."""
         return self.library.folder / "spool" / f"{name}-{index}.pcm"
+
+    def trained(self, job: Job) -> list[Entry]:
+        """Models of a job that were trained here."""
+        note, given = "Trained here.", tuple(each.name for each in described(job.options))
+        return [
+            Entry(name, "yours", "yours", None, True, note, given) for name in self.trainings.models(job.name)
+        ]
 
     def models(self) -> list[dict[str, Any]]:
         """The models of all installed jobs."""
@@ -256,10 +307,10 @@ class Studio:
         raise OptionError(f"{field.name}: places on this machine cannot be named here")
 
     def _is_allowed(self, value: str) -> bool:
-        if not self._allowed or "\0" in value:
+        if "\0" in value:
             return False
-        path = Path(value).resolve()
-        return any(path.is_relative_to(each) for each in self._allowed) and path.exists()
+        path, allowed = Path(value).resolve(), [self.trainings.folder.resolve(), *self._allowed]
+        return any(path.is_relative_to(each) for each in allowed) and path.exists()
 
     # Carrying out
 
@@ -298,7 +349,7 @@ class Studio:
     def _follow(self, work: Work, process: Process, outputs: Sequence[Path]) -> None:
         """Have a process do it, and tell what happens. Raises WorkerDied."""
         facts: dict[str, Any] = {
-            name: getattr(work, name) for name in ("load", "options", "channel", "fetch")
+            name: getattr(work, name) for name in ("load", "options", "revision", "channel", "fetch")
         }
         spool = [str(self.spool(work.id, index)) for index in range(len(outputs))]
         process.send(

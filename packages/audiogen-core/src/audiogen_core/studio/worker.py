@@ -4,7 +4,7 @@ It reads requests from its standard input and writes what happens to its standar
 line; what libraries print goes to its standard error. Models stay loaded while memory allows. It ends when
 its standard input does, so that nothing is left of a server that was killed.
 
-A request: {"id", "job", "load", "options", "outputs", "spool", "channel", "fetch", "offline"}, or
+A request: {"id", "job", "load", "options", "revision", "outputs", "spool", "channel", "fetch", "offline"}, or
 {"cancel": id}. `outputs` are the files to write; beside each comes, as `spool`, what is made so far: samples
 of 16 bits, little-endian, channels in turn.
 
@@ -37,6 +37,7 @@ from audiogen_core.errors import AudiogenError, DownloadError
 from audiogen_core.finish import save
 from audiogen_core.jobs import Job, JobLoad, Take
 from audiogen_core.models import ModelSpec
+from audiogen_core.options import described
 from audiogen_core.progress import OnStep
 from audiogen_core.studio.memory import resident
 
@@ -101,12 +102,17 @@ class Worker:
 
     def _make(self, request: Mapping[str, Any]) -> None:
         job = jobs.find(request["job"])
-        load = replace(job.load.of(request["load"]), fetch=self._fetching(request))
+        opening, revision = request["load"], request["revision"]
+        if revision is not None and any(each.name == "revision" for each in described(job.load)):
+            opening = {**opening, "revision": revision}
+        load = replace(job.load.of(opening), fetch=self._fetching(request))
         told = {**request["options"], "on_step": self._telling(job.label)}
-        options = job.options.of(told).standard()
+        options = job.options.of(told)
+        options = options.standard() if revision is None else options
         outputs, channel = [Path(each) for each in request["outputs"]], request["channel"]
         job.check(load, options, outputs, channel)
-        model = self._opened(job, load, request["load"])
+        model = self._opened(job, load, opening)
+        jobs.check_revision(revision, str(opening.get("model")), model.revision)
         given = jobs.heard(job, options, channel)
         takes = model.takes(given, len(outputs), folder=outputs[0].parent)
         for index, (path, spool) in enumerate(zip(outputs, request["spool"], strict=True)):

@@ -11,10 +11,12 @@ from audiogen_core.describe import FACTS
 from audiogen_core.errors import DownloadError
 from audiogen_core.jobs import Sound
 from audiogen_core.models import find
+from audiogen_core.musicgen.config import Config
+from audiogen_core.musicgen.files import Files, Places
+from audiogen_core.musicgen.options import Options, Settings, resolve
 from audiogen_mlx.catalog import MUSICGEN
-from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.musicgen.load import Files, Places, outline
-from audiogen_mlx.musicgen.options import Load, Options, Settings, resolve
+from audiogen_mlx.musicgen.load import outline
+from audiogen_mlx.musicgen.options import Load
 from audiogen_mlx.nn import parameters
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

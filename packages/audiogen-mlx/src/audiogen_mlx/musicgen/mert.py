@@ -7,105 +7,16 @@ checkpoint and has a licence of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.convolution import Conv1d
 from mlx.nn.layers.normalization import LayerNorm
 
-from audiogen_core import weights
-from audiogen_core.errors import AudioError, ModelError, WeightsError
-from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section, read_json
+from audiogen_core.errors import AudioError, WeightsError
+from audiogen_core.musicgen.mert import CONV_EPS, IGNORED, MertConfig, pieces, read_mert
 from audiogen_mlx.nn import Linear, Module, attend, gelu, load_strict, mean_over_time
-
-SAMPLE_RATE = 24_000
-"""Hz of the sound that MERT hears."""
-
-_NETWORK = weights.Network(r"(feature_extractor|feature_projection|encoder)\.")
-_IGNORED = ("masked_spec_embed",)  # used in training alone
-_CONV_EPS = 1e-5
-_PLACES = "encoder.pos_conv_embed.conv"
-
-_EXPECTED: dict[str, Any] = {
-    "feat_extract_norm": "group",
-    "feat_extract_activation": "gelu",
-    "hidden_act": "gelu",
-    "do_stable_layer_norm": False,
-    "feat_proj_layer_norm": True,
-    "conv_pos_batch_norm": False,
-    "feature_extractor_cqt": False,
-    "deepnorm": False,
-}
-"""What the settings must be where they are given; nothing else is known here."""
-
-
-@dataclass(frozen=True)
-class MertConfig:
-    """The facts of one MERT. Raises ModelError when they describe none.
-
-    conv_channels, conv_kernels, conv_strides  of each convolution over samples
-    position_kernel, position_groups           of the convolution over vectors
-    """
-
-    width: int
-    layers: int
-    heads: int
-    hidden: int
-    conv_channels: tuple[int, ...]
-    conv_kernels: tuple[int, ...]
-    conv_strides: tuple[int, ...]
-    conv_bias: bool = False
-    position_kernel: int = 128
-    position_groups: int = 16
-    eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        convs = (self.conv_channels, self.conv_kernels, self.conv_strides)
-        sizes = (self.width, self.layers, self.heads, self.hidden, self.position_kernel, self.position_groups)
-        if len({len(part) for part in convs}) != 1 or not convs[0] or min(*sizes, *sum(convs, ())) < 1:
-            raise ModelError(f"the configuration does not describe a MERT: {self}")
-        if self.layers > MAX_LAYERS:
-            raise ModelError(f"the configuration does not describe a MERT: {self.layers} layers")
-        if max(*sizes, *sum(convs, ())) > MAX_WIDTH:
-            raise ModelError(f"the configuration does not describe a MERT: layers that are too wide: {self}")
-        if self.width % self.heads or self.width % self.position_groups:
-            raise ModelError(
-                f"the configuration does not describe a MERT: {self.width} does not divide: {self}"
-            )
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> MertConfig:
-        """From transformers' config.json of a HuBERT or of MERT's own class. Raises ModelError."""
-        kind = config.get("model_type")
-        if kind not in ("hubert", "mert_model"):
-            raise ModelError(f"config.json is of a {kind!r}, expected a MERT ('mert_model' or 'hubert')")
-        for key, expected in _EXPECTED.items():
-            if config.get(key, expected) != expected:
-                raise ModelError(f"a MERT with {key}: {config[key]} is not known here; expected {expected}")
-        own = Section(config, "the configuration does not describe a MERT")
-        return cls(
-            width=own.take("hidden_size", int),
-            layers=own.take("num_hidden_layers", int),
-            heads=own.take("num_attention_heads", int),
-            hidden=own.take("intermediate_size", int),
-            conv_channels=own.counts("conv_dim"),
-            conv_kernels=own.counts("conv_kernel"),
-            conv_strides=own.counts("conv_stride"),
-            conv_bias=own.take("conv_bias", bool, False),
-            position_kernel=own.take("num_conv_pos_embeddings", int, 128),
-            position_groups=own.take("num_conv_pos_embedding_groups", int, 16),
-            eps=own.take("layer_norm_eps", float, 1e-5),
-        )
-
-    def frames(self, samples: int) -> int:
-        """How many vectors come of so many samples; zero when they are too few."""
-        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
-            samples = max(0, (samples - kernel) // stride + 1)
-        return samples
 
 
 class Mert(Module):
@@ -132,20 +43,13 @@ class Mert(Module):
         Raises ModelError when it holds no MERT, WeightsError when a parameter is missing, misshapen, not
         finite or unknown.
         """
-        try:
-            settings = read_json(Path(folder) / "config.json")
-        except ModelError as error:
-            raise ModelError(f"{error}; expected the folder of a MERT") from error
-        config, table = MertConfig.from_dict(settings), weights.read_network(folder, _NETWORK)
-        mert = cls(config)
-        # The names of torch's newer weight norm, or of its older one.
-        gain, direction = (f"{_PLACES}.parametrizations.weight.original{part}" for part in (0, 1))
-        if gain not in table:
-            gain, direction = f"{_PLACES}.weight_g", f"{_PLACES}.weight_v"
-        pieces = _pieces(config) | {"places.gain": (gain,), "places.direction": (direction,)}
-        load_strict(mert, table, pieces=pieces, ignore=_IGNORED)
+        config, table = read_mert(folder)
+        mert, names = cls(config), pieces(config, table)
+        load_strict(mert, table, pieces=names, ignore=IGNORED)
         if not mert.places.fuse():
-            raise WeightsError(f"{table.source}: {direction} holds only zeros somewhere; the file is damaged")
+            raise WeightsError(
+                f"{table.source}: {names['places.direction'][0]} holds only zeros somewhere; it is damaged"
+            )
         return mert
 
     def __call__(self, samples: mx.array) -> mx.array:
@@ -178,7 +82,7 @@ class OverTime(Module):
     def __call__(self, x: mx.array) -> mx.array:
         centred = x - mean_over_time(x)
         variance = mean_over_time(mx.square(centred))
-        return centred * mx.rsqrt(variance + _CONV_EPS) * self.weight + self.bias
+        return centred * mx.rsqrt(variance + CONV_EPS) * self.weight + self.bias
 
 
 class Places(Module):
@@ -230,32 +134,3 @@ class Block(Module):
         x = self.attention_norm(x + self.out(heard))
         x = self.final_norm(x + self.down(gelu(self.up(x))))
         return x
-
-
-def _pieces(config: MertConfig) -> dict[str, tuple[str, ...]]:
-    """The parameters of a MERT -> their tensors in a checkpoint of transformers, but for the weight norm."""
-    names = {
-        "conv_norm": "feature_extractor.conv_layers.0.layer_norm",
-        "projection_norm": "feature_projection.layer_norm",
-        "projection": "feature_projection.projection",
-        "places": _PLACES,
-        "norm": "encoder.layer_norm",
-    }
-    names |= {
-        f"convs.{i}": f"feature_extractor.conv_layers.{i}.conv" for i in range(len(config.conv_channels))
-    }
-    for i in range(config.layers):
-        at, ours = f"encoder.layers.{i}", f"blocks.{i}"
-        projections = {"query": "q", "key": "k", "value": "v", "out": "out"}
-        names |= {f"{ours}.{one}": f"{at}.attention.{theirs}_proj" for one, theirs in projections.items()}
-        names |= {
-            f"{ours}.attention_norm": f"{at}.layer_norm",
-            f"{ours}.up": f"{at}.feed_forward.intermediate_dense",
-            f"{ours}.down": f"{at}.feed_forward.output_dense",
-            f"{ours}.final_norm": f"{at}.final_layer_norm",
-        }
-    return {
-        f"{ours}.{leaf}": (f"{theirs}.{leaf}",)
-        for ours, theirs in names.items()
-        for leaf in ("weight", "bias")
-    }

@@ -19,9 +19,11 @@ from mlx.nn.layers import linear
 from mlx.nn.layers.normalization import LayerNorm
 from mlx.nn.layers.quantized import QuantizedLinear
 
+from audiogen_core.musicgen.conditioning import Rows
+from audiogen_core.musicgen.config import Config
+from audiogen_core.musicgen.positions import positions
 from audiogen_mlx import cpu
-from audiogen_mlx.musicgen.config import Config
-from audiogen_mlx.nn import Module, gelu, positions
+from audiogen_mlx.nn import Module, gelu
 
 EPS = 1e-5
 
@@ -33,24 +35,6 @@ Mask: TypeAlias = Array | str | None
 
 Text: TypeAlias = tuple[Array, Array]
 """The keys and values (rows, heads, L, head width) of a text in one layer."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What conditions each row of a run.
-
-    count   of rows
-    prefix  (rows, P, width) vectors before the music, or None
-    fill    how many vectors at the beginning of each row's prefix are nothing, or None
-    text    (attending, L, width) vectors the first rows attend to; the others attend to nothing
-    mask    (attending, L) true where a vector is real, or None when all are
-    """
-
-    count: int
-    prefix: mx.array | None = None
-    fill: tuple[int, ...] | None = None
-    text: mx.array | None = None
-    mask: mx.array | None = None
 
 
 @dataclass
@@ -105,8 +89,11 @@ class Transformer(Module):
         cache = Cache(self.config, rows.count, length, None if host else self.dtype, rows.fill)
         text = []
         if rows.text is not None and not self.config.text_in_prefix:
-            text = [block.cross.remember(rows.text) for block in self.blocks]
-        mask: Array | None = None if rows.mask is None else rows.mask[:, None, None, :]  # (A, 1, 1, L)
+            vectors = mx.array(rows.text).astype(self.dtype)
+            text = [block.cross.remember(vectors) for block in self.blocks]
+        mask: Array | None = (
+            None if rows.mask is None else mx.array(rows.mask)[:, None, None, :]
+        )  # (A, 1, 1, L)
         mx.eval(text, mask)
         if host:
             text = [(np.array(keys), np.array(values)) for keys, values in text]
@@ -129,7 +116,7 @@ class Transformer(Module):
         cache = run.cache
         x: Array = self.embed(tokens)
         if cache.offset == 0 and run.rows.prefix is not None:
-            x = mx.concatenate([run.rows.prefix.astype(self.dtype), x], axis=1)
+            x = mx.concatenate([mx.array(run.rows.prefix).astype(self.dtype), x], axis=1)
         x = x + self._positions[cache.places(x.shape[1])]
         mask: Any = cache.mask(x.shape[1])
         if run.host and x.shape[1] == 1:

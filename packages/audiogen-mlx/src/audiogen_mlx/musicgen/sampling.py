@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import mlx.core as mx
-import numpy as np
 
+from audiogen_core.musicgen.draws import draws
 from audiogen_core.sampling import Sampling
-
-_LEVELS = 1 << 23
-"""Random numbers are multiples of one over this, so that with rounding they stay below 1."""
 
 
 class Sampler:
@@ -27,11 +24,7 @@ class Sampler:
         self._rates = mx.array([[1 / value if value else 1.0] for value in temperatures], mx.float32)
         self._mixed = not all(temperatures)
         if not self.greedy:
-            drawn = [
-                np.random.default_rng(seed).integers(_LEVELS, size=(steps, codebooks), dtype=np.uint32)
-                for seed in seeds
-            ]
-            self._numbers = mx.array(np.stack(drawn, axis=1).astype(np.float32) / _LEVELS)  # (steps, B, K)
+            self._numbers = mx.array(draws(seeds, steps, codebooks))
 
     def __call__(self, logits: mx.array, step: int) -> mx.array:
         """Logits (B, K, N) -> tokens (B, K)."""

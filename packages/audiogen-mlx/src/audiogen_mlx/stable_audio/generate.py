@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from functools import cached_property
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
-from audiogen_core.errors import AudioError, ModelError, OptionError, SoundWarning
+from audiogen_core.errors import AudioError, OptionError, SoundWarning
 from audiogen_core.hub import asking
-from audiogen_core.jobs import MOST, Model, Take
-from audiogen_core.noise import SeededNoise
+from audiogen_core.jobs import MOST, Take
 from audiogen_core.options import verb
 from audiogen_core.progress import OnStep
 from audiogen_core.values import closed
@@ -27,40 +25,17 @@ from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.stable_audio import inpaint, loops, windows
 from audiogen_mlx.stable_audio.conditioning import Conditioning
+from audiogen_mlx.stable_audio.conductor import Conductor, seeded
 from audiogen_mlx.stable_audio.config import Config
-from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Task
+from audiogen_mlx.stable_audio.diffusion import Predict, Task
 from audiogen_mlx.stable_audio.guidance import predictor
 from audiogen_mlx.stable_audio.load import Parts, locate, locate_text
 from audiogen_mlx.stable_audio.options import AnyLength, Batch, Load, Options
 from audiogen_mlx.stable_audio.settings import Settings, resolve
 
 
-class StableAudio(Model):
+class StableAudio(Conductor[Config, Parts]):
     """A model, ready to generate. Make one with `load`."""
-
-    def __init__(
-        self, config: Config, parts: Parts, name: str, threads: int, opening: Load | None = None
-    ) -> None:
-        self.config = config
-        self.name = name
-        self.threads = threads
-        self.opening = opening
-        self._parts = parts
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz of what it makes."""
-        return self.config.sample_rate
-
-    @property
-    def channels(self) -> int:
-        """Of what it makes."""
-        return self.config.channels
-
-    @cached_property
-    def revision(self) -> str:
-        """16 hex digits that change with the model's files."""
-        return self._parts.files.fingerprint()
 
     @classmethod
     @verb(Load)
@@ -146,24 +121,13 @@ class StableAudio(Model):
         `on_step` is called with (steps done, steps in all). Raises OptionError, AudioError.
         """
         self._check_window(options)
-        settings = resolve(self.config, options)
-        for index in range(count):
-            one = settings
-            if settings.seed is not None:
-                seed = settings.seed + index
-                one = replace(settings, seed=seed, noise=SeededNoise(seed))
+        for one in seeded(resolve(self.config, options), count):
             yield self._take(self._pieces(options, one), one)
 
     @verb(Batch)
     def settings(self, options: Batch) -> Settings:
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
         return resolve(self.config, options)
-
-    @closed()
-    def decode(self, latents: Latents) -> Audio:
-        """The sound of latents. Raises CodesError when they were made by another autoencoder."""
-        with bounded_cache():
-            return self._parts.autoencoder().decode(latents)
 
     # What a run consists of
 
@@ -183,7 +147,7 @@ class StableAudio(Model):
     def _pieces(self, options: Options, settings: Settings) -> Iterator[Audio]:
         """A clip as it is written: one of several windows as it comes, a single one as a whole."""
         if settings.long:
-            yield from self._windows(options.prompt, settings)
+            yield from self._long(options.prompt, settings)
             return
         (clip,) = self._clips([options.prompt], settings)
         yield _within(clip, options)
@@ -204,31 +168,23 @@ class StableAudio(Model):
             clips.append(self.whole(self._take(iter([clip]), told), alone[index]))
         return clips
 
-    def _windows(self, prompt: str, settings: Settings) -> Iterator[Audio]:
+    def _long(self, prompt: str, settings: Settings) -> Iterator[Audio]:
         """The pieces of a clip of several windows. They draw from one stream of noise."""
-        config, seconds = self.config, settings.seconds
-        known = None if settings.prompt_audio is None else inpaint.conformed(settings.prompt_audio, config)
-        samples, length = round(seconds * config.sample_rate), 0 if known is None else known.samples.shape[1]
-        if known is not None and length >= samples:  # resampled, it may be a sample longer than it was
-            raise OptionError(f"prompt_audio is {known.duration:.2f} s long; ask for more seconds than that")
-        plan = windows.plan(config, samples, settings.overlap, length)
-        if known is not None:
-            yield from _cut(known, 0, plan[0].start)
-            known = Audio(known.samples[:, plan[0].start :], config.sample_rate)
-        for index, window in enumerate(plan):
+        config = self.config
+
+        def make(window: windows.Window, known: Audio | None, on_step: OnStep | None) -> Audio:
             of_window = replace(
                 settings,
                 seconds=(window.end - window.start) / config.sample_rate,
-                conditions=windows.place(config, window, seconds, settings.conditions),
+                conditions=windows.place(config, window, settings.seconds, settings.conditions),
                 init_audio=known,
                 inpaint=None if known is None else ((known.duration, config.window_seconds),),
-                on_step=_counting_on(settings.on_step, index * settings.steps, len(plan) * settings.steps),
+                on_step=on_step,
             )
             (clip,) = self._clips([prompt], of_window)
-            # What the next window hears is kept back: it comes out of that window, joined without a seam.
-            until = plan[index + 1].start if index + 1 < len(plan) else window.end
-            yield from _cut(clip, 0, until - window.start)
-            known = next(_cut(clip, until - window.start, clip.samples.shape[1]), None)
+            return clip
+
+        yield from self._windows(settings, settings.prompt_audio, make)
 
     def _clips(self, prompts: Sequence[str], settings: Settings) -> list[Audio]:
         with bounded_cache():
@@ -281,18 +237,7 @@ class StableAudio(Model):
             # Upstream samples inpainting models on unshifted times, whatever their configuration says.
             shift=None if self.config.inpaint else self.config.shift,
         )
-        latents = noise
-        for step in SAMPLERS[settings.sampler].run(task):
-            latents = step.after
-            mx.eval(latents)
-            if settings.on_step is not None:
-                settings.on_step(step.index + 1, settings.steps)
-        if not mx.isfinite(latents).all().item():
-            raise ModelError(
-                f"{self.name}: sampling gave NaN or infinity; the weights are damaged, or overflow in this "
-                "dtype: try float32"
-            )
-        return latents
+        return self._sampled(settings.sampler, task, settings.on_step)
 
     def _conditioning(
         self, prompts: Sequence[str], settings: Settings
@@ -376,17 +321,6 @@ def _within(clip: Audio, options: Batch) -> Audio:
     if options.normalize is not None or clip.peak <= 1:
         return clip
     return Audio(clip.samples / clip.peak, clip.sample_rate)
-
-
-def _cut(clip: Audio, start: int, end: int) -> Iterator[Audio]:
-    """Samples [start, end) of a clip, or nothing where there are none."""
-    if start < end:
-        yield Audio(clip.samples[:, start:end], clip.sample_rate)
-
-
-def _counting_on(on_step: OnStep | None, before: int, total: int) -> OnStep | None:
-    """Steps of one window as steps of the whole clip."""
-    return None if on_step is None else lambda done, _: on_step(before + done, total)
 
 
 class _Ones:

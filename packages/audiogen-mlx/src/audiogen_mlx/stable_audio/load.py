@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +21,18 @@ from audiogen_core.codec import Autoencoder
 from audiogen_core.codecs import oobleck
 from audiogen_core.errors import ModelError
 from audiogen_core.formats.locate import TORCH_SUFFIXES
+from audiogen_core.hub import Plan
 from audiogen_core.jobs import Sound
-from audiogen_core.models import Fetch, ModelSpec, find
+from audiogen_core.models import Fetch, ModelSpec, Shipped, find
+from audiogen_core.musicgen.catalog import TEXT_ENCODERS
+from audiogen_core.options import Place
+from audiogen_core.pretrained import fingerprint
 from audiogen_core.settings import read_json
+from audiogen_core.t5 import NETWORK, T5Config
+from audiogen_core.tokenizer import Tokenizer
 from audiogen_core.weights import read_network
-from audiogen_mlx.catalog import STABLE_AUDIO, TEXT_ENCODERS
+from audiogen_mlx.catalog import STABLE_AUDIO
 from audiogen_mlx.ops import MlxOps
-from audiogen_mlx.pretrained import fingerprint
 from audiogen_mlx.stable_audio import read_config, weights
 from audiogen_mlx.stable_audio.conditioning import (
     Conditioning,
@@ -43,8 +48,7 @@ from audiogen_mlx.stable_audio.model import DiT
 from audiogen_mlx.stable_audio.options import Load, Options
 from audiogen_mlx.stable_audio.settings import resolve
 from audiogen_mlx.stable_audio.weights import Tables
-from audiogen_mlx.t5 import NETWORK, T5Config, load_t5
-from audiogen_mlx.tokenizer import Tokenizer
+from audiogen_mlx.t5 import load_t5
 
 _CONFIG = "model_config.json"
 _INDEX = "model_index.json"
@@ -317,29 +321,45 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     For a model that is not here, only what is known of it before. Raises DownloadError when files are missing
     and the hub may not be asked for them.
     """
-    from audiogen_core import hub
 
-    missing: list[hub.Plan] = []
-
-    policy = hub.Policy(offline=offline, listed=not load.unlisted, notify=warnings.warn)
-    planned = hub.planning(policy, missing)
-    model = find(STABLE_AUDIO, load.model, unlisted=load.unlisted)
-    if isinstance(model, ModelSpec):
-        planned(model)
-    facts: dict[str, Any] = {}
-    if not missing:
+    def facts(planned: Fetch, missing: Sequence[Plan]) -> dict[str, Any]:
         files = locate(load.model, unlisted=load.unlisted, fetch=planned)
         config = files.read_config()
         text = locate_text(files, config, load.t5, fetch=planned)
         settings = resolve(config, options)
         to_come = [file for plan in missing for file in plan.wanted if file.name.endswith(_SUFFIXES)]
-        facts = {
+        return {
             "weight_bytes": weight_bytes(files, text) + sum(file.size or 0 for file in to_come),
             "window_seconds": config.window_seconds,
             **settings.asked,
             "seconds": settings.seconds,
             **settings.conditions,
         }
+
+    return estimated(load.model, STABLE_AUDIO, facts, offline=offline, unlisted=load.unlisted)
+
+
+def estimated(
+    name: Place,
+    catalog: Mapping[str, ModelSpec | Shipped],
+    facts: Callable[[Fetch, Sequence[Plan]], dict[str, Any]],
+    *,
+    offline: bool,
+    unlisted: bool,
+) -> dict[str, Any]:
+    """An estimate: what is to be fetched of a model, and the facts of one that is here.
+
+    facts  is called with what finds files without fetching them, and the plans of what that did not find
+    """
+    from audiogen_core import hub
+
+    missing: list[Plan] = []
+    policy = hub.Policy(offline=offline, listed=not unlisted, notify=warnings.warn)
+    planned = hub.planning(policy, missing)
+    model = find(catalog, name, unlisted=unlisted)
+    if isinstance(model, ModelSpec):
+        planned(model)
+    known = {} if missing else facts(planned, missing)
     for plan in missing:
-        facts |= {"license": plan.spec.license, "page": plan.spec.page, "download_to": str(plan.folder)}
-    return {"model": load.model, "download_bytes": sum(plan.bytes for plan in missing), **facts}
+        known |= {"license": plan.spec.license, "page": plan.spec.page, "download_to": str(plan.folder)}
+    return {"model": name, "download_bytes": sum(plan.bytes for plan in missing), **known}

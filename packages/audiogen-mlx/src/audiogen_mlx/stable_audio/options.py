@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Real
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Continuing, JobLoad
@@ -23,6 +23,40 @@ SAMPLERS = (
 )  # fmt: skip
 
 Span = tuple[float, float]
+
+
+class Timed(Protocol):
+    """How long a clip is to be, as both generations are asked."""
+
+    @property
+    def seconds(self) -> float | None: ...
+    @property
+    def bpm(self) -> float | None: ...
+    @property
+    def bars(self) -> int | None: ...
+    @property
+    def long(self) -> bool: ...
+
+
+def check_lengths(asked: Timed) -> None:
+    """Raises OptionError where it cannot be as long as several options say, or none does."""
+    if (asked.bpm is None) != (asked.bars is None):
+        raise OptionError("a loop needs both bpm and bars", "bpm", "bars")
+    if asked.bpm is not None and (asked.seconds is not None or asked.long):
+        raise OptionError(
+            "a loop lasts as its bpm and bars say; leave out seconds and long",
+            *("bpm", "bars", "seconds", "long"),
+        )
+    if asked.long and asked.seconds is None:
+        raise OptionError("long needs to know until when: give seconds", "long", "seconds")
+
+
+def check_noise(noise: object, seed: int | None) -> None:
+    """Raises OptionError for a source of noise that is none, or one beside a seed."""
+    if noise is not None and not callable(getattr(noise, "normal", None)):
+        raise OptionError("noise must be a source of noise, such as SeededNoise or RecordedNoise")
+    if noise is not None and seed is not None:
+        raise OptionError("give a seed or a source of noise, not both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +123,25 @@ class Batch(Continuing):
         float | None,
         option("How the levels between are spaced; 1: their logarithms evenly.", advanced=True),
     ] = None
-    init_audio: Annotated[Clip | None, audio("A clip to begin from, or to inpaint.", "--init")] = None
+    init_audio: Annotated[
+        Clip | None, audio("A clip to begin from, or to inpaint.", "--init", verb="Vary")
+    ] = None
     init_noise_level: Annotated[
         float | None,
         option("How much of that clip is lost: up to 1 for rectified flow, else a sigma.", advanced=True),
     ] = None
     inpaint: Annotated[
         tuple[Span, ...] | None,
-        option("Seconds of the clip to make anew, and the rest kept; may be repeated.", unit="s"),
+        option(
+            "Seconds of the clip to make anew, and the rest kept; may be repeated.",
+            unit="s",
+            verb="Inpaint",
+            of="init_audio",
+        ),
     ] = None
-    prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
+    prompt_audio: Annotated[
+        Clip | None, audio("A clip to go on with; it comes first.", "--continue", verb="Continue")
+    ] = None
     bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
     beats_per_bar: Annotated[
@@ -127,10 +170,7 @@ class Batch(Continuing):
         elif isinstance(spans, list | tuple) and spans and all(isinstance(each, Real) for each in spans):
             object.__setattr__(self, "inpaint", (spans,))  # one span alone
         super().__post_init__()
-        if self.noise is not None and not callable(getattr(self.noise, "normal", None)):
-            raise OptionError("noise must be a source of noise, such as SeededNoise or RecordedNoise")
-        if self.noise is not None and self.seed is not None:
-            raise OptionError("give a seed or a source of noise, not both")
+        check_noise(self.noise, self.seed)
         self._check_clips()
         self._check_length()
 
@@ -157,15 +197,7 @@ class Batch(Continuing):
             )
 
     def _check_length(self) -> None:
-        if (self.bpm is None) != (self.bars is None):
-            raise OptionError("a loop needs both bpm and bars", "bpm", "bars")
-        if self.bpm is not None and (self.seconds is not None or self.long):
-            raise OptionError(
-                "a loop lasts as its bpm and bars say; leave out seconds and long",
-                *("bpm", "bars", "seconds", "long"),
-            )
-        if self.long and self.seconds is None:
-            raise OptionError("long needs to know until when: give seconds", "long", "seconds")
+        check_lengths(self)
         if self.overlap is not None and not self.long and not isinstance(self, AnyLength):
             raise OptionError("overlap is for clips of several windows; add long", "overlap", "long")
 

@@ -71,6 +71,29 @@ class Settings:
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
+def told(filled: Any) -> tuple[dict[str, Any], int | None, Noise]:
+    """Of options with the model's defaults put in: what a recipe keeps, the seed, and the noise.
+
+    Warns of a negative prompt that does nothing.
+    """
+    asked: dict[str, Any] = filled.asked()
+    asked.pop("seed", None)  # a recipe has a field of its own for it
+    if filled.negative_prompt is not None and filled.guidance_scale == 1:
+        warnings.warn("the negative prompt has no effect: guidance_scale is 1", stacklevel=5)
+    seed: int | None = filled.seed
+    if seed is None and filled.noise is None:
+        seed = secrets.randbits(32)
+    return asked, seed, filled.noise or SeededNoise(seed or 0)
+
+
+def check_continued(prompt: Audio | None, seconds: float) -> None:
+    """Raises OptionError where a clip that is gone on with leaves nothing to make."""
+    if prompt is not None and prompt.duration >= seconds:
+        raise OptionError(
+            f"prompt_audio is {prompt.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds"
+        )
+
+
 def resolve(config: Config, options: Batch) -> Settings:
     """Options with the model's defaults put in. Raises OptionError, or AudioError for a clip that is none."""
     loop, seconds = None, config.max_seconds if options.seconds is None else options.seconds
@@ -84,10 +107,7 @@ def resolve(config: Config, options: Batch) -> Settings:
     method = _fitting(config, sampler)
     clip, prompt = _loaded(options.init_audio), _loaded(options.prompt_audio)
     region: Region | None = options.inpaint if options.inpaint_mask is None else options.inpaint_mask
-    if prompt is not None and prompt.duration >= seconds:
-        raise OptionError(
-            f"prompt_audio is {prompt.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds"
-        )
+    check_continued(prompt, seconds)
     known = 0.0 if prompt is None else prompt.duration
     if prompt is not None and not options.long:
         # A clip to go on with is one after whose end everything is made anew.
@@ -109,13 +129,7 @@ def resolve(config: Config, options: Batch) -> Settings:
     if level is not None:  # the clip is mixed with noise of this level, where the run then begins
         missing["sigma_max"] = level
     filled: Any = replace(options, **missing)
-    asked = filled.asked()
-    asked.pop("seed", None)  # a recipe has a field of its own for it
-    if options.negative_prompt is not None and filled.guidance_scale == 1:
-        warnings.warn("the negative prompt has no effect: guidance_scale is 1", stacklevel=4)
-    seed = options.seed
-    if seed is None and options.noise is None:
-        seed = secrets.randbits(32)
+    asked, seed, noise = told(filled)
     return Settings(
         seconds=seconds,
         conditions=_conditions(config, options, seconds),
@@ -127,7 +141,7 @@ def resolve(config: Config, options: Batch) -> Settings:
         sigma_max=filled.sigma_max,
         rho=filled.rho,
         level=level,
-        noise=options.noise or SeededNoise(seed or 0),
+        noise=noise,
         seed=seed,
         init_audio=clip,
         inpaint=region,

@@ -1,6 +1,7 @@
 """The facts of a Stable Audio 3, read from its own files.
 
-Nothing is guessed from tensors. Every key that changes arithmetic is honoured, or refused by its name.
+Nothing is guessed from tensors where a file says it. Every key that changes arithmetic is honoured, or
+refused by its name.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.codecs import same
-from audiogen_core.codecs.same import SameConfig
+from audiogen_core.codecs.same import SameConfig, SideConfig
 from audiogen_core.errors import ModelError
 from audiogen_core.settings import MAX_LAYERS, MAX_WIDTH, Section, read_json
+from audiogen_core.weights import Weights
 from audiogen_mlx.stable_audio.config import Published
 from audiogen_mlx.stable_audio_3.schedules import Shift
 
@@ -211,6 +213,180 @@ def read_diffusers(folder: Path) -> Config:
         limits=(seconds.take("min_val", float, 0.0), seconds.take("max_val", float, 384.0)),
         aligned=max(1, 32 // codec.group),
     )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the authors' runtime has in its code, and not in its files."""
+
+    sample_size: int
+    group: int
+    segment: int
+    window: tuple[int, int]
+    sines: int  # as the decoder's sinusoidal_blocks
+    noises: tuple[float, float]  # the encoder's mask_noise, and the decoder's
+
+
+_RUNTIME = {
+    False: _Kind(5_292_032, 16, 34, (0, 0), 0, (0.0, 0.01)),  # small
+    True: _Kind(16_777_216, 16, 0, (1, 1), 8, (0.001, 0.1)),  # medium
+}
+"""By whether attention is differential."""
+
+
+def read_runtime(network: Weights, encoder: Weights, decoder: Weights, *, base: bool) -> Config:
+    """The configuration of a network in the authors' runtime, from the shapes of its tensors.
+
+    Its files say nothing else: which of the two published kinds it is decides the rest.
+
+    base  it is one that others were trained from
+
+    Raises WeightsError when a tensor is missing, ModelError when parts do not fit.
+    """
+    at, where = "transformer.layers.0", network.source
+    width, latents = network.shape("transformer.project_in.weight")
+    head = network.shape(f"{at}.self_attn.q_norm.weight")[0]
+    differential = network.shape(f"{at}.self_attn.to_qkv.weight")[0] == 5 * width
+    dit = DitConfig(
+        io_channels=latents,
+        embed_dim=width,
+        depth=_depth(network, "transformer.layers."),
+        heads=width // max(1, head),
+        cond_dim=network.shape("to_cond_embed.0.weight")[1],
+        memory_tokens=network.shape("transformer.memory_tokens")[0],
+        ff_dim=0,
+        differential=differential,
+    )
+    kind = _RUNTIME[differential]
+
+    def side(table: Weights, sines: int, noise: float) -> SideConfig:
+        inner, depth = table.shape("new_tokens")[2], _depth(table, "blocks.")
+        return SideConfig(
+            width=inner,
+            depth=depth,
+            heads=inner // max(1, table.shape("blocks.0.attn.q_norm.gamma")[0]),
+            segment=kind.segment,
+            shifted=kind.segment > 0,
+            window=kind.window,
+            sine_from=depth - sines + 1,
+            kernel=table.shape("mapping.weight")[2],
+            token_noise=noise,
+        )
+
+    codec = SameConfig(
+        sample_rate=44_100,
+        channels=2,
+        latent_channels=encoder.shape("project_out.weight")[0],
+        patch=encoder.shape("mapping.weight")[1] // 2,
+        group=kind.group,
+        encoder=side(encoder, 0, kind.noises[0]),
+        decoder=side(decoder, kind.sines, kind.noises[1]),
+    )
+    if codec.latent_channels != latents:
+        raise ModelError(f"{where}: takes {latents} channels, its autoencoder has {codec.latent_channels}")
+    return Config(
+        objective="rectified_flow" if base else "rf_denoiser",
+        sample_size=kind.sample_size,
+        sample_rate=codec.sample_rate,
+        channels=codec.channels,
+        dit=checked(dit, network.shape(f"{at}.ff.ff.2.weight")[1] / width, where),
+        codec=codec,
+        max_length=256,
+        text="t5gemma-b-b-ul2",
+        limits=(0.0, 384.0),
+        aligned=2,
+    )
+
+
+def _depth(table: Weights, prefix: str) -> int:
+    """Blocks that have tensors: those of these names, counted by their numbers."""
+    return len({name.removeprefix(prefix).partition(".")[0] for name in table if name.startswith(prefix)})
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """The `model_config.json` of a model: `read_config` read backwards."""
+    dit, codec = config.dit, config.codec
+    samples = codec.channels * codec.patch
+
+    def side(kind: str, one: SideConfig) -> dict[str, Any]:
+        span: dict[str, Any] = {"sliding_window": list(one.window)}
+        if one.segment:
+            chunk = one.segment // (codec.group + 1) * codec.group
+            span = {"chunk_size": chunk, "chunk_midpoint_shift": one.shifted}
+        own = {
+            f"{kind}_channels": samples,
+            "latent_dim": codec.latent_channels,
+            "channels": one.width,
+            "c_mults": [1],
+            "strides": [codec.group],
+            "transformer_depths": [one.depth],
+            "dim_heads": one.width // one.heads,
+            "differential": True,
+            "variable_stride": True,
+            "dyt": True,
+            "conv_mapping": one.kernel == 3,
+            "mask_noise": one.token_noise,
+            "sinusoidal_blocks": [one.depth - one.sine_from + 1],
+        }
+        return {"type": "taae_v2", "config": own | span}
+
+    autoencoder = {
+        "encoder": side("in", codec.encoder),
+        "decoder": side("out", codec.decoder),
+        "bottleneck": {"type": "softnorm", "config": {"dim": codec.latent_channels, "noise_augment_dim": 0}},
+        "pretransform": {
+            "type": "patched",
+            "config": {"channels": codec.channels, "patch_size": codec.patch},
+        },
+        "latent_dim": codec.latent_channels,
+        "downsampling_ratio": codec.hop_length,
+        "io_channels": codec.channels,
+    }
+    text = {"padding_mode": "learned", "max_length": config.max_length, "subfolder": config.text}
+    low, high = config.limits
+    seconds = {"fourier_features_type": "expo", "min_val": low, "max_val": high}
+    network = {
+        "io_channels": dit.io_channels,
+        "embed_dim": dit.embed_dim,
+        "depth": dit.depth,
+        "num_heads": dit.heads,
+        "num_memory_tokens": dit.memory_tokens,
+        "cond_token_dim": dit.cond_dim,
+        "global_cond_dim": dit.cond_dim,
+        "local_add_cond_dim": dit.local_channels,
+        "global_cond_type": "adaLN",
+        "norm_type": "rms_norm",
+        "norm_kwargs": {"eps": dit.norm_eps},
+        "timestep_features_type": "expo",
+        "attn_kwargs": {"qk_norm": "rms", "differential": dit.differential},
+        "ff_kwargs": {"mult": dit.ff_dim / dit.embed_dim},
+    }
+    diffusion = {
+        "type": "dit",
+        "diffusion_objective": config.objective,
+        "cross_attention_cond_ids": [PROMPT, SECONDS],
+        "global_cond_ids": [SECONDS],
+        "local_add_cond_ids": list(LOCAL_IDS),
+        "config": network,
+    }
+    if config.shift != Shift():
+        diffusion["sampling_distribution_shift_options"] = config.shift.describe()
+    conditioners = [
+        {"id": PROMPT, "type": "t5gemma", "config": text},
+        {"id": SECONDS, "type": "number", "config": seconds},
+    ]
+    return {
+        "model_type": MODEL_TYPE,
+        "sample_size": config.sample_size,
+        "sample_rate": config.sample_rate,
+        "audio_channels": config.channels,
+        "model": {
+            "io_channels": codec.latent_channels,
+            "pretransform": {"type": "autoencoder", "config": autoencoder},
+            "conditioning": {"cond_dim": dit.cond_dim, "configs": conditioners},
+            "diffusion": diffusion,
+        },
+    }
 
 
 def _aligned(tree: Mapping[str, Any], codec: SameConfig) -> int:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import finish
 from audiogen_core.audio import Audio
-from audiogen_core.codes import Latents
-from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.errors import OptionError
 from audiogen_core.hub import asking
-from audiogen_core.jobs import MOST, Model, Take
+from audiogen_core.jobs import MOST, Take
 from audiogen_core.noise import Noise, SeededNoise
 from audiogen_core.options import verb
 from audiogen_core.progress import OnStep
@@ -27,12 +24,13 @@ from audiogen_mlx.device import use
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.stable_audio import inpaint, loops, windows
-from audiogen_mlx.stable_audio.diffusion import SAMPLERS, Predict, Prediction, Task
+from audiogen_mlx.stable_audio.conductor import Conductor, seeded
+from audiogen_mlx.stable_audio.diffusion import Predict, Prediction, Task
 from audiogen_mlx.stable_audio_3.config import Config
 from audiogen_mlx.stable_audio_3.guidance import predictor
 from audiogen_mlx.stable_audio_3.load import Parts, locate
 from audiogen_mlx.stable_audio_3.lora import Asked, Lora
-from audiogen_mlx.stable_audio_3.options import Batch, Load, Options
+from audiogen_mlx.stable_audio_3.options import AnyLength, Batch, Load, Options
 from audiogen_mlx.stable_audio_3.schedules import times
 from audiogen_mlx.stable_audio_3.settings import Settings, resolve
 
@@ -82,32 +80,8 @@ def lengths(config: Config, seconds: Sequence[float], padding: float, compat: st
     return Lengths(frames, tuple(min(each + after, frames) for each in needed), samples)
 
 
-class StableAudio3(Model):
+class StableAudio3(Conductor[Config, Parts]):
     """A model, ready to generate. Make one with `load`."""
-
-    def __init__(
-        self, config: Config, parts: Parts, name: str, threads: int, opening: Load | None = None
-    ) -> None:
-        self.config = config
-        self.name = name
-        self.threads = threads
-        self.opening = opening
-        self._parts = parts
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz of what it makes."""
-        return self.config.sample_rate
-
-    @property
-    def channels(self) -> int:
-        """Of what it makes."""
-        return self.config.channels
-
-    @cached_property
-    def revision(self) -> str:
-        """16 hex digits that change with the model's files."""
-        return self._parts.files.fingerprint()
 
     @classmethod
     @verb(Load)
@@ -165,21 +139,20 @@ class StableAudio3(Model):
             raise OptionError(f"the number of variations must be from 1 to {MOST}, got {count}")
         return self._batch([prompt] * count, options)
 
-    @verb(Options)
-    def generate_long(self, options: Options) -> Audio:
+    @verb(AnyLength)
+    def generate_long(self, options: AnyLength) -> Audio:
         """As `stream`, in one clip."""
-        return self.clip(self._in_parts(options))
+        return self.clip(options.within(self.config.max_seconds))
 
-    @verb(Options)
-    def stream(self, options: Options) -> Iterator[Audio]:
+    @verb(AnyLength)
+    def stream(self, options: AnyLength) -> Iterator[Audio]:
         """A clip of any length in pieces, each of them final, that joined are the clip.
 
         What the model makes at once is the clip of `generate`, in one piece. A longer one is made of parts
         that each continue the last `overlap` seconds of the one before, and memory does not grow with its
         length.
         """
-        asked = self._in_parts(options)
-        return finish.live(next(self.takes(asked)), asked)
+        return self.pieces(options.within(self.config.max_seconds))
 
     @verb(Options)
     def generate_loop(self, options: Options) -> Audio:
@@ -197,12 +170,7 @@ class StableAudio3(Model):
 
         `on_step` is called with (steps done, steps in all). Raises OptionError, AudioError.
         """
-        settings = resolve(self.config, options)
-        for index in range(count):
-            one = settings
-            if settings.seed is not None:
-                seed = settings.seed + index
-                one = replace(settings, seed=seed, noise=SeededNoise(seed))
+        for one in seeded(resolve(self.config, options), count):
             yield self._take(self._pieces(options.prompt, one), one)
 
     @verb(Batch)
@@ -210,18 +178,18 @@ class StableAudio3(Model):
         """Options with nothing left open, as they would be carried out. Raises OptionError."""
         return resolve(self.config, options)
 
-    @closed()
-    def decode(self, latents: Latents) -> Audio:
-        """The sound of latents. Raises CodesError when they were made by another autoencoder."""
-        with bounded_cache():
-            return self._parts.autoencoder().decode(latents)
+    def check(self) -> dict[str, int]:
+        """How many tensors of the network and the autoencoder were read, every one of them.
+
+        Raises WeightsError for the first that is missing, misshapen, unexpected or not finite.
+        """
+        parts = self._parts
+        parts.load()
+        parts.autoencoder()
+        parts.drop("autoencoder")
+        return {"network_tensors": len(parts.tables.dit), "autoencoder_tensors": len(parts.tables.vae)}
 
     # What a run consists of
-
-    def _in_parts(self, options: Options) -> Options:
-        """Options of a clip that may be longer than what the model makes at once."""
-        longer = (options.seconds or 0.0) > self.config.max_seconds
-        return replace(options, long=True) if longer or options.overlap is not None else options
 
     def _take(self, pieces: Iterator[Audio], settings: Settings) -> Take:
         config = self.config
@@ -251,7 +219,7 @@ class StableAudio3(Model):
     def _pieces(self, prompt: str, settings: Settings) -> Iterator[Audio]:
         """A clip as it is written: one of several parts as it comes."""
         if settings.long:
-            yield from self._parts_of(prompt, settings)
+            yield from self._long(prompt, settings)
             return
         yield from self._clips([prompt], [settings.seconds], settings)
 
@@ -267,25 +235,15 @@ class StableAudio3(Model):
             clips.append(self.whole(self._take(iter([clip]), told), alone[index]))
         return clips
 
-    def _parts_of(self, prompt: str, settings: Settings) -> Iterator[Audio]:
+    def _long(self, prompt: str, settings: Settings) -> Iterator[Audio]:
         """The pieces of a clip of several parts. They draw from one stream of noise."""
-        config, seconds = self.config, settings.seconds
-        known = None if settings.known is None else inpaint.conformed(settings.known, config)
-        samples, length = round(seconds * config.sample_rate), 0 if known is None else known.samples.shape[1]
-        if known is not None and length >= samples:  # resampled, it may be a sample longer than it was
-            raise OptionError(f"prompt_audio is {known.duration:.2f} s long; ask for more seconds than that")
-        plan = windows.plan(config, samples, settings.overlap, length)
-        if known is not None:
-            yield from _cut(known, 0, plan[0].start)
-            known = Audio(known.samples[:, plan[0].start :], config.sample_rate)
-        for index, window in enumerate(plan):
-            on_step, of = settings.on_step, (index * settings.steps, len(plan) * settings.steps)
-            one = replace(settings, known=known, exact=known is not None, on_step=_counting_on(on_step, *of))
-            (clip,) = self._clips([prompt], [(window.end - window.start) / config.sample_rate], one)
-            # What the next part hears is kept back: it comes out of that part, joined without a seam.
-            until = plan[index + 1].start if index + 1 < len(plan) else window.end
-            yield from _cut(clip, 0, until - window.start)
-            known = next(_cut(clip, until - window.start, clip.samples.shape[1]), None)
+
+        def make(window: windows.Window, known: Audio | None, on_step: OnStep | None) -> Audio:
+            one = replace(settings, known=known, exact=known is not None, on_step=on_step)
+            (clip,) = self._clips([prompt], [(window.end - window.start) / self.config.sample_rate], one)
+            return clip
+
+        yield from self._windows(settings, settings.known, make)
 
     def _clips(self, prompts: Sequence[str], seconds: Sequence[float], settings: Settings) -> list[Audio]:
         config = self.config
@@ -350,20 +308,10 @@ class StableAudio3(Model):
             times=[float(moment) for moment in moments],
             floor=SNR_FLOOR,
         )
-        latents = task.noise
-        for step in SAMPLERS[settings.sampler].run(task):
-            latents = step.after
-            mx.eval(latents)
-            if settings.on_step is not None:
-                settings.on_step(step.index + 1, settings.steps)
+        latents = self._sampled(settings.sampler, task, settings.on_step)
         predictors.clear()  # they hold the network, which may go before the autoencoder comes
         self._parts.drop("dit")
         made = np.array(latents)
-        if not np.isfinite(made).all():
-            raise ModelError(
-                f"{self.name}: sampling gave NaN or infinity; the weights are damaged, or overflow in this "
-                "dtype: try float32"
-            )
         if settings.compat == "runtime" and source is not None and mask is not None:
             made = np.where(mask == 1, source, made)
         return made
@@ -443,14 +391,3 @@ def _check_one_part(options: Batch) -> None:
 def _of_item(settings: Settings, index: int) -> Noise:
     """The noise of one clip of a batch, as it would be alone."""
     return settings.noise if settings.seed is None else SeededNoise(settings.seed + index)
-
-
-def _cut(clip: Audio, start: int, end: int) -> Iterator[Audio]:
-    """Samples [start, end) of a clip, or nothing where there are none."""
-    if start < end:
-        yield Audio(clip.samples[:, start:end], clip.sample_rate)
-
-
-def _counting_on(on_step: OnStep | None, before: int, total: int) -> OnStep | None:
-    """Steps of one part as steps of the whole clip."""
-    return None if on_step is None else lambda done, _: on_step(before + done, total)

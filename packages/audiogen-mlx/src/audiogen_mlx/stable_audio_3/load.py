@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import warnings
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,53 +14,82 @@ import mlx.core as mx
 
 from audiogen_core.codecs import same
 from audiogen_core.codecs.same import Same
-from audiogen_core.errors import ModelError
+from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.hub import Plan
 from audiogen_core.jobs import Sound
 from audiogen_core.models import Fetch, ModelSpec, find
-from audiogen_core.settings import read_json
+from audiogen_core.pretrained import fingerprint
+from audiogen_core.weights import read
 from audiogen_mlx import t5gemma
 from audiogen_mlx.catalog import STABLE_AUDIO_3
 from audiogen_mlx.ops import MlxOps
-from audiogen_mlx.pretrained import fingerprint
 from audiogen_mlx.stable_audio.conditioning import Conditioning
-from audiogen_mlx.stable_audio.load import SHARE, TextFiles, checkpoint, in_one, machine_memory, weight_files
+from audiogen_mlx.stable_audio.load import (
+    SHARE,
+    TextFiles,
+    checkpoint,
+    estimated,
+    in_one,
+    machine_memory,
+    weight_files,
+)
 from audiogen_mlx.stable_audio_3 import weights
 from audiogen_mlx.stable_audio_3.conditioning import Embedders, TextEmbedder, assemble
-from audiogen_mlx.stable_audio_3.config import Config, read_config, read_diffusers
+from audiogen_mlx.stable_audio_3.config import Config, read_config, read_diffusers, read_runtime
 from audiogen_mlx.stable_audio_3.lora import Asked, Lora
 from audiogen_mlx.stable_audio_3.model import DiT
 from audiogen_mlx.stable_audio_3.options import Load, Options
 from audiogen_mlx.stable_audio_3.settings import resolve
-from audiogen_mlx.t5gemma import T5GemmaConfig, load_t5gemma
-from audiogen_mlx.tokenizer import Tokenizer
+from audiogen_mlx.t5gemma import load_t5gemma
 
 CONFIG = "model_config.json"
 INDEX = "model_index.json"
+RUNTIME = "dit_*.npz"
+NETWORKS = re.compile(r"(^|/)dit_[^/]*\.npz$")
+"""Networks of the authors' runtime for Apple's chips, which are told apart by their names."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a model lies: its configuration, its checkpoint, its text encoder, its LoRAs.
+    """Where a model lies.
 
-    In the layout of diffusers the configuration is its index, and the checkpoint the folder.
+    config      its configuration; diffusers' index; or None, where the authors' runtime has none
+    checkpoint  its file; the folder in diffusers' layout; the network of the authors' runtime
     """
 
-    config: Path
+    config: Path | None
     checkpoint: Path
     text: TextFiles
     loras: tuple[Path, ...] = ()
 
+    @property
+    def folder(self) -> Path:
+        """In which everything but the text encoder lies, or begins."""
+        return self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent
+
     def fingerprint(self) -> str:
         """16 hex digits that change with the configuration, the size or the beginning of the weights."""
-        return fingerprint(self.config, [*weight_files(self.checkpoint), *self.loras])
+        return fingerprint(self.config or self.checkpoint.with_name(CONFIG), [*self.weights, *self.loras])
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The files of the network, the embedders and the autoencoder."""
+        if self.checkpoint.suffix == ".npz":
+            sides = weights.runtime_sides(self.checkpoint, read(self.checkpoint))
+            return [self.checkpoint, *sides.values()]
+        return weight_files(self.checkpoint)
 
     def read_config(self) -> Config:
         """Its facts. Raises ModelError."""
-        return read_diffusers(self.checkpoint) if self.diffusers else read_config(self.config)
+        if self.config is None:
+            network, encoder, decoder = map(read, self.weights)
+            return read_runtime(network, encoder, decoder, base="base" in self.checkpoint.stem)
+        return read_diffusers(self.checkpoint) if self.config.name == INDEX else read_config(self.config)
 
-    @property
-    def diffusers(self) -> bool:
-        return self.config.name == INDEX
+    def weight_bytes(self) -> int:
+        """How large the weight files are."""
+        text = weight_files(self.text.encoder)
+        return sum(path.stat().st_size for path in {*self.weights, *text})
 
 
 def locate(load: Load, *, fetch: Fetch) -> Files:
@@ -70,6 +99,8 @@ def locate(load: Load, *, fetch: Fetch) -> Files:
     """
     model = find(STABLE_AUDIO_3, load.model, unlisted=load.unlisted)
     path = model if isinstance(model, Path) else fetch(model)
+    if isinstance(model, ModelSpec):  # a repository may hold several networks: an entry names one
+        path = next((path / file.name for file in model.files if NETWORKS.search(file.name)), path)
     folder = path if path.is_dir() else path.parent
     loras = tuple(Asked.of(each).path for each in load.lora or ())
     given = None if load.t5 is None else Path(load.t5).expanduser()
@@ -77,10 +108,14 @@ def locate(load: Load, *, fetch: Fetch) -> Files:
         text = TextFiles(folder / "text_encoder", folder / "tokenizer") if given is None else in_one(given)
         return Files(folder / INDEX, folder, _there(text), loras)
     config = folder / CONFIG
+    if path.suffix == ".npz" or any(folder.glob(RUNTIME)):
+        file = path if path.suffix == ".npz" else weights.only_file(folder, RUNTIME)
+        text = in_one(weights.only_file(folder, "t5gemma*.npz") if given is None else given)
+        return Files(config if config.is_file() else None, file, _there(text), loras)
     if not config.is_file():
         raise ModelError(
-            f"{folder}: no Stable Audio 3 in this folder; expected {CONFIG} of stable-audio-3 or {INDEX} of "
-            "diffusers"
+            f"{folder}: no Stable Audio 3 in this folder; expected {CONFIG} of stable-audio-3, {INDEX} of "
+            f"diffusers or {RUNTIME} of the authors' runtime"
         )
     file = path if path.suffix == ".safetensors" else checkpoint(folder, "model")
     text = in_one(folder / read_config(config).text if given is None else given)
@@ -88,7 +123,7 @@ def locate(load: Load, *, fetch: Fetch) -> Files:
 
 
 def _there(text: TextFiles) -> TextFiles:
-    if not (text.encoder / "config.json").is_file():
+    if text.encoder.suffix != ".npz" and not (text.encoder / "config.json").is_file():
         raise ModelError(
             f"{text.encoder}: the model's text encoder, a T5Gemma, is not there; give its folder (--t5 PATH)"
         )
@@ -118,7 +153,7 @@ class Parts:
     ) -> None:
         self.files, self.config, self.dtype, self.bits = files, config, dtype, bits
         self.loras, self.interval = loras, interval
-        self.frugal = weight_bytes(files) > SHARE * machine_memory() if frugal is None else frugal
+        self.frugal = files.weight_bytes() > SHARE * machine_memory() if frugal is None else frugal
         self._text: TextEmbedder | None = None
         self._dit: dict[bool, DiT] = {}
         self._autoencoder: Same | None = None
@@ -128,15 +163,23 @@ class Parts:
         self.text()
         self.drop("text")
         self.dit(1.0)
+        self.drop("dit")  # a run begins with the text encoder, and there is not to be room for both
         if not self.frugal:
             self.autoencoder()
 
     @cached_property
     def tables(self) -> weights.Tables:
-        """The tensors of the checkpoint, unread."""
-        if self.files.diffusers:
-            return weights.read_diffusers(self.files.checkpoint)
-        return weights.read_stable_audio_3(self.files.checkpoint)
+        """The tensors of the checkpoint, unread. Raises OptionError for what a quantised one cannot do."""
+        tables = weights.read_tables(self.files.checkpoint)
+        stored = weights.stored_bits(tables.dit)
+        if stored is not None and self.bits not in (None, stored):
+            raise OptionError(f"{self.files.checkpoint}: quantised to {stored} bits already; leave out bits")
+        if stored is not None and self.loras:
+            raise OptionError(
+                f"{self.files.checkpoint}: quantised, so no LoRA can be merged into it; load the model that "
+                "it was made from, with lora and bits"
+            )
+        return tables
 
     @cached_property
     def embedders(self) -> Embedders:
@@ -147,13 +190,13 @@ class Parts:
         """The text encoder."""
         if self._text is None:
             folder = self.files.text.encoder
-            facts = T5GemmaConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+            facts = t5gemma.read_config(folder)
             if facts.width != self.config.dit.cond_dim:
                 raise ModelError(
                     f"{folder}: its vectors have {facts.width} numbers, the model takes "
                     f"{self.config.dit.cond_dim}"
                 )
-            tokenizer = Tokenizer.load(self.files.text.tokenizer, ends=False)
+            tokenizer = t5gemma.read_tokenizer(self.files.text.tokenizer)
             encoder = load_t5gemma(facts, t5gemma.read(folder), dtype=self.dtype)
             self._text = TextEmbedder(self.config.max_length, tokenizer, encoder)
         return self._text
@@ -189,12 +232,6 @@ class Parts:
             mx.clear_cache()
 
 
-def weight_bytes(files: Files) -> int:
-    """How large the weight files are."""
-    roots = [files.checkpoint, *([] if files.diffusers else [files.text.encoder])]
-    return sum(path.stat().st_size for root in roots for path in weight_files(root))
-
-
 def sound(load: Load, options: Options) -> Sound:
     """What a run makes, as far as the catalogue or the files that are here say."""
     from audiogen_core import hub
@@ -215,25 +252,16 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     For a model that is not here, only what is known of it before. Raises DownloadError when files are missing
     and the hub may not be asked for them.
     """
-    from audiogen_core import hub
 
-    missing: list[hub.Plan] = []
-    policy = hub.Policy(offline=offline, listed=not load.unlisted, notify=warnings.warn)
-    planned = hub.planning(policy, missing)
-    model = find(STABLE_AUDIO_3, load.model, unlisted=load.unlisted)
-    if isinstance(model, ModelSpec):
-        planned(model)
-    facts: dict[str, Any] = {}
-    if not missing:
+    def facts(planned: Fetch, missing: Sequence[Plan]) -> dict[str, Any]:
         files = locate(load, fetch=planned)
         config = files.read_config()
         settings = resolve(config, options)
-        facts = {
-            "weight_bytes": weight_bytes(files),
+        return {
+            "weight_bytes": files.weight_bytes(),
             "window_seconds": config.window_seconds,
             **settings.asked,
             "seconds": settings.seconds,
         }
-    for plan in missing:
-        facts |= {"license": plan.spec.license, "page": plan.spec.page, "download_to": str(plan.folder)}
-    return {"model": load.model, "download_bytes": sum(plan.bytes for plan in missing), **facts}
+
+    return estimated(load.model, STABLE_AUDIO_3, facts, offline=offline, unlisted=load.unlisted)

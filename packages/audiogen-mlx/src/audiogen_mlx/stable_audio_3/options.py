@@ -5,14 +5,14 @@ Nothing heavy is imported here; `settings` works out what the options come to fo
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Real
 from typing import Annotated, Literal
 
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Continuing, JobLoad
 from audiogen_core.options import Clip, Noise, Place, argument, audio, hidden, option, place
-from audiogen_mlx.stable_audio.options import LONGEST, MAX_STEPS, Span
+from audiogen_mlx.stable_audio.options import LONGEST, MAX_STEPS, Span, check_lengths, check_noise
 
 SAMPLERS = ("pingpong", "euler", "rk4", "dpmpp")
 
@@ -80,16 +80,25 @@ class Batch(Continuing):
             advanced=True,
         ),
     ] = 6.0
-    init_audio: Annotated[Clip | None, audio("A clip to begin from, or to inpaint.", "--init")] = None
+    init_audio: Annotated[
+        Clip | None, audio("A clip to begin from, or to inpaint.", "--init", verb="Vary")
+    ] = None
     init_noise_level: Annotated[
         float | None,
         option("How much of that clip is lost: 1 is all of it, 0.9 when absent.", gt=0, le=1, advanced=True),
     ] = None
     inpaint: Annotated[
         tuple[Span, ...] | None,
-        option("Seconds of the clip to make anew, and the rest kept; may be repeated.", unit="s"),
+        option(
+            "Seconds of the clip to make anew, and the rest kept; may be repeated.",
+            unit="s",
+            verb="Inpaint",
+            of="init_audio",
+        ),
     ] = None
-    prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
+    prompt_audio: Annotated[
+        Clip | None, audio("A clip to go on with; it comes first.", "--continue", verb="Continue")
+    ] = None
     before: Annotated[
         float | None,
         option(
@@ -144,10 +153,7 @@ class Batch(Continuing):
         low, high = self.guidance_interval
         if not low <= high:
             raise OptionError(f"the guidance interval must be 0 <= from <= to <= 1, got {low:g} to {high:g}")
-        if self.noise is not None and not callable(getattr(self.noise, "normal", None)):
-            raise OptionError("noise must be a source of noise, such as SeededNoise or RecordedNoise")
-        if self.noise is not None and self.seed is not None:
-            raise OptionError("give a seed or a source of noise, not both")
+        check_noise(self.noise, self.seed)
         if self.codec_noise and self.compat != "upstream":
             raise OptionError(
                 "codec_noise is the original's; it needs compat upstream", "codec_noise", "compat"
@@ -196,16 +202,8 @@ class Batch(Continuing):
             )
 
     def _check_length(self) -> None:
-        if (self.bpm is None) != (self.bars is None):
-            raise OptionError("a loop needs both bpm and bars", "bpm", "bars")
-        if self.bpm is not None and (self.seconds is not None or self.long):
-            raise OptionError(
-                "a loop lasts as its bpm and bars say; leave out seconds and long",
-                *("bpm", "bars", "seconds", "long"),
-            )
-        if self.long and self.seconds is None:
-            raise OptionError("long needs to know until when: give seconds", "long", "seconds")
-        if self.overlap is not None and not self.long:
+        check_lengths(self)
+        if self.overlap is not None and not self.long and not isinstance(self, AnyLength):
             raise OptionError("overlap is for clips of several parts; add long", "overlap", "long")
 
 
@@ -214,6 +212,17 @@ class Options(Batch):
     """One clip, a loop, or a clip longer than the model makes at once. Raises OptionError."""
 
     prompt: Annotated[str, argument("What to hear.", metavar="PROMPT")]
+
+
+@dataclass(frozen=True)
+class AnyLength(Options):
+    """A clip that is of several parts where the model does not make it at once. Raises OptionError."""
+
+    def within(self, most: float) -> Options:
+        """The options of the clip, for a model that makes so many seconds at once."""
+        longer = (self.seconds or 0.0) > most or self.overlap is not None
+        said = {each.name: getattr(self, each.name) for each in fields(Options)}
+        return Options.of({**said, "long": self.long or longer})
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ class Shift:
         table.finish()
         return cls(kind, tuple(settings))
 
+    def describe(self) -> dict[str, Any]:
+        """As a configuration says it: `of` read backwards."""
+        told = {name: bool(value) if name == "use_sine" else value for name, value in self.settings}
+        return {"type": self.kind, **told}
+
     def __call__(self, times: Times, frames: int) -> Times:
         """Times of a run of so many latent frames."""
         own = KINDS[self.kind] | dict(self.settings)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from audiogen_core.audio import Audio
-from audiogen_core.errors import OptionError
-from audiogen_core.noise import Noise, SeededNoise
+from audiogen_core.errors import AudioError, OptionError, SoundWarning
+from audiogen_core.noise import Noise
 from audiogen_core.progress import OnStep
 from audiogen_mlx.stable_audio import loops
 from audiogen_mlx.stable_audio.options import Span
+from audiogen_mlx.stable_audio.settings import check_continued, told
 from audiogen_mlx.stable_audio_3.config import Config
 from audiogen_mlx.stable_audio_3.guidance import Guidance
 from audiogen_mlx.stable_audio_3.options import Batch
@@ -71,6 +71,8 @@ class Settings:
 def resolve(config: Config, options: Batch) -> Settings:
     """Options with the model's defaults put in. Raises OptionError, or AudioError for a clip that is none."""
     clip, prompt = _loaded(options.init_audio), _loaded(options.prompt_audio)
+    for each in (clip, prompt):
+        _check_heard(config, each)
     seconds, loop = _seconds(config, options, clip, prompt)
     if round(seconds * config.sample_rate) < 1:
         raise OptionError(f"seconds must be above 0 and make a sample or more, got {seconds:g}")
@@ -81,10 +83,7 @@ def resolve(config: Config, options: Batch) -> Settings:
             *("seconds", "long"),
         )
     published, before = config.published, options.before or 0.0
-    if prompt is not None and prompt.duration >= seconds:
-        raise OptionError(
-            f"prompt_audio is {prompt.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds"
-        )
+    check_continued(prompt, seconds)
     keeps = options.inpaint is not None or options.before is not None
     begins = clip is not None and (not keeps or options.init_noise_level is not None)
     level = (options.init_noise_level or LEVEL) if begins else 1.0
@@ -103,13 +102,7 @@ def resolve(config: Config, options: Batch) -> Settings:
     filled: Any = replace(
         options, **{name: value for name, value in defaults.items() if getattr(options, name) is None}
     )
-    asked = filled.asked()
-    asked.pop("seed", None)  # a recipe has a field of its own for it
-    if options.negative_prompt is not None and filled.guidance_scale == 1:
-        warnings.warn("the negative prompt has no effect: guidance_scale is 1", stacklevel=4)
-    seed = options.seed
-    if seed is None and options.noise is None:
-        seed = secrets.randbits(32)
+    asked, seed, noise = told(filled)
     return Settings(
         seconds=seconds,
         padding=0.0 if options.compat == "runtime" else options.duration_padding,
@@ -125,7 +118,7 @@ def resolve(config: Config, options: Batch) -> Settings:
             options.guidance_threshold,
         ),
         level=level,
-        noise=options.noise or SeededNoise(seed or 0),
+        noise=noise,
         seed=seed,
         init_audio=clip if begins else None,
         known=clip if keeps else prompt,
@@ -143,6 +136,18 @@ def resolve(config: Config, options: Batch) -> Settings:
     )
 
 
+def _check_heard(config: Config, clip: Audio | None) -> None:
+    """Raises AudioError for a clip that is shorter than a latent frame."""
+    if clip is None:
+        return
+    samples = round(clip.duration * config.sample_rate)
+    if samples < config.hop_length:
+        raise AudioError(
+            f"the clip to begin from has {samples} samples at {config.sample_rate} Hz; it must have "
+            f"{config.hop_length} or more"
+        )
+
+
 def _seconds(
     config: Config, options: Batch, clip: Audio | None, prompt: Audio | None
 ) -> tuple[float, int | None]:
@@ -155,7 +160,15 @@ def _seconds(
     if options.seconds is not None:
         return options.seconds, None
     if clip is not None:
-        return min((options.before or 0.0) + clip.duration, config.max_seconds), None
+        whole = (options.before or 0.0) + clip.duration
+        if whole > config.max_seconds + 1 / config.sample_rate:
+            warnings.warn(
+                f"the clip to begin from would end at {whole:.2f} s; the model takes the first "
+                f"{config.max_seconds:.2f} s of it",
+                SoundWarning,
+                stacklevel=4,
+            )
+        return min(whole, config.max_seconds), None
     if prompt is not None:
         raise OptionError("a clip to go on with needs to know until when: give seconds", "seconds")
     return min(SECONDS, config.max_seconds), None

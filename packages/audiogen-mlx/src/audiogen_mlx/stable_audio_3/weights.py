@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.codecs import same
 from audiogen_core.codecs.oobleck import IN_STABLE_AUDIO_TOOLS
-from audiogen_core.errors import WeightsError
+from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.weights import (
     Drop,
     Network,
@@ -24,7 +24,7 @@ from audiogen_core.weights import (
     read,
     read_networks,
 )
-from audiogen_mlx.nn import load_strict, quantize
+from audiogen_mlx.nn import GROUP, QUANTIZED, load_strict, quantize
 from audiogen_mlx.stable_audio import weights as open_
 from audiogen_mlx.stable_audio_3.config import DitConfig
 from audiogen_mlx.stable_audio_3.lora import Lora, merged
@@ -58,6 +58,18 @@ DIFFUSERS_EMBEDDERS: Rules = (
 
 _PADDING = "prompt_padding_embedding"
 
+RUNTIME: Rules = (Rename(r"\.to_local_embed\.seq\.", ".to_local_embed."), *STABLE_AUDIO_3)
+"""Names of the network in the authors' runtime for Apple's chips."""
+
+RUNTIME_EMBEDDERS: Rules = (
+    Rename(r"^padding_embedding$", "prompt.padding_embedding"),
+    Rename(r"^seconds_total_(weight|bias)$", r"seconds_total.out.\1"),
+)
+"""Names of the conditioners there, after `cond.`."""
+
+OWN = "audiogen.safetensors"
+"""The checkpoint that `convert` writes, with our names after those of the parts."""
+
 SQUEEZED = ("preprocess.weight", "postprocess.weight")
 """Convolutions of one tap, which are matrices here."""
 
@@ -69,6 +81,18 @@ class Tables:
     dit: Weights
     embedders: Weights
     vae: Weights
+
+
+def read_tables(checkpoint: Path) -> Tables:
+    """The tensors of a checkpoint in any layout, unread. Raises WeightsError, ModelError."""
+    if checkpoint.is_dir():
+        return read_diffusers(checkpoint)
+    if checkpoint.suffix == ".npz":
+        return read_runtime(checkpoint)
+    if checkpoint.name == OWN:
+        whole = read(checkpoint)
+        return Tables(*(whole.below(f"{part.name}.") for part in fields(Tables)))
+    return read_stable_audio_3(checkpoint)
 
 
 def with_loras(tables: Tables, loras: Sequence[Lora]) -> Tables:
@@ -108,6 +132,62 @@ def read_diffusers(folder: Path) -> Tables:
     )
 
 
+def read_runtime(path: Path) -> Tables:
+    """The parts in three files of the authors' runtime: the network, named, and an autoencoder beside it.
+
+    Raises WeightsError, or ModelError where a part is not there.
+    """
+    stored = read(path)
+    network = stored.apply((Drop(r"cond\..*", "a conditioner's"), *RUNTIME))
+    thin = {name: _thin(network.stored(name)) for name in SQUEEZED}
+    sides = {side: read(file) for side, file in runtime_sides(path, stored).items()}
+    codec = {f"{side}.{name}": table.stored(name) for side, table in sides.items() for name in table}
+    return Tables(
+        network.replaced(thin),
+        stored.below("cond.").apply(RUNTIME_EMBEDDERS),
+        Weights(codec, str(path.parent)).apply(same.RUNTIME),
+    )
+
+
+def runtime_sides(path: Path, stored: Weights) -> dict[str, Path]:
+    """The files of the autoencoder that a network of the authors' runtime goes with. Raises ModelError.
+
+    The networks themselves do not say which; those whose attention is differential go with SAME-L.
+    """
+    rows, width = stored.shape("transformer.layers.0.self_attn.to_qkv.weight")
+    kind = {3: "s", 5: "l"}.get(rows // width)
+    if kind is None:
+        raise ModelError(f"{path}: neither small nor medium: its attention has {rows} rows of {width}")
+    return {side: only_file(path.parent, f"same_{kind}_{side}*.npz") for side in ("encoder", "decoder")}
+
+
+def only_file(folder: Path, pattern: str) -> Path:
+    """The one file of that name. Raises ModelError."""
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        several = f"several ({', '.join(file.name for file in found[:5])}); name one" if found else "none"
+        raise ModelError(f"{folder}: expected {pattern} of the authors' runtime, found {several}")
+    return found[0]
+
+
+def _thin(matrix: StoredArray) -> StoredArray:
+    """A convolution of one tap, which that runtime has between its other axes, as a matrix."""
+    shape = tuple(size for axis, size in enumerate(matrix.shape) if axis != 1 or size != 1)
+    return StoredArray(shape, matrix.dtype, lambda: matrix.read().reshape(shape))
+
+
+def stored_bits(table: Weights) -> int | None:
+    """What a network is quantised to in its file, or None. Raises WeightsError."""
+    name = next((name for name in table if name.endswith(QUANTIZED["scales"])), None)
+    if name is None:
+        return None
+    words, groups = (table.shape(one)[-1] for one in (name.removesuffix(QUANTIZED["scales"]), name))
+    bits = words * 32 // (groups * GROUP or 1)
+    if bits not in (4, 8):
+        raise WeightsError(f"{table.source}: {name} is of a network quantised to {bits} bits, not 4 or 8")
+    return bits
+
+
 def _ordered(matrix: StoredArray) -> StoredArray:
     """Queries, keys and values in our order, where diffusers has both queries, then both keys."""
 
@@ -118,15 +198,24 @@ def _ordered(matrix: StoredArray) -> StoredArray:
     return StoredArray(matrix.shape, matrix.dtype, load)
 
 
+def outline(config: DitConfig, bits: int | None) -> DiT:
+    """The network without its weights, quantised or not."""
+    model = DiT(config)
+    if bits is not None:
+        quantize(model, bits, biased=True)
+    return model
+
+
 def load_dit(
     config: DitConfig, weights: Weights, dtype: mx.Dtype = mx.float32, bits: int | None = None
 ) -> DiT:
     """The network with its parameters, all of them taken from `weights` and nothing left over.
 
+    bits  that it is quantised to here; a network that is stored so stays as it is
+
     Raises WeightsError that lists what is missing, misshapen, unexpected or not finite.
     """
-    model = DiT(config)
-    if bits is not None:
-        quantize(model, bits, biased=True)
-    load_strict(model, weights, dtype=dtype, squeezed=SQUEEZED)
+    stored = stored_bits(weights)
+    model = outline(config, stored or bits)
+    load_strict(model, weights, dtype=dtype, squeezed=SQUEEZED, stored_quantized=stored is not None)
     return model

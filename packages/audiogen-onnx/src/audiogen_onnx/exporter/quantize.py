@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 import onnx
 from audiogen_core.errors import OptionError, WeightsError
 from audiogen_onnx.exporter import step
-from audiogen_onnx.exporter.network import GraphWriter, save
+from audiogen_onnx.exporter.graph import GraphWriter, save
 from audiogen_onnx.manifest import DTYPES, NETWORKS, Graph, Manifest
 from onnx import TensorProto, helper, numpy_helper
 

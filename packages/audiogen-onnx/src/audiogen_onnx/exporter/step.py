@@ -28,7 +28,7 @@ import numpy as np
 
 import onnx
 from audiogen_onnx.exporter import functions
-from audiogen_onnx.exporter.network import save
+from audiogen_onnx.exporter.graph import save
 from onnx import TensorProto, helper, numpy_helper
 
 

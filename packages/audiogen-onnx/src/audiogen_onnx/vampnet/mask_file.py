@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import math
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from audiogen_core.audio import probe, stream
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
 from audiogen_core.files import atomic_path, require_regular
+from audiogen_core.formats.npy import MAX_HEAD, read_head
 from audiogen_core.sound_reader import name_of
 from audiogen_core.values import closed
 from audiogen_onnx.vampnet.mask import Mask, checked
@@ -26,8 +26,6 @@ MAX_VALUES = 1 << 26
 
 MAX_PICTURE = 1 << 22
 """Width x height x channels of a picture: a mask of ten minutes with 14 codebooks has half a million."""
-
-_MAX_HEADER = 10_000  # bytes of the description in an NPY file
 
 
 @closed()
@@ -155,34 +153,18 @@ def _read_npy(path: str | Path) -> Mask:
     try:
         require_regular(path)
         with Path(path).open("rb") as file:
-            magic = file.read(8)
-            width = {1: 2, 2: 4, 3: 4}.get(magic[6] if len(magic) == 8 else 0)
-            if magic[:6] != b"\x93NUMPY" or width is None:
-                raise CodesError(f"{name}: not an NPY file, or of a version that is not known")
-            header = file.read(min(int.from_bytes(file.read(width), "little"), _MAX_HEADER))
-            shape, order, dtype = _described(header, name)
+            head = read_head(file.read(MAX_HEAD), name, CodesError)
+            shape, dtype = head.shape, head.dtype
             count = math.prod(shape)
             if dtype.kind not in "biuf" or len(shape) > 3 or count > MAX_VALUES:
                 raise CodesError(f"{name}: an array {shape} of {dtype} is not a mask")
+            file.seek(head.start)
             data = file.read(count * dtype.itemsize + 1)
     except OSError as error:
         raise CodesError(f"{name}: cannot be read: {error.strerror}") from error
     if len(data) != count * dtype.itemsize:
         raise CodesError(f"{name}: a damaged NPY file: it holds more or less than its shape {shape} says")
-    return _as_mask(np.frombuffer(data, dtype).reshape(shape, order=order), name)
-
-
-def _described(header: bytes, name: str) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
-    """Shape, order and dtype from the description of an NPY file: a dictionary as Python writes it."""
-    try:
-        facts = ast.literal_eval(header.decode("utf-8"))
-        shape, dtype = facts["shape"], np.dtype(str(facts["descr"]))
-        fortran = facts["fortran_order"]
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
-        raise CodesError(f"{name}: a damaged NPY file: its description cannot be read") from error
-    if not isinstance(shape, tuple) or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
-        raise CodesError(f"{name}: a damaged NPY file: its shape is {str(shape)[:40]}")
-    return shape, "F" if fortran else "C", dtype
+    return _as_mask(np.frombuffer(data, dtype).reshape(shape, order=head.order), name)
 
 
 def _as_mask(values: NDArray[Any], name: str) -> Mask:

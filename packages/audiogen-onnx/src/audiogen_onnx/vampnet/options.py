@@ -104,6 +104,8 @@ class VampOptions(Described):
             "Make anew only what lies between, in seconds.",
             "--inpaint",
             old=("--infill",),
+            verb="Inpaint",
+            of="audio",
             unit="s",
             ge=0,
             group=_KEPT,
@@ -297,7 +299,7 @@ class Beside(Drawn):
 class Asked(Beside):
     """What a job is asked beside `VampOptions`."""
 
-    audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN")]
+    audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN", verb="Vary")]
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
@@ -362,8 +364,3 @@ class Load(JobLoad):
     verify: Annotated[
         bool, hidden("Check the hash of every file first, not only names and sizes.", local=True)
     ] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.providers and self.device != "auto":
-            raise OptionError("give device or providers, not both", "device", "providers")

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from audiogen_core.errors import ModelError
 from audiogen_core.models import Fetch
+from audiogen_core.prompts import FILE as PROMPTS
 from audiogen_core.settings import read_text
-from audiogen_mlx.prompts import FILE as PROMPTS
 
 _SAMPLE = 1 << 20  # bytes of a file that tell it from others: its header and some weights
 
 
 def fetch_text_encoder(name: str, fetch: Fetch, source: Path) -> Path:
     """The folder of the T5 that the model in `source` names. Raises ModelError for one that is not known."""
-    from audiogen_mlx.catalog import TEXT_ENCODERS
+    from audiogen_core.musicgen.catalog import TEXT_ENCODERS
 
     if name not in TEXT_ENCODERS:
         raise ModelError(

@@ -6,10 +6,11 @@ embeddings. In other layouts such a parameter is in pieces, which are put below 
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
+from audiogen_core.musicgen.config import STYLE, Config
 from audiogen_core.weights import Network
-from audiogen_mlx.musicgen.config import Config
 
 Layout = Literal["transformers", "audiocraft", "audiogen"]
 """Of transformers, of audiocraft, and of `convert`."""
@@ -71,3 +72,8 @@ def pieces(config: Config, layout: Layout) -> dict[str, tuple[str, ...]]:
         else:
             table[ours] = (theirs,)
     return table
+
+
+def ignored(config: Config) -> tuple[str, ...]:
+    """Regular expressions of the names in a checkpoint that are not of the transformer."""
+    return IGNORED if config.style is None else (*IGNORED, re.escape(STYLE) + ".*")

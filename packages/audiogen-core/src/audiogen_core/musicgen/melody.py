@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError
+from audiogen_core.musicgen.config import ChromaConfig
 from audiogen_core.sinc import resample
-from audiogen_mlx.musicgen.config import ChromaConfig
 
 Chroma = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""The zip archive of a torch file: only the plain, uncompressed kind that torch.save writes.
+"""The zip archives of torch and numpy: only the plain, uncompressed kind that both write.
 
 Python's zipfile is made to open whatever it can: it takes bytes before the archive and between entries,
 several disks and a directory of any size, which it builds in memory before anything can be checked. What is
@@ -11,6 +11,7 @@ data, then the central directory, then the end record; the zip64 forms above 4 G
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from audiogen_core.errors import WeightsError
@@ -46,26 +47,26 @@ class _Record:
     crc: int
 
 
-class TorchZip:
-    """The entries of an archive by their name below its root folder (`data.pkl`, `data/0`).
+class StoredZip:
+    """The entries of an archive by their name.
 
-    Raises WeightsError for anything torch.save does not write: compressed or encrypted entries,
-    repeated names, entries that overlap or leave the file, trailing bytes, several roots.
+    kind    what the file is, in errors
+    writer  of such files, in errors
+
+    Raises WeightsError for anything neither writes: compressed or encrypted entries, repeated names, entries
+    that overlap or leave the file, trailing bytes.
     """
 
-    def __init__(self, file: FileBytes) -> None:
-        self.file = file
-        self.path = file.path
+    def __init__(self, file: FileBytes, kind: str, writer: str) -> None:
+        self.file, self.kind, self.writer = file, kind, writer
         self._entries: dict[str, Entry] = {}
         self._verified: set[str] = set()
         count, directory, size = self._end()
-        records = self._central(count, directory, size)
-        self._limits = self._check_overlaps(records, directory)
-        pickles = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise self._bad("no data.pkl in it, so torch.save did not write it")
-        root = pickles[0].removesuffix("data.pkl")
-        self._records = {name.removeprefix(root): record for name, record in records.items()}
+        self._records = self._central(count, directory, size)
+        self._limits = self._check_overlaps(self._records, directory)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
 
     def __contains__(self, name: str) -> bool:
         return name in self._records
@@ -74,7 +75,7 @@ class TorchZip:
         """The bytes of one entry. Raises WeightsError when absent, damaged or above `limit`."""
         entry = self.entry(name)
         if entry.size > limit:
-            raise self._bad(f"entry {shorten(name)} has {entry.size} bytes, more than {limit}")
+            raise self.bad(f"entry {shorten(name)} has {entry.size} bytes, more than {limit}")
         self.verify(entry)
         return self.file.read(entry.start, entry.size)
 
@@ -87,16 +88,16 @@ class TorchZip:
     def _located(self, name: str) -> Entry:
         record = self._records.get(name)
         if record is None:
-            raise self._bad(f"entry {shorten(name)} is missing")
+            raise self.bad(f"entry {shorten(name)} is missing")
         header = self.file.read(record.header, _LOCAL.size + len(record.raw))
         local = _LOCAL.unpack_from(header)
         if local[0] != b"PK\x03\x04" or local[9] != len(record.raw) or header[_LOCAL.size :] != record.raw:
-            raise self._bad(f"entry {shorten(name)} has a local header that differs from the directory")
+            raise self.bad(f"entry {shorten(name)} has a local header that differs from the directory")
         start = (
             record.header + len(header) + local[10]
         )  # behind the extra field, with which torch aligns data
         if start + record.size > self._limits[record.header]:
-            raise self._bad(f"entry {shorten(name)} overlaps another")
+            raise self.bad(f"entry {shorten(name)} overlaps another")
         return Entry(name, start, record.size, record.crc)
 
     def array(self, entry: Entry, offset: int, count: int, dtype: str) -> Array:
@@ -109,17 +110,17 @@ class TorchZip:
         if entry.name in self._verified:
             return
         if entry.crc and self.file.checksum(entry.start, entry.size) != entry.crc:
-            raise self._bad(f"entry {shorten(entry.name)} fails its checksum; fetch the file again")
+            raise self.bad(f"entry {shorten(entry.name)} fails its checksum; fetch the file again")
         self._verified.add(entry.name)
 
     def _end(self) -> tuple[int, int, int]:
         """Number of entries, start and length of the central directory."""
         at = self.file.size - _END.size
         if at < 0:
-            raise self._bad("too short; fetch it again")
+            raise self.bad("too short; fetch it again")
         magic, disk, first, here, count, size, start, comment = _END.unpack(self.file.read(at, _END.size))
         if magic != b"PK\x05\x06" or comment:
-            raise self._bad(
+            raise self.bad(
                 "no end record where the file ends; it is cut or has trailing bytes; fetch it again"
             )
         if 0xFFFFFFFF in (size, start) or 0xFFFF in (here, count):
@@ -128,11 +129,11 @@ class TorchZip:
             at, *_ = self._end64(at)
         # All bits set in a field of the old record mean that the zip64 record has the number.
         if disk not in (0, 0xFFFF) or first not in (0, 0xFFFF) or here != count:
-            raise self._bad("an archive of several disks")
+            raise self.bad("an archive of several disks")
         if count > MAX_ENTRIES or size > MAX_DIRECTORY:
-            raise self._bad(f"{count} entries in {size} bytes of directory, more than is sane")
+            raise self.bad(f"{count} entries in {size} bytes of directory, more than is sane")
         if start + size != at:
-            raise self._bad("the directory does not end where the end record begins")
+            raise self.bad("the directory does not end where the end record begins")
         return count, start, size
 
     def _has_locator(self, end: int) -> bool:
@@ -141,37 +142,35 @@ class TorchZip:
 
     def _end64(self, end: int) -> tuple[int, int, int, int, int]:
         if not self._has_locator(end) or end < _LOCATOR.size + _END64.size:
-            raise self._bad("the zip64 end record is missing")
+            raise self.bad("the zip64 end record is missing")
         _, _, at, _ = _LOCATOR.unpack(self.file.read(end - _LOCATOR.size, _LOCATOR.size))
         if at != end - _LOCATOR.size - _END64.size:
-            raise self._bad("the zip64 end record is not where it should be")
+            raise self.bad("the zip64 end record is not where it should be")
         magic, _, _, _, _, _, here, count, size, start = _END64.unpack(self.file.read(at, _END64.size))
         if magic != b"PK\x06\x06":
-            raise self._bad("the zip64 end record is damaged")
+            raise self.bad("the zip64 end record is damaged")
         return at, here, count, size, start
 
     def _central(self, count: int, start: int, size: int) -> dict[str, _Record]:
         directory = self.file.read(start, size)
-        if b"/constants.pkl" in directory:
-            raise self._bad("a TorchScript program, not weights; save its state_dict() instead")
         found: dict[str, _Record] = {}
         at = 0
         for _ in range(count):
             if at + _CENTRAL.size > size:
-                raise self._bad("the directory is cut")
+                raise self.bad("the directory is cut")
             fields = _CENTRAL.unpack_from(directory, at)
             lengths = fields[10:13]
             names = at + _CENTRAL.size
             at = names + sum(lengths)
             if fields[0] != b"PK\x01\x02" or at > size:
-                raise self._bad("the directory is damaged")
+                raise self.bad("the directory is damaged")
             extra = names + lengths[0]
             name, record = self._record(fields, directory[names:extra], directory[extra : extra + lengths[1]])
             if name in found:
-                raise self._bad(f"entry {shorten(name)} appears twice")
+                raise self.bad(f"entry {shorten(name)} appears twice")
             found[name] = record
         if at != size:
-            raise self._bad("the directory has bytes left over")
+            raise self.bad("the directory has bytes left over")
         return found
 
     def _record(self, fields: tuple[int, ...], raw: bytes, extra: bytes) -> tuple[str, _Record]:
@@ -179,15 +178,15 @@ class TorchZip:
         try:
             name = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self._bad("an entry name that is not UTF-8") from error
+            raise self.bad("an entry name that is not UTF-8") from error
         what = f"entry {shorten(name)}"
         if flags & 0x2041:  # bits 0, 6 and 13: encrypted, strongly encrypted, its local header masked
-            raise self._bad(f"{what} is encrypted")
+            raise self.bad(f"{what} is encrypted")
         if method != 0:
-            raise self._bad(f"{what} is compressed, which torch.save never does; unpack and save it again")
+            raise self.bad(f"{what} is compressed, which {self.writer} never does; unpack and save it again")
         size, packed, header = self._wide(what, extra, (size, packed, header))
         if packed != size:
-            raise self._bad(f"{what} claims two sizes")
+            raise self.bad(f"{what} claims two sizes")
         return name, _Record(raw, header, size, crc)
 
     def _wide(self, what: str, extra: bytes, narrow: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -204,7 +203,7 @@ class TorchZip:
                     size, packed, header = (wide.pop(0) if value == 0xFFFFFFFF else value for value in narrow)
                     return size, packed, header
             at += length
-        raise self._bad(f"{what} lacks its zip64 sizes")
+        raise self.bad(f"{what} lacks its zip64 sizes")
 
     def _check_overlaps(self, records: dict[str, _Record], directory: int) -> dict[int, int]:
         """Where each entry must end at the latest: the next local header, or the directory."""
@@ -213,11 +212,12 @@ class TorchZip:
         for record, after in zip(ordered, [*ordered[1:], None], strict=True):
             limit = directory if after is None else after.header
             if record.header + _LOCAL.size + len(record.raw) + record.size > limit:
-                raise self._bad(
+                raise self.bad(
                     f"entry {shorten(record.raw.decode())} overlaps another, or lies outside the file"
                 )
             limits[record.header] = limit
         return limits
 
-    def _bad(self, reason: str) -> WeightsError:
-        return WeightsError(f"{self.path}: not a torch file that can be read: {reason}")
+    def bad(self, reason: str) -> WeightsError:
+        """The error for a file that is not as it should be."""
+        return WeightsError(f"{self.file.path}: not {self.kind} that can be read: {reason}")

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.prompts import Prompts
 from audiogen_core.settings import parse_json, read_text
 from audiogen_core.values import check_text
-from audiogen_mlx.prompts import Prompts
 
 if TYPE_CHECKING:
     import tokenizers
@@ -75,6 +75,10 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return int(self._tokens.get_vocab_size())
+
+    def to_json(self) -> str:
+        """What a tokenizer.json of it holds."""
+        return str(self._tokens.to_str())
 
     def encode(
         self, texts: Sequence[str], *, max_length: int | None = None, pad_to: int | None = None

@@ -1,0 +1,1 @@
+"""What every MusicGen is like, whatever computes it: facts, options, conditioning, and how a run goes."""

@@ -1,0 +1,1 @@
+"""MusicGen in onnxruntime: text, melody and style to music."""

@@ -1,0 +1,147 @@
+"""The transformer as onnxruntime runs it: a run over rows, whose keys and values stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiogen_core.musicgen.conditioning import Floats, Rows, Tokens
+from audiogen_core.musicgen.config import Config
+from audiogen_core.musicgen.positions import positions
+from audiogen_onnx.session import Session
+
+Ints = NDArray[np.int64]
+
+_HIDDEN = np.float32(-3.0e38)  # added to scores of what is not seen
+
+
+class Decoder:
+    """The graphs of a model's transformer. `run` begins a run.
+
+    decoder  one step, or several
+    cross    keys and values of a text, where it is attended to
+    """
+
+    def __init__(self, config: Config, decoder: Session, cross: Session | None) -> None:
+        self.config, self.decoder, self.cross = config, decoder, cross
+        self.prefixed = "prefix" in decoder.inputs
+        self.head_width = int(decoder.shapes["past_keys.0"][3])
+        self._positions = np.zeros((0, config.width), np.float32)
+
+    def run(self, rows: Rows, steps: int) -> Run:
+        """Begin a run of at most `steps` steps of tokens."""
+        prefix = 0 if rows.prefix is None else rows.prefix.shape[1]
+        return Run(self, rows, prefix + steps, self.positions(prefix + steps))
+
+    def positions(self, count: int) -> Floats:
+        """What is added for where a vector stands: (at least count, width)."""
+        if count > len(self._positions):  # in whole thousands
+            self._positions = positions(-(-count // 1024) * 1024, self.config.width, self.config.clock)
+        return self._positions
+
+    def attended(self, rows: Rows) -> dict[str, Any]:
+        """What the text gives the decoder: keys and values, nothing in rows that attend to nothing."""
+        if self.cross is None:
+            return {}
+        length = 1 if rows.text is None else rows.text.shape[1]
+        text = np.zeros((rows.count, length, self.config.width), np.float32)
+        bias = np.zeros((rows.count, 1, 1, length), np.float32)
+        if rows.text is not None:
+            text[: len(rows.text)] = rows.text
+        if rows.mask is not None:
+            bias[: len(rows.mask), 0, 0][~rows.mask] = _HIDDEN
+        return {**self.cross.run({"text": text}), "cross_bias": bias}
+
+
+class Run:
+    """A run in progress. A call goes on with it.
+
+    most  positions it will have
+    """
+
+    def __init__(self, decoder: Decoder, rows: Rows, most: int, places: Floats) -> None:
+        config = decoder.config
+        self._decoder, self._rows, self._places = decoder, rows, places
+        shape = (rows.count, config.heads, most, decoder.head_width)
+        names = [f"{part}.{index}" for index in range(config.layers) for part in ("keys", "values")]
+        self._cache = {name: np.zeros(shape, np.float32) for name in names}
+        self._given = decoder.attended(rows)
+        self._fill = np.zeros(rows.count, np.int64) if rows.fill is None else np.array(rows.fill)
+        self._done = np.zeros(rows.count, np.int64)  # positions of each row that are in the cache
+        self._changing: dict[str, Any] = {}
+        self._step: Callable[[], None] | None = None
+
+    def __call__(self, tokens: Tokens, *, last: bool = False) -> Floats:
+        """Tokens (rows, K, S) -> logits of the tokens after each, float32 (rows, K, S, N).
+
+        With `last`, only of those after the last: (rows, K, 1, N). The first call puts the prefix before the
+        tokens, and only it may be of several steps. Logits are good until the next call.
+        """
+        return self._one(tokens) if self._done.any() else self._first(tokens, last)
+
+    def _first(self, tokens: Tokens, last: bool) -> Floats:
+        prefix, (count, _, steps) = self._rows.prefix, tokens.shape
+        places = steps + (0 if prefix is None else prefix.shape[1])
+        self._done = places - self._fill
+        wanted = np.arange(-1 if last else -steps, 0) + self._done[:, None]
+        inputs: dict[str, Any] = {
+            "tokens": tokens.astype(np.int64),
+            "positions": self._places[None, :places],
+            "keep": wanted[..., None],
+            "lengths": (self._done - 1).astype(np.int32),
+            "total": np.array([places], np.int32),
+        }
+        if self._decoder.prefixed:
+            # What a row has before its prefix is left out, and is taken in at its end, where nobody looks.
+            order = np.minimum(np.arange(places) + self._fill[:, None], places - 1)
+            none = np.zeros((count, 0, self._decoder.config.width), np.float32)
+            inputs |= {"prefix": none if prefix is None else np.asarray(prefix), "order": order[..., None]}
+        logits = self._logits(count, wanted.shape[1])
+        self._bound({name: np.ascontiguousarray(array) for name, array in inputs.items()}, logits)()
+        return logits
+
+    def _one(self, tokens: Tokens) -> Floats:
+        """One more step, through arrays that are bound once."""
+        changing, count = self._changing, len(tokens)
+        if self._step is None:
+            width = self._decoder.config.width
+            changing |= {
+                "tokens": np.zeros(tokens.shape, np.int64),
+                "positions": np.zeros((count, 1, width), np.float32),
+                "keep": np.zeros((count, 1, 1), np.int64),
+                "lengths": np.zeros(count, np.int32),
+                "total": np.zeros(1, np.int32),
+                "logits": self._logits(count, 1),
+            }
+            inputs = {name: array for name, array in changing.items() if name != "logits"}
+            if self._decoder.prefixed:
+                inputs["prefix"] = np.zeros((count, 0, width), np.float32)
+                inputs["order"] = np.zeros((count, 1, 1), np.int64)
+            self._step = self._bound(inputs, changing["logits"])
+        changing["tokens"][...] = tokens
+        changing["positions"][:, 0] = self._places[self._done]
+        changing["lengths"][...] = self._done
+        changing["total"][...] = self._done.max() + 1
+        self._done += 1
+        self._step()
+        logits: Floats = changing["logits"]
+        return logits
+
+    def _logits(self, count: int, kept: int) -> Floats:
+        config = self._decoder.config
+        return np.empty((count, config.codebooks, kept, config.codebook_size), np.float32)
+
+    def _bound(self, inputs: dict[str, Any], logits: Floats) -> Callable[[], None]:
+        past = {f"past_{name}": array for name, array in self._cache.items()}
+        outputs = {"logits": logits, **self._cache}
+        return self._decoder.decoder.bound({**inputs, **self._given, **past}, outputs)
+
+    def close(self) -> None:
+        """Let go of all keys and values; the run cannot go on."""
+        self._cache.clear()
+        self._given.clear()
+        self._changing.clear()
+        self._step = None

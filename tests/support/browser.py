@@ -1,0 +1,124 @@
+"""A studio with its page in this process, and Debian's chromium that looks at it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from audiogen_core.studio.page import mount
+from audiogen_core.studio.service import application
+from audiogen_core.studio.studio import Studio
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+
+
+@contextmanager
+def served(folder: Path, **facts: Any) -> Iterator[tuple[str, Studio]]:
+    """A studio over a folder, with the page: its address, and itself."""
+    studio = Studio(folder, offline=True, **facts)
+    app, guarded = application(studio)
+    mount(app, studio)
+    studio.start()
+    try:
+        with listening(guarded) as (host, port):
+            yield f"http://{host}:{port}/", studio
+    finally:
+        studio.close()
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[tuple[str, int]]:
+    """An application that is served by this process: where."""
+    place = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
+    thread.start()
+    try:
+        yield place.getsockname()
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        place.close()
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser, until the block ends."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Seen:
+    """A page as somebody uses it, with what it asked other machines for and what went wrong in it."""
+
+    def __init__(self, browser: Any, address: str, *, width: int = 1280, dark: bool = False) -> None:
+        scheme = "dark" if dark else "light"
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.elsewhere: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self._asked(request.url, address))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(address)
+        self.page.wait_for_selector(".make")
+
+    def _asked(self, url: str, address: str) -> None:
+        if not url.startswith((address, "data:", "blob:")):
+            self.elsewhere.append(url)
+
+    def tab(self, name: str) -> None:
+        """Open a tab, by the menu of those for which there is no room if need be."""
+        tab = self.page.get_by_role("tab", name=name, exact=True).first
+        if tab.is_visible():
+            tab.click()
+            return
+        self.page.locator(".overflow-menu > button").first.click()
+        self.page.locator(".overflow-dropdown button", has_text=name).click()
+
+    def fill(self, name: str, value: str) -> None:
+        """Put a text into an option, "tones-seed" say."""
+        self.page.locator(f"#{name}").locator("textarea, input").first.fill(value)
+
+    def value(self, name: str) -> str:
+        return str(self.page.locator(f"#{name}").locator("textarea, input").first.input_value())
+
+    def make(self, job: str, seconds: float = 60.0) -> str:
+        """Make, and wait for the clip: its name."""
+        before = self.page.locator("#cards .picked .pick")
+        was = before.get_attribute("data-clip") if before.count() else ""
+        self.page.locator(f"#{job}-make").click()
+        return self.clip(str(was), seconds)
+
+    def clip(self, but: str = "", seconds: float = 60.0) -> str:
+        """The name of the clip that is picked, as soon as it is another."""
+        self.page.wait_for_function(
+            "but => { const each = document.querySelector('#cards .picked .pick');"
+            " return each && each.dataset.clip != but }",
+            arg=but,
+            timeout=1000 * seconds,
+        )
+        return str(self.page.locator("#cards .picked .pick").get_attribute("data-clip"))
+
+    def said(self, words: str, seconds: float = 60.0) -> None:
+        """Wait until the state of the work has these words."""
+        self.page.wait_for_function(
+            "words => document.querySelector('#status').innerText.includes(words)",
+            arg=words,
+            timeout=1000 * seconds,
+        )
