@@ -214,7 +214,7 @@ def test_nothing_is_written_over(tmp_path, sound, codes):
         ("info nope", "unknown model 'nope'"),
         ("info .", "no weights in this folder"),
         ("plot in.wav -o a.jpg", "written as .png"),
-        ("compose -o new --minutes 0 --seed 1", "minutes must be positive"),
+        ("compose -o new --minutes 0 --seed 1", "--minutes must be more than 0"),
     ],
 )
 def test_errors_are_one_line(tmp_path, monkeypatch, codes, line, match):

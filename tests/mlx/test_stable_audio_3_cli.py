@@ -138,7 +138,7 @@ def test_the_job_is_found_and_described():
 def test_long_clips_go_on_part_after_part(model, monkeypatch):
     short = replace(model.config, sample_size=2 * RATE // 128 * 128)
     monkeypatch.setattr(model, "config", short)
-    with pytest.raises(OptionError, match="--long"):
+    with pytest.raises(OptionError, match="long goes on part after part"):
         model.generate("a bell", seconds=3, steps=1)
     pieces = list(model.stream("a bell", seconds=5.1, steps=2, seed=1, duration_padding=0.0))
     assert len(pieces) == 4

@@ -17,7 +17,7 @@ from typing import Any
 from audiogen_core import jobs
 
 SIBLINGS = {
-    "audiogen-core": "encode, decode, check, plot, compose, replay, serve",
+    "audiogen-core": "encode, decode, check, plot, compose, replay, studio",
     "audiogen-mlx": "musicgen, stable-audio, stable-audio-3, convert",
     "audiogen-onnx": "vamp, export, quantize",
     "audiogen-minigpt": "run, train, generate, eval",
@@ -60,11 +60,11 @@ CORE = Subject(
         "matplotlib": Extra('pip install "audiogen-core[plot]"', ("plot -o",)),
         "sounddevice": Extra('pip install "audiogen-core[play]"', ("decode --play", "replay --play")),
         "av": Extra('pip install "audiogen-core[ffmpeg]"', ("encode IN.m4a",)),
-        "fastapi": Extra('pip install "audiogen-core[studio]"', ("serve",)),
+        "fastapi": Extra('pip install "audiogen-core[studio]"', ("serve", "studio")),
     },
     (
         *("encode", "decode", "replay", "check", "info", "plot", "codecs", "models", "verify"),
-        *("compose", "serve"),
+        *("compose", "serve", "studio"),
     ),
 )
 

@@ -120,7 +120,10 @@ class Conductor(Model, Generic[Facts, Parts]):
         samples = round(settings.seconds * config.sample_rate)
         length = 0 if known is None else known.samples.shape[1]
         if known is not None and length >= samples:  # resampled, it may be a sample longer than it was
-            raise OptionError(f"prompt_audio is {known.duration:.2f} s long; ask for more seconds than that")
+            raise OptionError(
+                f"prompt_audio is {known.duration:.2f} s long; ask for more seconds than that",
+                *("prompt_audio", "seconds"),
+            )
         plan = windows.plan(config, samples, settings.overlap, length)
         if known is not None:
             yield from _cut(known, 0, plan[0].start)
