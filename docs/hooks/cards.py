@@ -24,10 +24,15 @@ def _shown(path: Path) -> str:
     package = path.relative_to(ROOT / "packages").parts[0]
     beside = sorted(each for each in path.parent.rglob("*") if each.is_file() and each.suffix != ".md")
     weights = [each for each in beside if each.stem == path.stem] or beside
-    files = ", ".join(f"`{each.name}` {each.stat().st_size / 1e6:.1f} MB" for each in weights)
+    files = ", ".join(f"`{each.name}` {_size(each)}" for each in weights)
     text = _outside_code(path.read_text(encoding="utf-8").strip())
     title, _, rest = text.partition("\n")
     return f"{title}\n\nIn `{package}`: {files}.\n{rest}"
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _outside_code(text: str) -> str:

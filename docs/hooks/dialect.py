@@ -13,7 +13,12 @@ from audiogen_core.options import Field, described
 
 PAGE = Path(__file__).parents[1] / "reference" / "options.md"
 
-_HEAD = """# Options of all commands, side by side
+_HEAD = """---
+hide:
+  - toc
+---
+
+# Options of all commands, side by side
 
 Made from the descriptions of the jobs (`docs/hooks/dialect.py`); a test holds that it is current, and
 that no two names mean the same. A dot says that a command has the option.
@@ -36,13 +41,13 @@ def page() -> str:
         for field in options(job):
             rows.setdefault(field.flag, {})[job.name] = field
     ranked = sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))
-    lines = [_HEAD, _line("option", *(f"`{job.name}`" for job in installed), "")]
-    lines.append(_line("---", *(":-:" for _ in installed), "---"))
+    lines = [_HEAD, _line("option", "", *(f"`{job.name}`" for job in installed))]
+    lines.append(_line("---", "---", *(":-:" for _ in installed)))
     for flag, fields in ranked:
         field = next(iter(fields.values()))
         short = [name for name in field.option.names if not name.startswith("--")]
         names = ", ".join(f"`{name}`" for name in (flag, *short, field.option.no) if name)
-        lines.append(_line(names, *("•" if job.name in fields else "" for job in installed), _about(fields)))
+        lines.append(_line(names, _about(fields), *("•" if job.name in fields else "" for job in installed)))
     return "\n".join([*lines, "", *_before(installed)]) + "\n"
 
 

@@ -196,7 +196,7 @@ def gallery(*, page: Any) -> str:
 def _player(name: str, page: Any) -> str:
     loop = " loop" if name == "looped" else ""
     source = f"{_root(page)}{PLACE}/{name}.wav"
-    return f'<audio controls{loop} preload="none" src="{source}" style="width: 100%">{name}.wav</audio>'
+    return f'<audio controls{loop} preload="metadata" src="{source}" style="width: 100%">{name}.wav</audio>'
 
 
 def _root(page: Any) -> str:

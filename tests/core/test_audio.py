@@ -508,8 +508,8 @@ def test_floats_are_not_clipped(tmp_path):
     [
         ("a.xyz", 48_000, 1, r"cannot write \.xyz; known: \.wav, \.flac"),
         ("a", 48_000, 1, "without a suffix"),
-        ("a.opus", 44_100, 1, r"8000, .*48000 Hz, not 44100; resample first"),
-        ("a.mp3", 96_000, 1, "resample first"),
+        ("a.opus", 44_100, 1, r"8000, .*48000 Hz, not 44100; resample to"),
+        ("a.mp3", 96_000, 1, "resample to one of these"),
         ("a.mp3", 48_000, 3, "holds 1 to 2 channels"),
         ("a.flac", 48_000, 9, "holds 1 to 8 channels"),
         ("none/a.wav", 48_000, 1, "the folder .* does not exist"),

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from audiogen_core.audio import Audio
+from audiogen_core.codes import Codes, Latents
 from audiogen_core.errors import AudioError, AudioMismatch, OptionError
 from audiogen_core.recipe import Recipe
 
@@ -184,3 +185,10 @@ def test_draws_itself(tmp_path: Path) -> None:
     assert tone().plot(tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     figure = tone().plot()
     assert len(figure.axes) == 4  # two channels, the spectrogram and its scale
+
+
+def test_codes_and_latents_are_short_in_a_notebook() -> None:
+    codes = Codes(np.zeros((8, 150), np.int32), 1024, 75.0, "demo")
+    assert repr(codes) == "Codes(8 codebooks, 150 frames, 2.00 s, demo)"
+    latents = Latents(np.zeros((64, 43), np.float32), 21.5, "oobleck")
+    assert repr(latents) == "Latents(64 channels, 43 frames, 2.00 s, oobleck)"

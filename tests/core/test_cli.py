@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from audiogen_core.errors import AudiogenError, DownloadError, OptionError
 from audiogen_core.jobs import JobLoad, JobOptions, Shown, Written
 from audiogen_core.options import argument, option, place
 from support.commands import call
+from support.programs import PROGRAMS
 from support.programs import program as program_of
 
 PROGRAM = """
@@ -110,7 +112,10 @@ def commands():
     @command(made, "options", Seeded, Written, Load)
     def options(seeded: Seeded, written: Written, load: Load) -> None:
         """Tell what was asked."""
-        told = {"output": written.output, "model": load.model, "seed": cli.choose_seed(seeded.seed)}
+        seed = cli.draw_seed() if seeded.seed is None else seeded.seed
+        if seeded.seed is None:
+            cli.show_seed(seed)
+        told = {"output": written.output, "model": load.model, "seed": seed}
         cli.emit(told | {"force": written.force}, json=written.json)
 
     return made
@@ -220,6 +225,31 @@ def test_signals(tmp_path, number, code):
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
     assert b"Traceback" not in stderr
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("asked", [[], ["--json"]])
+def test_an_interrupt_while_a_program_is_imported_ends_it_in_one_line(name, asked):
+    code = f"""
+import builtins, signal, sys
+imported = builtins.__import__
+def interrupted(wanted, *rest):
+    if wanted == "click":
+        signal.raise_signal(signal.SIGINT)
+    return imported(wanted, *rest)
+builtins.__import__ = interrupted
+from {name.replace("-", "_")}.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert [json.loads(line)["error"] for line in done.stdout.splitlines()] == ["interrupted"] * len(asked)
+
+
+def test_programs_start_where_an_interrupt_is_caught():
+    for name in PROGRAMS:
+        scripts = [each.value for each in metadata.distribution(name).entry_points if each.name == name]
+        assert scripts == [f"{name.replace('-', '_')}.__main__:main"]
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):

@@ -52,7 +52,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "b.txt").write_text("b")
     for name in ("file", "full"):
-        with pytest.raises(OptionError, match="exists and is not an empty folder"):
+        with pytest.raises(OptionError, match="exists already and is not an empty folder"):
             require_new_folder(tmp_path / name)
         with pytest.raises(OptionError, match="exists already"), atomic_folder(tmp_path / name):
             raise AssertionError("begun all the same")
@@ -212,3 +212,21 @@ def test_what_cannot_be_written_is_an_error_of_ours(write, error, place, tmp_pat
 def test_a_target_without_a_name_is_refused(name):
     with pytest.raises(OptionError, match="name a file"), atomic_path(name):
         pass
+
+
+def test_only_a_folder_of_its_kind_is_written_over(tmp_path):
+    """With --force what was exported before gives way, and no home of anybody's."""
+    home, export = tmp_path / "home", tmp_path / "export"
+    for folder, name in ((home, "letters.txt"), (export, "manifest.json")):
+        folder.mkdir()
+        (folder / name).write_text("old")
+    with (
+        pytest.raises(OptionError, match=r"no manifest\.json in it"),
+        atomic_folder(home, over=["manifest.json"]),
+    ):
+        pass
+    assert (home / "letters.txt").read_text() == "old"
+    with atomic_folder(export, over=["manifest.json"]) as new:
+        (new / "weights").write_text("new")
+    assert [path.name for path in export.iterdir()] == ["weights"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "home"]

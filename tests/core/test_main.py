@@ -99,6 +99,66 @@ def test_decode_gives_the_sound_of_the_library(tmp_path, codes):
     assert recipe.model.startswith("encodec-24khz@")
 
 
+def test_names_are_found_where_none_is_given(tmp_path, sound, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [call("encode", "in.wav").stdout, call("encode", "in.wav").stdout] == [
+        "in.codes\n",
+        "in-2.codes\n",
+    ]
+    assert call("decode", "in.codes").stdout == "in-2.wav\n"
+
+
+def test_replay_makes_again_what_core_made(tmp_path, sound, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("compose", "-o", "music", "--minutes", "0.05", "--piece-seconds", "3", "--seed", "4")
+    piece = tmp_path / "music" / "piece-00000.wav"
+    assert call("replay", piece).stdout == "piece-00000-again.wav\n"
+    assert (tmp_path / "piece-00000-again.wav").read_bytes() == piece.read_bytes()
+    call("encode", "in.wav")
+    call("decode", "in.codes", "-o", "out.wav")
+    assert "--use" in call("replay", "out.wav", "-o", "again.wav", code=1).stderr
+    assert "its hash is another" in call("replay", "out.wav", "--use", "codes=in.wav", code=1).stderr
+    call("replay", "out.wav", "-o", "again.wav", "--use", "codes=in.codes")
+    assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
+
+
+def test_replay_composes_no_longer_than_the_file_is(tmp_path, sound):
+    """A recipe may say anything."""
+    facts = {
+        "package": "audiogen-core",
+        "version": "0.1.0",
+        "model": "compose",
+        "revision": "1",
+        "inputs": {},
+    }
+    for settings, says in (
+        ({"seconds": 1e7, "style": "piano"}, "which this file is not"),
+        ({"seconds": "x", "style": "piano"}, "the recipe is damaged"),
+        ({}, "the recipe is damaged"),
+    ):
+        odd = tmp_path / "odd.wav"
+        Audio.load(sound).save(odd, recipe=Recipe(**facts, seed=1, settings=settings), force=True)
+        assert says in call("replay", odd, "-o", tmp_path / "again.wav", code=1).stderr
+    assert not (tmp_path / "again.wav").exists()
+
+
+def test_verify_and_models(tmp_path, sound, codes):
+    assert json.loads(call("verify", "demo", "--json").stdout)["codebooks"] == 8
+    assert json.loads(call("verify", codes, "--json").stdout)["kind"] == "codes"
+    damaged = tmp_path / "codec"
+    damaged.mkdir()
+    for path in FIXTURES.glob("24k/*"):
+        (damaged / path.name).write_bytes(path.read_bytes())
+    (damaged / "model.safetensors").write_bytes((damaged / "model.safetensors").read_bytes()[:-50])
+    assert call("verify", damaged, code=1).stderr.startswith(f"error: {damaged}")
+    rows = json.loads(call("models", "--json").stdout)
+    assert {("demo", "musicgen"), ("demo", "codec")} <= {(row["name"], row["job"]) for row in rows}
+
+
+def test_a_sound_is_no_file_of_codes(tmp_path, sound):
+    assert "`encode` makes codes of sounds" in call("decode", sound, "-o", tmp_path / "x.wav", code=1).stderr
+
+
 def test_long_files_are_worked_off_in_blocks(tmp_path):
     seen = []
     path = tone(25.3, sample_rate=24_000).save(tmp_path / "in.wav")
@@ -276,6 +336,13 @@ def test_compose(tmp_path):
     assert Recipe.read(first).model == "compose"
     call(*line, code=1)
     call(*line, "--force")
+
+
+def test_compose_tells_its_seed_after_its_mistakes(tmp_path):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "mine.txt").touch()
+    told = call("compose", "-o", tmp_path / "music", code=1).stderr
+    assert "use --force" in told and "seed:" not in told
 
 
 def test_doctor():

@@ -68,7 +68,7 @@ def test_every_line_has_the_width_asked_for(style, seconds):
 
 
 def test_levels_are_said_below():
-    assert picture(sine(440, level=0.5)).endswith("peak -6.0 dB, RMS -9.0 dB")
+    assert picture(sine(440, level=0.5)).endswith("peak -6.02 dB, RMS -9.03 dB")
 
 
 def test_times_are_said_below():
@@ -132,7 +132,7 @@ def test_the_end_of_a_command_shows_it_unless_told_not_to(tmp_path, capsys):
     facts = {"seconds": 4.0, "took": 1.0}
     cli.finished(path, **facts, picture=True)
     shown = capsys.readouterr()
-    assert "RMS -9.0 dB" in shown.err
+    assert "RMS -9.03 dB" in shown.err
     assert shown.out == f"{path}\n"
     cli.finished(path, **facts)
     cli.finished(path, **facts, picture=True, json=True)
@@ -144,4 +144,4 @@ def test_the_command_draws_in_the_terminal(tmp_path):
     path = sine(440).save(tmp_path / "a.wav")
     line = [sys.executable, "-m", "audiogen_core", "plot", str(path)]
     text = subprocess.run(line, capture_output=True, env={"PYTHONIOENCODING": "utf-8"}, check=True).stdout
-    assert text.decode().splitlines()[-1].strip() == "peak -6.0 dB, RMS -9.0 dB"
+    assert text.decode().splitlines()[-1].strip() == "peak -6.02 dB, RMS -9.03 dB"

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from audiogen_core import jobs
+from audiogen_core.audio import Audio
+from audiogen_core.errors import OptionError
 from audiogen_core.options import Field
+from support.commands import call
+from support.programs import program
 
 _SPEC = importlib.util.spec_from_file_location(
     "dialect", Path(__file__).parents[2] / "docs" / "hooks" / "dialect.py"
@@ -75,3 +83,83 @@ def test_what_is_chosen_from_a_few_words_shows_them() -> None:
             if field.words:
                 shown = f"{parameter.metavar} {getattr(parameter, 'help', '')}"
                 assert all(text in shown for text in field.words), (job, field.flag, shown)
+
+
+AT_ODDS = {
+    "musicgen": [
+        ("--gain -3 --loudness -14", "--gain --loudness"),
+        ("--unconditional", "--unconditional PROMPT"),
+        ("--negative-prompt drums --guidance-scale 1", "--negative-prompt --guidance-scale"),
+    ],
+    "stable-audio": [
+        ("--bpm 120", "--bpm --bars"),
+        ("--bpm 120 --bars 2 --seconds 3", "--bpm --bars --seconds --long"),
+        ("--inpaint 1:2", "--inpaint --init"),
+        ("--init-noise-level 0.5", "--init-noise-level --init"),
+        ("--continue in.wav --init in.wav", "--continue --init --inpaint"),
+        ("--long", "--long --seconds"),
+        ("--long --seconds 60 --init in.wav", "--long --init"),
+        ("--overlap 1 --seconds 2", "--overlap --long"),
+    ],
+    "stable-audio-3": [
+        ("--outpaint-left 2", "--outpaint-left --inpaint --init"),
+        ("--outpaint-left 2 --inpaint 1:2 --init in.wav", "--outpaint-left --inpaint"),
+        ("--exact", "--exact --inpaint --outpaint-left"),
+        ("--codec-noise", "--codec-noise --compat"),
+    ],
+    "vamp": [
+        ("--bpm 120 --beats 1,2", "--bpm --beats"),
+        ("--bpm 120 --track-beats", "--bpm --beats --track-beats"),
+        ("--loop --outpaint-right 2", "--loop --outpaint-left --outpaint-right"),
+        ("--time-stretch 2 --inpaint 1:2", "--time-stretch --inpaint --loop"),
+        ("--compat upstream --loop", "--compat --loop --inpaint"),
+        ("--device cpu --provider CPUExecutionProvider", "--device --provider"),
+    ],
+    "generate": [("--gain -3 --loudness -14", "--gain --loudness")],
+}
+"""What contradicts itself, and the options that its error is to name."""
+
+
+@pytest.mark.parametrize(
+    ("job", "asked", "named"), [(job, *pair) for job, pairs in AT_ODDS.items() for pair in pairs]
+)
+def test_an_error_about_several_options_names_them_all(
+    job: str, asked: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tone = Audio(np.full((1, 24_000), 0.1, np.float32), 24_000)
+    tone.save("in.wav")
+    subject = {"vamp": ["in.wav"], "generate": []}.get(job, ["slow piano"])
+    done = call(program(jobs.find(job).package), job, *subject, "-m", "demo", *asked.split())
+    assert done.exit_code == 1, done.output
+    said = done.stderr.splitlines()[-1]
+    assert not re.search(r"\b[a-z]+_[a-z]+", said), said  # no name of Python
+    for flag in named.split():
+        assert re.search(rf"(?<![\w-]){flag}(?![\w-])", said, re.IGNORECASE), (flag, said)
+
+
+@pytest.mark.parametrize("name", ["audiogen-core", "audiogen-mlx", "audiogen-onnx", "audiogen-minigpt"])
+def test_commands_that_compute_take_a_device_and_those_that_write_write_over(name: str) -> None:
+    for command in program(name).commands.values():
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        if command.name in COMPUTE:
+            assert "--device" in flags, command.name
+        if "--output" in flags and command.name not in GO_ON:
+            assert "--force" in flags, command.name
+
+
+COMPUTE = {
+    *("musicgen", "stable-audio", "stable-audio-3", "vamp", "generate", "beats", "bench", "encode"),
+    *("decode", "train", "run", "eval", "convert"),
+}
+GO_ON = {"run", "train", "encode"}  # what is in their folder is gone on with
+
+
+def test_no_device_that_is_not_here() -> None:
+    for job in jobs.installed():
+        for word in ("tpu", "cuda:x", "cuda:999"):
+            with pytest.raises(OptionError, match="device") as refused:
+                job.open(model="demo", device=word)
+            assert refused.value.names == ("device",)
+        if "demo" in {entry.name for entry in job.models()}:
+            assert job.open(model="demo", device="cpu").sample_rate > 0

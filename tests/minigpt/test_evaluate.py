@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from audiogen_core import codecs
 from audiogen_core.audio import Audio
 from audiogen_core.codec import fingerprint
+from audiogen_core.compose import write_folder
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_minigpt import checkpoint, metrics
+from audiogen_minigpt.catalog import locate
 from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.encode import encode
 from audiogen_minigpt.evaluate import evaluate, read_evaluation
 from audiogen_minigpt.measures import baselines, embed, entropies, kernel_distance, longest_quotes
 from audiogen_minigpt.shards import Meta, Track, checksum, write_shard
@@ -66,6 +69,20 @@ def test_checkpoint_needs_its_data_named(tokens: Path, trained: Path) -> None:
     with pytest.raises(OptionError, match="name the folder of codes"):
         evaluate(folder, clips=0)
     assert evaluate(folder, tokens, clips=0).step == 30
+
+
+def test_a_model_that_belongs_to_a_package_is_judged_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder("music", minutes=0.2, seed=3, piece_seconds=6)
+    encode("music", "codes")
+    place = locate("demo")
+    before = {path: path.stat().st_mtime for folder in (place, place.parent) for path in folder.iterdir()}
+    evaluate("demo", "codes", clips=0, windows=1)
+    assert Path("eval.json").is_file()
+    assert before == {path: path.stat().st_mtime for path in before}
+    assert set(before) == {path for folder in (place, place.parent) for path in folder.iterdir()}
 
 
 def test_data_that_does_not_fit(trained: Path, tmp_path: Path) -> None:

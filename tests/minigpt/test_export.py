@@ -111,6 +111,13 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         export_model(model, config, FACTS, tmp_path / "empty")
     with pytest.raises(OptionError, match="unknown export format"):
         export_model(model, config, FACTS, tmp_path / "new", "onnx")
+    (tmp_path / "empty" / "README.md").unlink()
+    export_model(model, config, FACTS, tmp_path / "empty", force=True)
+    assert (tmp_path / "empty" / "README.md").is_file()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
+    with pytest.raises(OptionError, match="something else"):
+        export_model(model, config, FACTS, tmp_path / "mine", force=True)
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

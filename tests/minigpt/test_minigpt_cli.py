@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from audiogen_core import jobs
+from audiogen_core.compose import write_folder
 from audiogen_core.options import described
 from audiogen_core.recipe import Recipe
 from audiogen_minigpt.cli import commands
@@ -124,3 +125,13 @@ def test_a_dry_run_makes_nothing(tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (told["model"], told["frames"], told["download_bytes"], told["top_k"]) == ("demo", 150, 0, 32)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_codes_is_named_after_its_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And found again by that name, so that the work goes on."""
+    monkeypatch.chdir(tmp_path)
+    write_folder("songs", minutes=0.1, seed=3, piece_seconds=6)
+    for _ in range(2):
+        done = call(commands, "encode", "songs", "-q")
+        assert (done.exit_code, done.stdout) == (0, "songs-codes\n"), done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["songs", "songs-codes"]

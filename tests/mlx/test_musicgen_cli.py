@@ -92,13 +92,19 @@ WRONG = {
     "no seconds": (["musicgen", "x", "-m", MONO, "--seconds", 0], "seconds must be more than 0"),
     "too many seconds": (["musicgen", "x", "-m", MONO, "--seconds", 4000], "at most 3600"),
     "temperature": (["musicgen", "x", "-m", MONO, "--temperature", -1], "temperature must be 0"),
-    "top-k": (["musicgen", "x", "-m", MONO, "--top-k", -1], "top_k"),
-    "top-p": (["musicgen", "x", "-m", MONO, "--top-p", 2], "top_p"),
-    "guidance": (["musicgen", "x", "-m", MONO, "--guidance-scale", "nan"], "guidance_scale"),
+    "top-k": (["musicgen", "x", "-m", MONO, "--top-k", -1], "--top-k must"),
+    "top-p": (["musicgen", "x", "-m", MONO, "--top-p", 2], "--top-p must"),
+    "guidance": (["musicgen", "x", "-m", MONO, "--guidance-scale", "nan"], "--guidance-scale must"),
     "unknown": (["musicgen", "x", "-m", "musicgen-smal"], "musicgen-small"),
     "unlisted": (["musicgen", "x", "-m", "somebody/music"], "unlisted"),
-    "no melody model": (["musicgen", "x", "-m", MONO, "--melody", "CLIP"], "does not follow a melody"),
-    "no style model": (["musicgen", "x", "-m", MONO, "--style", "CLIP"], "does not follow a style"),
+    "no melody model": (
+        ["musicgen", "x", "-m", MONO, "--melody", "CLIP"],
+        "--melody: this model does not follow one",
+    ),
+    "no style model": (
+        ["musicgen", "x", "-m", MONO, "--style", "CLIP"],
+        "--style: this model does not follow one",
+    ),
     "missing melody": (["musicgen", "x", "-m", TUNE, "--melody", "gone.wav"], "gone.wav"),
     "silent melody": (["musicgen", "x", "-m", TUNE, "--melody", "SILENT"], "silent"),
     "short melody": (["musicgen", "x", "-m", TUNE, "--melody", "SHORT"], "too short"),
@@ -110,7 +116,7 @@ WRONG = {
     "missing beginning": (["musicgen", "x", "-m", MONO, "--continue", "gone.wav"], "gone.wav"),
     "no room to go on": (
         ["musicgen", "x", "-m", MONO, "--continue", "CLIP", "--seconds", 0.5],
-        "more seconds",
+        "more --seconds",
     ),
     "precision": (["musicgen", "x", "-m", MONO, "--dtype", "int8"], "dtype must be one of"),
     "bits": (["musicgen", "x", "-m", MONO, "--bits", 3], "bits must be one of"),
@@ -222,6 +228,14 @@ def test_one_more_option_is_one_line(tmp_path: Path) -> None:
     assert again(job, Recipe.read(output))[1].throw_away == 5
     assert call(app, "replay", output, "-o", again_, "-q").exit_code == 0
     assert again_.read_bytes() == output.read_bytes()
+
+
+def test_whoever_cannot_fetch_a_model_is_told_of_the_one_that_is_here() -> None:
+    done = run("musicgen", "slow piano", "--offline")
+    assert done.exit_code == 1
+    hint, error = done.stderr.splitlines()[-2:]
+    assert hint == "hint: musicgen-small has to be fetched or exported first; -m demo is here already"
+    assert error.startswith("error: musicgen-small: ")
 
 
 def test_models_and_doctor() -> None:

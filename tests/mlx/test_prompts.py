@@ -199,8 +199,10 @@ def test_such_words_make_the_clip_of_the_model_s_own() -> None:
 def test_the_command_lists_them() -> None:
     shown = call(cli, "prompts", "-m", "demo")
     assert shown.exit_code == 0, shown.output
-    for line in ("tempo", "  slow    slow, calm,", "only near", "  violin "):
+    for line in ("tempo", "  slow    slow, calm,", "only near", "  piano  "):
         assert line in shown.stdout
+    assert "violin, violins, cello" in shown.stdout
+    assert "not followed" not in shown.stdout  # by this model all is
     facts = json.loads(call(cli, "prompts", "--json").stdout)
     assert list(facts["style"]) == ["music box", "piano", "beat", "chiptune"]
     assert facts["the same as"]["hip hop"] == "hip hop beat"

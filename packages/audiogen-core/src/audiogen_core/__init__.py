@@ -10,10 +10,14 @@ codec.decode(codes).save("again.wav")
 ```
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from importlib import import_module
+
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from audiogen_core import codecs, patterns, weights
     from audiogen_core.audio import Audio
     from audiogen_core.codec import Autoencoder, AutoencoderInfo, Codec, CodecInfo

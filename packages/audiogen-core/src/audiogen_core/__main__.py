@@ -1,6 +1,12 @@
-"""`python -m audiogen_core` is the command `audiogen-core`."""
+"""The command `audiogen-core`, which is `python -m audiogen_core`, too."""
 
-from audiogen_core.main import main
+from audiogen_core.start import start
+
+
+def main() -> None:
+    """Run the command line."""
+    start("audiogen_core.main")
+
 
 if __name__ == "__main__":
     main()

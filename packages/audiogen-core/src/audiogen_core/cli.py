@@ -88,7 +88,10 @@ class Program(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         state.json = "--json" in args  # before anything can be wrong
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except KeyboardInterrupt as error:
+            _leave(error)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -250,15 +253,6 @@ def detail(text: str) -> None:
     """A line for the curious on stderr: only with --verbose."""
     if state.verbose:
         print(present.printable(text, keep=_LINES), file=sys.stderr, flush=True)
-
-
-def choose_seed(seed: int | None) -> int:
-    """The seed given, or one that is drawn and shown."""
-    if seed is not None:
-        return seed
-    drawn = draw_seed()
-    show_seed(drawn)
-    return drawn
 
 
 def draw_seed() -> int:

@@ -73,6 +73,9 @@ class Codes:
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
 
+    def __repr__(self) -> str:
+        return f"Codes({self.codebooks} codebooks, {self.frames} frames, {self.duration:.2f} s, {self.codec})"
+
     @property
     def codebooks(self) -> int:
         return int(self.values.shape[0])
@@ -146,6 +149,11 @@ class Latents:
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
 
+    def __repr__(self) -> str:
+        channels, frames = self.values.shape
+        seconds = frames / self.frame_rate
+        return f"Latents({channels} channels, {frames} frames, {seconds:.2f} s, {self.autoencoder})"
+
     @closed(CodesError)
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write as safetensors, atomically. Returns the path.
@@ -200,6 +208,9 @@ def _load(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any
         stored, metadata = read_safetensors(path)
         arrays = {name: array.read() for name, array in stored.items()}
     except WeightsError as error:
+        if path.suffix.lower() in FOREIGN:
+            hint = f"{path.suffix} is the name of another kind of file; `encode` makes {kind} of sounds"
+            raise CodesError(f"{path}: not a file of {kind}: {hint}") from error
         raise CodesError(f"{path}: not a file of {kind} ({error})") from error
     if metadata.get("audiogen") != kind:
         raise CodesError(f"{path}: a safetensors file, but not one of audiogen {kind}")

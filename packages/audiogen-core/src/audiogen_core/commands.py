@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 import click
 
 from audiogen_core import cli, jobs
-from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.errors import AudioError, DownloadError, MissingDependency, OptionError
 from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Shown, Sounding
 from audiogen_core.options import Described, Field, Option, argument, described, option
 
 if TYPE_CHECKING:
     from audiogen_core.finish import Saved
     from audiogen_core.models import Fetch, ModelSpec
+    from audiogen_core.recipe import Recipe
 
 Kind = TypeVar("Kind", bound=Described)
 
@@ -105,11 +106,19 @@ class Command(click.Command):
             raise
 
     def _named(self, sentence: str, names: Sequence[str]) -> str:
-        """A sentence about options, led by what the command calls them."""
-        flags = [self._called(name) for name in names if name in self.fields]
-        if flags and sentence.startswith(f"{flags[0].removeprefix('--')} "):
-            return f"--{sentence}" if flags[0].startswith("--") else sentence
-        about = ", ".join(flag for flag in flags if flag not in sentence)
+        """A sentence about options as the command calls them, led by those that it does not name."""
+        flags = {name: self._called(name) for name in names if name in self.fields}
+        first = next(iter(flags.values()), "")
+        if first.startswith("--") and sentence.startswith(f"{first[2:]} "):
+            sentence = f"--{sentence}"
+        # a word with an underscore is a name of Python wherever it stands
+        python = flags | {name: self._called(name) for name in self.fields if "_" in name}
+        python = {name: flag for name, flag in python.items() if flag.startswith("--")}
+        words = "|".join(map(re.escape, python)) or "$^"
+        sentence = re.sub(
+            rf"(?<![\w./'\"-])({words})(?![\w'\"-]|\.\w)", lambda word: python[word[0]], sentence
+        )
+        about = ", ".join(flag for flag in flags.values() if flag.lower() not in sentence.lower())
         return f"{about}: {sentence}" if about else sentence
 
     def _called(self, name: str) -> str:
@@ -374,7 +383,14 @@ def opened(job: Job, load: JobLoad) -> Any:
     """The model of a job, after what is worth knowing before long work."""
     if job.advice and (sentence := jobs.imported(job.advice)()):
         cli.note(f"hint: {sentence}")
-    return job.open_with(load)
+    try:
+        return job.open_with(load)
+    except (DownloadError, MissingDependency):
+        asked = vars(load)["model"]
+        here = [each.name for each in job.models() if each.here and each.name != asked]
+        if here:
+            cli.note(f"hint: {asked} has to be fetched or exported first; -m {here[0]} is here already")
+        raise
 
 
 def fetching(offline: bool, quiet: bool, unlisted: bool = False) -> Fetch:
@@ -483,6 +499,65 @@ class Replay(Sounding):
         option("Where the model or an input is now: model=..., melody=..., ...", metavar="ROLE=PATH"),
     ] = ()
 
+    @property
+    def moved(self) -> dict[str, str]:
+        """Where roles are now. Raises OptionError."""
+        moved: dict[str, str] = {}
+        for text in self.use:
+            role, equals, path = text.partition("=")
+            if not (role and equals and path):
+                raise OptionError(f"expected ROLE=PATH, got {text!r}", "use")
+            moved[role] = path
+        return moved
+
+
+def to_replay(asked: Replay) -> tuple[Recipe, Path]:
+    """The recipe of a file that is made again, and where to; nothing is opened for it.
+
+    Raises OptionError when it cannot be written there, AudioError when the file carries no recipe.
+    """
+    from audiogen_core.recipe import Recipe
+    from audiogen_core.sound_writer import check_suffix
+
+    if asked.output is not None:
+        check_suffix(cli.require_new(asked.output, asked.force))
+    recipe = Recipe.read(asked.file)
+    return recipe, asked.output or cli.free_name(f"{asked.file.stem}-again", asked.file.suffix)
+
+
+def replayed(
+    asked: Replay,
+    recipe: Recipe,
+    output: Path,
+    known: Iterable[Job],
+    moved: Mapping[str, str],
+    load: dict[str, Any],
+) -> None:
+    """Make a file again with the job that made it.
+
+    known  the jobs it may be of
+    load   options of opening the model, of this machine
+    """
+    try:
+        job = jobs.job_of(recipe, {f"{each.package} {each.name}": each for each in known})
+    except AudioError as error:
+        raise AudioError(f"{asked.file}: {error}") from error
+    load["fetch"] = fetching(asked.offline, asked.quiet or asked.json, load.get("unlisted", False))
+    opening, options = jobs.again(job, recipe, moved, **load)
+    job.check(opening, options, [output], recipe.settings.get("channel"))
+    model = opened(job, opening)
+    jobs.check_revision(recipe.revision, str(vars(opening)["model"]), model.revision)
+    write(
+        job,
+        model,
+        opening,
+        options,
+        [output],
+        channel=recipe.settings.get("channel"),
+        json=asked.json,
+        quiet=asked.quiet,
+    )
+
 
 def add_replay(app: click.Group, *known: Job) -> None:
     """Add `replay`, for the files that these jobs made.
@@ -495,34 +570,11 @@ def add_replay(app: click.Group, *known: Job) -> None:
     local = _by_name(field for field in own if field.option.role != "hidden")
 
     def replay(**given: Any) -> None:
-        from audiogen_core.recipe import Recipe
-        from audiogen_core.sound_writer import check_suffix
-
         asked = gathered(Replay, given)
-        output = asked.output or cli.free_name(f"{asked.file.stem}-again", asked.file.suffix)
-        check_suffix(cli.require_new(output, asked.force))
-        recipe = Recipe.read(asked.file)
-        try:
-            job = jobs.job_of(recipe, {each.name: each for each in known})
-        except AudioError as error:
-            raise AudioError(f"{asked.file}: {error}") from error
-        moved = {name: str(given[name]) for name in roles if given.get(name) is not None} | _places(asked.use)
+        recipe, output = to_replay(asked)
+        moved = {name: str(given[name]) for name in roles if given.get(name) is not None}
         load = {name: parsed(local[name], given[name]) for name in local if given.get(name) is not None}
-        load["fetch"] = fetching(asked.offline, asked.quiet or asked.json, load.get("unlisted", False))
-        opening, options = jobs.again(job, recipe, moved, **load)
-        job.check(opening, options, [output], recipe.settings.get("channel"))
-        model = opened(job, opening)
-        jobs.check_revision(recipe.revision, str(vars(opening)["model"]), model.revision)
-        write(
-            job,
-            model,
-            opening,
-            options,
-            [output],
-            channel=recipe.settings.get("channel"),
-            json=asked.json,
-            quiet=asked.quiet,
-        )
+        replayed(asked, recipe, output, known, moved | asked.moved, load)
 
     shown = [field for field in described(Replay) if field.name != "verbose"]
     places = [
@@ -542,17 +594,6 @@ def _concealed(field: Field) -> Option:
     short = ("-m",) if field.name == "model" else ()
     old = [each for each in field.option.old if each.startswith("-")]
     return option("Where it is now.", field.flag, *old, *short, metavar="PATH", concealed=True)
-
-
-def _places(use: Sequence[str]) -> dict[str, str]:
-    """Roles and places out of "ROLE=PATH". Raises OptionError."""
-    moved: dict[str, str] = {}
-    for text in use:
-        role, equals, path = text.partition("=")
-        if not (role and equals and path):
-            raise OptionError(f"expected ROLE=PATH, got {text!r}")
-        moved[role] = path
-    return moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -588,18 +629,23 @@ def add_models(app: click.Group, *known: Job) -> None:
 
     def models(shown: Shown) -> None:
         """The models there are by name, and their licences."""
-        rows = [
-            {
-                "name": entry.name,
-                "job": job.name,
-                "bytes": entry.size,
-                "here": entry.here,
-                "licence": entry.license,
-                "note": entry.note,
-            }
-            for job in known
-            for entry in job.models()
-        ]
-        cli.emit(rows, json=shown.json)
+        cli.emit(model_rows(known), json=shown.json)
 
     command(app, "models", Shown)(models)
+
+
+def model_rows(known: Iterable[Job]) -> list[dict[str, Any]]:
+    """What these jobs can open by name."""
+    return [
+        {
+            "name": entry.name,
+            "job": job.name,
+            "here": entry.here,
+            "bytes": entry.size,
+            "licence": entry.license,
+            "repository": entry.repository,
+            "note": entry.note,
+        }
+        for job in known
+        for entry in job.models()
+    ]

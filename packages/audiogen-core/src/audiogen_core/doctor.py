@@ -17,8 +17,8 @@ from typing import Any
 from audiogen_core import jobs
 
 SIBLINGS = {
-    "audiogen-core": "encode, decode, info, plot, codecs, compose",
-    "audiogen-mlx": "musicgen, stable-audio, convert",
+    "audiogen-core": "encode, decode, check, plot, compose, replay, serve",
+    "audiogen-mlx": "musicgen, stable-audio, stable-audio-3, convert",
     "audiogen-onnx": "vamp, export, quantize",
     "audiogen-minigpt": "run, train, generate, eval",
 }
@@ -58,11 +58,14 @@ CORE = Subject(
     {
         "torch": Extra('pip install "audiogen-core[torch]"', ("encode --ops torch", "decode --ops torch")),
         "matplotlib": Extra('pip install "audiogen-core[plot]"', ("plot -o",)),
-        "sounddevice": Extra('pip install "audiogen-core[play]"', ("decode --play",)),
+        "sounddevice": Extra('pip install "audiogen-core[play]"', ("decode --play", "replay --play")),
         "av": Extra('pip install "audiogen-core[ffmpeg]"', ("encode IN.m4a",)),
         "fastapi": Extra('pip install "audiogen-core[studio]"', ("serve",)),
     },
-    ("encode", "decode", "check", "info", "plot", "codecs", "compose", "serve"),
+    (
+        *("encode", "decode", "replay", "check", "info", "plot", "codecs", "models", "verify"),
+        *("compose", "serve"),
+    ),
 )
 
 _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -80,17 +80,18 @@ TEMPORARY = ".tmp-"
 
 
 @contextmanager
-def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(target: str | Path, *, replace: bool = False, over: Sequence[str] = ()) -> Iterator[Path]:
     """An empty folder beside `target`; on leaving, all in it is fsynced and it takes the target's name.
 
     replace  a folder that is there gives way; otherwise OptionError, as `require_new_folder` raises it
+    over     a folder gives way that holds one of these files
 
     When the body raises, the new folder is removed and the target stays as it was.
     """
     target = Path(target).absolute()  # so that "." has a name
     require_plain(target)
     if not replace:
-        require_new_folder(target)
+        require_new_folder(target, over)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}")
     temporary.mkdir()
@@ -99,7 +100,7 @@ def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path
         for path in temporary.rglob("*"):
             sync(path)
         sync(temporary)
-        if target.is_dir() and replace:
+        if target.is_dir() and (replace or over):
             _swap(temporary, target)
         else:
             if target.is_dir():
@@ -111,14 +112,24 @@ def atomic_folder(target: str | Path, *, replace: bool = False) -> Iterator[Path
         raise
 
 
-def require_new_folder(target: str | Path) -> None:
-    """Raise OptionError unless a folder may be written there: nothing is, or an empty folder."""
+def require_new_folder(target: str | Path, over: Sequence[str] = ()) -> None:
+    """Raise OptionError unless a folder may be written there: nothing is, or an empty folder.
+
+    over  names of files that a folder of its kind has: one with such a file may be written over, no other
+    """
     target = Path(target)
     require_plain(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not over:
         raise OptionError(
-            f"{target}: exists and is not an empty folder; nothing that exists already is written over: "
-            "choose another name, or remove it"
+            f"{target}: exists already and is not an empty folder; choose another name, or use force where "
+            "it was exported before",
+            "force",
+        )
+    if not any((target / name).is_file() for name in over):
+        raise OptionError(
+            f"{target}: not written over, for it holds something else: there is no {' or '.join(over)} in it"
         )
 
 

@@ -102,7 +102,8 @@ def finished(take: Take, asked: Output, to: Sound, *, path: Path | None = None, 
             length = round(take.seconds * rate) - given.shape[1]
             if length < 1:
                 raise OptionError(
-                    f"the clip to go on with has {given.shape[1] / rate:.2f} s; ask for more seconds"
+                    f"the clip to go on with has {given.shape[1] / rate:.2f} s; ask for more seconds",
+                    "seconds",
                 )
             blocks = _exactly(blocks, length)
         if not only_new:

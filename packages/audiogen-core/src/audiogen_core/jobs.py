@@ -21,6 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
+from audiogen_core.devices import HELP
+from audiogen_core.devices import check as check_device
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
 from audiogen_core.options import Described, Field, described, hidden, option, schema
 from audiogen_core.output import Output, continued
@@ -128,6 +130,7 @@ class JobLoad(Described):
             advanced=True,
         ),
     ] = None
+    device: Annotated[str, option(HELP, local=True)] = "auto"
     fetch: Annotated[
         Any,
         hidden(
@@ -135,6 +138,10 @@ class JobLoad(Described):
             local=True,
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device(self.device)
 
 
 Channel = Annotated[
@@ -300,11 +307,13 @@ def _untold(options: Described) -> bool:
 class Entry:
     """A model that a job can open: what the catalogue says, whether its files are here, what it understands.
 
-    options  names of the job's options that it understands, but of what is done to any clip afterwards
-    size     bytes, or None
+    options     names of the job's options that it understands, but of what is done to any clip afterwards
+    repository  where it comes from
+    size        bytes, or None
     """
 
     name: str
+    repository: str
     license: str
     size: int | None
     here: bool
@@ -403,6 +412,7 @@ class Job:
         return [
             Entry(
                 name,
+                spec.repo,
                 spec.license,
                 spec.size,
                 _here(spec),

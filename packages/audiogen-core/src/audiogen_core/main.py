@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from audiogen_core import cli
-from audiogen_core.commands import command, fetching
-from audiogen_core.errors import OptionError
-from audiogen_core.jobs import Channel, Play, Shown, Written
+from audiogen_core import cli, jobs
+from audiogen_core.commands import Replay, command, fetching, model_rows, replayed, to_replay
+from audiogen_core.devices import Computing
+from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.jobs import Channel, Play, Shown, Writing, Written
 from audiogen_core.options import Described, argument, option, place
 from audiogen_core.present import printable
 
 if TYPE_CHECKING:
     from audiogen_core.codec import Autoencoder, Codec
     from audiogen_core.models import Fetch
+    from audiogen_core.recipe import Recipe
 
 commands = cli.Program(
     "audiogen-core", "audiogen-core", "Neural audio codecs: sound to codes and back, and tools around them."
@@ -25,12 +27,13 @@ commands = cli.Program(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computing(Described):
-    """What computes."""
+class Into(Writing):
+    """Where `encode` and `decode` write."""
 
-    ops: Annotated[str, option("What computes: numpy, torch, torch:cuda, torch:mps.", metavar="NAME")] = (
-        "numpy"
-    )
+    output: Annotated[
+        Path | None,
+        option("Where the result goes. A name that is free when absent.", "-o", metavar="PATH"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +91,18 @@ class Drawn(Shown):
 class Composing(Described):
     """What `compose` takes."""
 
-    minutes: Annotated[float, option("How much music in all.")] = 10.0
+    minutes: Annotated[float, option("How much music in all.", gt=0)] = 10.0
     seed: Annotated[int | None, option("Seed of the music; drawn and shown when absent.", ge=0)] = None
     style: Annotated[tuple[str, ...], option("Style to use; give it again for more. All when absent.")] = ()
-    piece_seconds: Annotated[float, option("Length of one piece.", unit="s")] = 60.0
+    piece_seconds: Annotated[float, option("Length of one piece.", unit="s", gt=0)] = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked(Shown):
+    """What `verify` takes."""
+
+    model: Annotated[str, argument("A codec's name or path; or a file of codes.", "-m", metavar="NAME|PATH")]
+    offline: Annotated[bool, option("Never use the network.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +128,8 @@ class Serving(Shown):
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
-@command(commands, "encode", Encoding, Written)
-def encode(asked: Encoding, written: Written) -> None:
+@command(commands, "encode", Encoding, Into)
+def encode(asked: Encoding, written: Into) -> None:
     """Turn an audio file into codes, or latents where the codec is an autoencoder."""
     from audiogen_core import codecs, coding
     from audiogen_core.audio import probe
@@ -126,15 +137,16 @@ def encode(asked: Encoding, written: Written) -> None:
     from audiogen_core.describe import facts_of
     from audiogen_core.files import require_room
 
-    check_name(written.output)
-    cli.require_new(written.output, written.force)
+    output = written.output or cli.free_name(asked.audio.stem, ".codes")
+    check_name(output)
+    cli.require_new(output, written.force)
     info = probe(asked.audio)
     seconds, facts = info.frames / info.sample_rate, facts_of(asked.codec)
     if facts is not None:
-        require_room(written.output, coding.coded_size(facts, seconds, asked.codebooks))
-    codec = codecs.load(asked.codec, asked.ops, _fetching(written))
+        require_room(output, coding.coded_size(facts, seconds, asked.codebooks))
+    codec = codecs.load(asked.codec, asked.on, _fetching(written))
     if facts is None:
-        require_room(written.output, coding.coded_size(codec.info, seconds, asked.codebooks))
+        require_room(output, coding.coded_size(codec.info, seconds, asked.codebooks))
     if change := coding.conversion(info, codec) if asked.channel is None else "":
         cli.note(f"{asked.audio}: {change}")
     started = time.monotonic()
@@ -142,34 +154,35 @@ def encode(asked: Encoding, written: Written) -> None:
         codes = coding.encode_file(
             asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
         )
-    codes.save(written.output, force=written.force)
+    codes.save(output, force=written.force)
     seconds = codes.values.shape[1] / codes.frame_rate
-    cli.finished(written.output, seconds=seconds, took=time.monotonic() - started, json=written.json)
+    cli.finished(output, seconds=seconds, took=time.monotonic() - started, json=written.json)
 
 
-@command(commands, "decode", Decoding, Written)
-def decode(asked: Decoding, written: Written) -> None:
+@command(commands, "decode", Decoding, Into)
+def decode(asked: Decoding, written: Into) -> None:
     """Turn codes or latents into an audio file; its suffix chooses the format."""
     from audiogen_core import codecs, coding
     from audiogen_core.codes import Codes
     from audiogen_core.describe import facts_of
     from audiogen_core.sound_writer import check_sound
 
-    cli.require_new(written.output, written.force)
+    output = written.output or cli.free_name(asked.codes.stem, ".wav")
+    cli.require_new(output, written.force)
     read = coding.load_coded(asked.codes)
     maker = read.codec if isinstance(read, Codes) else read.autoencoder
     name = asked.codec or _codec_of(maker, asked.codes)
     seconds = int(read.values.shape[1]) / read.frame_rate
     facts = facts_of(name)
     rate, channels = (None, None) if facts is None else (facts.sample_rate, facts.channels)
-    check_sound(written.output, rate, channels, seconds)
-    codec = codecs.load(name, asked.ops, _fetching(written))
+    check_sound(output, rate, channels, seconds)
+    codec = codecs.load(name, asked.on, _fetching(written))
     recipe = _decoding(asked.codes, maker, codec)
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:
-        seconds = coding.decode_file(read, codec, written.output, recipe=recipe, on_step=on_step)
+        seconds = coding.decode_file(read, codec, output, recipe=recipe, on_step=on_step)
     took = time.monotonic() - started
-    cli.finished(written.output, seconds=seconds, took=took, picture=True, json=written.json)
+    cli.finished(output, seconds=seconds, took=took, picture=True, json=written.json)
 
 
 @command(commands, "info", Named)
@@ -235,12 +248,96 @@ def list_codecs(shown: Shown) -> None:
     cli.emit(rows if shown.json else [{key: row[key] for key in names} for row in rows], json=shown.json)
 
 
+@command(commands, "models", Shown)
+def models(shown: Shown) -> None:
+    """List the models and codecs that all installed packages can open by name, and their licences."""
+    from audiogen_core.describe import catalogue
+
+    codecs = [
+        {
+            "name": row["name"],
+            "job": "codec",
+            "here": row["cached"],
+            "bytes": None,
+            "licence": row["license"],
+            "repository": row["source"],
+            "note": "",
+        }
+        for row in catalogue()
+    ]
+    cli.emit([*model_rows(jobs.every()), *codecs], json=shown.json)
+
+
+@command(commands, "verify", Checked)
+def verify(asked: Checked) -> None:
+    """Check a codec: that all its tensors are there, in shape and finite; or a file of codes or latents."""
+    from audiogen_core import codecs, coding
+    from audiogen_core.codec import Codec
+    from audiogen_core.codes import Codes
+    from audiogen_core.describe import autoencoder_facts, codec_facts, describe, is_safetensors
+
+    path = Path(asked.model)
+    if path.is_file() and is_safetensors(path) and describe(path)["kind"] in ("codes", "latents"):
+        read = coding.load_coded(path)
+        kind = "codes" if isinstance(read, Codes) else "latents"
+        cli.emit({"kind": kind, "path": str(path), "frames": read.values.shape[1]}, json=asked.json)
+        return
+    codec = codecs.load(asked.model, fetch=fetching(asked.offline, asked.quiet or asked.json))
+    facts = codec_facts(codec.info) if isinstance(codec, Codec) else autoencoder_facts(codec.info)
+    cli.emit({"kind": "codec", **facts}, json=asked.json)
+
+
+@command(commands, "replay", Replay)
+def replay(asked: Replay) -> None:
+    """Make a file again that any of the installed packages made, from the recipe it carries."""
+    recipe, output = to_replay(asked)
+    if recipe.package != "audiogen-core":
+        replayed(asked, recipe, output, jobs.every(), asked.moved, {})
+        return
+    started = time.monotonic()
+    again = _composed if recipe.model == "compose" else _decoded
+    seconds = again(asked, recipe, output)
+    cli.finished(output, seconds=seconds, took=time.monotonic() - started, picture=True, json=asked.json)
+
+
+def _composed(asked: Replay, recipe: Recipe, output: Path) -> float:
+    """Compose a piece again; its seconds. Its length is the file's: the recipe may say anything."""
+    from audiogen_core.audio import probe
+    from audiogen_core.compose import compose
+
+    info, told = probe(asked.file), recipe.settings
+    seconds, style = told.get("seconds"), told.get("style")
+    if not (isinstance(seconds, int | float) and isinstance(style, str) and recipe.seed is not None):
+        raise AudioError(f"{asked.file}: the recipe is damaged")
+    if abs(seconds - info.frames / info.sample_rate) > 1:
+        raise AudioError(f"{asked.file}: the recipe is of a piece of {seconds:g} s, which this file is not")
+    piece = compose(recipe.seed, seconds=seconds, style=style)
+    piece.audio.save(output, recipe=recipe, force=asked.force)
+    return piece.audio.duration
+
+
+def _decoded(asked: Replay, recipe: Recipe, output: Path) -> float:
+    """Decode codes again; the seconds of sound."""
+    from audiogen_core import codecs, coding
+    from audiogen_core.recipe import hash_file
+
+    if "codes" not in asked.moved:
+        raise OptionError(f"{asked.file}: made of codes; say where they are by codes=FILE", "use")
+    codes = asked.moved["codes"]
+    if hash_file(codes) != recipe.inputs.get("codes"):
+        raise AudioError(f"{codes}: not the file that went in as codes; its hash is another")
+    fetch = fetching(asked.offline, asked.quiet or asked.json)
+    codec = codecs.load(recipe.model, fetch=fetch)
+    with cli.progress("decoding", unit="s", quiet=asked.json) as on_step:
+        return coding.decode_file(coding.load_coded(codes), codec, output, recipe=recipe, on_step=on_step)
+
+
 @command(commands, "compose", Composing, Written)
 def compose(asked: Composing, written: Written) -> None:
     """Write a folder of captioned, licence-free music to try things on."""
     from audiogen_core.compose import write_folder
 
-    seed = cli.choose_seed(asked.seed)
+    seed = cli.draw_seed() if asked.seed is None else asked.seed
     with cli.progress("composing", unit="pieces") as on_step:
         paths = write_folder(
             written.output,
@@ -251,6 +348,8 @@ def compose(asked: Composing, written: Written) -> None:
             force=written.force,
             on_step=on_step,
         )
+    if asked.seed is None:
+        cli.show_seed(seed)
     told = {"path": str(written.output), "pieces": len(paths), "minutes": asked.minutes, "seed": seed}
     _say(told, json=written.json)
 
@@ -307,7 +406,7 @@ def _say(result: dict[str, Any], *, json: bool) -> None:
         print(result["path"])
 
 
-def _fetching(written: Written) -> Fetch:
+def _fetching(written: Writing) -> Fetch:
     return fetching(written.offline, written.quiet or written.json)
 
 

@@ -88,7 +88,7 @@ class Output(Described):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gain is not None and self.loudness is not None:
-            raise OptionError("give gain or loudness, not both")
+            raise OptionError("give gain or loudness, not both", "gain", "loudness")
 
     def standard(self) -> Self:
         """With what commands do to a clip, where nothing else was asked for."""

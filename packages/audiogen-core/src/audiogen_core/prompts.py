@@ -58,7 +58,7 @@ class Prompts:
         return self._sayings.sub(known, text), near
 
     def table(self) -> dict[str, dict[str, str]]:
-        """Everything, to be read by people."""
+        """Everything."""
         known = {
             about: {name: ", ".join(words) for name, words in names.items()}
             for about, names in self.knows.items()
@@ -66,6 +66,11 @@ class Prompts:
         tempi = {word: f"{bpm:g}" for word, bpm in self.bpm.items()}
         same = {"the same as": self.means, "only near": self.nearest, "not followed": self.limits}
         return {**known, "bpm": tempi, **same}
+
+    def shown(self) -> dict[str, dict[str, str]]:
+        """Everything, to be read by people: words for one thing stand together."""
+        together = {"the same as": _together(self.means), "only near": _together(self.nearest)}
+        return {about: rows for about, rows in {**self.table(), **together}.items() if rows}
 
     def _tempo(self, said: str, wanted: float, near: dict[str, str]) -> str:
         word, bpm = min(self.bpm.items(), key=lambda each: abs(each[1] - wanted))
@@ -93,3 +98,11 @@ class Prompts:
         words = "|".join(re.escape(saying).replace(r"\ ", r"\s+") for saying in sayings)
         number = r"(?P<bpm>\d{1,4}(?:\.\d+)?)\s*(?:bpm|beats\s+per\s+minute)"
         return re.compile(rf"(?<!\w)(?:{number}|{words})(?!\w)", re.IGNORECASE)
+
+
+def _together(words: dict[str, str]) -> dict[str, str]:
+    """What they stand for -> all words for it."""
+    said: dict[str, list[str]] = {}
+    for word, meant in words.items():
+        said.setdefault(meant or "(nothing)", []).append(word)
+    return {meant: ", ".join(each) for meant, each in said.items()}

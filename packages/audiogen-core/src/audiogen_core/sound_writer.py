@@ -275,7 +275,9 @@ def _check_rate(name: str, suffix: str, kind: str, subtype: str, rate: int) -> N
     if kind == "FLAC" and rate > 65_535:
         holds, fits = f"{holds} (above 65535 in steps of 10)", fits and rate % 10 == 0
     if not fits:
-        raise AudioError(f"{name}: {suffix} holds {holds} Hz, not {rate}; resample first")
+        raise AudioError(
+            f"{name}: {suffix} holds {holds} Hz, not {rate}; resample to one of these, or take another suffix"
+        )
 
 
 def stored_as(path: Path, asked: str | None, of_clip: str | None = None) -> str | None:

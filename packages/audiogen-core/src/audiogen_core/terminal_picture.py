@@ -170,4 +170,4 @@ def _time_labels(seconds: float, columns: int) -> str:
 
 
 def _full_scale(value: float) -> str:
-    return f"{20 * math.log10(value):.1f} dB" if value > 0 else "silent"
+    return f"{20 * math.log10(value):.2f} dB" if value > 0 else "silent"

@@ -125,8 +125,9 @@ class Tokenizer:
         unknown = self.unknown(text)
         if unknown:
             named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
+            hint = "" if self.prompts is None else "; its words are listed by `audiogen-mlx prompts`"
             warnings.warn(
-                f"the model has never seen: {named}; it passes over that", UserWarning, stacklevel=2
+                f"the model has never seen: {named}; it passes over that{hint}", UserWarning, stacklevel=2
             )
 
     def _understood(self, text: str) -> tuple[str, dict[str, str]]:

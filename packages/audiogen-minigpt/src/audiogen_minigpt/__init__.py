@@ -9,12 +9,16 @@ Generator.load("run1").generate(20).save("new.wav")
 ```
 """
 
+from __future__ import annotations
+
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from audiogen_minigpt.config import ModelConfig
     from audiogen_minigpt.dataset import Dataset
     from audiogen_minigpt.encode import encode, verify

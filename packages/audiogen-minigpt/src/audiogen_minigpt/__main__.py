@@ -1,5 +1,12 @@
-"""`python -m audiogen_minigpt`, also under torchrun."""
+"""The command `audiogen-minigpt`, which is `python -m audiogen_minigpt`, and what torchrun starts."""
 
-from audiogen_minigpt.cli import main
+from audiogen_core.start import start
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    start("audiogen_minigpt.cli")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,11 +137,14 @@ def save(
     return target
 
 
-def write_light(source: Checkpoint, out: str | Path, sampling: Sampling | None = None) -> Path:
+def write_light(
+    source: Checkpoint, out: str | Path, sampling: Sampling | None = None, over: Sequence[str] = ()
+) -> Path:
     """Write a checkpoint without what training needs. Returns the folder, which appears whole or not at all.
 
     out       a folder that does not exist yet, or is empty
     sampling  how codes of this model are drawn unless somebody says otherwise
+    over      a folder gives way that holds one of these files
 
     Raises OptionError when `out` is taken, ModelError when it cannot be written.
     """
@@ -155,7 +158,7 @@ def write_light(source: Checkpoint, out: str | Path, sampling: Sampling | None =
     if sampling is not None:
         state["sampling"] = {key: sampling.to_dict()[key] for key in DRAWING}
     try:
-        with atomic_folder(out) as folder:
+        with atomic_folder(out, over=over) as folder:
             _write(folder, tensors, None, state)
     except OSError as error:
         raise ModelError(f"{out}: cannot be written ({error.strerror or error})") from error

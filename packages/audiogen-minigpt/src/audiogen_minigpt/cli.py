@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from audiogen_core import cli
 from audiogen_core.commands import add, add_job, add_models, add_replay, command, fetching, gathered, parsed
+from audiogen_core.devices import Computing
 from audiogen_core.jobs import Shown
 from audiogen_core.models import Fetch
 from audiogen_core.options import Described, Field, argument, described, option, place
@@ -32,6 +33,20 @@ class Into(Shown):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Beside(Shown):
+    """What a command has that writes a folder for one of audio, and goes on with it."""
+
+    output: Annotated[
+        Path | None,
+        option("Where the result goes; named after the audio when absent.", "-o", metavar="PATH"),
+    ] = None
+
+    def beside(self, folder: Path, kind: str) -> Path:
+        """Where that is: as it was said, or music-run here for a folder of music."""
+        return self.output or Path(f"{folder.resolve().name}-{kind}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fetching(Described):
     """What a command has that may need a codec which is not here."""
 
@@ -51,11 +66,10 @@ class Source(Fetching):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding(Source):
+class Encoding(Computing, Source):
     """What `encode` takes beside the preparation of the audio."""
 
     codec: Annotated[str, option("The codec.", metavar="NAME|PATH")] = "demo"
-    ops: Annotated[str, option("What the codec runs on: numpy, torch, torch:cuda.")] = "numpy"
     val_permille: Annotated[int, option("How much is held out, in thousandths of the files.")] = 50
     split_by: Annotated[str, option("What is held out as a whole.", choices=("file", "parent"))] = "file"
     engine: Annotated[str, option("What spreads the work.", choices=("local", "ray"))] = "local"
@@ -102,6 +116,7 @@ class Judging(Load, Fetching):
 class Exporting(Trained):
     """What `export` takes beside the model."""
 
+    force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
     format: Annotated[
         str, option("light: float16, for generating alone.", choices=("auto", "hf", "safetensors", "light"))
     ] = "auto"
@@ -134,14 +149,15 @@ def run(**given: Any) -> None:
     from audiogen_minigpt.status import Stages
 
     source, running = gathered(Source, given), gathered(Running, given)
-    into = gathered(Into, given)
+    into = gathered(Beside, given)
+    output = into.beside(source.folder, "run")
     codec = given.pop("codec")  # of all stages
     with _answering(into), Stages(into.quiet or into.json) as stages:
         from audiogen_minigpt.run import run
 
         result = run(
             source.folder,
-            into.output,
+            output,
             codec=codec,
             settings=_settings(given, running),
             from_scratch=running.from_scratch,
@@ -153,7 +169,7 @@ def run(**given: Any) -> None:
             fetch=source.fetch(into),
         )
     if not result.done and result.signal is None:
-        cli.note(f"{into.output}: everything was done already")
+        cli.note(f"{output}: everything was done already")
     facts: dict[str, Any] = {"path": str(result.page or result.run), "step": result.step}
     facts |= {"done": list(result.done), "next": list(result.next)}
     facts["verdict"] = vars(result.verdict) if result.verdict else None
@@ -169,23 +185,24 @@ add(
         *described(Source),
         *plain(),
         *described(Running),
-        *described(Into),
+        *described(Beside),
     ],
     run.__doc__,
 )
 
 
-@command(commands, "encode", Encoding, Preparation, Into)
-def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
+@command(commands, "encode", Encoding, Preparation, Beside)
+def encode(encoding: Encoding, preparation: Preparation, into: Beside) -> None:
     """Turn a folder of audio into a folder of codes. Goes on where it was stopped."""
     from audiogen_minigpt.encode import encode, verify
 
+    output = into.beside(encoding.folder, "codes")
     with cli.progress("encoding", unit="shards", quiet=into.quiet or into.json) as on_step:
         report = encode(
             encoding.folder,
-            into.output,
+            output,
             codec=encoding.codec,
-            ops=encoding.ops,
+            ops=encoding.on,
             engine=encoding.engine,
             workers=encoding.workers,
             options=preparation,
@@ -195,12 +212,12 @@ def encode(encoding: Encoding, preparation: Preparation, into: Into) -> None:
             on_step=on_step,
         )
     if encoding.verify:
-        cli.note(f"checked: {verify(into.output)} frames are as they were written")
+        cli.note(f"checked: {verify(output)} frames are as they were written")
     if report.skips:
-        cli.note(f"left out: {len(report.skips)} files; the reasons are in {into.output / 'report.jsonl'}")
+        cli.note(f"left out: {len(report.skips)} files; the reasons are in {output / 'report.jsonl'}")
     if report.tails:
         cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
-    facts = {"path": str(into.output), "tracks": report.tracks, "seconds": report.seconds}
+    facts = {"path": str(output), "tracks": report.tracks, "seconds": report.seconds}
     changes = {kind: len(paths) for kind, paths in vars(report.changes).items()}
     _tell({**facts, "val_seconds": report.val_seconds, "left_out": len(report.skips), **changes}, into)
 
@@ -287,7 +304,7 @@ def export(exporting: Exporting, into: Into) -> None:
     from audiogen_minigpt.export import export
 
     which = "best" if exporting.best else "last"
-    folder = export(exporting.model, into.output, exporting.format, which=which)
+    folder = export(exporting.model, into.output, exporting.format, which=which, force=exporting.force)
     _tell({"path": str(folder)}, into)
 
 

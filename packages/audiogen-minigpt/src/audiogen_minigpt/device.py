@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from audiogen_core.errors import OptionError
+from audiogen_core.devices import absent, check
 from audiogen_minigpt.config import check_choice
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -31,19 +31,21 @@ CUDA_PEAKS = {
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """A device by name; "auto" is CUDA where there is one, else the CPU. Raises OptionError."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"unknown device {name!r}; write auto, cpu, cuda or mps") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise OptionError("no CUDA device is available here; use --device cpu")
-        return torch.device("cuda", local_rank if device.index is None else device.index)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise OptionError("no Metal device is available here; use --device cpu")
-    return device
+    check(name)
+    cuda, metal = torch.cuda.is_available(), torch.backends.mps.is_available()
+    kind, _, number = name.partition(":")
+    if kind == "auto":
+        kind = "cuda" if cuda else "cpu"
+    elif kind == "gpu":
+        kind = "cuda" if cuda or not metal else "mps"
+    if kind == "cuda":
+        index = int(number) if number else local_rank
+        if not cuda or index >= torch.cuda.device_count():
+            raise absent(name, "torch")
+        return torch.device("cuda", index)
+    if kind == "mps" and not metal:
+        raise absent(name, "torch")
+    return torch.device(kind)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -94,6 +94,8 @@ def evaluate(
 ) -> Evaluation:
     """Judge a run's model on data, and write eval.json and the folder eval/ into the run.
 
+    Of a checkpoint that lies in no run, a package's say, they are written into the current folder.
+
     data     a folder of codes; None: the one the run was trained on
     which    the checkpoint: "last" or "best"
     windows  how many fixed windows the losses are measured on, at most
@@ -113,7 +115,8 @@ def evaluate(
 
     data = _data_of(Path(run), data)
     saved = checkpoint.find(run, which)
-    home = saved.path.parent.parent
+    in_run = saved.path.parent.name == checkpoint.FOLDER
+    home = saved.path.parent.parent if in_run else Path()
     check_data(str(run), saved.facts, str(data), Meta.load(data).facts)
     model, config, facts = checkpoint.load_model(saved.path, device=str(choose_device(device)))
     train, val = (

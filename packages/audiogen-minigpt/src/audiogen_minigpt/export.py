@@ -29,9 +29,13 @@ if TYPE_CHECKING:
 
 FORMATS = ("auto", "hf", "safetensors", "light")
 
+_OVER = ("audiogen.json", "manifest.json")  # what exported folders have: a light one the second
+
 
 @closed()
-def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str = "last") -> Path:
+def export(
+    run: str | Path, out: str | Path, format: str = "auto", *, which: str = "last", force: bool = False
+) -> Path:
     """Write the model of a run, or of one checkpoint, for use elsewhere. Returns the folder.
 
     run     the folder of a run or a checkpoint
@@ -39,27 +43,35 @@ def export(run: str | Path, out: str | Path, format: str = "auto", *, which: str
     format  "hf", a folder for transformers; "safetensors", this package's own names; "auto", the first where
             it is possible; "light", a checkpoint in float16 that generates but cannot be trained on
     which   of a run's checkpoints: "last", or "best" on the validation data
+    force   what was exported there before gives way
 
     Raises OptionError when transformers has no such model or `out` is taken, ModelError when there is no
     valid checkpoint or `out` cannot be written.
     """
     from audiogen_minigpt import checkpoint
 
-    require_new_folder(out)
+    require_new_folder(out, _OVER if force else ())
     weights = checkpoint.find(run, which).path / "model.safetensors"
     require_room(out, weights.stat().st_size / (2 if format == "light" else 1))
     if format == "light":
-        return checkpoint.write_light(checkpoint.find(run, which), out)
+        return checkpoint.write_light(checkpoint.find(run, which), out, over=_OVER if force else ())
     model, config, facts = checkpoint.load_model(run, which=which)
-    return export_model(model, config, facts, out, format)
+    return export_model(model, config, facts, out, format, force=force)
 
 
 def export_model(
-    model: GPT, config: ModelConfig, facts: Mapping[str, Any], out: str | Path, format: str = "auto"
+    model: GPT,
+    config: ModelConfig,
+    facts: Mapping[str, Any],
+    out: str | Path,
+    format: str = "auto",
+    *,
+    force: bool = False,
 ) -> Path:
     """As `export`, for a model in memory. The facts are those a checkpoint keeps of the codec."""
     check_choice("export format", format, FORMATS)
-    require_new_folder(out)
+    over = _OVER if force else ()
+    require_new_folder(out, over)
     if format == "hf" and config.preset != "gpt2":
         raise OptionError(
             "transformers has no model like the preset 'modern', and its GPT-2 would load the weights "
@@ -71,7 +83,7 @@ def export_model(
         files = _plain(model, config)
     about = {"format_version": 1, "model": config.to_dict(), "facts": dict(facts)}
     try:
-        with atomic_folder(out) as folder:
+        with atomic_folder(out, over=over) as folder:
             for name, content in {**files, "audiogen.json": about}.items():
                 _write_file(folder / name, content)
     except OSError as error:

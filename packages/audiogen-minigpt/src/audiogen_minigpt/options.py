@@ -130,7 +130,6 @@ class Load(JobLoad, Trained):
     """How a model is opened."""
 
     codec: CodecPlace = None
-    device: Annotated[str, option("auto, cpu, cuda or mps.", local=True)] = "auto"
     ops: Annotated[Any, hidden("What the codec runs on; None is torch on the same device.")] = None
     which: Annotated[
         Literal["last", "best"] | None,
@@ -181,7 +180,7 @@ def resolve(options: Options, own: Sampling, sample_rate: int, hop_length: int) 
     begun = _seconds_of(options.prompt_audio)
     seconds = options.seconds if options.after else options.seconds - begun
     if seconds <= 0:
-        raise OptionError(f"the clip to go on with has {begun:.2f} s; ask for more seconds")
+        raise OptionError(f"the clip to go on with has {begun:.2f} s; ask for more seconds", "seconds")
     samples = max(1, round(seconds * sample_rate))
     drawing = {name: value for name, value in sampling.to_dict().items() if name in DRAWING}
     asked = {**options.asked(), "seconds": options.seconds, "only_new": options.only_new, **drawing}

@@ -402,7 +402,7 @@ class _Run:
 def _check(settings: Settings, from_scratch: bool) -> None:
     """Refuse what cannot be, before any long work. Raises OptionError, and ModelError for no model."""
     if {"steps", "seconds"} <= set(settings.train):
-        raise OptionError("give a number of steps or a time, not both")
+        raise OptionError("give a number of steps or a time, not both", "steps", "seconds")
     if (start := settings.train.get("start")) is not None:
         if from_scratch:
             raise OptionError(f"start from {start}, or from scratch: not both")

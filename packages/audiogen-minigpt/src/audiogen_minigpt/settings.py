@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from audiogen_core.devices import HELP
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.options import Described, Field, described, hidden, option, place
@@ -73,7 +74,7 @@ class TrainConfig(Described):
         option("Greatest share of codes shown that others of the window replace.", ge=0, le=1, advanced=True),
     ] = 0.0
     seed: Annotated[int, option("Seed of weights, order and samples.", ge=0, le=MAX_SEED)] = 0
-    device: Annotated[str, option("auto, cpu, cuda or mps.", advanced=True)] = "auto"
+    device: Annotated[str, option(HELP)] = "auto"
     dtype: Annotated[
         str,
         option("auto, float32 or bfloat16.", choices=("auto", "float32", "bfloat16"), advanced=True),
@@ -112,13 +113,13 @@ class TrainConfig(Described):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps is not None and self.seconds is not None:
-            raise OptionError("give a number of steps or a time, not both")
+            raise OptionError("give a number of steps or a time, not both", "steps", "seconds")
         if self.warmup + self.cooldown > 1:
             raise OptionError(
                 f"warmup {self.warmup} and cooldown {self.cooldown} must be shares whose sum is at most 1"
             )
         if self.shard and self.optimizer == "muon":
-            raise OptionError("muon needs whole matrices; use it without shard")
+            raise OptionError("muon needs whole matrices; use it without shard", "optimizer", "shard")
 
     @property
     def budget(self) -> float | None:

@@ -283,7 +283,8 @@ def _planned(trainer: Trainer) -> Plan:
         left = max(0.0, min(budget - trainer.progress.elapsed, trainer.until - time.monotonic()))
         more = trainer.ranks.agree(Plan.in_time(left, times, up, down).steps, trainer.device)
         plan = Plan.of(trainer.step + more, up, down)
-        trainer.note(f"about {more} updates fit into {shown_time(left)}, at {median(times):.2g} s each")
+        fit = "1 update fits" if more == 1 else f"{more} updates fit"
+        trainer.note(f"about {fit} into {shown_time(left)}, at {median(times):.2g} s each")
     if trainer.ranks.first:
         write_plan(config.run, config.goal, plan)
     return plan

@@ -8,12 +8,16 @@ model.generate("slow piano in C minor", seconds=10, seed=1).save("piano.wav")
 ```
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from audiogen_mlx import blas
+from audiogen_mlx import door
 
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from audiogen_mlx.musicgen.generate import MusicGen
     from audiogen_mlx.stable_audio.generate import StableAudio
     from audiogen_mlx.stable_audio_3.generate import StableAudio3
@@ -26,7 +30,7 @@ _PLACES = {
     "StableAudio3": "stable_audio_3.generate",
 }
 
-blas.watch()  # before anything in this package imports mlx.core
+door.watch()  # before anything in this package imports mlx.core
 
 
 def __getattr__(name: str) -> Any:

@@ -17,14 +17,11 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from audiogen_core.errors import CannotStart
 from audiogen_core.threads import VARIABLES, default
 from audiogen_core.threads import use as limit_numpy
 from audiogen_mlx.elf import ElfError, drop_prefix
@@ -73,50 +70,6 @@ class Blas:
 _used: Blas | None = None
 _set: Callable[[int], Any] | None = None
 _count: int | None = None
-
-
-class Door:
-    """Finds and loads `mlx.core` as Python does, after the BLAS; says why where it does not start, for want
-    of NVIDIA's driver, say.
-
-    (No subclass of importlib.abc's: what that imports takes a tenth of the time `--help` has.)
-    """
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
-        if name != "mlx.core":
-            return None
-        use()
-        spec = PathFinder.find_spec(name, path)
-        if spec is not None and spec.loader is not None:
-            self._loader, spec.loader = spec.loader, self  # type: ignore[assignment]
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        made: ModuleType | None = self._told(self._loader.create_module, spec)
-        return made
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._told(self._loader.exec_module, module)
-
-    def _told(self, step: Callable[[Any], Any], given: Any) -> Any:
-        try:
-            return step(given)
-        except ImportError as error:
-            from importlib.metadata import distributions  # takes longer than `--help` may
-
-            named = (str(each.metadata["Name"]) for each in distributions())
-            cuda = sorted({name for name in named if name.startswith("mlx-cuda")})
-            away = f"pip uninstall {' '.join(cuda)}, then " if cuda else ""
-            needs = "mlx for CUDA needs NVIDIA's driver; to use the CPU: " if cuda else ""
-            raise CannotStart(
-                f"mlx does not start here ({error}); {needs}{away}pip install --force-reinstall 'mlx[cpu]'"
-            ) from error
-
-
-def watch() -> None:
-    """Have `use` called when mlx.core is imported."""
-    if sys.platform == "linux":
-        sys.meta_path.insert(0, Door())
 
 
 def advice() -> str:

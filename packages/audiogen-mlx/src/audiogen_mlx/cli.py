@@ -22,6 +22,7 @@ commands.add_job(cli, jobs.STABLE_AUDIO)
 commands.add_job(cli, jobs.STABLE_AUDIO_3)
 commands.add_replay(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO, jobs.STABLE_AUDIO_3)
 commands.add_info(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO, jobs.STABLE_AUDIO_3)
+commands.add_models(cli, jobs.MUSICGEN, jobs.STABLE_AUDIO, jobs.STABLE_AUDIO_3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def prompts(asked: Asked) -> None:
         raise OptionError(
             f"{asked.model}: lists no words; it reads any text, so describe what is to be heard"
         )
-    shared.emit(words.table(), json=asked.json)
+    shared.emit(words.table() if asked.json else words.shown(), json=asked.json)
 
 
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
@@ -118,25 +119,6 @@ def _places(asked: Located, offline: bool, silent: bool) -> Places:
 
     fetch = commands.fetching(offline, silent, asked.unlisted)
     return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
-
-
-@commands.command(cli, "models", Shown)
-def models(shown: Shown) -> None:
-    """The models there are by name, and their licences."""
-    from audiogen_mlx.catalog import MODELS
-
-    rows = [
-        {
-            "name": spec.name,
-            "repository": spec.repo,
-            "pinned": spec.pinned,
-            "bytes": spec.size,
-            "licence": spec.license,
-            "note": spec.note,
-        }
-        for spec in MODELS
-    ]
-    shared.emit(rows, json=shown.json)
 
 
 @dataclass(frozen=True, kw_only=True)

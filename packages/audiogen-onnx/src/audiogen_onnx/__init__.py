@@ -13,9 +13,11 @@ MusicGen.load("demo").generate("slow piano in C minor", seconds=10, seed=1).save
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from audiogen_onnx.exporter.export import export
     from audiogen_onnx.exporter.magnet import export_magnet
     from audiogen_onnx.exporter.musicgen.export import export_musicgen

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
+from audiogen_core.devices import HELP
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Run, Shown
 from audiogen_core.options import Described, Place, argument, option, place
@@ -86,6 +87,7 @@ commands.add_job(cli, MUSICGEN)
 commands.add_job(cli, MAGNET)
 commands.add_replay(cli, VAMP, MUSICGEN, MAGNET)
 commands.add_info(cli, VAMP, MUSICGEN, MAGNET)
+commands.add_models(cli, VAMP, MUSICGEN, MAGNET)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ class Tracked(Shown):
     audio: Annotated[Path, argument("Audio file.", metavar="IN")]
     model: Annotated[str, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
     output: Annotated[Path | None, option("Text file; printed when absent.", "-o", metavar="PATH")] = None
+    device: Annotated[str, option(HELP)] = "auto"
     provider: Annotated[
         tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
     ] = ()
@@ -108,13 +111,16 @@ def beats(asked: Tracked) -> None:
     from audiogen_core.audio import Audio
     from audiogen_core.files import atomic_path
     from audiogen_onnx.exporter.export import exported
+    from audiogen_onnx.session import providers_of
     from audiogen_onnx.vampnet.wavebeat import BeatTracker
 
     if asked.output is not None:
         shared.require_new(asked.output, asked.force)
     fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
     folder = exported(asked.model, notify=shared.note, fetch=fetch)
-    tracked = BeatTracker.of(folder, asked.provider or None).track(Audio.load(asked.audio))
+    tracked = BeatTracker.of(folder, providers_of(asked.device, asked.provider)).track(
+        Audio.load(asked.audio)
+    )
     if asked.output is not None:
         with atomic_path(asked.output) as temporary:
             temporary.write_text(tracked.text(), encoding="utf-8")
@@ -125,18 +131,6 @@ def beats(asked: Tracked) -> None:
         print(tracked.text(), end="")
     else:
         print(asked.output)
-
-
-@commands.command(cli, "models", Shown)
-def models(shown: Shown) -> None:
-    """The models there are by name: fetched when they are needed, or part of the package."""
-    from audiogen_onnx.catalog import MODELS
-
-    rows = [
-        {"name": spec.name, "repository": spec.repo, "licence": spec.license, "note": spec.note}
-        for spec in MODELS
-    ]
-    shared.emit(rows, json=shown.json)
 
 
 @commands.command(cli, "doctor", Shown)
@@ -181,6 +175,7 @@ class Exported(Shown):
         None
     )
     mert: Annotated[Place | None, place("Folder of the MERT that hears styles.", advanced=True)] = None
+    force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
@@ -195,13 +190,13 @@ def export(asked: Exported) -> None:
 
     kind = kinds.kind_of(asked.checkpoints)
     exporter.require_export() if kind is None else musicgen.require_onnx()
-    require_new_folder(asked.output)
+    require_new_folder(asked.output, exporter.over(asked.force))
     require_room(asked.output)
     fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
     if kind is not None:
         places = Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
         files = Files.find(kind.catalog, asked.checkpoints, places)
-        made = kind.export(files, asked.output, dtype=asked.dtype, check=asked.check)
+        made = kind.export(files, asked.output, dtype=asked.dtype, check=asked.check, force=asked.force)
         _written(made, asked.output, asked.json)
         return
     manifest = exporter.export(
@@ -212,6 +207,7 @@ def export(asked: Exported) -> None:
         coarse_lora=asked.coarse_lora,
         fine_lora=asked.fine_lora,
         beats=asked.beats,
+        force=asked.force,
     )
     _written(manifest, asked.output, asked.json)
 
@@ -223,6 +219,7 @@ class Quantized(Shown):
     folder: Annotated[str, argument("Exported folder.", "--model", "-m", metavar="DIR")]
     output: Annotated[Path, option("Where the result goes.", "-o", metavar="PATH")]
     dtype: Annotated[str, option("Of the weights.", choices=("float16", "int8", "int4"))] = "int8"
+    force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
 
 
 @commands.command(cli, "quantize", Quantized)
@@ -230,7 +227,7 @@ def quantize(asked: Quantized) -> None:
     """Write a smaller copy of a float32 folder. Needs the [export] extra."""
     from audiogen_onnx.exporter.export import quantize
 
-    _written(quantize(asked.folder, asked.output, asked.dtype), asked.output, asked.json)
+    _written(quantize(asked.folder, asked.output, asked.dtype, force=asked.force), asked.output, asked.json)
 
 
 def _written(manifest: Exports, output: Path, json: bool) -> None:
@@ -275,6 +272,7 @@ class Timed(Shown):
     threads: Annotated[
         int | None, option("Of one operator; all cores when absent.", ge=1, le=MOST_THREADS)
     ] = None
+    device: Annotated[str, option(HELP)] = "auto"
     provider: Annotated[
         tuple[str, ...], option("onnxruntime's execution provider; more than once for a choice.")
     ] = ()
@@ -289,7 +287,13 @@ def bench(asked: Timed) -> None:
     from audiogen_onnx.vampnet.generate import Vampnet
 
     fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
-    vampnet = Vampnet.load(asked.folder, providers=asked.provider or None, threads=asked.threads, fetch=fetch)
+    vampnet = Vampnet.load(
+        asked.folder,
+        device=asked.device,
+        providers=asked.provider or None,
+        threads=asked.threads,
+        fetch=fetch,
+    )
     ours, theirs = measure(vampnet, asked.seconds, asked.repeats), None
     if (memory := peak_memory()) is not None:
         shared.note(f"peak memory {memory / 1e6:.0f} MB")

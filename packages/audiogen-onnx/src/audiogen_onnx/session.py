@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core.devices import absent, check
 from audiogen_core.errors import ManifestError, ModelError, OptionError
 from audiogen_core.threads import check as check_threads
 from audiogen_core.values import closed
@@ -97,6 +98,39 @@ class Session:
         except (errors.Fail, errors.RuntimeException, errors.EPFail, errors.NotImplemented) as error:
             raise ModelError(f"{self.path.name} failed while running: {_first_line(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+
+_OF = {
+    "cuda": ("CUDAExecutionProvider",),
+    "mps": ("CoreMLExecutionProvider",),
+    "gpu": (
+        "CUDAExecutionProvider",
+        "ROCMExecutionProvider",
+        "MIGraphXExecutionProvider",
+        "CoreMLExecutionProvider",
+        "DmlExecutionProvider",
+    ),
+}
+"""Devices -> the execution providers that compute on them, the first there is."""
+
+
+def providers_of(device: str, providers: Sequence[str] | None = None) -> Sequence[str] | None:
+    """The execution providers that stand for a device, or those that were named; None means the processor.
+
+    Raises OptionError for both, and for a device that this onnxruntime has no provider for.
+    """
+    check(device)
+    if providers and device != "auto":
+        raise OptionError("give device or providers, not both", "device", "providers")
+    if providers or device in ("auto", "cpu"):
+        return providers or None
+    import onnxruntime
+
+    kind, _, number = device.partition(":")
+    found = [name for name in _OF[kind] if name in onnxruntime.get_available_providers()]
+    if not found or int(number or 0):
+        raise absent(device, "onnxruntime")
+    return (found[0], CPU)  # the processor takes what the other cannot
 
 
 def _providers(wanted: Sequence[str] | None) -> list[str]:

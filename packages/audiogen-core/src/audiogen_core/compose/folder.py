@@ -75,7 +75,7 @@ def _prepare(folder: Path, force: bool, needed: float) -> Path:
     except OSError as error:
         raise AudioError(f"{folder}: cannot be used as an output folder ({error.strerror})") from error
     if used is not None and not force:
-        raise OptionError(f"{folder}: not empty; choose a new folder, or use force to write into it")
+        raise OptionError(f"{folder}: not empty; choose a new folder, or use force to write into it", "force")
     return folder
 
 

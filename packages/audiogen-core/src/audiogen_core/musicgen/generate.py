@@ -160,6 +160,13 @@ class MusicGenBase(Model):
     def _frames(self, prompts: Sequence[str | None], settings: Settings, known: Tokens) -> Iterator[Tokens]:
         """The codes of all clips as they are made, from the beginning: blocks (B, K, frames)."""
         items = self._items(prompts, settings)
+        if known.shape[2] >= settings.frames:
+            begun = known.shape[2] / self.codec.info.frame_rate
+            raise OptionError(
+                f"the clip to continue has {begun:.2f} s, and {settings.seconds:g} s are asked for in all; "
+                "ask for more seconds",
+                "seconds",
+            )
         windows = plan(settings.frames, known.shape[2], settings.window, settings.stride)
         return self._windows(items, known, windows, settings)
 

@@ -141,7 +141,9 @@ class Batch(Continuing):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.negative_prompt is not None and not self.negative_prompt.strip():
-            raise OptionError("the negative prompt is empty: say what to stay away from, or leave it out")
+            raise OptionError(
+                "negative_prompt is empty: say what to stay away from, or leave it out", "negative_prompt"
+            )
         if self.prompt_audio is not None and self.prompt_codes is not None:
             raise OptionError("give prompt_audio or prompt_codes, not both")
         if self.compat not in ("audiogen", "upstream"):
@@ -163,12 +165,15 @@ class Options(Batch):
             if isinstance(clips, list | tuple) and len(clips) == 1:
                 object.__setattr__(self, name, clips[0])
         if self.prompt is not None and self.unconditional:
-            raise OptionError("give a prompt or --unconditional, not both")
+            raise OptionError("give a prompt or unconditional, not both", "prompt", "unconditional")
         if self.prompt is not None and not self.prompt.strip():
-            raise OptionError("the prompt is empty: say what to hear, or use --unconditional for anything")
+            raise OptionError(
+                "the prompt is empty: say what to hear, or use unconditional for anything",
+                *("prompt", "unconditional"),
+            )
         clips = (self.melody, self.style, self.prompt_audio, self.prompt_codes)
         if self.prompt is None and not self.unconditional and all(clip is None for clip in clips):
-            raise OptionError("say what to hear, or use --unconditional for anything")
+            raise OptionError("say what to hear, or use unconditional for anything", "unconditional")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -300,13 +305,16 @@ def _filled(options: Batch, defaults: Defaults) -> Batch:
 
 def _check(config: Config, settings: Settings) -> None:
     settings.sampling.temperatures_for(config.codebooks)
-    for name, kind in (("melody", "a melody"), ("style", "a style")):
+    for name in ("melody", "style"):
         if getattr(settings, name) is not None and config.clip != name:
-            raise OptionError(f"this model does not follow {kind}; take one whose name says {name}")
+            raise OptionError(f"{name}: this model does not follow one; take one whose name says so", name)
     if settings.frames > settings.window and settings.window < 2:
         raise OptionError("windows must have 2 frames or more to be continued")
     if settings.negative_prompt is not None and settings.guidance_scale == 1:
-        raise OptionError("a negative prompt needs guidance: give a guidance_scale other than 1")
+        raise OptionError(
+            "negative_prompt needs guidance: give a guidance_scale other than 1",
+            *("negative_prompt", "guidance_scale"),
+        )
 
 
 def _frames(name: str, seconds: float, frame_rate: float) -> int:

@@ -41,9 +41,7 @@ def plan(total: int, prompt: int, limit: int, stride: int) -> list[Window]:
             f"before; got {stride}"
         )
     if prompt >= total:
-        raise OptionError(
-            f"the clip to continue has {prompt} frames and {total} are asked for in all; ask for more seconds"
-        )
+        raise OptionError(f"{prompt} frames are known of {total} in all: there is none to make")
     if total <= limit:
         return [Window(0, prompt, total)]
     start = 0

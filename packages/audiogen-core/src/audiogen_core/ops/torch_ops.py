@@ -21,6 +21,8 @@ class TorchOps:
     name = "torch"
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
+        if device == "gpu":
+            device = "mps" if torch.backends.mps.is_available() else "cuda"
         try:
             self.device = torch.device(device)
             torch.empty(0, device=self.device)

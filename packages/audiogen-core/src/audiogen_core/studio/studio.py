@@ -220,7 +220,9 @@ class Studio:
     def trained(self, job: Job) -> list[Entry]:
         """Models of a job that were trained here."""
         note, given = "Trained here.", tuple(each.name for each in described(job.options))
-        return [Entry(name, "yours", None, True, note, given) for name in self.trainings.models(job.name)]
+        return [
+            Entry(name, "yours", "yours", None, True, note, given) for name in self.trainings.models(job.name)
+        ]
 
     def models(self) -> list[dict[str, Any]]:
         """The models of all installed jobs."""

@@ -9,6 +9,7 @@ from audiogen_core.musicgen.files import Places
 from audiogen_core.musicgen.generate import MusicGenBase
 from audiogen_core.options import verb
 from audiogen_mlx import blas
+from audiogen_mlx.device import use
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.musicgen.load import Parts, find_files
 from audiogen_mlx.musicgen.options import Load
@@ -27,6 +28,7 @@ class MusicGen(MusicGenBase):
 
         Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
+        use(opening.device)
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)

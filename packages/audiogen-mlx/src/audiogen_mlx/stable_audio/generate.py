@@ -20,6 +20,7 @@ from audiogen_core.options import verb
 from audiogen_core.progress import OnStep
 from audiogen_core.values import closed
 from audiogen_mlx import blas
+from audiogen_mlx.device import use
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.stable_audio import inpaint, loops, windows
@@ -44,6 +45,7 @@ class StableAudio(Conductor[Config, Parts]):
 
         Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
+        use(opening.device)
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         files = locate(opening.model, unlisted=opening.unlisted, fetch=fetch)
@@ -110,7 +112,7 @@ class StableAudio(Conductor[Config, Parts]):
         The tempo is not put into the prompt. Raises OptionError when the bars do not fit in the window.
         """
         if options.bpm is None or options.bars is None:
-            raise OptionError("a loop needs both bpm and bars")
+            raise OptionError("a loop needs both bpm and bars", "bpm", "bars")
         return self.clip(_as_it_comes(options))
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
@@ -298,7 +300,8 @@ class StableAudio(Conductor[Config, Parts]):
         if seconds is not None and not asked.long and round(seconds * config.sample_rate) > config.window:
             raise OptionError(
                 f"this model makes {config.window_seconds:.2f} s at most, {seconds:g} s were asked for; "
-                "for more, generate_long (--long) continues window after window"
+                "long continues window after window",
+                *("seconds", "long"),
             )
 
 

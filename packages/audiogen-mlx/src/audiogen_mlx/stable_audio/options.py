@@ -41,11 +41,14 @@ class Timed(Protocol):
 def check_lengths(asked: Timed) -> None:
     """Raises OptionError where it cannot be as long as several options say, or none does."""
     if (asked.bpm is None) != (asked.bars is None):
-        raise OptionError("a loop needs both bpm and bars")
+        raise OptionError("a loop needs both bpm and bars", "bpm", "bars")
     if asked.bpm is not None and (asked.seconds is not None or asked.long):
-        raise OptionError("a loop is as long as its bars; leave out seconds and long")
+        raise OptionError(
+            "a loop lasts as its bpm and bars say; leave out seconds and long",
+            *("bpm", "bars", "seconds", "long"),
+        )
     if asked.long and asked.seconds is None:
-        raise OptionError("long needs to know how long: give seconds")
+        raise OptionError("long needs to know until when: give seconds", "long", "seconds")
 
 
 def check_noise(noise: object, seed: int | None) -> None:
@@ -175,18 +178,28 @@ class Batch(Continuing):
         inpaints = self.inpaint is not None or self.inpaint_mask is not None
         for name in ("init_audio", "inpaint", "inpaint_mask", "init_noise_level") if self.long else ():
             if getattr(self, name) is not None:
-                raise OptionError(f"{name} does not go with a clip of several windows; inpaint afterwards")
+                raise OptionError(
+                    f"{name} does not go with long, a clip of several windows; inpaint afterwards",
+                    *(name, "long"),
+                )
         if self.prompt_audio is not None and (self.init_audio is not None or inpaints):
-            raise OptionError("prompt_audio goes with neither init_audio nor inpaint; leave them out")
+            raise OptionError(
+                "prompt_audio goes with neither init_audio nor inpaint; leave them out",
+                *("prompt_audio", "init_audio", "inpaint"),
+            )
         if self.init_audio is None and inpaints:
-            raise OptionError("inpaint needs a clip to work on; give init_audio")
+            raise OptionError("inpaint needs a clip to work on; give init_audio", "inpaint", "init_audio")
         if self.init_audio is None and self.prompt_audio is None and self.init_noise_level is not None:
-            raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
+            raise OptionError(
+                "init_noise_level needs a clip to begin from; give init_audio",
+                "init_noise_level",
+                "init_audio",
+            )
 
     def _check_length(self) -> None:
         check_lengths(self)
         if self.overlap is not None and not self.long and not isinstance(self, AnyLength):
-            raise OptionError("overlap is for clips of several windows; add long")
+            raise OptionError("overlap is for clips of several windows; add long", "overlap", "long")
 
 
 @dataclass(frozen=True)
@@ -198,7 +211,7 @@ class Options(Batch):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.prompt.strip():
-            raise OptionError(f"the prompt is empty: say what to hear, got {self.prompt!r}")
+            raise OptionError(f"the prompt is empty: say what to hear, got {self.prompt!r}", "prompt")
 
 
 @dataclass(frozen=True)

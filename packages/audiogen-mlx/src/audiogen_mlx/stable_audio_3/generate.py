@@ -20,6 +20,7 @@ from audiogen_core.options import verb
 from audiogen_core.progress import OnStep
 from audiogen_core.values import closed
 from audiogen_mlx import blas
+from audiogen_mlx.device import use
 from audiogen_mlx.memory import bounded_cache
 from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.stable_audio import inpaint, loops, windows
@@ -89,6 +90,7 @@ class StableAudio3(Conductor[Config, Parts]):
 
         Raises UnknownModel, DownloadError, ModelError, WeightsError or OptionError.
         """
+        use(opening.device)
         threads = blas.set_threads(opening.threads)
         files = locate(opening, fetch=opening.fetch or asking(unlisted=opening.unlisted))
         config, dtype = files.read_config(), DTYPES[opening.dtype]
@@ -160,7 +162,7 @@ class StableAudio3(Conductor[Config, Parts]):
         The tempo is not put into the prompt. Raises OptionError when the bars are more than the model makes.
         """
         if options.bpm is None or options.bars is None:
-            raise OptionError("a loop needs both bpm and bars")
+            raise OptionError("a loop needs both bpm and bars", "bpm", "bars")
         return self.clip(options)
 
     def takes(self, options: Options, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:

@@ -155,7 +155,9 @@ class Batch(Continuing):
             raise OptionError(f"the guidance interval must be 0 <= from <= to <= 1, got {low:g} to {high:g}")
         check_noise(self.noise, self.seed)
         if self.codec_noise and self.compat != "upstream":
-            raise OptionError("codec_noise is the original's; it needs compat upstream")
+            raise OptionError(
+                "codec_noise is the original's; it needs compat upstream", "codec_noise", "compat"
+            )
         if self.times is not None and (len(self.times) < 2 or self.steps not in (None, len(self.times) - 1)):
             raise OptionError("times are one more than steps, and two or more")
         self._check_clips()
@@ -164,29 +166,45 @@ class Batch(Continuing):
     def _check_clips(self) -> None:
         for name in ("init_audio", "inpaint", "before", "init_noise_level", "compat") if self.long else ():
             if getattr(self, name) is not None:
-                raise OptionError(f"{name} does not go with a clip of several parts; leave it out")
+                raise OptionError(
+                    f"{name} does not go with long, a clip of several parts; leave it out", name, "long"
+                )
         if self.prompt_audio is not None and (self.init_audio is not None or self.inpaint is not None):
-            raise OptionError("prompt_audio goes with neither init_audio nor inpaint; leave them out")
+            raise OptionError(
+                "prompt_audio goes with neither init_audio nor inpaint; leave them out",
+                *("prompt_audio", "init_audio", "inpaint"),
+            )
         if self.init_audio is None and (self.inpaint is not None or self.before is not None):
-            raise OptionError("inpaint and before need a clip to work on; give init_audio")
+            raise OptionError(
+                "inpaint and before need a clip to work on; give init_audio",
+                *("inpaint", "before", "init_audio"),
+            )
         if self.inpaint is not None and self.before is not None:
-            raise OptionError("before keeps the whole clip; leave out inpaint")
+            raise OptionError("before keeps the whole clip; leave out inpaint", "before", "inpaint")
         if self.inpaint is not None and not self.inpaint:
-            raise OptionError("inpaint names nothing to make anew")
+            raise OptionError("inpaint names nothing to make anew", "inpaint")
         for start, end in self.inpaint or ():
             if not 0 <= start < end:
                 raise OptionError(
-                    f"inpaint needs a start of 0 or more and an end after it, got {start:g} to {end:g}"
+                    f"inpaint needs a start of 0 or more and an end after it, got {start:g} to {end:g}",
+                    "inpaint",
                 )
         if self.init_audio is None and self.init_noise_level is not None:
-            raise OptionError("init_noise_level needs a clip to begin from; give init_audio")
+            raise OptionError(
+                "init_noise_level needs a clip to begin from; give init_audio",
+                "init_noise_level",
+                "init_audio",
+            )
         if self.exact and self.inpaint is None and self.before is None:
-            raise OptionError("exact is about what is kept of a clip; give inpaint or before")
+            raise OptionError(
+                "exact is about what is kept of a clip; give inpaint or before",
+                *("exact", "inpaint", "before"),
+            )
 
     def _check_length(self) -> None:
         check_lengths(self)
         if self.overlap is not None and not self.long and not isinstance(self, AnyLength):
-            raise OptionError("overlap is for clips of several parts; add long")
+            raise OptionError("overlap is for clips of several parts; add long", "overlap", "long")
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ def resolve(config: Config, options: Batch) -> Settings:
     if not options.long and seconds > config.max_seconds:
         raise OptionError(
             f"this model makes {config.max_seconds:.2f} s at most, {seconds:g} s were asked for; "
-            "for more, long (--long) goes on part after part"
+            "long goes on part after part",
+            *("seconds", "long"),
         )
     published, before = config.published, options.before or 0.0
     check_continued(prompt, seconds)
@@ -169,7 +170,7 @@ def _seconds(
             )
         return min(whole, config.max_seconds), None
     if prompt is not None:
-        raise OptionError("a clip to go on with needs to know until when: give seconds")
+        raise OptionError("a clip to go on with needs to know until when: give seconds", "seconds")
     return min(SECONDS, config.max_seconds), None
 
 

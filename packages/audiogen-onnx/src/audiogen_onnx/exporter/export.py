@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,6 +97,7 @@ def export(
     coarse_lora: str | Path | None = None,
     fine_lora: str | Path | None = None,
     beats: bool = True,
+    force: bool = False,
 ) -> Manifest:
     """Write a folder of graphs from codec.pth, coarse.pth and c2f.pth; and wavebeat.pth, where there is one.
 
@@ -105,6 +106,7 @@ def export(
     check    compare every graph with torch at several lengths and batches
     coarse_lora, fine_lora  a lora.pth in place of the network's own low-rank updates
     beats    the beat tracker too, where there is a wavebeat.pth
+    force    what was exported there before gives way
 
     Peak memory is about three times the largest network. Raises MissingDependency without the extra [export],
     OptionError for an unknown dtype or a folder that is not empty, ModelError and WeightsError when a
@@ -112,10 +114,11 @@ def export(
     """
     _check_possible(dtype)
     sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora, beats=beats)
-    require_new_folder(out_dir)
+    allowed = over(force)
+    require_new_folder(out_dir, allowed)
     # Beside a smaller copy lies the whole one while it is made.
     require_room(out_dir, sources.size * (1 if dtype == "float32" else 1.5))
-    return _staged(out_dir, dtype, lambda folder: _write(sources, folder, check))
+    return _staged(out_dir, dtype, lambda folder: _write(sources, folder, check), allowed)
 
 
 def export_networks(
@@ -168,9 +171,16 @@ def export_networks(
     return _staged(out_dir, dtype, write)
 
 
+def over(force: bool) -> tuple[str, ...]:
+    """The file by which a folder shows that it was exported, and so may be written over."""
+    return (NAME,) if force else ()
+
+
 @closed()
-def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
+def quantize(source: str | Path, target: str | Path, dtype: str, *, force: bool = False) -> Manifest:
     """Write a smaller copy of a float32 folder; it appears whole or not at all.
+
+    force  what was exported there before gives way
 
     Raises ManifestError when the source is no exported folder or damaged, OptionError when it is not float32,
     when `dtype` is not float16, int8 or int4, or when the target is not a new or empty folder.
@@ -179,9 +189,10 @@ def quantize(source: str | Path, target: str | Path, dtype: str) -> Manifest:
     from audiogen_onnx.exporter.quantize import convert
 
     source = located(source)
-    require_new_folder(target)
+    allowed = over(force)
+    require_new_folder(target, allowed)
     require_room(target, sum(path.stat().st_size for path in source.glob("*") if path.is_file()) / 2)
-    with atomic_folder(target) as folder:
+    with atomic_folder(target, over=allowed) as folder:
         return convert(source, folder, dtype)
 
 
@@ -292,11 +303,13 @@ def _check_possible(dtype: str) -> None:
     require_export()
 
 
-def _staged(out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest]) -> Manifest:
+def _staged(
+    out_dir: str | Path, dtype: str, write: Callable[[Path], Manifest], allowed: Sequence[str] = ()
+) -> Manifest:
     """What `write` writes, in float32, made smaller where that is asked for; whole or not at all."""
     from audiogen_onnx.exporter.quantize import convert
 
-    with atomic_folder(out_dir) as folder:
+    with atomic_folder(out_dir, over=allowed) as folder:
         if dtype == "float32":
             return write(folder)
         plain = folder / "float32"

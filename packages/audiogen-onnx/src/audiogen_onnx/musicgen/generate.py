@@ -14,6 +14,7 @@ from audiogen_onnx.manifest import NAME, sha256
 from audiogen_onnx.musicgen.load import Parts
 from audiogen_onnx.musicgen.manifest import MusicGenManifest
 from audiogen_onnx.musicgen.options import Load
+from audiogen_onnx.session import providers_of
 
 
 class MusicGen(MusicGenBase):
@@ -35,7 +36,9 @@ class MusicGen(MusicGenBase):
         folder = exported(opening.model, notify=warnings.warn, fetch=opening.fetch, unlisted=opening.unlisted)
         threads = use_threads(opening.threads)
         with MusicGenManifest.opened(folder, verify=opening.verify) as manifest:
-            parts = Parts(manifest, folder, opening.providers or None, threads, opening.fetch)
+            parts = Parts(
+                manifest, folder, providers_of(opening.device, opening.providers), threads, opening.fetch
+            )
             parts.tokenizer  # noqa: B018 - read while its file is known to be the one described
         return cls(parts, str(opening.model), threads, opening, Defaults.from_dict(manifest.defaults))
 

@@ -23,7 +23,7 @@ from audiogen_core.options import described, verb
 from audiogen_core.threads import use as use_threads
 from audiogen_core.values import closed
 from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest, sha256
-from audiogen_onnx.session import Session
+from audiogen_onnx.session import Session, providers_of
 from audiogen_onnx.vampnet.clip import Clip, Made
 from audiogen_onnx.vampnet.mask import Mask
 from audiogen_onnx.vampnet.mask_file import load_mask
@@ -111,7 +111,7 @@ class Vampnet(Model):
         from audiogen_onnx.codec import codec_of
 
         exported = imported("audiogen_onnx.exporter.export:exported")  # by name: to run takes no exporter
-        fetch, providers = opening.fetch, opening.providers or None
+        fetch, providers = opening.fetch, providers_of(opening.device, opening.providers)
         folder = exported(opening.model, notify=warnings.warn, fetch=fetch, unlisted=opening.unlisted)
         threads = use_threads(opening.threads)
         with Manifest.opened(folder, verify=opening.verify) as manifest:

@@ -198,20 +198,36 @@ class VampOptions(Described):
         _split_beats(self)
         super().__post_init__()
         if self.infill is not None and self.infill[0] >= self.infill[1]:
-            raise OptionError(f"infill goes from a time to a later one, in seconds; got {self.infill}")
+            start, end = self.infill
+            raise OptionError(
+                f"infill goes from a time to a later one, got {start:g} to {end:g} seconds", "infill"
+            )
         if self.bpm is not None and self.beats is not None:
-            raise OptionError("give bpm for a grid of beats, or beats for a list of times, not both")
+            raise OptionError("bpm is a grid, and beats a list of times: give one of them", "bpm", "beats")
         if self.loop and self.outpaints:
-            raise OptionError("a loop has no ends: loop and outpaint cannot go together")
+            raise OptionError(
+                "what runs in a ring has no ends: give loop, or outpaint_left and outpaint_right",
+                *("loop", "outpaint_left", "outpaint_right"),
+            )
         stretches = self.time_stretch_factor > 1
         if stretches and (self.outpaints or self.infill is not None or self.loop):
-            raise OptionError("time_stretch_factor goes with neither infill, outpaint nor loop")
+            raise OptionError(
+                "time_stretch_factor goes with none of infill, outpaint_left, outpaint_right and loop",
+                *("time_stretch_factor", *_LATER),
+            )
         if self.compat == "upstream" and (self.loop or self.outpaints or self.infill is not None):
-            raise OptionError("the original has no infill, outpaint or loop: leave compat at 'audiogen'")
+            raise OptionError(
+                "the original has no infill, outpaint_left, outpaint_right or loop; leave out compat",
+                *("compat", *_LATER),
+            )
 
     @property
     def outpaints(self) -> bool:
         return self.outpaint_left > 0 or self.outpaint_right > 0
+
+
+_LATER = ("infill", "outpaint_left", "outpaint_right", "loop")
+"""What the original has not."""
 
 
 def _split_beats(options: Any) -> None:
@@ -276,7 +292,7 @@ class Beside(Drawn):
         super().__post_init__()
         chosen = VampOptions.of(self.chosen())  # raises for what contradicts each other
         if self.track_beats and (chosen.beats is not None or chosen.bpm is not None):
-            raise OptionError("give one of --track-beats, --beats and --bpm")
+            raise OptionError("give one of track_beats, beats and bpm", "track_beats", "beats", "bpm")
 
 
 @dataclass(frozen=True)

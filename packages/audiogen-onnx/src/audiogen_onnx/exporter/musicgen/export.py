@@ -42,7 +42,12 @@ KEPT_DTYPE = "int8"
 
 @closed()
 def export_musicgen(
-    model: str | Path | Files, out_dir: str | Path, *, dtype: str = "float32", check: bool = True
+    model: str | Path | Files,
+    out_dir: str | Path,
+    *,
+    dtype: str = "float32",
+    check: bool = True,
+    force: bool = False,
 ) -> MusicGenManifest:
     """Write a folder of graphs from a MusicGen: a catalogue name, or a folder of transformers, audiocraft or
     audiogen-mlx's `convert`.
@@ -50,6 +55,7 @@ def export_musicgen(
     out_dir  a new or empty folder; it appears whole or not at all
     dtype    of the weights: float32, float16, int8 or int4; see `numbers`
     check    compare every graph with numpy over several lengths, before the folder appears
+    force    what was exported there before gives way
 
     Tensors pass one at a time. Raises MissingDependency without onnx, OptionError for an unknown dtype or a
     folder that is not empty, ModelError and WeightsError when the checkpoint is not what it should be or a
@@ -63,10 +69,11 @@ def export_musicgen(
         raise ModelError(
             f"{files.folder}: is stored in {files.stored_bits} bits; export the model it was converted from"
         )
-    require_new_folder(out_dir)
+    over = (NAME,) if force else ()
+    require_new_folder(out_dir, over)
     checkpoints = locate(files.checkpoint).files
     require_room(out_dir, sum(path.stat().st_size for path in checkpoints))
-    with atomic_folder(out_dir) as folder:
+    with atomic_folder(out_dir, over=over) as folder:
         graphs = _graphs(files, folder, dtype, check)
         codec, parts = folder_codec(files, folder)
         check_codec(files, stereo_info(codec) if files.config.channels == 2 else codec)
