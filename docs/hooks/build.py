@@ -34,6 +34,7 @@ API = {
     "audiogen-onnx": [
         "vampnet.generate", "vampnet.options", "exporter.export", "vampnet.verify", "vampnet.mask",
         "musicgen.generate", "musicgen.options", "musicgen.manifest", "exporter.musicgen.export",
+        "magnet.generate", "magnet.options", "magnet.staged", "exporter.magnet",
         "vampnet.beats", "vampnet.sampling", "codec", "session", "manifest", "catalog",
     ],
     "audiogen-minigpt": [

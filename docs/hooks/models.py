@@ -8,12 +8,12 @@ from audiogen_core.codecs.catalog import CATALOG as CODECS
 from audiogen_core.models import ModelSpec, Shipped
 from audiogen_core.musicgen.catalog import TEXT_ENCODERS
 from audiogen_mlx.catalog import CATALOG as MLX
-from audiogen_onnx.catalog import CATALOG as ONNX
+from audiogen_onnx.catalog import CATALOG, MAGNET
 
 CATALOGUES: dict[str, Mapping[str, ModelSpec | Shipped]] = {
     "audiogen-core": CODECS,
     "audiogen-mlx": MLX,
-    "audiogen-onnx": ONNX,
+    "audiogen-onnx": {**CATALOG, **MAGNET},
 }
 
 CHECKED = {
@@ -49,6 +49,12 @@ CHECKED = {
     "stable-audio-3-small-sfx-f16": "S N",
     "stable-audio-3-medium-f16": "S N",
     "vampnet": "S F",
+    "magnet-small-10secs": "S N",
+    "magnet-small-30secs": "S",
+    "magnet-medium-10secs": "S",
+    "magnet-medium-30secs": "S N",
+    "audio-magnet-small": "S N",
+    "audio-magnet-medium": "S",
     "t5-base": "S",
     "t5-large": "S",
 }

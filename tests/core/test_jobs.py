@@ -118,7 +118,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_jobs_of_all_packages_are_found_in_order():
     names = [job.name for job in jobs.installed()]
-    assert names[:5] == ["musicgen", "stable-audio", "stable-audio-3", "vamp", "generate"]
+    assert names[:6] == ["musicgen", "stable-audio", "stable-audio-3", "magnet", "vamp", "generate"]
     assert jobs.broken() == {}
     for job in jobs.installed():
         assert jobs.find(job.name) is job
@@ -126,9 +126,15 @@ def test_the_jobs_of_all_packages_are_found_in_order():
         jsonschema.Draft202012Validator.check_schema(told)
         assert {"seed", "model"} <= set(told["properties"])
         assert all(entry["description"] for entry in told["properties"].values())
-        if job.name != "stable-audio-3":  # there is none of it
+        if job.name not in ("stable-audio-3", "magnet"):  # there is none of these
             demo = next(entry for entry in job.models() if entry.name == "demo")
             assert demo.here and demo.license == "Apache-2.0"
+    packages = {job.package for job in jobs.every() if job.name == "musicgen"}
+    assert packages == {"audiogen-mlx", "audiogen-onnx"}
+    for package in packages:
+        assert jobs.find("musicgen", package).package == package
+    with pytest.raises(OptionError, match="there is no job 'vamp' in audiogen-mlx; there are"):
+        jobs.find("vamp", "audiogen-mlx")
     with pytest.raises(OptionError, match="there is no job 'dance'; there are: musicgen, stable-audio"):
         jobs.find("dance")
 

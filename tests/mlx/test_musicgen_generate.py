@@ -382,14 +382,14 @@ def test_clips_that_cannot_be_used(tmp_path: Path):
 
 
 def test_a_long_prompt_is_cut_with_a_warning():
-    parts = model()._parts
+    tokenizer = model()._parts.tokenizer
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read(parts, "rock " * 300)[0].shape[1] > 300
+        assert read(tokenizer, "rock " * 300)[0].shape[1] > 300
     with pytest.warns(
         UserWarning, match=r"5,000 characters; the model reads the first 512 of its \d+ tokens"
     ):
-        ids, _ = read(parts, "rock " * 1000)
+        ids, _ = read(tokenizer, "rock " * 1000)
     assert ids.shape[1] == 512
     with pytest.warns(UserWarning, match="reads all of it"):
-        read(parts, "r" + " " * 3000 + "k")
+        read(tokenizer, "r" + " " * 3000 + "k")

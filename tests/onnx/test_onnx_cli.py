@@ -245,5 +245,6 @@ def test_a_job_that_was_opened_makes_takes(place):
 
 def test_models():
     found = json.loads(call(cli.cli, "models", "--json").stdout)
-    assert [model["name"] for model in found] == ["demo", "vampnet"]
+    names = [model["name"] for model in found]
+    assert names[:4] == ["demo", "vampnet", "demo", "musicgen-small"] and names[-1] == "audio-magnet-medium"
     assert "non-commercial" in found[1]["note"].lower() and found[0]["licence"] == "Apache-2.0"

@@ -25,6 +25,8 @@ ELSEWHERE = (
     "core/test_hub.py",
     "core/test_files.py",
     "core/test_present.py",
+    "core/test_npz.py",
+    "mlx/test_stable_audio_3_full.py",
 )
 """Tests of the same kind that lie beside what they test."""
 

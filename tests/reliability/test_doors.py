@@ -38,6 +38,7 @@ from audiogen_onnx.vampnet.beats import Beats, beat_mask
 from audiogen_onnx.vampnet.generate import Vampnet
 from audiogen_onnx.vampnet.sampling import fill
 from support.figures import tell
+from support.magnet import model as magnet_model
 from support.measured import peak_memory
 from support.sounds import tone
 
@@ -140,6 +141,7 @@ class Rooms:
         three = FIXTURES / "stable-audio-3" / "tiny-small"
         self.stable_audio_3 = StableAudio3.load(three, t5=str(three / "t5gemma-b-b-ul2"), low_memory=False)
         self.vampnet = Vampnet.load("demo", threads=1)
+        self.magnet = magnet_model()
         self.generator = minigpt.Generator.load("demo", device="cpu")
 
     def doors(self) -> list[Door]:
@@ -152,14 +154,15 @@ class Rooms:
             "musicgen": {"prompt": "x"},
             "stable-audio": {"prompt": "x"},
             "stable-audio-3": {"prompt": "x"},
+            "magnet": {"prompt": "x"},
         }
         models = {
             "vamp": self.vampnet, "musicgen": self.musicgen, "stable-audio": self.stable_audio,
-            "stable-audio-3": self.stable_audio_3, "generate": self.generator,
+            "stable-audio-3": self.stable_audio_3, "magnet": self.magnet, "generate": self.generator,
         }  # fmt: skip
         for job in jobs.installed():
             base = {**needed.get(job.name, {}), "on_step": began}
-            if job.name in ("vamp", "stable-audio", "stable-audio-3"):
+            if job.name in ("vamp", "stable-audio", "stable-audio-3", "magnet"):
                 base |= {"steps": 1}
             for each in described(job.options):
 

@@ -1,4 +1,4 @@
-"""VampNet and MusicGen in ONNX: export, and a runtime of onnxruntime and numpy.
+"""VampNet, MusicGen and MAGNeT in ONNX: export, and a runtime of onnxruntime and numpy.
 
 ```
 from audiogen_core import Audio
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from audiogen_onnx.exporter.export import export
+    from audiogen_onnx.exporter.magnet import export_magnet
     from audiogen_onnx.exporter.musicgen.export import export_musicgen
+    from audiogen_onnx.magnet.generate import Magnet
     from audiogen_onnx.manifest import Manifest
     from audiogen_onnx.musicgen.generate import MusicGen
     from audiogen_onnx.session import Session
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from audiogen_onnx.vampnet.sampling import fill
 
 __all__ = [
+    "Magnet",
     "Manifest",
     "MusicGen",
     "Session",
@@ -35,17 +38,20 @@ __all__ = [
     "Vampnet",
     "__version__",
     "export",
+    "export_magnet",
     "export_musicgen",
     "fill",
 ]
 
 _PLACES = {
+    "Magnet": "magnet.generate",
     "Manifest": "manifest",
     "MusicGen": "musicgen.generate",
     "Session": "session",
     "VampOptions": "vampnet.options",
     "Vampnet": "vampnet.generate",
     "export": "exporter.export",
+    "export_magnet": "exporter.magnet",
     "export_musicgen": "exporter.musicgen.export",
     "fill": "vampnet.sampling",
 }

@@ -20,7 +20,9 @@ MUSICGEN: dict[str, ModelSpec | Shipped] = {
 }
 """MusicGens, which core knows; `demo` is there twice: each command has one."""
 
-MODELS = (*CATALOG.values(), *MUSICGEN.values())
+MAGNET = {name: spec for name, spec in _ALL.items() if spec.family == "magnet"}
+
+MODELS = (*CATALOG.values(), *MUSICGEN.values(), *MAGNET.values())
 
 
 @closed()

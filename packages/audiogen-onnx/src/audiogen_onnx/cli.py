@@ -13,14 +13,16 @@ from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Run, Shown
 from audiogen_core.options import Described, Place, argument, option, place
 from audiogen_core.threads import MOST as MOST_THREADS
-from audiogen_onnx.jobs import MUSICGEN, VAMP, estimate, plan
+from audiogen_onnx.jobs import MAGNET, MUSICGEN, VAMP, estimate, plan
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
 if TYPE_CHECKING:
     from audiogen_onnx.manifest import Exported as Exports
     from audiogen_onnx.vampnet.generate import Vampnet
 
-cli = shared.Program("audiogen-onnx", "audiogen-onnx", "VampNet and MusicGen in ONNX: export, check and run.")
+cli = shared.Program(
+    "audiogen-onnx", "audiogen-onnx", "VampNet, MusicGen and MAGNeT in ONNX: export, check and run."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +84,10 @@ def _show_mask(vampnet: Vampnet, options: Asked, files: MaskFiles) -> None:
 
 
 commands.add_job(cli, MUSICGEN)
-commands.add_replay(cli, VAMP, MUSICGEN)
-commands.add_info(cli, VAMP, MUSICGEN)
-commands.add_models(cli, VAMP, MUSICGEN)
+commands.add_job(cli, MAGNET)
+commands.add_replay(cli, VAMP, MUSICGEN, MAGNET)
+commands.add_info(cli, VAMP, MUSICGEN, MAGNET)
+commands.add_models(cli, VAMP, MUSICGEN, MAGNET)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,7 @@ class Exported(Shown):
     checkpoints: Annotated[
         str,
         argument(
-            "A folder of VampNet's or MusicGen's checkpoints, or a name of either.",
+            "A folder of VampNet's, MusicGen's or MAGNeT's checkpoints, or a name.",
             "--model",
             "-m",
             metavar="CHECKPOINTS",
@@ -164,14 +167,14 @@ class Exported(Shown):
         bool, option("The beat tracker too, where there is a wavebeat.pth.", no="--no-beats")
     ] = True
     check: Annotated[bool, option("Compare every graph with torch, or with numpy.", no="--no-check")] = True
-    t5: Annotated[Place | None, place("Of a MusicGen: folder of its text encoder.", advanced=True)] = None
-    tokenizer: Annotated[Place | None, place("Of a MusicGen: its tokenizer.json.", advanced=True)] = None
-    codec: Annotated[Place | None, place("Of a MusicGen: its codec.", metavar="NAME|PATH", advanced=True)] = (
+    t5: Annotated[Place | None, place("Folder of the text encoder, where there is one.", advanced=True)] = (
         None
     )
-    mert: Annotated[
-        Place | None, place("Of a MusicGen: folder of the MERT that hears styles.", advanced=True)
-    ] = None
+    tokenizer: Annotated[Place | None, place("Its tokenizer.json.", advanced=True)] = None
+    codec: Annotated[Place | None, place("The codec, but VampNet's.", metavar="NAME|PATH", advanced=True)] = (
+        None
+    )
+    mert: Annotated[Place | None, place("Folder of the MERT that hears styles.", advanced=True)] = None
     force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
     offline: Annotated[bool, option("Never use the network.")] = False
 
@@ -181,21 +184,19 @@ def export(asked: Exported) -> None:
     """Write a folder that onnxruntime runs, from a model's checkpoints. Needs the [export] extra."""
     from audiogen_core.files import require_new_folder, require_room
     from audiogen_core.musicgen.files import Files, Places
-    from audiogen_onnx.catalog import MUSICGEN as MUSICGENS
     from audiogen_onnx.exporter import export as exporter
+    from audiogen_onnx.exporter import kinds
     from audiogen_onnx.exporter.musicgen import export as musicgen
 
-    of_musicgen = asked.checkpoints in MUSICGENS or musicgen.is_checkpoint(Path(asked.checkpoints))
-    musicgen.require_onnx() if of_musicgen else exporter.require_export()
+    kind = kinds.kind_of(asked.checkpoints)
+    exporter.require_export() if kind is None else musicgen.require_onnx()
     require_new_folder(asked.output, exporter.over(asked.force))
     require_room(asked.output)
     fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
-    if of_musicgen:
+    if kind is not None:
         places = Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
-        files = Files.find(MUSICGENS, asked.checkpoints, places)
-        made = musicgen.export_musicgen(
-            files, asked.output, dtype=asked.dtype, check=asked.check, force=asked.force
-        )
+        files = Files.find(kind.catalog, asked.checkpoints, places)
+        made = kind.export(files, asked.output, dtype=asked.dtype, check=asked.check, force=asked.force)
         _written(made, asked.output, asked.json)
         return
     manifest = exporter.export(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiogen_core.jobs import Job, Sound
 from audiogen_core.musicgen.options import Options as MusicGenOptions
+from audiogen_onnx.magnet import options as magnet
 from audiogen_onnx.musicgen import options as musicgen
 from audiogen_onnx.vampnet.options import Asked, Load, Options
 
@@ -83,4 +84,19 @@ MUSICGEN = Job(
     catalog="audiogen_onnx.catalog:MUSICGEN",
     estimate="audiogen_onnx.musicgen.estimate:estimate",
     sound="audiogen_onnx.musicgen.estimate:sound",
+)
+
+MAGNET = Job(
+    name="magnet",
+    title="MAGNeT",
+    summary="Make music or sound from a prompt with MAGNeT, all frames of a clip at once.",
+    package="audiogen-onnx",
+    load=magnet.Load,
+    options=magnet.Options,
+    conductor="audiogen_onnx.magnet.generate:Magnet",
+    catalog="audiogen_onnx.catalog:MAGNET",
+    estimate="audiogen_onnx.magnet.estimate:estimate",
+    sound="audiogen_onnx.magnet.estimate:sound",
+    label="making",
+    unit="passes",
 )

@@ -151,7 +151,7 @@ class Conditioner:
         if prompt is None:
             return np.zeros((1, self.config.width), np.float32)
         if prompt not in self._texts:
-            ids, mask = read(self.parts, prompt)
+            ids, mask = read(self.parts.tokenizer, prompt)
             self.parts.tokenizer.tell_unknown(prompt)
             self._texts[prompt] = self.parts.text(ids, mask)
         return self._texts[prompt]
@@ -220,12 +220,12 @@ class Conditioner:
         return made if not clips else _stacked(made, clips)
 
 
-def read(parts: Network, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+def read(tokenizer: Tokenizer, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and mask (1, L) of a prompt. One past 2,000 characters is cut, with a warning."""
     if len(prompt) <= LONG_PROMPT:
-        return parts.tokenizer.encode([prompt])
-    ids, mask = parts.tokenizer.encode([prompt], max_length=LONG_TOKENS)
-    whole = parts.tokenizer.encode([prompt])[0].shape[1]
+        return tokenizer.encode([prompt])
+    ids, mask = tokenizer.encode([prompt], max_length=LONG_TOKENS)
+    whole = tokenizer.encode([prompt])[0].shape[1]
     what = f"the first {LONG_TOKENS} of its {whole} tokens" if whole > LONG_TOKENS else "all of it"
     warnings.warn(
         f"the prompt has {len(prompt):,} characters; the model reads {what}, and was trained on a sentence "

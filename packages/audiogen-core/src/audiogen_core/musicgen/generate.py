@@ -222,7 +222,7 @@ class MusicGenBase(Model):
 
     def _prompt_codes(self, prompts: Sequence[str | None], settings: Settings) -> Tokens:
         """The codes all clips begin with: (B, K, frames), without frames when there are none."""
-        _check_prompts(prompts)
+        check_prompts(prompts)
         count = len(prompts)
         if settings.prompt_codes is not None:
             codes = _each(settings.prompt_codes, count, "prompt_codes")
@@ -302,7 +302,8 @@ def _alone(options: Batch, prompts: Sequence[str | None], index: int) -> Options
     return Options.of({**said, **clips, "prompt": prompts[index]})
 
 
-def _check_prompts(prompts: Sequence[str | None]) -> None:
+def check_prompts(prompts: Sequence[str | None]) -> None:
+    """Raise OptionError unless these are prompts, each a text or None."""
     if not isinstance(prompts, list | tuple) or not prompts:
         raise OptionError("give a list of one prompt or more")
     for prompt in prompts:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.codec import Codec
+from audiogen_core.codec import Codec, CodecInfo
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.ops import Float
 
@@ -26,11 +26,10 @@ class StereoCodec(Codec):
         info = mono.info
         if info.channels != 1:
             raise ModelError(f"{info.name} has {info.channels} channels; stereo is made of a codec of one")
-        name, at, mark = info.name.partition("@")
         self.mono = mono
         self.ops = mono.ops
         self.chunk_seconds = mono.chunk_seconds
-        self.info = replace(info, name=f"{name}-stereo{at}{mark}", channels=2, codebooks=2 * info.codebooks)
+        self.info = stereo_info(info)
 
     def codebook_vectors(self) -> Float:
         """Each codebook of the mono codec twice: float32 (K, N, D)."""
@@ -61,3 +60,9 @@ class StereoCodec(Codec):
         )
         for pair in zip(*sides, strict=True):
             yield np.concatenate(pair)
+
+
+def stereo_info(mono: CodecInfo) -> CodecInfo:
+    """The facts of the codec of both sides."""
+    name, at, mark = mono.name.partition("@")
+    return replace(mono, name=f"{name}-stereo{at}{mark}", channels=2, codebooks=2 * mono.codebooks)

@@ -42,18 +42,26 @@ class Decoder:
             self._positions = positions(-(-count // 1024) * 1024, self.config.width, self.config.clock)
         return self._positions
 
-    def attended(self, rows: Rows) -> dict[str, Any]:
-        """What the text gives the decoder: keys and values, nothing in rows that attend to nothing."""
-        if self.cross is None:
-            return {}
-        length = 1 if rows.text is None else rows.text.shape[1]
-        text = np.zeros((rows.count, length, self.config.width), np.float32)
-        bias = np.zeros((rows.count, 1, 1, length), np.float32)
-        if rows.text is not None:
-            text[: len(rows.text)] = rows.text
-        if rows.mask is not None:
-            bias[: len(rows.mask), 0, 0][~rows.mask] = _HIDDEN
-        return {**self.cross.run({"text": text}), "cross_bias": bias}
+
+def attended(
+    cross: Session | None, width: int, count: int, text: Any, mask: Any
+) -> dict[str, NDArray[np.float32]]:
+    """What a text gives the network: keys and values of each layer, nothing in rows that attend to nothing.
+
+    cross  the graph that makes them; None: the text is not attended to
+    count  of rows, of which the first attend to a text (A, L, width) or None
+    mask   (A, L) true where a vector of it is real, or None when all are
+    """
+    if cross is None:
+        return {}
+    length = 1 if text is None else text.shape[1]
+    vectors = np.zeros((count, length, width), np.float32)
+    bias = np.zeros((count, 1, 1, length), np.float32)
+    if text is not None:
+        vectors[: len(text)] = text
+    if mask is not None:
+        bias[: len(mask), 0, 0][~mask] = _HIDDEN
+    return {**cross.run({"text": vectors}), "cross_bias": bias}
 
 
 class Run:
@@ -68,7 +76,7 @@ class Run:
         shape = (rows.count, config.heads, most, decoder.head_width)
         names = [f"{part}.{index}" for index in range(config.layers) for part in ("keys", "values")]
         self._cache = {name: np.zeros(shape, np.float32) for name in names}
-        self._given = decoder.attended(rows)
+        self._given = attended(decoder.cross, config.width, rows.count, rows.text, rows.mask)
         self._fill = np.zeros(rows.count, np.int64) if rows.fill is None else np.array(rows.fill)
         self._done = np.zeros(rows.count, np.int64)  # positions of each row that are in the cache
         self._changing: dict[str, Any] = {}

@@ -23,7 +23,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     Raises DownloadError when it is not here and may not be asked for.
     """
     first: dict[str, Any] | None = imported(f"{_EXPORTER}:to_fetch")(
-        load.model, offline=offline, unlisted=load.unlisted
+        MUSICGEN, load.model, offline=offline, unlisted=load.unlisted
     )
     if first is not None:
         return first

@@ -21,7 +21,7 @@ from audiogen_core.musicgen.style import hear
 from audiogen_core.sampling import Sampling
 from audiogen_core.tokenizer import Tokenizer
 from audiogen_onnx.musicgen.decoder import Decoder
-from audiogen_onnx.musicgen.manifest import TOKENIZER, MusicGenManifest
+from audiogen_onnx.musicgen.manifest import TOKENIZER, MusicGenManifest, Prompted
 from audiogen_onnx.musicgen.sampling import Sampler
 from audiogen_onnx.session import Session
 
@@ -48,7 +48,8 @@ class Parts:
         self._opening = (providers, threads)
         cross = None if self.config.text_in_prefix else self._session("cross")
         self.decoder = Decoder(self.config, self._session("decoder"), cross)
-        self.codec = self._codec(fetch)
+        codec = codec_of(manifest, folder, fetch)
+        self.codec: Codec = StereoCodec(codec) if self.config.channels == 2 else codec
         self._text = self._session("text")
 
     @cached_property
@@ -57,14 +58,6 @@ class Parts:
 
     def _session(self, name: str) -> Session:
         return Session(self.manifest.graph_path(self.folder, name), *self._opening)
-
-    def _codec(self, fetch: Fetch | None) -> Codec:
-        said = self.manifest.codec
-        codec = codecs.load_codec(self.folder if self.manifest.has_codec else said.name, fetch=fetch)
-        if codec.info != said:
-            raise ManifestError(f"{self.folder}: was made for the codec {said}, but there is {codec.info}")
-        codec.chunk_seconds = CODEC_SECONDS
-        return StereoCodec(codec) if self.config.channels == 2 else codec
 
     # What a run asks for
 
@@ -113,3 +106,13 @@ class Parts:
                 yield np.concatenate(columns, axis=2)
         finally:
             run.close()
+
+
+def codec_of(manifest: Prompted, folder: Path, fetch: Fetch | None) -> Codec:
+    """The codec of an exported folder. Raises ManifestError when it is not the one that it describes."""
+    said = manifest.codec
+    codec = codecs.load_codec(folder if manifest.has_codec else said.name, fetch=fetch)
+    if codec.info != said:
+        raise ManifestError(f"{folder}: was made for the codec {said}, but there is {codec.info}")
+    codec.chunk_seconds = CODEC_SECONDS
+    return codec

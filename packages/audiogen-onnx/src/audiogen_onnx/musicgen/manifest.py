@@ -20,28 +20,18 @@ CODEC = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MusicGenManifest(Exported):
-    """An exported MusicGen.
+class Prompted(Exported):
+    """An exported model that reads prompts and makes codes.
 
-    model   its `Config`, as JSON
+    model   its configuration, as JSON
     codec   what its codes are decoded with: for stereo, that of one side
     parts   files beside the graphs: tokenizer.json; those of the codec unless it is one of audiogen-core;
             prompts.json if the model has words of its own
-
-    Its graphs are decoder and text; cross if the text is attended to, melody or style if a clip is followed.
-    Its defaults are those of `Defaults`.
     """
-
-    family: ClassVar[str] = "musicgen"
 
     model: Mapping[str, Any]
     codec: CodecInfo
     parts: tuple[StoredFile, ...]
-
-    @cached_property
-    def config(self) -> Config:
-        """The facts of the model."""
-        return Config.from_dict(self.model)
 
     @property
     def beside(self) -> tuple[StoredFile, ...]:
@@ -52,19 +42,14 @@ class MusicGenManifest(Exported):
         """Whether the codec lies in the folder."""
         return set(CODEC) <= {part.file for part in self.parts}
 
-    def problem(self) -> str | None:
-        try:
-            config = self.config
-            Defaults.from_dict(self.defaults)
-        except AudiogenError as error:
-            return str(error)
-        names, files = graphs(config), {part.file for part in self.parts}
+    def incomplete(self, names: tuple[str, ...], codebook_size: int) -> str | None:
+        """What is missing of a model that has these graphs, or does not fit its codec."""
         if missing := sorted(set(names) - set(self.graphs)):
             return f"graphs are missing: {', '.join(missing)}"
-        if TOKENIZER not in files:
+        if TOKENIZER not in {part.file for part in self.parts}:
             return f"{TOKENIZER} is missing"
-        if self.codec.codebook_size != config.codebook_size or self.codec.channels != 1:
-            return f"the codec is {self.codec}, the model makes codes of {config.codebook_size}"
+        if self.codec.codebook_size != codebook_size or self.codec.channels != 1:
+            return f"the codec is {self.codec}, the model makes codes of {codebook_size}"
         return None
 
     @classmethod
@@ -74,6 +59,30 @@ class MusicGenManifest(Exported):
             from_mapping(StoredFile, part, f"{damaged}: parts", ManifestError) for part in facts["parts"]
         ]
         return cls(**{**facts, "codec": codec, "parts": tuple(parts)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MusicGenManifest(Prompted):
+    """An exported MusicGen.
+
+    Its graphs are decoder and text; cross if the text is attended to, melody or style if a clip is followed.
+    Its defaults are those of `Defaults`.
+    """
+
+    family: ClassVar[str] = "musicgen"
+
+    @cached_property
+    def config(self) -> Config:
+        """The facts of the model."""
+        return Config.from_dict(self.model)
+
+    def problem(self) -> str | None:
+        try:
+            config = self.config
+            Defaults.from_dict(self.defaults)
+        except AudiogenError as error:
+            return str(error)
+        return self.incomplete(graphs(config), config.codebook_size)
 
 
 def graphs(config: Config) -> tuple[str, ...]:

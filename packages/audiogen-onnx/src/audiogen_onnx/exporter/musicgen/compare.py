@@ -41,7 +41,7 @@ def text(path: Path, t5: T5Config, config: Config, encoder: Source, model: Sourc
         # What is behind the end of a text must not matter.
         made = session.run({"ids": ids[None], "mask": np.arange(len(ids))[None] < length})["vectors"]
         expected = texts.by_numpy(t5, config, encoder, model, ids[:length], dtype)
-        _check(made[0, :length], expected, f"{path.name} at {length} tokens", rough=False)
+        check(made[0, :length], expected, f"{path.name} at {length} tokens", rough=False)
 
 
 def decoder(path: Path, cross: Path | None, config: Config, source: Source, dtype: str) -> None:
@@ -73,7 +73,7 @@ def decoder(path: Path, cross: Path | None, config: Config, source: Source, dtyp
         made += [run(tokens[:, :, step : step + 1]).copy() for step in range(first, steps)]
         expected = decoders.by_numpy(config, source, rows, dtype)
         where = f"{path.name} at {steps} steps"
-        _check(np.concatenate(made, axis=2), np.stack(expected), where, rough=dtype in BITS)
+        check(np.concatenate(made, axis=2), np.stack(expected), where, rough=dtype in BITS)
 
 
 def melody(path: Path, config: Config, source: Source) -> None:
@@ -82,7 +82,7 @@ def melody(path: Path, config: Config, source: Source) -> None:
     features = np.eye(config.chroma.bins, dtype=np.float32)
     weight = source.take("melody.weight", config.width, config.chroma.bins)
     expected = features @ weight.T + source.take("melody.bias", config.width)
-    _check(Session(path).run({"features": features})["vectors"], expected, path.name, rough=False)
+    check(Session(path).run({"features": features})["vectors"], expected, path.name, rough=False)
 
 
 def style(path: Path, config: Config, files: Files) -> None:
@@ -94,10 +94,10 @@ def style(path: Path, config: Config, files: Files) -> None:
         used = (np.arange(config.style.codebooks) < count).astype(np.float32)
         made = session.run({"samples": sound[None], "used": used})["tokens"][0]
         expected = styles.by_numpy(config, files, sound, count)
-        _check(made, expected, f"{path.name} at {samples} samples", rough=False)
+        check(made, expected, f"{path.name} at {samples} samples", rough=False)
 
 
-def _check(made: Float, expected: Float, where: str, *, rough: bool) -> None:
+def check(made: Float, expected: Float, where: str, *, rough: bool) -> None:
     if made.shape != expected.shape:
         raise ModelError(
             f"{where}: has the shape {made.shape}, numpy's is {expected.shape}; nothing was written"

@@ -9,6 +9,7 @@ zeros; that changes no sum.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,13 @@ def write(path: Path, config: Config, source: Source, dtype: str) -> None:
     if not config.text_in_prefix:
         inputs |= cross_ends(config) | {"cross_bias": (FLOAT, ("rows", 1, 1, "length"))}
     with graph(path, inputs, outputs, dtype, level=4) as nodes:
-        x = _embedded(nodes, config, source)
+        x = embedded(nodes, "tokens", config, source)
+        if config.clip or config.text_in_prefix:
+            x = nodes.node("Concat", ["prefix", x], "with_prefix", axis=1)
+            x = nodes.node("GatherND", [x, "order"], "in_order", batch_dims=1)
+        x = nodes.node("Add", [x, "positions"], "placed")
         for index in range(config.layers):
-            x = _block(nodes, x, config, index, source)
+            x = block(nodes, x, config, index, source, _cached)
         x = nodes.node("GatherND", [x, "keep"], "kept", batch_dims=1)
         x = nodes.layer_norm(x, "norm", *_norm(source, "norm", width), EPS)
         x = nodes.product(x, "heads", source.take("heads.weight", books * size, width))
@@ -115,23 +120,43 @@ def padded(config: Config) -> int:
     return -(-(config.width // config.heads) // 8) * 8
 
 
-def _embedded(nodes: Nodes, config: Config, source: Source) -> str:
-    """The vectors that go into the first block: (R, M, width)."""
+def embedded(nodes: Nodes, codes: str, config: Config, source: Source) -> str:
+    """The sums of the vectors of codes (R, K, S): (R, S, width)."""
     rows = config.codebook_size + 1
     offsets = nodes.constant((np.arange(config.codebooks) * rows).reshape(1, -1, 1))
-    places = nodes.node("Add", ["tokens", offsets], "places_in_table")
+    places = nodes.node("Add", [codes, offsets], "places_in_table")
     table = source.take("embeddings", config.codebooks * rows, config.width)
     found = nodes.rows("embedding", table, places)
-    x = nodes.node("ReduceSum", [found, nodes.constant([1])], "embedded", keepdims=0)
-    if config.clip or config.text_in_prefix:
-        x = nodes.node("Concat", ["prefix", x], "with_prefix", axis=1)
-        x = nodes.node("GatherND", [x, "order"], "in_order", batch_dims=1)
-    return nodes.node("Add", [x, "positions"], "placed")
+    return nodes.node("ReduceSum", [found, nodes.constant([1])], "embedded", keepdims=0)
 
 
-def _block(nodes: Nodes, x: str, config: Config, index: int, source: Source) -> str:
+def block(nodes: Nodes, x: str, config: Config, index: int, source: Source, attention: Attention) -> str:
+    """One layer, with its own way to attend to itself."""
     name, width, heads = f"blocks.{index}", config.width, config.heads
     y = nodes.layer_norm(x, f"{name}.norm", *_norm(source, f"{name}.attention_norm", width), EPS)
+    x = nodes.node("Add", [x, attention(nodes, y, config, index, source)], f"{name}.attended")
+    if not config.text_in_prefix:
+        y = nodes.layer_norm(x, f"{name}.cross.norm", *_norm(source, f"{name}.cross.norm", width), EPS)
+        query = nodes.product(y, f"{name}.cross.query", _cross(source, index, width)[0])
+        query = nodes.heads(query, f"{name}.cross.heads", heads)
+        ends = (f"cross_keys.{index}", f"cross_values.{index}")
+        heard = nodes.attend(query, *ends, f"{name}.cross.heard", "cross_bias")
+        out = source.take(f"{name}.cross.out.weight", width, width)
+        x = nodes.node("Add", [x, nodes.product(heard, f"{name}.cross.out", out)], f"{name}.crossed")
+    y = nodes.layer_norm(x, f"{name}.feed_norm", *_norm(source, f"{name}.feed_norm", width), EPS)
+    y = nodes.product(y, f"{name}.up", source.take(f"{name}.up.weight", config.hidden, width))
+    y = nodes.activate(y, f"{name}.active", config.activation)
+    y = nodes.product(y, f"{name}.down", source.take(f"{name}.down.weight", width, config.hidden))
+    return nodes.node("Add", [x, y], f"{name}.made")
+
+
+Attention = Callable[[Nodes, str, Config, int, Source], str]
+"""Writes the attention of a layer, its products included: (R, M, width) -> (R, M, width)."""
+
+
+def _cached(nodes: Nodes, y: str, config: Config, index: int, source: Source) -> str:
+    """Attention to all positions before, whose keys and values lie in the cache."""
+    name, width, heads = f"blocks.{index}", config.width, config.heads
     size, wide = width // heads, padded(config)
     missing = ((0, 0), (0, 0), (0, wide - size))
     qkv = source.take(f"{name}.qkv.weight", 3 * width, width).reshape(3, heads, size, width)
@@ -148,21 +173,7 @@ def _block(nodes: Nodes, x: str, config: Config, index: int, source: Source) -> 
         scale=size**-0.5,
     )
     by_head = source.take(f"{name}.out.weight", width, width).reshape(width, heads, size)
-    out = np.pad(by_head, missing).reshape(width, -1)
-    x = nodes.node("Add", [x, nodes.product(heard, f"{name}.out", out)], f"{name}.attended")
-    if not config.text_in_prefix:
-        y = nodes.layer_norm(x, f"{name}.cross.norm", *_norm(source, f"{name}.cross.norm", width), EPS)
-        query = nodes.product(y, f"{name}.cross.query", _cross(source, index, width)[0])
-        query = nodes.heads(query, f"{name}.cross.heads", heads)
-        ends = (f"cross_keys.{index}", f"cross_values.{index}")
-        heard = nodes.attend(query, *ends, f"{name}.cross.heard", "cross_bias")
-        out = source.take(f"{name}.cross.out.weight", width, width)
-        x = nodes.node("Add", [x, nodes.product(heard, f"{name}.cross.out", out)], f"{name}.crossed")
-    y = nodes.layer_norm(x, f"{name}.feed_norm", *_norm(source, f"{name}.feed_norm", width), EPS)
-    y = nodes.product(y, f"{name}.up", source.take(f"{name}.up.weight", config.hidden, width))
-    y = nodes.activate(y, f"{name}.active", config.activation)
-    y = nodes.product(y, f"{name}.down", source.take(f"{name}.down.weight", width, config.hidden))
-    return nodes.node("Add", [x, y], f"{name}.made")
+    return nodes.product(heard, f"{name}.out", np.pad(by_head, missing).reshape(width, -1))
 
 
 def _norm(source: Source, name: str, width: int) -> tuple[Float, Float]:
@@ -188,8 +199,13 @@ class Row:
     text: Float | None = None
 
 
-def by_numpy(config: Config, source: Source, rows: list[Row], dtype: str) -> list[Float]:
-    """The logits (K, S, N) of the tokens after each, of every row; layers are read once, one at a time."""
+def by_numpy(
+    config: Config, source: Source, rows: list[Row], dtype: str, seen: NDArray[np.bool_] | None = None
+) -> list[Float]:
+    """The logits (K, S, N) of every row, in a MusicGen those of the next tokens. One layer is read at a time.
+
+    seen  (M, M) true where a position sees another; None: all that are not behind it
+    """
     width, books, size = config.width, config.codebooks, config.codebook_size
     table = source.take("embeddings", books * (size + 1), width)
     if dtype != "float32":
@@ -202,11 +218,11 @@ def by_numpy(config: Config, source: Source, rows: list[Row], dtype: str) -> lis
         streams.append(x + positions(len(x), width, config.clock))
     del table, by_book
     for index in range(config.layers):
-        block = _Numbers(config, source, index, dtype)
-        streams = [block(x, row.text) for x, row in zip(streams, rows, strict=True)]
+        layer = _Numbers(config, source, index, dtype)
+        streams = [layer(x, row.text, seen) for x, row in zip(streams, rows, strict=True)]
     norm, heads = _norm(source, "norm", width), source.take("heads.weight", books * size, width)
-    layer = _Matrix(heads, dtype)
-    logits = [layer(_normed(x[-row.tokens.shape[1] :], norm)) for x, row in zip(streams, rows, strict=True)]
+    product = _Matrix(heads, dtype)
+    logits = [product(_normed(x[-row.tokens.shape[1] :], norm)) for x, row in zip(streams, rows, strict=True)]
     return [made.reshape(len(made), books, size).transpose(1, 0, 2) for made in logits]
 
 
@@ -244,10 +260,11 @@ class _Numbers:
             parts = (*_cross(source, index, width), source.take(f"{name}.cross.out.weight", width, width))
             self.cross = [_Matrix(part, dtype) for part in parts]
 
-    def __call__(self, x: Float, text: Float | None) -> Float:
+    def __call__(self, x: Float, text: Float | None, seen: NDArray[np.bool_] | None) -> Float:
         q, k, v = np.split(self.matrix["qkv"](_normed(x, self.norms[0])), 3, axis=1)
-        causal = np.triu(np.full((len(x), len(x)), -np.inf, np.float32), 1)
-        x = x + self.matrix["out"](self._attend(q, k, v, causal))
+        seen = np.tri(len(x), dtype=np.bool_) if seen is None else seen
+        hidden = np.where(seen, np.float32(0), np.float32(-np.inf))
+        x = x + self.matrix["out"](self._attend(q, k, v, hidden))
         if text is not None:
             query, keys, values, out = self.cross
             y = query(_normed(x, self.cross_norm))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from audiogen_core.formats.locate import TORCH_SUFFIXES, locate
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.hub import asking
-from audiogen_core.models import Fetch, ModelSpec, find
+from audiogen_core.models import Fetch, ModelSpec, Shipped, find
 from audiogen_core.musicgen.files import Files, Places, check_codec, codec_tensors
-from audiogen_core.musicgen.stereo import StereoCodec
+from audiogen_core.musicgen.stereo import stereo_info
 from audiogen_core.musicgen.weights import ignored, pieces
 from audiogen_core.prompts import FILE as PROMPTS
 from audiogen_core.tokenizer import Tokenizer
@@ -34,6 +34,7 @@ from audiogen_onnx.manifest import DTYPES, NAME, Graph, StoredFile, sha256
 from audiogen_onnx.musicgen.manifest import CODEC, TOKENIZER, MusicGenManifest
 
 Notify = Callable[[str], None]
+Catalog = Mapping[str, ModelSpec | Shipped]
 
 KEPT_DTYPE = "int8"
 """Of the models that are exported because their name was given."""
@@ -74,7 +75,8 @@ def export_musicgen(
     require_room(out_dir, sum(path.stat().st_size for path in checkpoints))
     with atomic_folder(out_dir, over=over) as folder:
         graphs = _graphs(files, folder, dtype, check)
-        codec, parts = _codec(files, folder)
+        codec, parts = folder_codec(files, folder)
+        check_codec(files, stereo_info(codec) if files.config.channels == 2 else codec)
         manifest = MusicGenManifest(
             package_version=version("audiogen-onnx"),
             created_from={path.name: sha256(path) for path in checkpoints},
@@ -83,7 +85,7 @@ def export_musicgen(
             defaults=files.own_defaults,
             model=files.config.to_dict(),
             codec=codec,
-            parts=(*_tokenizer(files, folder), *parts),
+            parts=(*folder_tokenizer(files, folder), *parts),
         )
         manifest.save(folder)
     return manifest
@@ -105,7 +107,21 @@ def exported(
     Raises UnknownModel, DownloadError, ModelError for a checkpoint that is not exported yet, and
     MissingDependency when an export is needed and the [export] extra is not installed.
     """
-    spec = find(MUSICGEN, name_or_path, unlisted=unlisted)
+    fetch = fetch or asking(offline=offline, unlisted=unlisted, notify=notify)
+    return exported_by(export_musicgen, MUSICGEN, name_or_path, fetch, notify, unlisted=unlisted)
+
+
+def exported_by(
+    export: Callable[..., Any],
+    catalog: Catalog,
+    name_or_path: str | Path,
+    fetch: Fetch,
+    notify: Notify | None,
+    *,
+    unlisted: bool,
+) -> Path:
+    """As `exported`, of the models of some catalogue, by what exports them."""
+    spec = find(catalog, name_or_path, unlisted=unlisted)
     if isinstance(spec, Path):
         if is_checkpoint(spec):
             raise ModelError(
@@ -117,7 +133,7 @@ def exported(
         return kept
     require_onnx()
     try:
-        places = Places(fetch=fetch or asking(offline=offline, unlisted=unlisted, notify=notify))
+        places = Places(fetch=fetch)
         files = Files(places.fetch(spec), places)
     except DownloadError as error:
         raise DownloadError(f"{error}; or export a folder elsewhere and name it with --model") from error
@@ -125,7 +141,7 @@ def exported(
     target.parent.mkdir(parents=True, exist_ok=True)
     if notify is not None:
         notify(f"exporting {spec.name} to {target} in {KEPT_DTYPE}, once; this takes some minutes")
-    export_musicgen(files, target, dtype=KEPT_DTYPE)
+    export(files, target, dtype=KEPT_DTYPE)
     return target
 
 
@@ -188,7 +204,7 @@ def _graphs(files: Files, folder: Path, dtype: str, check: bool) -> dict[str, Gr
     return {name: Graph.of(path) for name, path in paths.items()}
 
 
-def _codec(files: Files, folder: Path) -> tuple[CodecInfo, list[StoredFile]]:
+def folder_codec(files: Files, folder: Path) -> tuple[CodecInfo, list[StoredFile]]:
     """The codec, written into the folder unless audiogen-core has it by that name."""
     written: list[StoredFile] = []
     named = files.named_codec if files.places.codec is None else None
@@ -200,9 +216,7 @@ def _codec(files: Files, folder: Path) -> tuple[CodecInfo, list[StoredFile]]:
             json.dumps({"model_type": "encodec", **described}, indent=2) + "\n", encoding="utf-8"
         )
         written = [StoredFile.of(config), StoredFile.of(weights)]
-    codec = codecs.load_codec(folder if named is None else named, fetch=files.places.fetch)
-    check_codec(files, (StereoCodec(codec) if files.config.channels == 2 else codec).info)
-    return codec.info, written
+    return codecs.load_codec(folder if named is None else named, fetch=files.places.fetch).info, written
 
 
 def _plain(table: Any, name: str) -> StoredArray:
@@ -210,7 +224,7 @@ def _plain(table: Any, name: str) -> StoredArray:
     return StoredArray(shape, "float32", lambda: table.take(name, shape))
 
 
-def _tokenizer(files: Files, folder: Path) -> list[StoredFile]:
+def folder_tokenizer(files: Files, folder: Path) -> list[StoredFile]:
     """The tokenizer, and the words a small model has of its own."""
     source = files.tokenizer_file
     source = source / TOKENIZER if source.is_dir() else source
@@ -224,15 +238,15 @@ def _tokenizer(files: Files, folder: Path) -> list[StoredFile]:
 
 
 def to_fetch(
-    name_or_path: str | Path, *, offline: bool = False, unlisted: bool = False
+    catalog: Catalog, name_or_path: str | Path, *, offline: bool = False, unlisted: bool = False
 ) -> dict[str, Any] | None:
-    """What is to be fetched and made before the model can be opened, or None when all is there.
+    """What is to be fetched and made before a model of a catalogue can be opened, or None when all is there.
 
     Raises UnknownModel, DownloadError when something is not here and may not be asked for.
     """
     from audiogen_core import hub
 
-    spec = find(MUSICGEN, name_or_path, unlisted=unlisted)
+    spec = find(catalog, name_or_path, unlisted=unlisted)
     if isinstance(spec, Path) or kept_folder(spec) is not None:
         return None
     plan = hub.plan(spec, hub.Policy(offline=offline, listed=not unlisted, notify=warnings.warn))

@@ -1,0 +1,1 @@
+"""MAGNeT in onnxruntime: text to music by filling masked codes, one codebook after another."""
