@@ -90,7 +90,8 @@ def check_continued(prompt: Audio | None, seconds: float) -> None:
     """Raises OptionError where a clip that is gone on with leaves nothing to make."""
     if prompt is not None and prompt.duration >= seconds:
         raise OptionError(
-            f"prompt_audio is {prompt.duration:.2f} s long and the clip {seconds:.2f} s; ask for more seconds",
+            f"prompt_audio is {prompt.duration:.2f} s long and the clip {seconds:.2f} s; "
+            "ask for more seconds",
             *("prompt_audio", "seconds"),
         )
 
