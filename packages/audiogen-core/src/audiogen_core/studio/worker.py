@@ -4,9 +4,9 @@ It reads requests from its standard input and writes what happens to its standar
 line; what libraries print goes to its standard error. Models stay loaded while memory allows. It ends when
 its standard input does, so that nothing is left of a server that was killed.
 
-A request: {"id", "job", "load", "options", "revision", "outputs", "spool", "channel", "fetch", "offline"}, or
-{"cancel": id}. `outputs` are the files to write; beside each comes, as `spool`, what is made so far: samples
-of 16 bits, little-endian, channels in turn.
+A request: {"id", "job", "package", "load", "options", "revision", "outputs", "spool", "channel", "fetch",
+"offline"}, or {"cancel": id}. `outputs` are the files to write; beside each comes, as `spool`, what is made
+so far: samples of 16 bits, little-endian, channels in turn.
 
 What happens: {"event": "progress", "doing", "done", "total"}, {"event": "note", "text"}, {"event": "sound",
 "index", "sample_rate", "channels", "samples"}, {"event": "clip", "path", ...}, and at the end {"event":
@@ -106,7 +106,7 @@ class Worker:
             self._current = ""
 
     def _make(self, request: Mapping[str, Any]) -> None:
-        job = _find(request["job"])
+        job = _find(request["job"], request["package"])
         opening, revision = request["load"], request["revision"]
         if revision is not None and any(each.name == "revision" for each in described(job.load)):
             opening = {**opening, "revision": revision}
