@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ class Server:
 
     def ask(self, method: str, path: str, **values: Any) -> httpx.Response:
         return self._client.request(method, self.address + path, **values)
+
+    def stream(self, method: str, path: str, **values: Any) -> AbstractContextManager[httpx.Response]:
+        return self._client.stream(method, self.address + path, **values)
 
     def workers(self) -> list[int]:
         """The processes that work for it."""

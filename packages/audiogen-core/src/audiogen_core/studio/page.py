@@ -100,10 +100,15 @@ class Page:
             self._shown, self._picked, self._work = gr.State([]), gr.State(""), gr.State("")
             gr.HTML("<h1>audiogen <span>studio</span></h1>", js_on_load=None, elem_classes="head")
             with gr.Row(elem_classes="rooms"):
-                with gr.Column(scale=3, min_width=340), gr.Tabs(elem_classes="tabs") as self._tabs:
+                with (
+                    gr.Column(scale=3, min_width=340),
+                    gr.Tabs(
+                        elem_classes="tabs", selected=next((job.name for job in jobs.every()), "library")
+                    ) as self._tabs,
+                ):
+                    self._library()
                     self._jobs()
                     self._trainings()
-                    self._library()
                     self._packages()
                 with gr.Column(scale=2, min_width=340, elem_classes="stage"):
                     self._stage()
