@@ -118,7 +118,7 @@ def _places(asked: Located, offline: bool, silent: bool) -> Places:
     from audiogen_core.musicgen.files import Places
 
     fetch = commands.fetching(offline, silent, asked.unlisted)
-    return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
+    return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch, asked.lora or ())
 
 
 @dataclass(frozen=True, kw_only=True)
