@@ -1,7 +1,7 @@
 """A MusicGen that learns: the frozen transformer, with a low-rank path beside some of its matrices.
 
-The paths stay apart from the network's parameters, so that gradients are of them alone: y = x W' + s (x A') B'
-with A (r, in) and B (out, r), by the names that modules have in transformers and peft. With DoRA each output is
+The paths stay apart from the network's parameters, so that gradients are of them alone: x W' + s (x A') B',
+A (r, in) and B (out, r), by the names that modules have in transformers and peft. With DoRA each output is
 then scaled to the length that is learned for its row; the length it has is no part of the gradient.
 Sources: arXiv 2106.09685, 2402.09353; peft, tuners/lora.
 """
@@ -41,7 +41,7 @@ TARGETS = {
 class Batch:
     """Clips to learn from.
 
-    tokens   (B, K, S) what the network reads: each codebook late by its delay, first a column of the special id
+    tokens   (B, K, S) what the network reads: each codebook late by its delay, after a column of nothing
     targets  (B, K, S) what it is to say; the special id where nothing is
     text     (B, L, text width) vectors of the captions, as the text encoder makes them
     mask     (B, L) true where one is real
