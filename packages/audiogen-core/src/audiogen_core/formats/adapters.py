@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.files import atomic_folder
+from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.settings import Section, read_json
 from audiogen_core.weights import StoredArray, Weights, read
 
@@ -155,6 +158,46 @@ def _peft(said: Section, path: Path) -> dict[str, Change]:
         strength = next((value for each, value in alphas if each.fullmatch(name)), alpha)
         changes[name] = Change(down, up, strength / (math.sqrt(wanted) if root else wanted), lengths)
     return changes
+
+
+def write_peft(
+    folder: Path,
+    tensors: Mapping[str, NDArray[Any]],
+    *,
+    rank: int,
+    alpha: float,
+    base: str,
+    card: str,
+) -> Path:
+    """Write an adapter as peft's PeftModel.from_pretrained loads it. Returns the folder, which appears whole.
+
+    tensors  module.lora_A (rank, in) and module.lora_B (out, rank), with transformers' names of modules
+    base     what the model it is for is called
+    card     README.md
+    """
+    modules = sorted({name.rpartition(".")[0] for name in tensors})
+    config = {
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "alpha_pattern": {},
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": {},
+        "target_modules": modules,
+        "task_type": None,
+        "use_dora": False,
+        "use_rslora": False,
+    }
+    stored = {f"base_model.model.{name}.weight": StoredArray.of(value) for name, value in tensors.items()}
+    with atomic_folder(folder, replace=True) as place:
+        write_safetensors(place / MODEL, stored, {"format": "pt"})
+        (place / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (place / "README.md").write_text(card, encoding="utf-8")
+    return folder
 
 
 def _patterns(said: Section) -> list[tuple[re.Pattern[str], float]]:
