@@ -83,6 +83,15 @@ def test_no_strength(text: str):
         Asked.of(text)
 
 
+@pytest.mark.parametrize("value", [None, 3, b"a", ["a"], "a\0b"])
+def test_what_is_no_text(value: Any):
+    for door in (Asked.of, lora.hashed, lora.files):
+        with pytest.raises(AudiogenError):
+            door(value)
+    with pytest.raises(AudiogenError):
+        lora.read(value)
+
+
 def test_a_path_that_is_there_is_a_path(tmp_path: Path):
     made = tmp_path / "step=500"
     made.mkdir()

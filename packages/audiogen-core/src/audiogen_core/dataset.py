@@ -14,6 +14,7 @@ from audiogen_core.audio import probe
 from audiogen_core.errors import AudioError, AudiogenError
 from audiogen_core.recipe import find as find_recipe
 from audiogen_core.settings import parse_json, read_text
+from audiogen_core.values import closed
 
 META = "meta.json"
 PLAN = "plan.json"
@@ -51,6 +52,7 @@ _WORDS = {
 }
 
 
+@closed()
 def scan(folder: Path) -> tuple[list[str], list[Skip]]:
     """The audio files below a folder, and what was passed over.
 
@@ -124,6 +126,7 @@ class Caption:
     source: str
 
 
+@closed()
 def captions(folder: Path, files: Sequence[str]) -> dict[str, Caption]:
     """What is said of each of some audio files in a folder, by name.
 

@@ -19,6 +19,7 @@ from audiogen_core.errors import OptionError, WeightsError
 from audiogen_core.formats import packed
 from audiogen_core.formats.adapters import CONFIG, MODEL, OLDER, Change, first_ten, read_changes
 from audiogen_core.recipe import hash_file
+from audiogen_core.values import closed
 from audiogen_core.weights import StoredArray, Weights
 
 STRONGEST = 10.0
@@ -33,6 +34,7 @@ class Asked:
     strength: float = 1.0
 
     @classmethod
+    @closed()
     def of(cls, text: str) -> Asked:
         """From PATH or PATH:STRENGTH; PATH=STRENGTH is the same. Raises OptionError."""
         path = Path(text).expanduser()
@@ -85,6 +87,7 @@ Places = Mapping[str, Place]
 """The matrices of a network that an adapter may change, by the name of their module in the original."""
 
 
+@closed()
 def hashed(text: str) -> str:
     """What a recipe knows an adapter by that was asked for so: sha256 of each of its files, in order.
 
@@ -105,6 +108,7 @@ def moved(asked: Sequence[str], paths: str | Sequence[str]) -> list[str]:
     return [f"{path}:{strength!r}" for path, strength in zip(given, strengths, strict=True)]
 
 
+@closed()
 def files(path: Path) -> tuple[Path, ...]:
     """The files that an adapter at a path is made of: its settings, where it has some, and its weights.
 
@@ -138,6 +142,7 @@ def files(path: Path) -> tuple[Path, ...]:
     )
 
 
+@closed()
 def read(asked: Asked) -> Adapter:
     """An adapter in any of the formats.
 

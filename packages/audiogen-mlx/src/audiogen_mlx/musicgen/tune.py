@@ -35,6 +35,7 @@ from audiogen_core.training.page import Section, write_report
 from audiogen_core.training.pictures import LOSSES, draw_losses
 from audiogen_core.training.schedule import Plan, read_plan, shown_time, write_plan
 from audiogen_core.training.signals import Stop, Stopped, stopping
+from audiogen_core.values import closed
 from audiogen_mlx import blas
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.musicgen import tune_data
@@ -72,6 +73,7 @@ class Tuned:
     signal: int | None
 
 
+@closed()
 def tune(
     asked: Tuning,
     run: str | Path,
