@@ -18,16 +18,16 @@ from safetensors.numpy import load_file, save_file
 from audiogen_core import jobs, lora
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError, WeightsError
+from audiogen_core.formats import packed
 from audiogen_core.formats.adapters import first_ten
 from audiogen_core.lora import Asked
+from audiogen_core.musicgen.files import Files, Places
+from audiogen_core.musicgen.weights import matrices, pieces
 from audiogen_core.sampling import Sampling
 from audiogen_core.weights import StoredArray, Weights
-from audiogen_mlx import nn
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
 from audiogen_mlx.musicgen import MusicGen
-from audiogen_mlx.musicgen.load import Files, Places
-from audiogen_mlx.musicgen.weights import matrices, pieces
 from audiogen_mlx.stable_audio import StableAudio
 from audiogen_mlx.stable_audio import weights as stable_audio
 
@@ -193,20 +193,22 @@ def test_quantised_weights(bits: int):
     matrix = rng.normal(size=(128, 64)).astype(np.float32)
     floats = Weights({"m": StoredArray.of(matrix)}, "here")
     parts = mx.quantize(mx.array(matrix), group_size=64, bits=bits)
-    names = zip(nn.QUANTIZED.values(), parts, strict=True)
+    names = zip(packed.ENDINGS, parts, strict=True)
     stored = Weights({f"m{ending}": StoredArray.of(np.array(part)) for ending, part in names}, "here")
     down, up = rng.normal(size=(2, 64)).astype(np.float32), rng.normal(size=(64, 2)).astype(np.float32)
     made = lora.Change(StoredArray.of(down), StoredArray.of(up), 0.5)
     adapter = lora.Adapter(Path("a"), (), {"m": made})
     places = {"m": lora.Place("m", 1, 2)}
-    found = nn.merged(stored, [adapter], places, bits)
+    found = lora.merged(stored, [adapter], places, bits=bits)
     assert found.shape("m") == stored.shape("m") and found.dtype("m") == "uint32"
     expected = lora.merged(floats, [adapter], places)["m"]
     step = np.abs(expected).max() * 2 / (2**bits - 1)
-    made_float = nn._unpacked(found, "m", bits).read()
+    made_float = np.array(
+        mx.dequantize(*(mx.array(found[f"m{ending}"]) for ending in packed.ENDINGS), group_size=64, bits=bits)
+    )
     np.testing.assert_allclose(made_float, expected, rtol=0, atol=2 * step)
     assert np.abs(made_float - matrix).max() > 5 * step or bits == 4
-    same = nn.merged(stored, [], places, bits)
+    same = lora.merged(stored, [], places, bits=bits)
     np.testing.assert_array_equal(same["m"], stored["m"])
 
 

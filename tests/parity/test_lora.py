@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from audiogen_core.audio import Audio
+from audiogen_core.musicgen.conditioning import Rows
+from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen.generate import MusicGen
-from audiogen_mlx.musicgen.load import Files, Places
-from audiogen_mlx.musicgen.model import Rows
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FOLDER = FIXTURES / "lora"
@@ -124,7 +124,7 @@ def test_greedy_codes(base: str, name: str, monkeypatch: pytest.MonkeyPatch):
     heard: dict[str, Any] = {}
     if base == "melody":  # a clip that stands for the chroma features transformers was given
         monkeypatch.setattr(
-            "audiogen_mlx.musicgen.melody.chroma", lambda audio, config=None: arrays["input_features"][0]
+            "audiogen_core.musicgen.melody.chroma", lambda audio, config=None: arrays["input_features"][0]
         )
         heard["melody"] = Audio(np.full((1, 32_000), 0.1, np.float32), 32_000)
     expected = arrays[f"{name}_codes"][0]

@@ -181,18 +181,21 @@ def _merged_packed(table: Weights, adapters: Sequence[Adapter], places: Places, 
 
     def floats(name: str) -> StoredArray:
         rows, words = table.shape(name)
-        parts = [table.stored(name + ending) for ending in packed.ENDINGS]
-        shape = rows, words * 32 // bits
-        return StoredArray(shape, "float32", lambda: packed.unpacked(*(each.read() for each in parts), bits))
+
+        def load() -> Any:
+            matrix, scales, offsets = (table[name + ending] for ending in packed.ENDINGS)
+            return packed.unpacked(matrix, scales, offsets, bits)
+
+        return StoredArray((rows, words * 32 // bits), "float32", load)
 
     def again(name: str, matrix: StoredArray) -> dict[str, StoredArray]:
-        kinds = zip(packed.ENDINGS, ("uint32", "float32", "float32"), strict=True)
-        return {
-            name + ending: StoredArray(
-                table.shape(name + ending), kind, lambda i=index: packed.packed(matrix.read(), bits)[i]
+        def part(index: int, ending: str) -> StoredArray:
+            kind = "float32" if ending else "uint32"
+            return StoredArray(
+                table.shape(name + ending), kind, lambda: packed.packed(matrix.read(), bits)[index]
             )
-            for index, (ending, kind) in enumerate(kinds)
-        }
+
+        return {name + ending: part(index, ending) for index, ending in enumerate(packed.ENDINGS)}
 
     names = {place.tensor for place in places.values() if f"{place.tensor}.scales" in table}
     apart = table.replaced({name: floats(name) for name in names})

@@ -1,4 +1,4 @@
-"""Quantised matrices as mlx packs them: numbers of a few bits in words of 32, a scale and an offset for each 64.
+"""Quantised matrices as mlx packs them: numbers of a few bits in words of 32, scales and offsets for 64 each.
 
 A number q stands for q * scale + offset; the first of a word are its lowest bits.
 """

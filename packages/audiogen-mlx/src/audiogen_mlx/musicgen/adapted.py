@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from audiogen_core import patterns
 from audiogen_core.errors import OptionError
 from audiogen_core.lora import Adapter
-from audiogen_mlx.musicgen.config import Config
+from audiogen_core.musicgen.config import Config
+from audiogen_core.musicgen.positions import positions
+from audiogen_core.musicgen.weights import pieces
 from audiogen_mlx.musicgen.model import Transformer, attend, outputs
-from audiogen_mlx.musicgen.weights import pieces
-from audiogen_mlx.nn import positions
 
 Factors = dict[str, dict[str, mx.array]]
 """What is learned: module -> lora_A (r, in), lora_B (out, r), and with DoRA lora_magnitude_vector (out,); of

@@ -25,6 +25,7 @@ from audiogen_core.files import atomic_path, require_room
 from audiogen_core.formats.adapters import write_peft
 from audiogen_core.hub import asking
 from audiogen_core.models import ModelSpec, Shipped
+from audiogen_core.musicgen.files import Places
 from audiogen_core.options import described, plain
 from audiogen_core.settings import read_json
 from audiogen_core.training import checkpoints, metrics
@@ -40,7 +41,7 @@ from audiogen_mlx import blas
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.musicgen import tune_data
 from audiogen_mlx.musicgen.adapted import Adapted, Factors, batch, fresh, targeted
-from audiogen_mlx.musicgen.load import Parts, Places, find_files
+from audiogen_mlx.musicgen.load import Parts, find_files
 from audiogen_mlx.musicgen.tune_data import Clip, Data
 from audiogen_mlx.musicgen.tune_options import FREE, Tuning
 

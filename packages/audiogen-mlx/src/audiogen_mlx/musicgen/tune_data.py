@@ -21,8 +21,8 @@ from audiogen_core.errors import AudioError
 from audiogen_core.files import atomic_path
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
+from audiogen_core.musicgen.conditioning import read
 from audiogen_core.recipe import hash_file
-from audiogen_mlx.musicgen.conditioning import read
 from audiogen_mlx.musicgen.load import Parts
 
 FOLDER = "data"

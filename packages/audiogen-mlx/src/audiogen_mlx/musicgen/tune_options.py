@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from audiogen_core.errors import OptionError
+from audiogen_core.musicgen.options import Located
 from audiogen_core.options import argument, option
 from audiogen_core.training.schedule import parse_time
-from audiogen_mlx.musicgen.options import Located
 
 TIME = 1800.0
 """Seconds that a run takes where nobody says."""
