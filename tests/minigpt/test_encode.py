@@ -18,10 +18,10 @@ import soundfile
 from audiogen_core import Audio, codecs
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
 from audiogen_core.files import SPARE
+from audiogen_core.training.errors import DiskFull
 from audiogen_minigpt import engines, plan
 from audiogen_minigpt.dataset import Dataset
 from audiogen_minigpt.encode import NoUsableAudio, encode, verify
-from audiogen_minigpt.errors import DiskFull
 from audiogen_minigpt.options import Preparation as Options
 from audiogen_minigpt.prepare import encode_track
 from audiogen_minigpt.shards import Part, read_report, read_shards

@@ -15,7 +15,8 @@ from audiogen_core.audio import Audio
 from audiogen_core.codec import fingerprint
 from audiogen_core.compose import write_folder
 from audiogen_core.errors import CodesError, ModelError, OptionError
-from audiogen_minigpt import checkpoint, metrics
+from audiogen_core.training import metrics
+from audiogen_minigpt import checkpoint
 from audiogen_minigpt.catalog import locate
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.encode import encode

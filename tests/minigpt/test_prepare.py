@@ -13,11 +13,11 @@ import pytest
 
 from audiogen_core import Audio, codecs
 from audiogen_core.audio import AudioWriter
+from audiogen_core.dataset import Skip
 from audiogen_core.errors import OptionError
 from audiogen_minigpt.options import Preparation as Options
 from audiogen_minigpt.plan import Entry
 from audiogen_minigpt.prepare import encode_track, shorten_silence
-from audiogen_minigpt.shards import Skip
 from support.noise_files import CODEC, noise
 
 JOB = """

@@ -26,14 +26,15 @@ from audiogen_core.compose import compose
 from audiogen_core.errors import DownloadError, ModelError, OptionError
 from audiogen_core.models import ModelSpec
 from audiogen_core.recipe import Recipe
-from audiogen_minigpt import checkpoint, metrics
+from audiogen_core.training import metrics
+from audiogen_core.training.page import Clip, Section, write_report
+from audiogen_core.training.signals import Stop
+from audiogen_minigpt import checkpoint
 from audiogen_minigpt.codec_choice import choose_codec
 from audiogen_minigpt.encode import NoUsableAudio
 from audiogen_minigpt.info import codes_info
-from audiogen_minigpt.report import Clip, Section, write_report
 from audiogen_minigpt.run import RunReport, run
 from audiogen_minigpt.settings import Settings
-from audiogen_minigpt.signals import Stop
 
 CODEC = Path(__file__).parents[1] / "fixtures" / "encodec" / "24k"
 SMALL = Settings(

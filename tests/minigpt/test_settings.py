@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiogen_core.errors import OptionError
+from audiogen_core.training.schedule import Plan, parse_time, read_plan, shown_time, write_plan
 from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.schedule import Plan, parse_time, read_plan, shown_time, write_plan
 from audiogen_minigpt.settings import Settings, TrainConfig, check_resumable, load_config, save_config
 
 FACTS = {"codebooks": 8, "codebook_size": 1024}

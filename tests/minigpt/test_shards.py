@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from audiogen_core import codecs
+from audiogen_core.dataset import Skip
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_minigpt.dataset import Dataset
 from audiogen_minigpt.encode import encode, verify
 from audiogen_minigpt.shards import (
     Meta,
-    Skip,
     Track,
     checksum,
     read_report,

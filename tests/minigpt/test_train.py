@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from audiogen_core.errors import CodesError, OptionError
-from audiogen_minigpt import checkpoint, metrics
+from audiogen_core.training import metrics
+from audiogen_core.training.errors import DiskFull, Diverged
+from audiogen_core.training.lock import lock
+from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.errors import DiskFull, Diverged
-from audiogen_minigpt.lock import lock
 from audiogen_minigpt.measures import baselines
 from audiogen_minigpt.model import GPT
 from audiogen_minigpt.settings import Settings, TrainConfig

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiogen_minigpt import metrics
+from audiogen_core.training import metrics
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.evaluate import Evaluation, Verdict, evaluate, verdict
 from audiogen_minigpt.settings import TrainConfig

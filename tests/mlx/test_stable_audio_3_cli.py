@@ -95,7 +95,7 @@ def test_a_file_is_made_again_byte_for_byte(name, tmp_path, clip):
         (["--bpm", "20", "--bars", "40"], "bars that fit"),
         (["--guidance-interval", "0.8:0.2"], "from <= to"),
         (["--lora", "gone.safetensors"], "gone.safetensors"),
-        (["--lora", "a=loud"], "FILE=STRENGTH"),
+        (["--lora", "a=loud"], "PATH:STRENGTH"),
         (["--t5", "nowhere"], "T5Gemma, is not there"),
     ],
 )

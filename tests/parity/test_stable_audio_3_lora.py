@@ -135,5 +135,5 @@ def test_what_is_no_lora_is_refused(tmp_path):
     save_file(moved, path)
     with pytest.raises(WeightsError, match="which this model has not"):
         StableAudio3.load(FIXTURES / "tiny-small", lora=(str(path),))
-    with pytest.raises(OptionError, match="FILE=STRENGTH"):
+    with pytest.raises(OptionError, match="PATH:STRENGTH"):
         Asked.of("a.safetensors=loud")

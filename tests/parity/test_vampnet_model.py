@@ -14,7 +14,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "vampnet"
 CASES = [("small", "coarse"), ("small", "c2f"), ("big", "coarse"), ("big", "c2f")]
 
 
-def network(size: str, name: str, lora: Path | None = None) -> model.VampNet:
+def network(size: str, name: str, lora: Path | str | None = None) -> model.VampNet:
     vectors = weights.load_codec(FIXTURES / size / "codec.pth", "numpy").codebook_vectors()
     return model.build(weights.load(FIXTURES / size / f"{name}.pth", vectors, lora))
 
@@ -59,6 +59,17 @@ def test_a_low_rank_update_replaces_the_checkpoints_own(size):
     np.testing.assert_allclose(flat(base(codes)), arrays["base_logits"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(flat(changed(codes)), arrays["lora_logits"], rtol=0, atol=1e-4)
     assert np.abs(arrays["lora_logits"] - arrays["base_logits"]).max() > 1e-2
+
+
+@pytest.mark.parametrize("size", ["small", "big"])
+def test_a_low_rank_update_acts_as_strongly_as_is_asked(size):
+    path = FIXTURES / size / "coarse_lora.pth"
+    base, whole = (dict(network(size, "coarse", lora).named_parameters()) for lora in (None, path))
+    for strength in (0.0, 0.5, 2.0):
+        made = dict(network(size, "coarse", f"{path}:{strength}").named_parameters())
+        for name, values in made.items():
+            expected = base[name] + strength * (whole[name] - base[name])
+            np.testing.assert_allclose(values.numpy(), expected.numpy(), rtol=0, atol=1e-6)
 
 
 @torch.inference_mode()

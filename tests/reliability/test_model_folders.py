@@ -27,7 +27,7 @@ import audiogen_minigpt as minigpt
 from audiogen_core import codecs, hub
 from audiogen_core.errors import AudiogenError, OptionError
 from audiogen_core.formats.safetensors_file import read_safetensors, write_safetensors
-from audiogen_minigpt.lock import holder, lock
+from audiogen_core.training.lock import holder, lock
 from audiogen_mlx import MusicGen, StableAudio
 from audiogen_onnx import Vampnet
 from support import lac

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from audiogen_minigpt import checkpoint, metrics
+from audiogen_core.training import metrics
+from audiogen_minigpt import checkpoint
 from audiogen_minigpt.settings import TrainConfig
 from support.figures import tell
 from support.tokens import write_tokens

@@ -29,7 +29,7 @@ import click
 from audiogen_core import cli, jobs
 from audiogen_core.errors import AudioError, DownloadError, MissingDependency, OptionError
 from audiogen_core.jobs import Job, JobLoad, JobOptions, Run, Shown, Sounding
-from audiogen_core.options import Described, Field, Option, argument, described, option
+from audiogen_core.options import Described, Field, Option, argument, described, option, plain
 
 if TYPE_CHECKING:
     from audiogen_core.finish import Saved
@@ -572,13 +572,22 @@ def add_replay(app: click.Group, *known: Job) -> None:
     def replay(**given: Any) -> None:
         asked = gathered(Replay, given)
         recipe, output = to_replay(asked)
-        moved = {name: str(given[name]) for name in roles if given.get(name) is not None}
+        said = {name: given[name] for name in roles if given.get(name) not in (None, ())}
+        moved = {
+            name: plain(value) if isinstance(value, tuple) else str(value) for name, value in said.items()
+        }
         load = {name: parsed(local[name], given[name]) for name in local if given.get(name) is not None}
         replayed(asked, recipe, output, known, moved | asked.moved, load)
 
     shown = [field for field in described(Replay) if field.name != "verbose"]
     places = [
-        replace(field, kind=str, optional=True, default=None, option=_concealed(field))
+        replace(
+            field,
+            kind=tuple[str, ...] if field.option.role == "adapter" else str,
+            optional=True,
+            default=None,
+            option=_concealed(field),
+        )
         for field in roles.values()
     ]
     about = "Make a file again, from the recipe it carries."

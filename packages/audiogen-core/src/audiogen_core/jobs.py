@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from audiogen_core.devices import HELP
 from audiogen_core.devices import check as check_device
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError
-from audiogen_core.options import Described, Field, described, hidden, option, schema
+from audiogen_core.options import Described, Field, adapters, described, hidden, option, schema
 from audiogen_core.output import Output, continued
 from audiogen_core.output import Sound as Sound
 from audiogen_core.output import Take as Take
@@ -150,6 +150,12 @@ Channel = Annotated[
         "What is taken out of stereo that goes in; all is mixed when absent.",
         choices=("left", "right", "mid", "side"),
         advanced=True,
+    ),
+]
+Loras = Annotated[
+    tuple[str, ...] | None,
+    adapters(
+        "A LoRA to merge into the model, and how strongly; may be repeated, and then one after another."
     ),
 ]
 Play = Annotated[bool, option("Play what was made; needs audiogen-core[play].")]
@@ -424,12 +430,17 @@ class Job:
 
     def stored(self, load: JobLoad, options: JobOptions) -> tuple[dict[str, Any], dict[str, str]]:
         """What a recipe keeps of how the model was opened, and the hash of each clip or file that went in."""
+        from audiogen_core import lora
         from audiogen_core.recipe import hash_input
 
         local = {each.name for each in described(type(load)) if each.option.local or each.name == "model"}
         kept = {name: value for name, value in load.asked().items() if name not in local}
         clips = {each.name: getattr(options, each.name) for each in self.inputs}
-        return kept, {name: hash_input(clip) for name, clip in clips.items() if clip is not None}
+        inputs = {name: hash_input(clip) for name, clip in clips.items() if clip is not None}
+        for each in self.adapters:
+            if asked := getattr(load, each.name):
+                inputs[each.name] = ", ".join(map(lora.hashed, asked))
+        return kept, inputs
 
     @property
     def inputs(self) -> tuple[Field, ...]:
@@ -442,7 +453,12 @@ class Job:
         places = [
             each for each in described(self.load) if each.name == "model" or each.option.role == "place"
         ]
-        return (*places, *self.inputs)
+        return (*places, *self.adapters, *self.inputs)
+
+    @property
+    def adapters(self) -> tuple[Field, ...]:
+        """The options of opening the model that are merged into it."""
+        return tuple(each for each in described(self.load) if each.option.role == "adapter")
 
 
 @dataclass(frozen=True)
@@ -646,6 +662,7 @@ def again(
     Raises OptionError when something is said to have moved that cannot, AudioError when the recipe is of
     another job, damaged, or a file is not the one that went in.
     """
+    from audiogen_core import lora
     from audiogen_core.audio import Audio
     from audiogen_core.recipe import SAMPLES, hash_input
 
@@ -662,6 +679,9 @@ def again(
     nested = stored.pop("options", {})  # where 0.1.0's vamp kept them
     stored |= nested if isinstance(nested, dict) else {"options": nested}
     values = {job.renamed.get(name, name): value for name, value in stored.items()}
+    for each in job.adapters:
+        if each.name in moved:
+            moved[each.name] = lora.moved(values.get(each.name) or (), moved[each.name])
     values |= {"model": recipe.model, "seed": recipe.seed, **moved}
     # what belongs to Python or to this machine (an unlisted model, say) is not for a file to decide
     opening = {
@@ -684,6 +704,13 @@ def again(
         options = job.options.of_recipe({name: values[name] for name in values if name in making})
     except OptionError as error:
         raise AudioError(f"the recipe is damaged ({error})") from error
+    for each in job.adapters:
+        digests = recipe.inputs.get(each.name, "").split(", ")
+        for text, digest in zip(getattr(opened, each.name) or (), digests, strict=False):
+            if digest and lora.hashed(text) != digest:
+                raise AudioError(
+                    f"{text}: not the adapter that was merged as {each.name}; its hash is another"
+                )
     for name, digest in went_in.items():
         path = getattr(options, name)
         if path is None:

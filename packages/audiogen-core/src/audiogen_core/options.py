@@ -80,6 +80,11 @@ def place(help: str, *names: str, **facts: Any) -> Option:
     return Option(help, names, **{"role": "place", "metavar": "PATH", **facts})
 
 
+def adapters(help: str, *names: str, **facts: Any) -> Option:
+    """Adapters that are merged into the model, each by PATH[:STRENGTH]."""
+    return Option(help, names, **{"role": "adapter", "metavar": "PATH[:STRENGTH]", **facts})
+
+
 def hidden(help: str, **facts: Any) -> Option:
     """An option of Python alone: an array, a function, a source of noise; checked as far as it has a type.
 

@@ -26,15 +26,15 @@ def fetch_text_encoder(name: str, fetch: Fetch, source: Path) -> Path:
     return fetch(TEXT_ENCODERS[name])
 
 
-def fingerprint(config: Path, weights: Iterable[Path]) -> str:
-    """16 hex digits that change with the configuration, the size or beginning of the weights, or the words
-    that lie beside the configuration.
+def fingerprint(config: Path, weights: Iterable[Path], adapters: Iterable[Path] = ()) -> str:
+    """16 hex digits that change with the configuration, the size or beginning of the weights, the words that
+    lie beside the configuration, or what is merged into the weights, in this order.
     """
     digest = hashlib.sha256()
     for path in (config, config.with_name(PROMPTS)):
         if path.is_file():
             digest.update(read_text(path, ModelError).encode())
-    for path in sorted(weights):
+    for path in (*sorted(weights), *adapters):
         digest.update(path.stat().st_size.to_bytes(8, "little"))
         with path.open("rb") as file:
             digest.update(file.read(_SAMPLE))

@@ -26,7 +26,7 @@ from audiogen_core.errors import AudiogenError, OptionError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-Role = Literal["value", "audio", "file", "place", "hidden"]
+Role = Literal["value", "audio", "file", "place", "adapter", "hidden"]
 
 _MOST = 1_000_000
 """Values that a list may have."""
@@ -46,7 +46,8 @@ class Option:
     old       what it was called there before: still taken, with a word on the new name; "--old=--new" where
               that is not the option's first, and a word without dashes where it was given by its place
     role      "value"; "audio", a clip: `Audio` or a path in Python, a file in the command; "file", another
-              file that goes in; "place", where a part of the model is; "hidden", offered in Python alone
+              file that goes in; "place", where a part of the model is; "adapter", what is merged into it, by
+              PATH[:STRENGTH]; "hidden", offered in Python alone
     argument  given by its place on the command line; and by its names, where it has some
     metavar   what is written for the value; the kind of the value when empty
     unit      of the number: "s", "Hz", "dB", ...
@@ -314,7 +315,7 @@ class Checks:
 
     @property
     def _is_path(self) -> bool:
-        return self.option.role in ("file", "place")
+        return self.option.role in ("file", "place", "adapter")
 
     def _wrong(self, allowed: str, value: Any) -> OptionError:
         return OptionError(f"{self.name} must be {allowed}, got {shown(value)}", self.name)

@@ -204,6 +204,14 @@ class Weights(Mapping[str, NDArray[Any]]):
         """The same with other tensors under some of its names."""
         return Weights({**self._arrays, **arrays}, self.source)
 
+    def joined(self, whole: str, parts: Sequence[str]) -> Weights:
+        """The same with one tensor in the place of several, which lie below one another in it."""
+        stored = [self.stored(part) for part in parts]
+        shape = (sum(each.shape[0] for each in stored), *stored[0].shape[1:])
+        one = StoredArray(shape, stored[0].dtype, lambda: np.concatenate([each.read() for each in stored]))
+        kept = {name: array for name, array in self._arrays.items() if name not in parts}
+        return Weights(kept | {whole: one}, self.source)
+
     def below(self, prefix: str) -> Weights:
         """Only the tensors whose names start with `prefix`, and their names without it."""
         kept = {

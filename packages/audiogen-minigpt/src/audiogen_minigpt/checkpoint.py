@@ -32,9 +32,9 @@ from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.sampling import Sampling
 from audiogen_core.settings import read_json
+from audiogen_core.training.errors import DiskFull, means_full
 from audiogen_minigpt.catalog import CATALOG, locate
 from audiogen_minigpt.config import SAMPLING, ModelConfig, check_choice
-from audiogen_minigpt.errors import DiskFull, means_full
 from audiogen_minigpt.options import DRAWING
 
 if TYPE_CHECKING:

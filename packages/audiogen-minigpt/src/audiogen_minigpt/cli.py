@@ -348,7 +348,7 @@ def doctor(shown: Shown) -> None:
 
 def _answering(shown: Shown) -> AbstractContextManager[object]:
     """Signals are caught, and answered at once."""
-    from audiogen_minigpt.signals import ANSWER, stopping
+    from audiogen_core.training.signals import ANSWER, stopping
 
     return stopping(None if shown.quiet else ANSWER)
 

@@ -20,11 +20,11 @@ from audiogen_core.codes import Codes
 from audiogen_core.errors import AudiogenError
 from audiogen_core.models import Fetch
 from audiogen_core.sampling import Sampling
+from audiogen_core.training.pictures import draw
 from audiogen_minigpt.config import SAMPLING
 from audiogen_minigpt.dataset import Dataset, Windows
 from audiogen_minigpt.generate import Generator, check_codec
 from audiogen_minigpt.model import GPT
-from audiogen_minigpt.pictures import draw
 from audiogen_minigpt.sampling import continue_codes
 from audiogen_minigpt.settings import TrainConfig
 

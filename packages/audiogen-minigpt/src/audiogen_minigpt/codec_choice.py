@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from audiogen_core import codecs
 from audiogen_core.audio import Audio, stream
 from audiogen_core.codec import Codec
+from audiogen_core.dataset import scan
 from audiogen_core.errors import AudioError, DownloadError
 from audiogen_core.models import Fetch
-from audiogen_minigpt.plan import scan
-from audiogen_minigpt.signals import Stop
+from audiogen_core.training.signals import Stop
 
 ROUGH = 6.0
 """dB that a codec's sound must lie above its error (SI-SDR, the median of some excerpts) to suit a folder."""

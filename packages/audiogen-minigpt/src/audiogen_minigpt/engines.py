@@ -20,11 +20,11 @@ from typing import Any
 
 from audiogen_core.codec import Codec, fingerprint
 from audiogen_core.errors import AudiogenError, CodesError, MissingDependency, OptionError
+from audiogen_core.training.signals import is_caught
 from audiogen_minigpt.options import Preparation
 from audiogen_minigpt.plan import Entry
 from audiogen_minigpt.prepare import encode_track
 from audiogen_minigpt.shards import Kept, Part, Stretch, Track, write_shard
-from audiogen_minigpt.signals import is_caught
 
 ENGINES = ("local", "ray")
 

@@ -17,9 +17,9 @@ from audiogen_core.files import atomic_path
 from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.settings import from_mapping, read_json
+from audiogen_core.training.schedule import shown_time
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
-from audiogen_minigpt.schedule import shown_time
 from audiogen_minigpt.settings import load_config
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ def evaluate(
     Raises ModelError for a folder without a valid checkpoint, OptionError when the data does not fit the
     model, CodesError when it is damaged or empty.
     """
+    from audiogen_core.training.metrics import bits_per_second
     from audiogen_minigpt.dataset import Dataset
     from audiogen_minigpt.device import choose_device
     from audiogen_minigpt.measures import baselines
-    from audiogen_minigpt.metrics import bits_per_second
     from audiogen_minigpt.shards import Meta, check_data
 
     data = _data_of(Path(run), data)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.errors import ModelError
+from audiogen_core.training import metrics
+from audiogen_core.training.lock import holder
 from audiogen_core.values import closed
-from audiogen_minigpt import checkpoint, metrics
+from audiogen_minigpt import checkpoint
 from audiogen_minigpt.catalog import CATALOG, locate
-from audiogen_minigpt.lock import holder
 from audiogen_minigpt.settings import CONFIG, load_config
 
 _META, _STATE, _MANIFEST = "meta.json", "state.json", "manifest.json"

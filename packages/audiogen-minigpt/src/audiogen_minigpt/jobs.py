@@ -29,5 +29,5 @@ TRAIN = Training(
     module="audiogen_minigpt",
     verb="run",
     options="audiogen_minigpt.settings:plain",
-    diary="audiogen_minigpt.metrics:read",
+    diary="audiogen_core.training.metrics:read",
 )

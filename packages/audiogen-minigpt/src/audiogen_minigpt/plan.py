@@ -18,17 +18,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from audiogen_core.audio import probe
+from audiogen_core.dataset import PLAN
 from audiogen_core.errors import AudioError, CodesError, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.progress import counted
 from audiogen_core.settings import from_mapping, parse_json, read_text
-from audiogen_minigpt.shards import META, PLAN, Skip, take_back
-
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
-"""Names that end so are taken for audio files that can be read; what is in them is found out later."""
-
-UNREAD = frozenset({".m4a", ".aac", ".mp4", ".wma", ".alac", ".ape", ".wv", ".caf", ".ac3", ".dsf", ".au"})
-"""And so for audio files that cannot."""
+from audiogen_minigpt.shards import take_back
 
 TAIL = "tail"
 
@@ -81,46 +76,6 @@ def probed(folder: Path, entry: Entry) -> Entry:
     except AudioError as error:
         return replace(entry, seconds=0.0, reason="damaged", message=str(error))
     return replace(entry, seconds=sound.frames / sound.sample_rate)
-
-
-def scan(folder: Path) -> tuple[list[str], list[Skip]]:
-    """The audio files below a folder, and what was passed over.
-
-    Files are told by their suffix, and named relative to the folder, with "/" between the parts, sorted.
-    Hidden files and folders are ignored. Linked folders are not followed, so that no loop can arise; folders
-    that this program wrote are no source of audio.
-
-    Raises AudioError when the folder itself is missing or cannot be read.
-    """
-    if not folder.is_dir():
-        raise AudioError(f"{folder}: no such folder of audio")
-    files: list[str] = []
-    passed: list[Skip] = []
-
-    def refuse(error: OSError) -> None:
-        place = Path(os.fsdecode(error.filename or folder))
-        if place == folder:
-            raise AudioError(f"{folder}: cannot be read ({error.strerror})") from error
-        passed.append(Skip(_name(place, folder), "unreadable", f"the folder: {error.strerror}"))
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        here = Path(parent)
-        entered = []
-        for name in (name for name in sorted(folders) if not name.startswith(".")):
-            reason = _why_not(here / name)
-            if reason is None:
-                entered.append(name)
-            else:
-                passed.append(Skip(_name(here / name, folder), *reason))
-        folders[:] = entered
-        for name in (name for name in names if not name.startswith(".")):
-            suffix = Path(name).suffix.lower()
-            if suffix in SUFFIXES:
-                files.append(_name(here / name, folder))
-            elif suffix in UNREAD:
-                message = f"{suffix} is not read; convert the file to WAV or FLAC first"
-                passed.append(Skip(_name(here / name, folder), "format", message))
-    return sorted(files), sorted(passed, key=lambda skip: skip.path)
 
 
 def make_plan(
@@ -213,21 +168,6 @@ def size_of(path: Path) -> int:
         return path.stat().st_size if path.is_file() else -1
     except (OSError, ValueError):
         return -1
-
-
-def _why_not(folder: Path) -> tuple[str, str] | None:
-    """Why a folder is not entered, as reason and message; None if it is."""
-    if folder.is_symlink():
-        return "link", "linked folders are not followed; name the folder itself, or copy it"
-    with suppress(PermissionError):  # what cannot be looked into is told when it is entered
-        for place in (folder, folder / "data"):
-            if (place / META).is_file() and (place / PLAN).is_file():
-                return "output", "the folder was written by this program"
-    return None
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
 
 
 def _hash(path: str, split_by: str) -> int:

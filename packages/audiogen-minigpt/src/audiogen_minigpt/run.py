@@ -15,26 +15,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audiogen_core.dataset import scan
 from audiogen_core.describe import facts_of
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path, require_room
 from audiogen_core.models import Fetch
 from audiogen_core.settings import read_json
+from audiogen_core.training import metrics
+from audiogen_core.training.page import NAME as REPORT
+from audiogen_core.training.schedule import parse_time, shown_time
+from audiogen_core.training.signals import Stop, Stopped, stopping
 from audiogen_core.values import closed
-from audiogen_minigpt import checkpoint, metrics
+from audiogen_minigpt import checkpoint
 from audiogen_minigpt.catalog import CATALOG
 from audiogen_minigpt.codec_choice import choose_codec
 from audiogen_minigpt.encode import Found, check_room, encode, length, some
 from audiogen_minigpt.engines import WorkerDied
 from audiogen_minigpt.evaluate import Verdict, evaluate, read_evaluation, verdict
 from audiogen_minigpt.options import Preparation
-from audiogen_minigpt.plan import scan
 from audiogen_minigpt.report import DATA, SAMPLES, write_page
-from audiogen_minigpt.report import NAME as REPORT
-from audiogen_minigpt.schedule import parse_time, shown_time
 from audiogen_minigpt.settings import Settings, load_config
 from audiogen_minigpt.shards import FACTS, Meta
-from audiogen_minigpt.signals import Stop, Stopped, stopping
 
 if TYPE_CHECKING:
     from audiogen_minigpt.train import TrainResult

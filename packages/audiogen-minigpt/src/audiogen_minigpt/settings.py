@@ -14,10 +14,10 @@ from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.options import Described, Field, described, hidden, option, place
 from audiogen_core.settings import from_mapping, read_json, read_toml
+from audiogen_core.training.errors import differences
+from audiogen_core.training.schedule import parse_time
 from audiogen_minigpt.config import LAYOUTS, SIZES, ModelConfig
-from audiogen_minigpt.errors import differences
 from audiogen_minigpt.options import CodecPlace
-from audiogen_minigpt.schedule import parse_time
 
 CONFIG = "config.json"
 MAX_SEED = 2**31 - 1

@@ -30,14 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.codec import CodecInfo
+from audiogen_core.dataset import META, Skip
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.settings import from_mapping, parse_json, read_json, read_text
-from audiogen_minigpt.errors import differences
+from audiogen_core.training.errors import differences
 
 FORMAT_VERSION = 1
-META = "meta.json"
-PLAN = "plan.json"
 REPORT = "report.jsonl"
 
 MAX_SIZE = 1 << 16
@@ -122,31 +121,6 @@ class Track:
     sha1: str
     crc32: int
 
-
-@dataclass(frozen=True)
-class Skip:
-    """A file that was left out: a short reason code, and a sentence."""
-
-    path: str
-    reason: str
-    message: str
-
-    @property
-    def why(self) -> str:
-        """The reason in two or three words."""
-        return "cut off" if "cut off" in self.message else _WORDS.get(self.reason, self.reason)
-
-
-_WORDS = {
-    "format": "of a kind that is not read",
-    "not_audio": "no audio",
-    "non_finite": "NaN or infinite samples",
-    "unreadable": "cannot be read",
-    "channels": "too many channels",
-    "too_short": "too short",
-    "duplicate": "a copy of another",
-    "output": "made by this program",
-}
 
 Part = tuple[Track, Frames] | Skip
 """What encoding a file gives, once or more."""

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from audiogen_core.errors import OptionError
 from audiogen_core.files import require_room
 from audiogen_core.models import Fetch
+from audiogen_core.training.lock import lock
+from audiogen_core.training.metrics import bits_per_second
+from audiogen_core.training.schedule import Plan, read_plan, shown_time, write_plan
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.dataset import Dataset, Windows
-from audiogen_minigpt.lock import lock
-from audiogen_minigpt.metrics import bits_per_second
-from audiogen_minigpt.schedule import Plan, read_plan, shown_time, write_plan
 from audiogen_minigpt.settings import (
     Settings,
     TrainConfig,
@@ -37,9 +37,9 @@ from audiogen_minigpt.settings import (
 from audiogen_minigpt.shards import Meta, check_data, identity
 
 if TYPE_CHECKING:
+    from audiogen_core.training.signals import Stop
     from audiogen_minigpt.clips import Samples
     from audiogen_minigpt.ranks import Ranks
-    from audiogen_minigpt.signals import Stop
     from audiogen_minigpt.trainer import Trainer
 
 SLACK = 0.8
@@ -115,12 +115,12 @@ def train(
     # Torch and all that needs it is imported from here on: a run that is finished is told at once.
     import torch
 
+    from audiogen_core.training.pictures import draw_losses
+    from audiogen_core.training.signals import Stopped, stopping
     from audiogen_minigpt.clips import Samples
     from audiogen_minigpt.device import choose_device, choose_dtype, peak_flops
     from audiogen_minigpt.layout import Layout
-    from audiogen_minigpt.pictures import draw_losses
     from audiogen_minigpt.ranks import Ranks, joined
-    from audiogen_minigpt.signals import Stopped, stopping
     from audiogen_minigpt.trainer import Trainer
 
     ranks = Ranks.from_environment()

@@ -19,20 +19,20 @@ import torch
 from torch import Tensor
 
 from audiogen_core.sampling import Sampling
+from audiogen_core.training.errors import DiskFull, Diverged
+from audiogen_core.training.metrics import Metrics
+from audiogen_core.training.schedule import Plan
+from audiogen_core.training.signals import Stop
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint, load_into
 from audiogen_minigpt.config import SAMPLING, ModelConfig
 from audiogen_minigpt.dataset import Windows
 from audiogen_minigpt.device import autocast, synchronize
-from audiogen_minigpt.errors import DiskFull, Diverged
 from audiogen_minigpt.layout import Layout
-from audiogen_minigpt.metrics import Metrics
 from audiogen_minigpt.model import GPT
 from audiogen_minigpt.optim import Optimizer
 from audiogen_minigpt.ranks import LossModule, Ranks, accumulating, settle, spread, whole
-from audiogen_minigpt.schedule import Plan
 from audiogen_minigpt.settings import TrainConfig
-from audiogen_minigpt.signals import Stop
 
 PATIENCE = 3
 """Updates in a row that may fail before the last checkpoint is taken up again."""

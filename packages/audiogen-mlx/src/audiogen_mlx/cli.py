@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from audiogen_core import cli as shared
 from audiogen_core import commands
-from audiogen_core.jobs import Shown, Written
+from audiogen_core.jobs import Shown, Writing, Written
 from audiogen_core.musicgen.options import DTYPES, Located
-from audiogen_core.options import argument, option, place
+from audiogen_core.options import Described, argument, option, place
 from audiogen_mlx import jobs
+from audiogen_mlx.musicgen.tune_options import Tuning
 
 if TYPE_CHECKING:
     from audiogen_core.musicgen.files import Places
@@ -32,6 +34,13 @@ class Converted(Located):
     model: Annotated[str, argument("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = field()
     dtype: Annotated[str, option("float32, bfloat16 or float16.", choices=DTYPES)] = "float32"
     bits: Annotated[int | None, option("4 or 8: quantise the linear layers.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Into(Described):
+    """Where `tune` puts its run."""
+
+    output: Annotated[Path, option("Folder of the run.", "-o", metavar="RUN")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +89,41 @@ def convert(asked: Converted, written: Written) -> None:
         print(folder)
 
 
+@commands.command(cli, "tune", Tuning, Writing, Into)
+def tune(asked: Tuning, writing: Writing, into: Into) -> None:
+    """Learn the sound of a folder of clips beside a MusicGen: a LoRA, and a page. Again, it goes on."""
+    from audiogen_core.training.signals import ANSWER, stopping
+    from audiogen_mlx.musicgen.tune import tune as learn
+
+    silent = writing.quiet or writing.json
+    with ExitStack() as shown:
+        shown.enter_context(stopping(None if silent else ANSWER))
+        bars = shown.enter_context(ExitStack())
+
+        def on_stage(stage: str) -> Any:
+            bars.close()
+            label, unit = {"encode": ("encoding", "files"), "train": ("tuning", "steps")}[stage]
+            return bars.enter_context(shared.progress(label, unit=unit, quiet=silent))
+
+        def on_record(record: dict[str, Any]) -> None:
+            told = {"eval": "held-out loss {loss:.3f}", "sample": "hear it: {path}", "event": "{message}"}
+            if record["kind"] in told and not silent:
+                shared.note(f"step {record['step']}: {told[record['kind']].format(**record)}")
+
+        fetch = commands.fetching(writing.offline, silent, asked.unlisted)
+        made = learn(asked, into.output, fetch=fetch, on_stage=on_stage, on_record=on_record)
+    if made.adapter is not None and not silent:
+        shared.note(f"page: {made.page}; use it with --lora {made.adapter}")
+    if writing.json:
+        before, after = made.losses
+        told = {"path": str(made.adapter), "page": str(made.page), "step": made.step, "steps": made.steps}
+        shared.emit({**told, "loss_before": before, "loss_after": after}, json=True)
+    elif made.adapter is not None:
+        print(made.adapter)
+    if made.signal is not None:
+        raise SystemExit(128 + made.signal)
+
+
 @commands.command(cli, "verify", Checked, Shown)
 def verify(asked: Checked, shown: Shown) -> None:
     """Check a model's files: hashes where they are known, every tensor's name, shape and values."""
@@ -118,7 +162,7 @@ def _places(asked: Located, offline: bool, silent: bool) -> Places:
     from audiogen_core.musicgen.files import Places
 
     fetch = commands.fetching(offline, silent, asked.unlisted)
-    return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
+    return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch, asked.lora or ())
 
 
 @dataclass(frozen=True, kw_only=True)

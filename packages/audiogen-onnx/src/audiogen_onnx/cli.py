@@ -161,8 +161,14 @@ class Exported(Shown):
     dtype: Annotated[str, option("Of the weights.", choices=("float32", "float16", "int8", "int4"))] = (
         "float32"
     )
-    coarse_lora: Annotated[Path | None, option("A lora.pth for the coarse network.", metavar="PATH")] = None
-    fine_lora: Annotated[Path | None, option("A lora.pth for the fine network.", metavar="PATH")] = None
+    coarse_lora: Annotated[
+        str | None,
+        option("A lora.pth for the coarse network, and how strongly.", metavar="PATH[:STRENGTH]"),
+    ] = None
+    fine_lora: Annotated[
+        str | None,
+        option("A lora.pth for the fine network, and how strongly.", metavar="PATH[:STRENGTH]"),
+    ] = None
     beats: Annotated[
         bool, option("The beat tracker too, where there is a wavebeat.pth.", no="--no-beats")
     ] = True

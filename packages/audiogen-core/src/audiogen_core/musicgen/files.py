@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from audiogen_core import pretrained, t5, weights
+from audiogen_core import lora, pretrained, t5, weights
 from audiogen_core.codec import CodecInfo
 from audiogen_core.codecs import encodec
 from audiogen_core.errors import ModelError
@@ -18,7 +18,7 @@ from audiogen_core.models import Fetch, ModelSpec, Shipped, find
 from audiogen_core.musicgen import config as configs
 from audiogen_core.musicgen.config import FORMAT, Config
 from audiogen_core.musicgen.options import DTYPES, Defaults
-from audiogen_core.musicgen.weights import NETWORKS, Layout
+from audiogen_core.musicgen.weights import NETWORKS, Layout, matrices
 from audiogen_core.settings import as_table, read_json, resolved
 from audiogen_core.t5 import T5Config
 from audiogen_core.tokenizer import FILE as TOKENIZER
@@ -44,6 +44,7 @@ class Places:
     codec      anything `audiogen_core.codecs.load` takes
     mert       the folder of the MERT that hears styles
     fetch      how models of the catalogue are fetched; by default with a DownloadNotice before
+    lora       adapters that are merged into it, each by PATH[:STRENGTH]
     """
 
     t5: str | Path | None = None
@@ -51,6 +52,7 @@ class Places:
     codec: str | Path | None = None
     mert: str | Path | None = None
     fetch: Fetch = field(default_factory=asking)
+    lora: Sequence[str] = ()
 
 
 class Files:
@@ -84,7 +86,8 @@ class Files:
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the model's files."""
-        return pretrained.fingerprint(self.folder / CONFIG, locate(self.checkpoint).files)
+        merged = [file for each in self.adapters for file in each.files]
+        return pretrained.fingerprint(self.folder / CONFIG, locate(self.checkpoint).files, merged)
 
     # What the settings say
 
@@ -158,9 +161,18 @@ class Files:
 
     @cached_property
     def table(self) -> Weights:
-        """All tensors of the checkpoint, unread."""
+        """All tensors of the checkpoint with its adapters, unread."""
         table = weights.read_network(self.checkpoint, NETWORKS[self.layout])
-        return table.apply([weights.Int8Rows()]) if self.layout == "audiogen" else table
+        table = table.apply([weights.Int8Rows()]) if self.layout == "audiogen" else table
+        if not self.adapters:
+            return table
+        places = matrices(self.config, self.layout, table)
+        return lora.merged(table, self.adapters, places, bits=self.stored_bits)
+
+    @cached_property
+    def adapters(self) -> list[lora.Adapter]:
+        """What is merged into the model, in this order. Raises WeightsError."""
+        return [lora.read(lora.Asked.of(each)) for each in self.places.lora]
 
     @property
     def text_table(self) -> Weights:

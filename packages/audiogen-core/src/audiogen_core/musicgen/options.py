@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.jobs import Continuing, JobLoad
+from audiogen_core.jobs import Continuing, JobLoad, Loras
 from audiogen_core.musicgen.windows import STRIDE_SHARE
 from audiogen_core.options import Clips, Place, argument, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
@@ -200,6 +200,7 @@ class Located(JobLoad):
     tokenizer: Annotated[Place | None, place("Its tokenizer.json.", advanced=True)] = None
     codec: Annotated[Place | None, place("The codec.", metavar="NAME|PATH", advanced=True)] = None
     mert: Annotated[Place | None, place("Folder of the MERT that hears styles.", advanced=True)] = None
+    lora: Loras = None
 
 
 @dataclass(frozen=True)

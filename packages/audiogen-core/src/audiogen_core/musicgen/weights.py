@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from audiogen_core.lora import Place, Places
 from audiogen_core.musicgen.config import STYLE, Config
-from audiogen_core.weights import Network
+from audiogen_core.weights import Network, Weights
 
 Layout = Literal["transformers", "audiocraft", "audiogen"]
 """Of transformers, of audiocraft, and of `convert`."""
@@ -77,3 +78,20 @@ def pieces(config: Config, layout: Layout) -> dict[str, tuple[str, ...]]:
 def ignored(config: Config) -> tuple[str, ...]:
     """Regular expressions of the names in a checkpoint that are not of the transformer."""
     return IGNORED if config.style is None else (*IGNORED, re.escape(STYLE) + ".*")
+
+
+def matrices(config: Config, layout: Layout, table: Weights) -> Places:
+    """Where the matrices lie that an adapter may change, by transformers' names of their modules.
+
+    table  the tensors of the layout; those of a text encoder among them may be changed too
+    """
+    named, stored = pieces(config, "transformers"), pieces(config, layout)
+    places = {
+        part.removesuffix(".weight"): Place(own[index]) if len(own) > 1 else Place(own[0], index, len(parts))
+        for whole, parts in named.items()
+        for own in [stored[whole]]
+        for index, part in enumerate(parts)
+        if own[0] in table and len(table.shape(own[0])) == 2
+    }
+    text = (name for name in table if name.startswith("text_encoder.") and len(table.shape(name)) == 2)
+    return places | {name.removesuffix(".weight"): Place(name) for name in text}

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from audiogen_core import jobs
+from audiogen_core import jobs, lora
 from audiogen_core.cli import numbered
 from audiogen_core.commands import named_after
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError, UnknownModel
@@ -120,6 +120,9 @@ class Studio:
                     values[name] = str(trained[value])
                 else:
                     self._check_place(job, field, value)
+            elif field is not None and field.option.role == "adapter":
+                for each in value if isinstance(value, list) else filter(None, [value]):
+                    self._check_adapter(field, each)
         if "seed" in fields and values.get("seed") is None:
             values["seed"] = secrets.randbits(32)
         load = {name: values.pop(name) for name in list(values) if name in opening and name not in fields}
@@ -309,6 +312,12 @@ class Studio:
         if field.name == "model":
             raise UnknownModel(value, known)
         raise OptionError(f"{field.name}: places on this machine cannot be named here")
+
+    def _check_adapter(self, field: Field, value: Any) -> None:
+        if not isinstance(value, str):
+            raise OptionError(f"{field.name} takes texts, got {value!r}")
+        if not self._is_allowed(str(lora.Asked.of(value).path)):
+            raise OptionError(f"{field.name}: places on this machine cannot be named here")
 
     def _is_allowed(self, value: str) -> bool:
         if "\0" in value:

@@ -36,7 +36,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     found = find(MUSICGEN, load.model, unlisted=load.unlisted)
     folder = found if isinstance(found, Path) else fetch(found)
     if not missing:
-        files = Files(folder, Places(load.t5, load.tokenizer, load.codec, load.mert, fetch))
+        files = Files(folder, Places(load.t5, load.tokenizer, load.codec, load.mert, fetch, load.lora or ()))
         files.look_outside()
     if missing:
         of_first = missing[0].spec
@@ -70,7 +70,7 @@ def sound(load: Load, options: Options) -> Sound:
     found = find(MUSICGEN, load.model, unlisted=load.unlisted)
     if not isinstance(found, Path):
         return Sound(found.sample_rate, found.channels, options.seconds)
-    files = Files(found, Places(load.t5, load.tokenizer, load.codec, load.mert, hub.here))
+    files = Files(found, Places(load.t5, load.tokenizer, load.codec, load.mert, hub.here, load.lora or ()))
     seconds = options.seconds or files.defaults.seconds
     try:
         channels = files.config.channels

@@ -31,7 +31,7 @@ class MusicGen(MusicGenBase):
         use(opening.device)
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
-        places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch)
+        places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch, opening.lora or ())
         files = find_files(opening.model, places, unlisted=opening.unlisted)
         parts = Parts(files, dtype=opening.dtype, bits=opening.bits)
         return cls(parts, str(opening.model), threads, opening, files.defaults)

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core import lora
 from audiogen_core.audio import Audio
 from audiogen_core.codes import Latents
 from audiogen_core.errors import AudioError, OptionError, SoundWarning
@@ -49,6 +50,8 @@ class StableAudio(Conductor[Config, Parts]):
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         files = locate(opening.model, unlisted=opening.unlisted, fetch=fetch)
+        adapters = [lora.read(lora.Asked.of(each)) for each in opening.lora or ()]
+        files = replace(files, adapters=tuple(adapters))
         config = files.read_config()
         text = locate_text(files, config, opening.t5, fetch=fetch)
         base = None if opening.base is None else locate(opening.base, unlisted=opening.unlisted, fetch=fetch)

@@ -23,6 +23,7 @@ from audiogen_core.errors import ModelError
 from audiogen_core.formats.locate import TORCH_SUFFIXES
 from audiogen_core.hub import Plan
 from audiogen_core.jobs import Sound
+from audiogen_core.lora import Adapter
 from audiogen_core.models import Fetch, ModelSpec, Shipped, find
 from audiogen_core.musicgen.catalog import TEXT_ENCODERS
 from audiogen_core.options import Place
@@ -58,16 +59,21 @@ SHARE = 0.6  # of a machine's memory that weights may take before parts are give
 
 @dataclass(frozen=True)
 class Files:
-    """Where a model lies. `checkpoint` is its file, or the folder itself in the diffusers layout."""
+    """Where a model lies. `checkpoint` is its file, or the folder itself in the diffusers layout.
+
+    `adapters` are merged into it.
+    """
 
     folder: Path
     config: Path
     checkpoint: Path
     diffusers: bool
+    adapters: tuple[Adapter, ...] = ()
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the configuration, the size or the beginning of the weights."""
-        return fingerprint(self.config, weight_files(self.checkpoint))
+        merged = [file for each in self.adapters for file in each.files]
+        return fingerprint(self.config, weight_files(self.checkpoint), merged)
 
     def read_config(self) -> Config:
         """Its facts. Raises ModelError."""
@@ -261,7 +267,8 @@ class Parts:
     def dit(self) -> DiT:
         """The network."""
         if self._dit is None:
-            self._dit = weights.load_dit(self.config.dit, self.tables.dit, self.dtype)
+            table = weights.with_adapters(self.config.dit, self.tables.dit, self.files.adapters)
+            self._dit = weights.load_dit(self.config.dit, table, self.dtype)
         return self._dit
 
     def autoencoder(self) -> Autoencoder:

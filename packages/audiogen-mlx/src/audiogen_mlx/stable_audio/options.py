@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Annotated, Any, Literal, Protocol
 
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import Continuing, JobLoad
+from audiogen_core.jobs import Continuing, JobLoad, Loras
 from audiogen_core.options import Clip, Noise, Place, argument, audio, hidden, option, place
 
 MAX_STEPS = 10_000
@@ -244,6 +244,7 @@ class Load(JobLoad):
         Place | None,
         place("Whole model, for a checkpoint of a transformer alone.", metavar="NAME|PATH", advanced=True),
     ] = None
+    lora: Loras = None
     low_memory: Annotated[
         bool | None,
         option(

@@ -6,19 +6,24 @@ network by its name and shape, and whatever is left over is an error. Tensors ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 
 from audiogen_core.codecs.oobleck import IN_STABLE_AUDIO_TOOLS
 from audiogen_core.errors import WeightsError
+from audiogen_core.formats.rules import apply_rules
+from audiogen_core.lora import Adapter, Place, Places, merged
 from audiogen_core.weights import (
     Drop,
     Int8Rows,
     Network,
     Rename,
     Rules,
+    StoredArray,
     Weights,
     read,
     read_network,
@@ -108,6 +113,40 @@ SQUEEZED = ("preprocess.weight", "postprocess.weight", "time_frequencies")
 """Convolutions of one tap and a column, which some layouts store with a last axis of size one."""
 
 
+ORIGINAL_MODULES: Rules = (
+    Rename(r"^(layers|project_in|project_out)\b", r"transformer.\1"),
+    Rename(r"^modulation\.", "transformer.global_cond_embedder."),
+    Rename(r"\.modulation$", ".to_scale_shift_gate"),
+    Rename(r"_attn\.(qkv|q|kv|out)$", r"_attn.to_\1"),
+    Rename(r"\.ff\.inner$", ".ff.ff.0.proj"),
+    Rename(r"\.ff\.out$", ".ff.ff.2"),
+    Rename(r"^time_embed\.", "to_timestep_embed."),
+    Rename(r"^(cond|global)_embed\.", r"to_\1_embed."),
+    Rename(r"^(pre|post)process$", r"\1process_conv"),
+    Rename(r"\.first$", ".0"),
+    Rename(r"\.second$", ".2"),
+)
+"""Our modules that have a matrix -> those of stable-audio-tools, after `model.model.`."""
+
+DIFFUSERS_MODULES: Rules = (
+    Rename(r"^project_(in|out)$", r"proj_\1"),
+    Rename(r"^layers\.", "transformer_blocks."),
+    Rename(r"\.self_attn\.", ".attn1."),
+    Rename(r"\.cross_attn\.", ".attn2."),
+    Rename(r"(\.attn\d\.)([qkv])$", r"\1to_\2"),
+    Rename(r"(\.attn\d)\.out$", r"\1.to_out.0"),
+    Rename(r"\.ff\.inner$", ".ff.net.0.proj"),
+    Rename(r"\.ff\.out$", ".ff.net.2"),
+    Rename(r"^time_embed\.", "timestep_proj."),
+    Rename(r"^cond_embed\.", "cross_attention_proj."),
+    Rename(r"^global_embed\.", "global_proj."),
+    Rename(r"^(pre|post)process$", r"\1process_conv"),
+    Rename(r"\.first$", ".0"),
+    Rename(r"\.second$", ".2"),
+)
+"""Our modules that have a matrix, or part of one -> those of diffusers."""
+
+
 @dataclass(frozen=True)
 class Tables:
     """The tensors of a checkpoint by part; names of `dit` and `embedders` are ours, of `vae` as stored.
@@ -160,6 +199,39 @@ def pieces(config: DitConfig, weights: Weights) -> Pieces:
         if index < config.cross_layers:
             apart[f"{at}.cross_attn.kv.weight"] = [f"{at}.cross_attn.{one}.weight" for one in "kv"]
     return {whole: parts for whole, parts in apart.items() if whole not in weights}
+
+
+def with_adapters(config: DitConfig, weights: Weights, adapters: Sequence[Adapter]) -> Weights:
+    """The network's tensors with adapters in them, whose modules are stable-audio-tools' or diffusers'.
+
+    Raises WeightsError when one does not fit.
+    """
+    if not adapters:
+        return weights
+    for whole, parts in pieces(config, weights).items():
+        weights = weights.joined(whole, parts)
+    return merged(weights, adapters, matrices(weights))
+
+
+def matrices(weights: Weights) -> Places:
+    """Where the matrices of the network lie, by both names of their modules."""
+    places: dict[str, Place] = {}
+    for tensor in weights:
+        module, _, leaf = tensor.rpartition(".")
+        if leaf != "weight" or len(weights.shape(tensor)) < 2:
+            continue
+        places[f"model.model.{_called(module, ORIGINAL_MODULES)}"] = Place(tensor)
+        stem, _, last = module.rpartition(".")
+        parts = last if last in ("qkv", "kv") else (last,)
+        for index, part in enumerate(parts):
+            at = _called(f"{stem}.{part}" if stem else part, DIFFUSERS_MODULES)
+            places[at] = Place(tensor, index, len(parts))
+    return places
+
+
+def _called(module: str, names: Rules) -> str:
+    (name,) = apply_rules({module: StoredArray((), "float32", lambda: np.zeros(()))}, names)
+    return name
 
 
 def load_dit(config: DitConfig, weights: Weights, dtype: mx.Dtype = mx.float32) -> DiT:

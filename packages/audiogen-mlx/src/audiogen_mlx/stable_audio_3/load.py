@@ -69,7 +69,7 @@ class Files:
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the configuration, the size or the beginning of the weights."""
-        return fingerprint(self.config or self.checkpoint.with_name(CONFIG), [*self.weights, *self.loras])
+        return fingerprint(self.config or self.checkpoint.with_name(CONFIG), self.weights, self.loras)
 
     @cached_property
     def weights(self) -> list[Path]:

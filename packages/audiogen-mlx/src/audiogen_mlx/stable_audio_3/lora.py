@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.errors import OptionError, WeightsError
+from audiogen_core.errors import WeightsError
 from audiogen_core.formats.safetensors_file import read_safetensors
 from audiogen_core.formats.stored import StoredArray
+from audiogen_core.lora import Asked as Asked
 from audiogen_core.settings import Section, parse_json
 from audiogen_core.weights import Rules, Weights, read, read_checkpoint, setting
 
@@ -39,28 +39,6 @@ KINDS: dict[str, tuple[str, ...]] = {
 """What each kind has beside its change; each is there with -xs too."""
 
 TINY = np.float32(1e-12)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A file and how strongly it is to act: 0 is not at all, and 1 as it was trained."""
-
-    path: Path
-    strength: float = 1.0
-
-    @classmethod
-    def of(cls, text: str) -> Asked:
-        """From FILE or FILE=STRENGTH. Raises OptionError."""
-        name, sign, number = text.rpartition("=")
-        if not sign:
-            return cls(Path(text).expanduser())
-        try:
-            strength = float(number)
-        except ValueError:
-            raise OptionError(f"lora: expected FILE or FILE=STRENGTH, got {text!r}") from None
-        if not -10 <= strength <= 10:
-            raise OptionError(f"the strength of a LoRA lies in [-10, 10], got {strength:g}")
-        return cls(Path(name).expanduser(), strength)
 
 
 @dataclass(frozen=True)

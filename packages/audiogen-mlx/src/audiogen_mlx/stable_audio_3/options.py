@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Annotated, Literal
 
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import Continuing, JobLoad
+from audiogen_core.jobs import Continuing, JobLoad, Loras
 from audiogen_core.options import Clip, Noise, Place, argument, audio, hidden, option, place
 from audiogen_mlx.stable_audio.options import LONGEST, MAX_STEPS, Span, check_lengths, check_noise
 
@@ -241,13 +241,7 @@ class Load(JobLoad):
     t5: Annotated[
         Place | None, place("Folder of the T5Gemma, where that is not beside the model.", advanced=True)
     ] = None
-    lora: Annotated[
-        tuple[str, ...] | None,
-        option(
-            "A LoRA to merge into the model, and how strongly; may be repeated, and then one after another.",
-            metavar="FILE[=STRENGTH]",
-        ),
-    ] = None
+    lora: Loras = None
     lora_interval: Annotated[
         Span,
         option(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
 from audiogen_core.files import atomic_folder, require_new_folder, require_room
 from audiogen_core.hub import asking
+from audiogen_core.lora import Asked
 from audiogen_core.models import Fetch, ModelSpec, find
 from audiogen_core.values import closed
 from audiogen_core.version import version
@@ -50,8 +51,8 @@ class Sources:
     codec: Path
     coarse: Path
     fine: Path
-    coarse_lora: Path | None = None
-    fine_lora: Path | None = None
+    coarse_lora: str | Path | None = None
+    fine_lora: str | Path | None = None
     beats: Path | None = None
 
     @classmethod
@@ -72,8 +73,8 @@ class Sources:
                 f"{CODEC}, {COARSE} and {FINE}"
             )
         tracker = Path(folder) / BEATS
-        others = (coarse_lora, fine_lora, tracker if beats and tracker.is_file() else None)
-        return cls(*paths, *(None if path is None else Path(path) for path in others))
+        found = tracker if beats and tracker.is_file() else None
+        return cls(paths[0], paths[1], paths[2], coarse_lora, fine_lora, found)
 
     @property
     def size(self) -> int:
@@ -81,10 +82,14 @@ class Sources:
         return sum(path.stat().st_size for path in (self.codec, self.coarse, self.fine))
 
     def hashes(self) -> dict[str, str]:
-        """Name -> SHA-256. A lora.pth is named after the network it changes."""
+        """Name -> SHA-256. A lora.pth is named after its network, and its strength unless that is 1."""
         hashes = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
-        others = {"coarse lora": self.coarse_lora, "fine lora": self.fine_lora, BEATS: self.beats}
-        return hashes | {name: sha256(path) for name, path in others.items() if path is not None}
+        for network, lora in {"coarse": self.coarse_lora, "fine": self.fine_lora}.items():
+            if lora is not None:
+                asked = Asked.of(str(lora))
+                at = "" if asked.strength == 1 else f" at {asked.strength:g}"
+                hashes[f"{network} lora{at}"] = sha256(asked.path)
+        return hashes if self.beats is None else hashes | {BEATS: sha256(self.beats)}
 
 
 @closed()
@@ -104,7 +109,7 @@ def export(
     out_dir  a new or empty folder; it appears whole or not at all
     dtype    of the weights: float32, or float16, int8 or int4 as `quantize` makes them
     check    compare every graph with torch at several lengths and batches
-    coarse_lora, fine_lora  a lora.pth in place of the network's own low-rank updates
+    coarse_lora, fine_lora  a lora.pth, or PATH:STRENGTH, in place of the network's own low-rank updates
     beats    the beat tracker too, where there is a wavebeat.pth
     force    what was exported there before gives way
 

@@ -81,6 +81,7 @@ class RelativeAttention(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.heads = config.heads
+        self.drop = nn.Dropout(0.0)
         self.query, self.key, self.value, self.output = (
             nn.Linear(config.width, config.width, bias=False) for _ in range(4)
         )
@@ -92,7 +93,7 @@ class RelativeAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         q, k, v = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias  # (B, H, T, T)
-        mixed = scores.softmax(-1) @ v
+        mixed = self.drop(scores.softmax(-1)) @ v
         out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, W)
         return out
 
@@ -104,10 +105,11 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.width, 4 * config.width, bias=False)
         self.down = nn.Linear(2 * config.width, config.width, bias=False)
+        self.drop = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.up(x).chunk(2, dim=-1)
-        out: Tensor = self.down(value * F.gelu(gate, approximate="tanh"))
+        out: Tensor = self.down(self.drop(value * F.gelu(gate, approximate="tanh")))
         return out
 
 
@@ -120,10 +122,11 @@ class Layer(nn.Module):
         self.attention = RelativeAttention(config)
         self.feed_forward_norm = RMSNorm(config)
         self.feed_forward = FeedForward(config)
+        self.drop = nn.Dropout(0.0)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), bias)
-        out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        x = x + self.drop(self.attention(self.attention_norm(x), bias))
+        out: Tensor = x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
         return out
 
 

@@ -1,7 +1,8 @@
 """Upstream's checkpoints -> the tensors of `model.VampNet`, strictly.
 
 The original adds its low-rank updates to the weights whenever a model is put to use, so what sounds like the
-original is W + B A / 8 for every checkpoint, the base ones included. A `lora.pth` replaces B and A.
+original is W + B A / 8 for every checkpoint, the base ones included. A `lora.pth` holds what training made of
+B and A.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from audiogen_core import weights
 from audiogen_core.codec import Codec
 from audiogen_core.codecs import dac
 from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.lora import Asked
 from audiogen_core.ops import resolve
 from audiogen_core.weights import Drop, FuseWeightNorm, Network, Rename, Rules, Weights
 from audiogen_onnx.exporter.config import LORA_RANK, NetworkConfig, from_metadata
@@ -54,32 +56,44 @@ _LORA = re.compile(r"(.*)\.lora_([AB])")
 
 
 def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Checkpoint:
-    """A network from coarse.pth, c2f.pth or a fine-tune of one.
+    """A network from coarse.pth, c2f.pth or a fine-tune of one, with its low-rank updates in its weights.
 
     vectors  the codec's, float32 (codebooks, codebook_size, dimension); the network reads the first K
-    lora     a lora.pth to put in place of the checkpoint's own low-rank updates
+    lora     a lora.pth to put in place of the checkpoint's own low-rank updates, or PATH:STRENGTH: at 1
+             wholly, at 0 not at all, and between as far on the way from the one to the other
 
     Raises ModelError when the file is another kind of model or does not fit the codec, WeightsError when a
     tensor is missing, left over, misshapen or not finite, in the file or in the lora.pth.
     """
+    checkpoint, updates = load_apart(path, vectors)
+    deltas = {name: b @ a / np.float32(LORA_RANK) for name, (a, b) in updates.items()}
+    if lora is not None:
+        asked = Asked.of(str(lora))
+        strength = np.float32(asked.strength)
+        for name, (a, b) in _overlay(asked.path, _shapes(checkpoint.config)).items():
+            own = (1 - strength) * deltas.get(name, np.zeros((), np.float32))
+            deltas[name] = own + strength * (b @ a / np.float32(LORA_RANK))
+    for name, delta in deltas.items():
+        checkpoint.tensors[f"{name}.weight"] = checkpoint.tensors[f"{name}.weight"] + delta
+    return checkpoint
+
+
+def load_apart(path: str | Path, vectors: Array) -> tuple[Checkpoint, dict[str, tuple[Array, Array]]]:
+    """A network without its low-rank updates, and these: matrix -> A (8, in), B (out, 8). Raises as load."""
     config = from_metadata(metadata(path), str(path))
     check_codec(config, vectors, str(path))
     shapes = _shapes(config)
     stored = weights.read_network(path, NETWORK).apply(NAMES)
     updates = _updates(stored, shapes)
-    if lora is not None:
-        updates |= _overlay(Path(lora), shapes)
     tensors = stored.take_all(shapes)
     stored.finish()
-    for name, (a, b) in updates.items():
-        tensors[f"{name}.weight"] = tensors[f"{name}.weight"] + b @ a / np.float32(LORA_RANK)
     masks = tensors.pop("embedding.mask")
     tables = np.concatenate([vectors[: config.codebooks], masks[:, None]], axis=1)
     tensors["embedding.tables"] = np.ascontiguousarray(tables, np.float32)
     tensors["embedding.project.weight"] = tensors["embedding.project.weight"][..., 0]
     tensors["classifier.weight"] = _by_codebook(tensors["classifier.weight"][..., 0], config)
     tensors["classifier.bias"] = _by_codebook(tensors["classifier.bias"], config)
-    return Checkpoint(config, tensors)
+    return Checkpoint(config, tensors), updates
 
 
 def load_codec(path: str | Path, ops: str = "torch") -> Codec:

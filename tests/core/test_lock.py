@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from audiogen_core.errors import OptionError
-from audiogen_minigpt.lock import holder, lock
+from audiogen_core.training.lock import holder, lock
 
 HOLD = """
 import sys
-from audiogen_minigpt.lock import lock
+from audiogen_core.training.lock import lock
 
 with lock(sys.argv[1]):
     print("held", flush=True)

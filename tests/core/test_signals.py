@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from audiogen_minigpt.signals import ANSWER, Stopped, stopping
+from audiogen_core.training.signals import ANSWER, Stopped, stopping
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 # meanwhile, and no handler.
 PROGRAM = """
 import ctypes, sys
-from audiogen_minigpt.signals import ANSWER, stopping
+from audiogen_core.training.signals import ANSWER, stopping
 with stopping(ANSWER if sys.argv[1] == "tell" else None) as stop:
     print("ready", flush=True)
     while not stop.signal:  # a signal that comes just before the call does not shorten it

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.files import atomic_path, require_regular
-from audiogen_minigpt.errors import means_full
+from audiogen_core.training.errors import means_full
 
 NAME = "metrics.jsonl"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from audiogen_core import plot
 from audiogen_core.errors import MissingDependency
-from audiogen_minigpt import metrics
+from audiogen_core.training import metrics
 
 LOSSES = "loss.png"
 

@@ -1,0 +1,219 @@
+"""Tuning: what is learned from, that it is learned, that runs go on to the same bits, what comes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from audiogen_core.audio import Audio
+from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.training import checkpoints, metrics
+from audiogen_mlx.cli import cli
+from audiogen_mlx.musicgen import MusicGen
+from audiogen_mlx.musicgen.tune import Tuned, tune
+from audiogen_mlx.musicgen.tune_options import Tuning
+
+MODELS = Path(__file__).parents[1] / "fixtures" / "musicgen"
+MONO = MODELS / "musicgen-mono"
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three files of tones with captions, one of silence, and one that is no sound."""
+    folder = tmp_path_factory.mktemp("clips")
+    times = np.arange(int(2.5 * 32_000)) / 32_000
+    for index, pitch in enumerate((220, 330, 440)):
+        Audio(np.float32([0.3 * np.sin(2 * np.pi * pitch * times)]), 32_000).save(
+            folder / f"tone {index}.wav"
+        )
+        (folder / f"tone {index}.txt").write_text("a slow banjo\n")
+    Audio(np.zeros((1, 32_000), np.float32), 32_000).save(folder / "nothing.wav")
+    (folder / "broken.wav").write_bytes(b"RIFF....WAVE")
+    return folder
+
+
+def asked(folder: Path, **more: Any) -> Tuning:
+    told: dict[str, Any] = {
+        "model": MONO, "tokenizer": MODELS / "tokenizer", "seconds": 1.0, "rank": 4, "batch": 2,
+        "accumulate": 2, "steps": STEPS, "lr": 0.02, "threads": 1, "samples": 0,
+    }  # fmt: skip
+    return Tuning.of({"folder": folder, **told, **more})
+
+
+@pytest.fixture(scope="module")
+def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """A run from end to end."""
+    return tune(asked(clips, samples=1), tmp_path_factory.mktemp("runs") / "whole")
+
+
+def test_it_learns(whole: Tuned):
+    before, after = whole.losses
+    assert before is not None and after is not None and after < before
+    assert (whole.step, whole.steps, whole.signal) == (STEPS, STEPS, None)
+    records = metrics.read(whole.run)
+    trained = [record["loss"] for record in records if record["kind"] == "train"]
+    assert len(trained) == STEPS and trained[-1] < trained[0]
+    made = [Path(record["path"]).name for record in records if record["kind"] == "sample"]
+    assert made == ["before.wav", "step-000004.wav", "after.wav"]
+
+
+def test_the_page_and_the_card_tell_of_it(whole: Tuned):
+    assert whole.page is not None and whole.adapter is not None
+    page, card = whole.page.read_text(), (whole.adapter / "README.md").read_text()
+    for text in ("held-out loss", "silence from end to end", "broken.wav", "3 from a text file"):
+        assert text in page
+    assert page.count("<audio") == 3 or page.count('class="clip"') == 3
+    assert "library_name: peft" in card and "held-out loss" in card
+
+
+def test_the_adapter_is_what_was_learned(whole: Tuned):
+    """Opened with it, the model says what the run's last loss was of."""
+    assert whole.adapter is not None
+    said = json.loads((whole.adapter / "adapter_config.json").read_text())
+    assert (said["r"], said["lora_alpha"], said["peft_type"]) == (4, 4.0, "LORA")
+    last = checkpoints.newest(whole.run)
+    assert last is not None
+    plain, music = (
+        MusicGen.load(MONO, tokenizer=MODELS / "tokenizer", lora=lora)._parts.transformer
+        for lora in (None, [whole.adapter])
+    )
+    name = "decoder.model.decoder.layers.0.self_attn.q_proj"
+    table = last.table("factors")
+    delta = table[f"{name}.lora_B"] @ table[f"{name}.lora_A"]
+    grown = np.array(music.blocks[0].qkv.weight[:48]) - np.array(plain.blocks[0].qkv.weight[:48])
+    np.testing.assert_allclose(grown, delta, rtol=0, atol=1e-6)
+    assert np.abs(delta).max() > 1e-3
+
+
+class Killed(BaseException):
+    pass
+
+
+def bits(made: Tuned) -> bytes:
+    assert made.adapter is not None
+    return (made.adapter / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("at", [1, 3, 7])
+def test_a_run_that_was_killed_ends_in_the_same_bits(clips: Path, whole: Tuned, tmp_path: Path, at: int):
+    def kill(record: dict[str, Any]) -> None:
+        if record["kind"] == "train" and record["step"] == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tune(asked(clips), tmp_path / "run", on_record=kill)
+    made = tune(asked(clips), tmp_path / "run")
+    assert bits(made) == bits(whole)
+    steps = [record["step"] for record in metrics.read(tmp_path / "run") if record["kind"] == "train"]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_a_signal_ends_it_after_the_update(clips: Path, whole: Tuned, tmp_path: Path):
+    def ask(record: dict[str, Any]) -> None:
+        if record["kind"] == "train" and record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    made = tune(asked(clips), tmp_path / "run", on_record=ask)
+    assert (made.signal, made.step) == (signal.SIGTERM, 2) and made.adapter is not None
+    assert bits(tune(asked(clips), tmp_path / "run")) == bits(whole)
+    again = tune(asked(clips), tmp_path / "run")  # all is done
+    assert again.step == STEPS and bits(again) == bits(whole)
+
+
+def test_a_damaged_checkpoint_is_passed_over(clips: Path, whole: Tuned, tmp_path: Path):
+    def ask(record: dict[str, Any]) -> None:
+        if record["kind"] == "train" and record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    made = tune(asked(clips), tmp_path / "run", on_record=ask)
+    newest = sorted((made.run / "ckpt").iterdir())[-1]
+    with (newest / "factors.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    last = checkpoints.newest(made.run)
+    assert last is not None and last.step == 2
+    assert bits(tune(asked(clips), tmp_path / "run")) == bits(whole)
+
+
+def test_other_settings_or_clips_are_another_run(clips: Path, tmp_path: Path):
+    tune(asked(clips, steps=1), tmp_path / "run")
+    with pytest.raises(OptionError, match="rank: 4 in the run, 8 in what is asked now"):
+        tune(asked(clips, rank=8), tmp_path / "run")
+    (tmp_path / "clips").mkdir()
+    for path in clips.iterdir():
+        (tmp_path / "clips" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "clips" / "tone 0.txt").write_text("something else")
+    config = json.loads((tmp_path / "run" / "config.json").read_text()) | {"folder": str(tmp_path / "clips")}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OptionError, match="other clips or captions"):
+        tune(asked(tmp_path / "clips", steps=1), tmp_path / "run")
+
+
+def test_a_time_makes_a_plan(clips: Path, tmp_path: Path):
+    made = tune(asked(clips, steps=None, time=0.4, checkpoint=False), tmp_path / "run")
+    assert made.step == made.steps >= 1
+    events = [record["message"] for record in metrics.read(made.run) if record["kind"] == "event"]
+    assert "updates fit into" in events[0]
+
+
+def test_one_clip_of_a_second_has_nothing_held_out(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    Audio(rng.normal(0, 0.1, (1, 32_000)).astype(np.float32), 32_000).save(
+        tmp_path / "in" / "01 white_noise.wav"
+    )
+    made = tune(asked(tmp_path / "in", steps=2), tmp_path / "run")
+    assert made.losses == (None, None) and made.step == 2
+    assert made.page is not None and "1 from a file name" in made.page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "nothing to learn from"),
+        ({"a.wav": b"RIFF"}, r"nothing to learn from: a.wav: .*"),
+        ({"a.m4a": b""}, "convert the file"),
+    ],
+)
+def test_nothing_to_learn_from(tmp_path: Path, files: dict[str, bytes], message: str):
+    (tmp_path / "in").mkdir()
+    for name, payload in files.items():
+        (tmp_path / "in" / name).write_bytes(payload)
+    with pytest.raises(AudioError, match=message):
+        tune(asked(tmp_path / "in"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"targets": ("nothing",)}, "targets: the model has no modules called nothing"),
+        ({"seconds": 59.0}, "seconds must be at most"),
+        ({"model": MODELS / "musicgen-melody"}, "cannot be tuned"),
+        ({"steps": 3, "time": 3.0}, "not both"),
+        ({"warmup": 0.9, "cooldown": 0.9}, "together at most 1"),
+        ({"lora": ("x",)}, "tune the model without it"),
+        ({"rank": 0}, "rank"),
+    ],
+)
+def test_settings_that_do_not_fit(clips: Path, tmp_path: Path, more: dict[str, Any], message: str):
+    with pytest.raises(OptionError, match=message):
+        tune(asked(clips, **more), tmp_path / "run")
+
+
+def test_the_command(clips: Path, tmp_path: Path):
+    arguments = ["tune", clips, "-m", MONO, "--tokenizer", MODELS / "tokenizer", "-o", tmp_path / "run"]
+    arguments += ["--steps", "2", "--seconds", "1", "--rank", "2", "--targets", "attention", "--samples", "0"]
+    made = CliRunner().invoke(cli, [str(each) for each in (*arguments, "--threads", "1", "--json")])
+    assert made.exit_code == 0, made.output
+    told = json.loads(made.stdout)
+    assert told["step"] == 2 and told["path"] == str(tmp_path / "run" / "adapter")
+    assert mx.load(str(tmp_path / "run" / "adapter" / "adapter_model.safetensors"))
