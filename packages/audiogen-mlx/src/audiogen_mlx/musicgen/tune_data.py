@@ -142,5 +142,5 @@ def _split(found: dict[str, list[Clip]]) -> tuple[list[Clip], list[Clip]]:
 
 
 def _vectors(parts: Parts, caption: str) -> NDArray[np.float32]:
-    ids, mask = read(parts, caption)
+    ids, mask = read(parts.tokenizer, caption)
     return np.array(parts.t5(mx.array(ids), mx.array(mask))[0].astype(mx.float32))
