@@ -1,4 +1,4 @@
-"""A studio that eight clients ask at once: no job lost, none done twice, memory flat, little added."""
+"""A studio that eight clients ask at once: no job lost or done twice, memory flat, little added to a job."""
 
 from __future__ import annotations
 

@@ -196,9 +196,9 @@ def test_ten_thousand_jobs_wait_and_no_more(most: int, tmp_path: Path, monkeypat
     monkeypatch.setattr(files, "sync", lambda path: None)  # the disk's own time is not looked at
     queue = Queue(tmp_path, most=most)
     for _ in range(most):
-        queue.add(Work(new_id(), "tones", {}, {}, ()))
+        queue.add(Work(new_id(), "tones", "audiogen-tones", {}, {}, ()))
     with pytest.raises(QueueFull):
-        queue.add(Work(new_id(), "tones", {}, {}, ()))
+        queue.add(Work(new_id(), "tones", "audiogen-tones", {}, {}, ()))
     began = time.monotonic()
     again = Queue(tmp_path, most=most)
     assert [each.id for each in again.all()] == [each.id for each in queue.all()]

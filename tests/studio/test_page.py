@@ -26,6 +26,8 @@ pytestmark = needs_chromium
 def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         tones.install(tmp_path_factory.mktemp("installed"), patch)
+        of_all = jobs.every  # two of them do, and the page is there sooner
+        patch.setattr(jobs, "every", lambda: [each for each in of_all() if each.name in ("tones", "vamp")])
         patch.setitem(jobs.FAMILY, "audiogen-absent", "pip install audiogen-absent")
         yield tmp_path_factory.mktemp("library")
 
@@ -200,7 +202,8 @@ def test_by_the_keyboard_and_on_a_phone(browser: Any, place: tuple[str, Studio])
 
 
 def test_no_option_is_named_in_the_studio_but_what_every_job_has():
-    family = [job for job in jobs.installed() if job.package in jobs.FAMILY]
+    family = [job for job in jobs.every() if job.package in jobs.FAMILY]
+    assert len(family) > 4
     names = {each.name for job in family for cls in (job.options, job.load) for each in described(cls)}
     common = {"prompt", "seed", "model", "revision", "on_step", "fetch"}
     common |= {each.name for each in described(Run)}

@@ -174,6 +174,13 @@ def test_what_goes_wrong_is_one_failed_job(client: TestClient, fault: str, statu
     assert generate(client, seconds=0.25).status_code == 200
 
 
+def test_a_confidence_that_is_no_number_is_none(client: TestClient):
+    answer = generate(client, seconds=0.25, fault="unlikely")
+    assert answer.status_code == 200
+    work = client.get(f"/v1/jobs/{answer.headers['x-audiogen-job']}").json()
+    assert work["clips"][0]["confidence"] is None
+
+
 def test_wrong_options_are_told_before_any_work(client: TestClient):
     for values, status, words in (
         ({"pitch": 5000}, 400, "pitch"),

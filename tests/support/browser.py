@@ -108,7 +108,9 @@ class Seen:
     def clip(self, but: str = "", seconds: float = 60.0) -> str:
         """The name of the clip that is picked, as soon as it is another."""
         self.page.wait_for_function(
-            "but => { const each = document.querySelector('#cards .picked .pick');"
+            "but => { const failed = document.querySelector('#status .failed');"
+            " if (failed) throw new Error(failed.innerText);"
+            " const each = document.querySelector('#cards .picked .pick');"
             " return each && each.dataset.clip != but }",
             arg=but,
             timeout=1000 * seconds,

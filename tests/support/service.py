@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ ENDED = ("done", "failed", "cancelled")
 
 
 class Server:
-    """`audiogen-core serve` on a library. What it says of itself goes to a file beside that."""
+    """`audiogen-core serve`, or another verb, on a library. Its words go to a file beside that."""
 
-    def __init__(self, library: Path, *more: str) -> None:
-        command = [sys.executable, "-m", "audiogen_core", "serve", "--port", "0", "--offline"]
+    def __init__(self, library: Path, *more: str, verb: str = "serve") -> None:
+        command = [sys.executable, "-m", "audiogen_core", verb, "--port", "0", "--offline"]
         with library.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--library", str(library), *more], stdout=subprocess.PIPE, stderr=log, text=True
             )
         self._address = ""
+        self._client = httpx.Client(timeout=120)
 
     @property
     def address(self) -> str:
@@ -36,7 +37,10 @@ class Server:
         return self._address
 
     def ask(self, method: str, path: str, **values: Any) -> httpx.Response:
-        return httpx.request(method, self.address + path, timeout=120, **values)
+        return self._client.request(method, self.address + path, **values)
+
+    def stream(self, method: str, path: str, **values: Any) -> AbstractContextManager[httpx.Response]:
+        return self._client.stream(method, self.address + path, **values)
 
     def workers(self) -> list[int]:
         """The processes that work for it."""
@@ -58,14 +62,15 @@ class Server:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._client.close()
         assert self.process.stdout is not None
         self.process.stdout.close()
 
 
 @contextmanager
-def serving(library: Path, *more: str) -> Iterator[Server]:
+def serving(library: Path, *more: str, verb: str = "serve") -> Iterator[Server]:
     """A server that is killed at the end of the block."""
-    server = Server(library, *more)
+    server = Server(library, *more, verb=verb)
     try:
         yield server
     finally:

@@ -24,7 +24,7 @@ from audiogen_core.models import Shipped
 from audiogen_core.options import Clip, argument, audio, hidden, option, place
 
 RATE = 8_000
-FAULTS = ("none", "crash", "killed", "hang", "refuse", "bug")
+FAULTS = ("none", "crash", "killed", "hang", "refuse", "bug", "unlikely")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Tones:
             asked = {
                 k: v for k, v in asdict(options).items() if v is not None and k not in ("on_step", "noise")
             }
-            yield Take(self._pieces(options, seed), RATE, 1, {**asked, "seed": seed}, seed)
+            confidence = -np.inf if options.fault == "unlikely" else None
+            yield Take(self._pieces(options, seed), RATE, 1, {**asked, "seed": seed}, seed, confidence)
 
     def _pieces(self, options: Options, seed: int) -> Iterator[Audio]:
         if options.clip is not None:

@@ -31,8 +31,9 @@ _ABOUT_ALL = {each.name for each in described(Output)}
 class Form:
     """The options of a job as components, made where this is called in a page."""
 
-    def __init__(self, studio: Studio, job: Job) -> None:
-        self._studio, self.job = studio, job
+    def __init__(self, studio: Studio, job: Job, name: str) -> None:
+        """name  of the form in the page"""
+        self._studio, self.job, self.name = studio, job, name
         self.fields: dict[str, Field] = {each.name: each for each in _shown(job)}
         self.components: dict[str, gr.components.Component] = {}
         run = {each.name: each for each in described(Run)}
@@ -92,6 +93,7 @@ class Form:
         return Asked(
             values=asked,
             job=self.job.name,
+            package=self.job.package,
             count=1 if count is None else count,
             channel=channel or None,
             format=suffix,
@@ -165,9 +167,7 @@ class Form:
         usual = self._usual_model()
         entry = self._entry(usual)
         with gr.Column(elem_classes="model"):
-            self.model = gr.Dropdown(
-                self.choices(), value=usual, label="Model", elem_id=f"{self.job.name}-model"
-            )
+            self.model = gr.Dropdown(self.choices(), value=usual, label="Model", elem_id=f"{self.name}-model")
             self.about = gr.HTML(self._told(entry), elem_classes="about", js_on_load=None)
             self.fetch = gr.Checkbox(
                 False,
@@ -190,7 +190,7 @@ class Form:
 
     def _add(self, field: Field) -> None:
         self.components[field.name] = component(
-            self.job.name, field, self._understands(self._first(), field.name)
+            self.name, field, self._understands(self._first(), field.name)
         )
 
     def _first(self) -> Entry | None:

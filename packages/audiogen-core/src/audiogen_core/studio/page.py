@@ -95,14 +95,20 @@ class Page:
         self._followed: dict[str, str] = {}  # the work that each session looks at
         self._opened: list[tuple[gr.Dropdown, gr.HTML]] = []  # of trainings
         self.forms: dict[str, Form] = {}
+        self._titles: dict[str, str] = {}
         with gr.Blocks(title="audiogen studio", analytics_enabled=False, fill_width=True) as self.blocks:
             self._shown, self._picked, self._work = gr.State([]), gr.State(""), gr.State("")
             gr.HTML("<h1>audiogen <span>studio</span></h1>", js_on_load=None, elem_classes="head")
             with gr.Row(elem_classes="rooms"):
-                with gr.Column(scale=3, min_width=340), gr.Tabs(elem_classes="tabs") as self._tabs:
+                with (
+                    gr.Column(scale=3, min_width=340),
+                    gr.Tabs(
+                        elem_classes="tabs", selected=next((job.name for job in jobs.every()), "library")
+                    ) as self._tabs,
+                ):
+                    self._library()
                     self._jobs()
                     self._trainings()
-                    self._library()
                     self._packages()
                 with gr.Column(scale=2, min_width=340, elem_classes="stage"):
                     self._stage()
@@ -113,12 +119,17 @@ class Page:
 
     def _jobs(self) -> None:
         self._makes: dict[str, gr.Button] = {}
-        for job in jobs.installed():
-            with gr.Tab(job.title, id=job.name):
+        for job in jobs.every():
+            name, title = job.name, job.title
+            if name in self.forms:  # another package's, of the same name
+                whose = job.package.removeprefix("audiogen-")
+                name, title = f"{name}-{whose}", f"{title} ({whose})"
+            self._titles[name] = title
+            with gr.Tab(title, id=name):
                 gr.HTML(f'<p class="note">{job.summary}</p>', js_on_load=None)
-                self.forms[job.name] = Form(self._studio, job)
-                self._makes[job.name] = gr.Button(
-                    "Make", variant="primary", elem_id=f"{job.name}-make", elem_classes="make"
+                self.forms[name] = Form(self._studio, job, name)
+                self._makes[name] = gr.Button(
+                    "Make", variant="primary", elem_id=f"{name}-make", elem_classes="make"
                 )
 
     def _trainings(self) -> None:
@@ -218,7 +229,7 @@ class Page:
             self._rows = gr.HTML(js_on_load=_PICKS, elem_id="rows")
 
     def _packages(self) -> None:
-        here = {job.package for job in jobs.installed()}
+        here = {job.package for job in jobs.every()}
         broken = jobs.broken(imports=False)
         for name in dict.fromkeys([*jobs.FAMILY, *broken]):
             if name in broken or name not in here:
@@ -259,8 +270,8 @@ class Page:
                         self._to = gr.Number(1, label="to", minimum=0, min_width=70, elem_classes="time")
                     for named, form, field in verbs:
                         if named == verb:
-                            name = f"use-{form.job.name}-{field.name}"
-                            button = gr.Button(form.job.title, size="sm", elem_id=name)
+                            name = f"use-{form.name}-{field.name}"
+                            button = gr.Button(self._titles[form.name], size="sm", elem_id=name)
                             self._verbs.append((button, form, field))
 
     # What happens
@@ -338,7 +349,7 @@ class Page:
         """Tell how a work goes on until it ends, or the session looks at another."""
         session = str(request.session_hash)
         self._followed[session] = work.id
-        pace, is_heard, unit = show.Pace(), False, jobs.find(work.job).unit
+        pace, is_heard, unit = show.Pace(), False, jobs.find(work.job, work.package).unit
         nothing = [gr.skip()] * 6
         yield [show.work(work, 0, pace, unit), "", gr.update(visible=True), work.id, *nothing]
         told = None
@@ -424,7 +435,8 @@ class Page:
         names = [clip.name for clip in clips]
         picked = picked if picked in names else next(iter(names), "")
         recipe = next((clip.recipe for clip in clips if clip.name == picked), None)
-        known = recipe is not None and recipe.settings.get("command") in self.forms
+        made_by = None if recipe is None else (recipe.package, recipe.settings.get("command"))
+        known = made_by in {(form.job.package, form.job.name) for form in self.forms.values()}
         made = gr.update(visible=known)
         cards = show.cards(clips, picked, told) if clips else ""
         return [names, picked, cards, gr.update(visible=bool(clips)), made, made]
@@ -448,7 +460,8 @@ class Page:
         filled: list[Any] = []
         for form in self.forms.values():
             filled += form.fill(values) if form.job is job else [gr.skip()] * len(form.components)
-        return ["", gr.update(selected=job.name), *filled]
+        name = next((form.name for form in self.forms.values() if form.job is job), job.name)
+        return ["", gr.update(selected=name), *filled]
 
     def _count(self) -> int:
         return sum(len(form.components) for form in self.forms.values())
@@ -464,6 +477,6 @@ class Page:
                 return [show.wrong(str(error)), *[gr.skip()] * (3 + len(span))]
             able = form.understanding(field.option.of or field.name, model)
             target = gr.update(value=path, visible=True)
-            return ["", gr.update(selected=form.job.name), able, target, *span]
+            return ["", gr.update(selected=form.name), able, target, *span]
 
         return give

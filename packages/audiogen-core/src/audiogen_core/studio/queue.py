@@ -41,7 +41,7 @@ class Work:
     """One thing that was asked for.
 
     id        of this work; it sorts by time
-    job       name of the job
+    job, package  name of the job, and whose it is
     load, options  as JSON has them, with names of clips in the place of clips
     files     names of the files it makes, in the library
     channel   what is taken out of stereo clips that go in
@@ -56,6 +56,7 @@ class Work:
 
     id: str
     job: str
+    package: str
     load: Mapping[str, Any]
     options: Mapping[str, Any]
     files: tuple[str, ...]
@@ -83,7 +84,7 @@ class Work:
         """Raises ModelError for a file that holds no work."""
         facts = parse_json(path.read_text(encoding="utf-8"), f"{path}: not a work", ModelError)
         kept = {each.name for each in fields(cls) if each.metadata.get("kept", True)}
-        texts = ("id", "job", "state", "error", "kind")
+        texts = ("id", "job", "package", "state", "error", "kind")
         if (
             not isinstance(facts, dict)
             or set(facts) != kept

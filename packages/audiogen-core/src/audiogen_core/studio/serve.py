@@ -43,6 +43,9 @@ def serve(
         import uvicorn
 
         from audiogen_core.studio.service import application
+
+        if page:
+            from audiogen_core.studio.page import mount
     except ImportError as error:
         raise MissingDependency(f"what the service needs ({error.name})", NEEDS) from error
     token = secrets.token_urlsafe(24) if token == "new" else token
@@ -55,8 +58,6 @@ def serve(
         )
         app, served = application(studio, token=token)
         if page:
-            from audiogen_core.studio.page import mount
-
             mount(app, studio)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
         address = address if token is None else f"{address}?token={token}"

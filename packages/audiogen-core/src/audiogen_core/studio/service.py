@@ -66,7 +66,7 @@ TYPES = {
 OFTEN = 0.02
 """Seconds between two looks at how work goes on."""
 
-_OWN = ("input", "job", "response_format", "stream", "n", "channel", "fetch")
+_OWN = ("input", "job", "package", "response_format", "stream", "n", "channel", "fetch")
 """What a request has beside the options of its job."""
 
 _BODY = {
@@ -75,6 +75,10 @@ _BODY = {
         "input": {"type": "string", "description": "What to hear: the prompt of the job."},
         "model": {"type": "string", "description": "Name of a model, or JOB/NAME; see /v1/models."},
         "job": {"type": "string", "description": "Name of a job, for its usual model; see /v1/jobs/schema."},
+        "package": {
+            "type": "string",
+            "description": "Whose job, where several have one of that name; the first when absent.",
+        },
         "response_format": {"type": "string", "enum": [*TYPES, "pcm"], "default": "wav"},
         "stream": {"type": "boolean", "default": False, "description": "Send sound while it is made."},
         "n": {
@@ -386,7 +390,8 @@ async def _accepted(studio: Studio, values: dict[str, Any]) -> Work:
     """The work that values by name ask for, in the queue."""
     own = {name: values.pop(name, None) for name in _OWN}
     kinds: dict[str, type] = {
-        "input": str, "job": str, "response_format": str, "n": int, "channel": str, "fetch": bool
+        "input": str, "job": str, "package": str,
+        "response_format": str, "n": int, "channel": str, "fetch": bool
     }  # fmt: skip
     for name, kind in kinds.items():
         if own[name] is not None and type(own[name]) is not kind:
@@ -399,6 +404,7 @@ async def _accepted(studio: Studio, values: dict[str, Any]) -> Work:
     asked = Asked(
         values=values,
         job=own["job"],
+        package=own["package"],
         count=1 if own["n"] is None else own["n"],
         channel=own["channel"],
         format=own["response_format"] or "wav",

@@ -197,9 +197,12 @@ def _curve(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def title(clip: Clip) -> str:
-    """What a clip is called: by its prompt, or else by its file."""
-    prompt = None if clip.recipe is None else clip.recipe.settings.get("prompt")
-    return prompt if isinstance(prompt, str) and prompt.strip() else clip.name
+    """What a clip is called: by its prompt, else by the job that made it, else by its file."""
+    settings = {} if clip.recipe is None else clip.recipe.settings
+    for text in (settings.get("prompt"), settings.get("command")):
+        if isinstance(text, str) and text.strip():
+            return text
+    return clip.name
 
 
 def package(name: str, install: str, reason: str) -> str:

@@ -42,6 +42,7 @@ class Asked:
     """What is asked for, as it comes in.
 
     job      its name, or None: the job that has a model of the name given
+    package  whose job it is, where several have one of that name; None: the first
     values   options of the job and of opening its model, by name; clips by their names in the library
     prompt   the value of the job's argument, whatever it is called
     format   suffix of the files that are made
@@ -49,6 +50,7 @@ class Asked:
 
     values: Mapping[str, Any]
     job: str | None = None
+    package: str | None = None
     count: int = 1
     channel: str | None = None
     format: str = "wav"
@@ -128,6 +130,7 @@ class Studio:
         work = Work(
             id=new_id(),
             job=job.name,
+            package=job.package,
             load=plain(load),
             options={name: plain(value) for name, value in values.items()},
             files=(),
@@ -164,6 +167,7 @@ class Studio:
         work = Work(
             id=new_id(),
             job=job.name,
+            package=job.package,
             load=opened.asked(),
             options=options.asked(),
             files=(),
@@ -189,7 +193,7 @@ class Studio:
         work = self.queue.get(name)
         if work.state == "waiting":
             return self.queue.end(name, "cancelled")
-        if work.state == "running" and (process := self._processes.get(jobs.find(work.job).package)):
+        if work.state == "running" and (process := self._processes.get(work.package)):
             process.send({"cancel": name})
             Thread(target=self._insist, args=(name, process), daemon=True).start()
         return self.queue.get(name)
@@ -259,9 +263,9 @@ class Studio:
             name = having[0]
         if name is None:
             raise OptionError("say which model, or which job")
-        if name not in installed:
+        if name not in installed or asked.package is not None:
             try:
-                jobs.find(name)
+                return jobs.find(name, asked.package)
             except OptionError:
                 raise NotInstalled(
                     f"no job {name!r} is installed; there are {', '.join(installed) or 'none'}"
@@ -325,7 +329,7 @@ class Studio:
         for path in sorted((self.library.folder / "spool").iterdir())[:-SPOOLS]:
             path.unlink(missing_ok=True)
         try:
-            package = jobs.find(work.job).package
+            package = work.package
             if all(path.is_file() for path in outputs):  # made, by a server that died before it could say so
                 clips = [self.library.clip(name) for name in work.files]
                 facts = [
@@ -349,7 +353,8 @@ class Studio:
     def _follow(self, work: Work, process: Process, outputs: Sequence[Path]) -> None:
         """Have a process do it, and tell what happens. Raises WorkerDied."""
         facts: dict[str, Any] = {
-            name: getattr(work, name) for name in ("load", "options", "revision", "channel", "fetch")
+            name: getattr(work, name)
+            for name in ("package", "load", "options", "revision", "channel", "fetch")
         }
         spool = [str(self.spool(work.id, index)) for index in range(len(outputs))]
         process.send(

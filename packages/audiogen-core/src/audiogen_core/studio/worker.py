@@ -4,9 +4,9 @@ It reads requests from its standard input and writes what happens to its standar
 line; what libraries print goes to its standard error. Models stay loaded while memory allows. It ends when
 its standard input does, so that nothing is left of a server that was killed.
 
-A request: {"id", "job", "load", "options", "revision", "outputs", "spool", "channel", "fetch", "offline"}, or
-{"cancel": id}. `outputs` are the files to write; beside each comes, as `spool`, what is made so far: samples
-of 16 bits, little-endian, channels in turn.
+A request: {"id", "job", "package", "load", "options", "revision", "outputs", "spool", "channel", "fetch",
+"offline"}, or {"cancel": id}. `outputs` are the files to write; beside each comes, as `spool`, what is made
+so far: samples of 16 bits, little-endian, channels in turn.
 
 What happens: {"event": "progress", "doing", "done", "total"}, {"event": "note", "text"}, {"event": "sound",
 "index", "sample_rate", "channels", "samples"}, {"event": "clip", "path", ...}, and at the end {"event":
@@ -24,6 +24,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
@@ -38,11 +39,15 @@ from audiogen_core.finish import save
 from audiogen_core.jobs import Job, JobLoad, Take
 from audiogen_core.models import ModelSpec
 from audiogen_core.options import described
+from audiogen_core.present import plain
 from audiogen_core.progress import OnStep
 from audiogen_core.studio.memory import resident
 
 OFTEN = 0.05
 """Seconds between two tellings of progress, at least."""
+
+
+_find = cache(jobs.find)  # what is installed stays so while this process lives
 
 
 class Cancelled(Exception):
@@ -77,7 +82,7 @@ class Worker:
     def say(self, event: str, **facts: Any) -> None:
         with self._lock:
             try:
-                self._out.write(json.dumps({"event": event, **facts}, allow_nan=False) + "\n")
+                self._out.write(json.dumps(plain({"event": event, **facts}), allow_nan=False) + "\n")
                 self._out.flush()
             except BrokenPipeError:  # the server is gone
                 os._exit(0)
@@ -101,7 +106,7 @@ class Worker:
             self._current = ""
 
     def _make(self, request: Mapping[str, Any]) -> None:
-        job = jobs.find(request["job"])
+        job = _find(request["job"], request["package"])
         opening, revision = request["load"], request["revision"]
         if revision is not None and any(each.name == "revision" for each in described(job.load)):
             opening = {**opening, "revision": revision}
