@@ -32,7 +32,7 @@ from audiogen_onnx.magnet.staged import Bools, Ints, fill
 from audiogen_onnx.manifest import NAME, sha256
 from audiogen_onnx.musicgen.load import codec_of
 from audiogen_onnx.musicgen.manifest import TOKENIZER
-from audiogen_onnx.session import Session
+from audiogen_onnx.session import Session, providers_of
 
 
 class Magnet(Model):
@@ -47,7 +47,7 @@ class Magnet(Model):
         name: str = "",
     ) -> None:
         opening = opening or Load(str(folder))
-        providers = opening.providers or None
+        providers = providers_of(opening.device, opening.providers)
         self.config, self.folder, self.threads, self.opening = manifest.config, folder, threads, opening
         self.name = name or str(folder)
         network, self._text, cross = (
