@@ -15,7 +15,7 @@ SUBJECT = doctor.Subject(
             playback.INSTALL, ("musicgen --play", "stable-audio --play", "replay --play")
         )
     },
-    ("convert", "info", "models", "prompts", "verify", "replay"),
+    ("tune", "convert", "info", "models", "prompts", "verify", "replay"),
 )
 
 
