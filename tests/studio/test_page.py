@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ import pytest
 
 from audiogen_core import jobs
 from audiogen_core.audio import Audio
-from audiogen_core.jobs import Run
-from audiogen_core.options import described
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio.studio import Studio
 from support import tones
@@ -199,18 +196,3 @@ def test_by_the_keyboard_and_on_a_phone(browser: Any, place: tuple[str, Studio])
     seen.page.keyboard.press("Tab")
     assert seen.page.evaluate(shown) != "none"
     seen.context.close()
-
-
-def test_no_option_is_named_in_the_studio_but_what_every_job_has():
-    family = [job for job in jobs.every() if job.package in jobs.FAMILY]
-    assert len(family) > 4
-    names = {each.name for job in family for cls in (job.options, job.load) for each in described(cls)}
-    common = {"prompt", "seed", "model", "revision", "on_step", "fetch"}
-    common |= {each.name for each in described(Run)}
-    facts_of_clips = {"audio", "channels", "sample_rate", "seconds"}
-    for path in (Path(jobs.__file__).parent / "studio").glob("*.py"):
-        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        texts = {
-            each.value for each in tree if isinstance(each, ast.Constant) and isinstance(each.value, str)
-        }
-        assert texts & names - common - facts_of_clips == set(), path

@@ -116,15 +116,15 @@ def test_a_model_is_trained_stopped_and_used(browser: Any, place: tuple[str, Stu
     seen.page.locator("#train-clips .file-preview").wait_for()
     seen.page.get_by_role("button", name="Options").click()
     seen.fill("train-name", "Small Hours")
-    seen.fill("train-steps", "40")
+    seen.fill("train-steps", "20")
     seen.page.locator("#train-begin").click()
     shown = "document.querySelector('#train-shown').innerText"
-    seen.page.wait_for_function(f"{shown}.includes('step-')", timeout=1000 * LONG)  # a sample by the way
+    seen.page.wait_for_function(f"{shown}.includes('step-')", timeout=4000 * LONG)  # a sample by the way
     seen.page.locator("#train-stop").click()
-    seen.page.wait_for_function(f"!{shown}.includes('running')", timeout=1000 * LONG)
+    seen.page.wait_for_function(f"!{shown}.includes('running')", timeout=4000 * LONG)
     assert "stopped" in seen.page.inner_text("#train-shown")
     seen.page.locator("#train-go-on").click()
-    seen.page.wait_for_function(f"{shown}.includes('done')", timeout=1000 * LONG)
+    seen.page.wait_for_function(f"{shown}.includes('done')", timeout=4000 * LONG)
     assert seen.page.locator("#train-shown polyline").count() >= 1
     assert seen.page.locator("#train-shown audio").count() >= 1
     drawn(seen, "trained")

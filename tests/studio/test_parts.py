@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from audiogen_core import jobs
+from audiogen_core.jobs import Run
+from audiogen_core.options import described
 from support.service import serving
 
 EXTRA = ("fastapi", "starlette", "uvicorn", "gradio", "pandas", "filelock", "multipart")
@@ -74,3 +78,18 @@ def test_signals_end_it_and_what_it_started(tmp_path: Path):
                 time.sleep(0.05)
             server.process.terminate()
             assert server.process.wait(30) in (0, 143, -15)
+
+
+def test_no_option_is_named_in_the_studio_but_what_every_job_has():
+    family = [job for job in jobs.every() if job.package in jobs.FAMILY]
+    assert len(family) > 4
+    names = {each.name for job in family for cls in (job.options, job.load) for each in described(cls)}
+    common = {"prompt", "seed", "model", "revision", "on_step", "fetch"}
+    common |= {each.name for each in described(Run)}
+    facts_of_clips = {"audio", "channels", "sample_rate", "seconds"}
+    for path in (Path(jobs.__file__).parent / "studio").glob("*.py"):
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        texts = {
+            each.value for each in tree if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        }
+        assert texts & names - common - facts_of_clips == set(), path
