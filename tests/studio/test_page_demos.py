@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from audiogen_core.compose import write_folder
 from audiogen_core.recipe import Recipe
@@ -38,7 +39,10 @@ def drawn(seen: Seen, name: str) -> None:
     """A picture of the page as it is, for the tutorial."""
     if folder := os.environ.get("AUDIOGEN_PICTURES"):
         seen.page.wait_for_timeout(600)
-        seen.page.screenshot(path=Path(folder, f"{name}.png"))
+        path = Path(folder, f"{name}.png")
+        seen.page.screenshot(path=path)
+        with Image.open(path) as full:  # few colours, so that the file is small
+            full.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def settings(place: tuple[str, Studio], name: str) -> dict[str, Any]:
