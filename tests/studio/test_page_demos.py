@@ -131,6 +131,8 @@ def test_a_model_is_trained_stopped_and_used(browser: Any, place: tuple[str, Stu
     seen.page.wait_for_function(f"{shown}.includes('done')", timeout=4000 * LONG)
     assert seen.page.locator("#train-shown polyline").count() >= 1
     assert seen.page.locator("#train-shown audio").count() >= 1
+    seen.page.locator("#train-shown").scroll_into_view_if_needed()
+    seen.page.locator("#train-shown audio").last.scroll_into_view_if_needed()
     drawn(seen, "trained")
     seen.context.close()
     seen = Seen(browser, place[0])

@@ -142,6 +142,7 @@ class Trainings:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
                 lines = log.read().decode(errors="replace").splitlines()
             said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+            said = said.replace(f"{folder}{os.sep}", "")  # where it lies is nobody's business
         samples = [Path(record["path"]).name for record in records if record["kind"] == "sample"]
         return Progress(name, state, records, said, tuple(samples))
 
