@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,28 @@ def test_smaller_copies_stay_near(name: str, dtype: str) -> None:
     assert made.samples.shape == (1, 6400)
     sizes = [(exported(name, each) / "decoder.onnx.data").stat().st_size for each in ("float32", dtype)]
     assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize("name", ["musicgen-mono", "musicgen-melody", "audiocraft-style"])
+def test_keys_and_values_in_8_bits_are_those_in_float32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the graph that was there before, which has the same weights."""
+    from audiogen_onnx.exporter.musicgen import cache
+
+    small_decoder = model(name, "int8")._parts.decoder
+    monkeypatch.setattr(cache, "shrink", lambda path, found: None)
+    folder = Path(tempfile.mkdtemp(prefix="audiogen-musicgen-")) / name
+    export_musicgen(files(name), folder, dtype="int8", check=False)
+    runs = []
+    tokens = np.random.default_rng(0).integers(0, 64, (1, 4, 40)).astype(np.int32)
+    for decoder in (MusicGen.load(folder, threads=1)._parts.decoder, small_decoder):
+        run = decoder.run(Rows(1), 40)
+        logits = [run(tokens[:, :, step : step + 1]).copy() for step in range(40)]
+        runs.append((np.concatenate(logits, axis=2), run.cache["keys.1"].copy()))
+    shutil.rmtree(folder.parent)
+    (plain, keys), (small, whole) = runs
+    assert (keys.dtype, whole.dtype) == (np.float32, np.int8)
+    assert np.abs(whole[:, :, :40].astype(int)).max() > 50  # the scales fit what is kept
+    assert 0 < np.linalg.norm(plain - small) / np.linalg.norm(plain) < 0.05
 
 
 def test_a_graph_that_disagrees_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

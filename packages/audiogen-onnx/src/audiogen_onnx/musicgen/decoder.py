@@ -23,12 +23,14 @@ class Decoder:
 
     decoder  one step, or several
     cross    keys and values of a text, where it is attended to
+    cached   how keys and values are kept: as float32, or as int8 with scales that the graph knows
     """
 
     def __init__(self, config: Config, decoder: Session, cross: Session | None) -> None:
         self.config, self.decoder, self.cross = config, decoder, cross
         self.prefixed = "prefix" in decoder.inputs
         self.head_width = int(decoder.shapes["past_keys.0"][3])
+        self.cached = np.int8 if decoder.inputs["past_keys.0"] == "tensor(int8)" else np.float32
         self._positions = np.zeros((0, config.width), np.float32)
 
     def run(self, rows: Rows, steps: int) -> Run:
@@ -67,7 +69,8 @@ def attended(
 class Run:
     """A run in progress. A call goes on with it.
 
-    most  positions it will have
+    most   positions it will have
+    cache  keys and values of each layer, (rows, heads, most, head width)
     """
 
     def __init__(self, decoder: Decoder, rows: Rows, most: int, places: Floats) -> None:
@@ -75,7 +78,7 @@ class Run:
         self._decoder, self._rows, self._places = decoder, rows, places
         shape = (rows.count, config.heads, most, decoder.head_width)
         names = [f"{part}.{index}" for index in range(config.layers) for part in ("keys", "values")]
-        self._cache = {name: np.zeros(shape, np.float32) for name in names}
+        self.cache = {name: np.zeros(shape, decoder.cached) for name in names}
         self._given = attended(decoder.cross, config.width, rows.count, rows.text, rows.mask)
         self._fill = np.zeros(rows.count, np.int64) if rows.fill is None else np.array(rows.fill)
         self._done = np.zeros(rows.count, np.int64)  # positions of each row that are in the cache
@@ -143,13 +146,13 @@ class Run:
         return np.empty((count, config.codebooks, kept, config.codebook_size), np.float32)
 
     def _bound(self, inputs: dict[str, Any], logits: Floats) -> Callable[[], None]:
-        past = {f"past_{name}": array for name, array in self._cache.items()}
-        outputs = {"logits": logits, **self._cache}
+        past = {f"past_{name}": array for name, array in self.cache.items()}
+        outputs = {"logits": logits, **self.cache}
         return self._decoder.decoder.bound({**inputs, **self._given, **past}, outputs)
 
     def close(self) -> None:
         """Let go of all keys and values; the run cannot go on."""
-        self._cache.clear()
+        self.cache.clear()
         self._given.clear()
         self._changing.clear()
         self._step = None

@@ -13,6 +13,9 @@ from audiogen_onnx.manifest import NAME
 from audiogen_onnx.musicgen.manifest import MusicGenManifest
 from audiogen_onnx.musicgen.options import Load
 
+_CACHED = {"float32": 4, "float16": 4, "int8": 1, "int4": 1}
+"""Bytes of a number among keys and values."""
+
 _EXPORTER = "audiogen_onnx.exporter.musicgen.export"
 
 
@@ -40,7 +43,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "download_bytes": 0,
         "dtype": manifest.dtype,
         "weight_bytes": sum(stored.size for stored in manifest.graphs["decoder"].files),
-        "cache_bytes": 2 * rows * config.layers * config.width * positions * 4,
+        "cache_bytes": 2 * rows * config.layers * config.width * positions * _CACHED[manifest.dtype],
         "frames": settings.frames,
         "window_frames": settings.window,
         "stride_frames": settings.stride,

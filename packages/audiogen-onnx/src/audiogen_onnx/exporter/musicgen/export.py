@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from audiogen_core import codecs, t5
 from audiogen_core.codec import CodecInfo
 from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
@@ -23,6 +25,7 @@ from audiogen_core.formats.stored import StoredArray
 from audiogen_core.hub import asking
 from audiogen_core.models import Fetch, ModelSpec, Shipped, find
 from audiogen_core.musicgen.files import Files, Places, check_codec, codec_tensors
+from audiogen_core.musicgen.melody import null_chroma, repeated
 from audiogen_core.musicgen.stereo import stereo_info
 from audiogen_core.musicgen.weights import ignored, pieces
 from audiogen_core.prompts import FILE as PROMPTS
@@ -31,7 +34,9 @@ from audiogen_core.values import closed
 from audiogen_core.version import version
 from audiogen_onnx.catalog import MUSICGEN, cache
 from audiogen_onnx.manifest import DTYPES, NAME, Graph, StoredFile, sha256
+from audiogen_onnx.musicgen.decoder import Decoder
 from audiogen_onnx.musicgen.manifest import CODEC, TOKENIZER, MusicGenManifest
+from audiogen_onnx.session import Session
 
 Notify = Callable[[str], None]
 Catalog = Mapping[str, ModelSpec | Shipped]
@@ -175,6 +180,7 @@ def _target(spec: ModelSpec) -> Path:
 
 def _graphs(files: Files, folder: Path, dtype: str, check: bool) -> dict[str, Graph]:
     from audiogen_onnx.exporter.musicgen import compare, decoder, style, text
+    from audiogen_onnx.exporter.musicgen.numbers import BITS
     from audiogen_onnx.exporter.musicgen.source import Source
 
     config, t5_config = files.config, files.t5_config
@@ -201,7 +207,34 @@ def _graphs(files: Files, folder: Path, dtype: str, check: bool) -> dict[str, Gr
             compare.melody(paths["melody"], config, model)
         if config.clip == "style":
             compare.style(paths["style"], config, files)
+    if dtype in BITS:
+        _shrink_cache(files, paths)
+        if check:
+            compare.decoder(paths["decoder"], paths.get("cross"), config, model, dtype)
     return {name: Graph.of(path) for name, path in paths.items()}
+
+
+def _shrink_cache(files: Files, paths: Mapping[str, Path]) -> None:
+    """Let the decoder keep keys and values in 8 bits."""
+    from audiogen_onnx.exporter.musicgen import cache
+
+    config, tokenizer = files.config, Tokenizer.load(files.tokenizer_file)
+    text = Session(paths["text"])
+    texts = []
+    for prompt in cache.PROMPTS:
+        ids, mask = tokenizer.encode([prompt])
+        texts.append(text.run({"ids": ids.astype(np.int64), "mask": mask})["vectors"][0])
+    clip = None
+    if config.chroma is not None:
+        features = repeated(null_chroma(1, config.chroma.bins), config.melody_frames)
+        clip = Session(paths["melody"]).run({"features": features})["vectors"]
+    elif config.style is not None:
+        clip = np.zeros((1, config.width), np.float32)
+    cross = Session(paths["cross"]) if "cross" in paths else None
+    network = Decoder(config, Session(paths["decoder"]), cross)
+    found = cache.widest(network, texts, clip)
+    del network
+    cache.shrink(paths["decoder"], found)
 
 
 def folder_codec(files: Files, folder: Path) -> tuple[CodecInfo, list[StoredFile]]:
