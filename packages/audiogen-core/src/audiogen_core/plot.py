@@ -251,8 +251,8 @@ def _headline(title: Any) -> str:
 
 
 def _write(figure: Any, path: str | Path, title: Any) -> Path:
-    if title:
-        figure.suptitle(_headline(title), x=0.01, ha="left", fontsize=12, parse_math=False)
+    if title is not None and (headline := _headline(title)):
+        figure.suptitle(headline, x=0.01, ha="left", fontsize=12, parse_math=False)
     path = Path(path)
     with warnings.catch_warnings(), atomic_path(path, OptionError) as temporary:
         warnings.filterwarnings("ignore", message="Glyph")  # titles may hold what the font does not

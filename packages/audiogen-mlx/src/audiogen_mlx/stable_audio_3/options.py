@@ -147,7 +147,7 @@ class Batch(Continuing):
         spans = self.inpaint
         if isinstance(spans, list | tuple) and spans and all(isinstance(each, Real) for each in spans):
             object.__setattr__(self, "inpaint", (spans,))  # one span alone
-        if hasattr(self.times, "tolist"):
+        if getattr(self.times, "ndim", 0) == 1:  # an array
             object.__setattr__(self, "times", tuple(self.times.tolist()))  # type: ignore[union-attr]
         super().__post_init__()
         low, high = self.guidance_interval
