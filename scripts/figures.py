@@ -180,7 +180,10 @@ def main() -> None:
         print(f"  {', '.join(group)}")
     print("places where an option is written, median and most")
     for package, command, other in JOBS:
-        rooms = (f"{package}.", f"audiogen_core.{command.replace('-', '_')}.")  # what two packages run is core's
+        rooms = (
+            f"{package}.",
+            f"audiogen_core.{command.replace('-', '_')}.",
+        )  # what two packages run is core's
         own = [module for module in files if f"{module.name}.".startswith(rooms)]
         own = [module for module in own if not other or f".{other}" not in module.name]
         counts = {

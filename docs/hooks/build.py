@@ -39,7 +39,7 @@ API = {
     ],
     "audiogen-minigpt": [
         "encode", "settings", "config", "train", "run", "generate", "options", "evaluate", "export",
-        "dataset", "shards", "info", "errors",
+        "dataset", "shards", "info",
     ],
 }  # fmt: skip
 """The modules that are the public face of each package, in reading order."""

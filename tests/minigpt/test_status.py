@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from audiogen_core.cli import state
 from audiogen_minigpt.status import Status
 
 TRAIN = {
@@ -16,6 +17,7 @@ TRAIN = {
 
 
 def _shown(status: Status, steps: int) -> None:
+    state.clear()  # what a command that ran here before left
     status.on_record({"kind": "event", "step": 0, "message": "about 40 updates fit into 2m"})
     for step in range(1, steps + 1):
         left = 3.0 * (steps - step)

@@ -319,7 +319,7 @@ def test_half_precision_stays_close(dtype: str):
         ({"guidance_scale": -1}, "guidance_scale must be from 0"),
         ({"guidance_scale": float("inf")}, "guidance_scale must be from 0"),
         ({"style_guidance": 1000}, "style_guidance must be from 0"),
-        ({"negative_prompt": "x", "guidance_scale": 1}, "a negative prompt needs guidance"),
+        ({"negative_prompt": "x", "guidance_scale": 1}, "negative_prompt needs guidance"),
         ({"melody": tone()}, "melody: this model does not follow one"),
         ({"style": tone()}, "style: this model does not follow one"),
         ({"compat": "other"}, "compat must be"),
@@ -339,7 +339,7 @@ def test_impossible_options(options: dict[str, Any], message: str):
 def test_blank_prompts(prompt: str):
     with pytest.raises(OptionError, match="the prompt is empty"):
         model().generate_codes(prompt)
-    with pytest.raises(OptionError, match="negative prompt is empty"):
+    with pytest.raises(OptionError, match="negative_prompt is empty"):
         model().generate_codes("rock", negative_prompt=prompt)
 
 

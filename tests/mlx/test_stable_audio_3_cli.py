@@ -87,7 +87,7 @@ def test_a_file_is_made_again_byte_for_byte(name, tmp_path, clip):
         (["--init-noise-level", "0.5"], "give --init"),
         (["--init", "CLIP", "--init-noise-level", "0.001"], "must be 0.01 or more"),
         (["--continue", "CLIP"], "give --seconds"),
-        (["--continue", "CLIP", "--seconds", "0.9"], "ask for more seconds"),
+        (["--continue", "CLIP", "--seconds", "0.9"], "ask for more --seconds"),
         (["--continue", "CLIP", "--init", "CLIP"], "neither --init nor --inpaint"),
         (["--codec-noise"], "needs --compat upstream"),
         (["--exact"], "give --inpaint or --outpaint-left"),

@@ -137,7 +137,7 @@ def test_folders_and_options_that_cannot_be(tmp_path, monkeypatch):
         export(SMALL, tmp_path / "out", dtype="int2")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(OptionError, match="exists and is not an empty folder"):
+    with pytest.raises(OptionError, match="exists already and is not an empty folder"):
         export(SMALL, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else name)

@@ -98,7 +98,7 @@ def test_a_format_that_is_not_known() -> None:
     [
         (("--subtype", "float", "-o", "o.flac"), ".flac is not stored as float"),
         (("--subtype", "8", "-o", "o.wav"), "subtype must be one of 16, 24, float"),
-        (("--gain", 3, "--loudness", -14, "-o", "o.wav"), "gain or loudness, not both"),
+        (("--gain", 3, "--loudness", -14, "-o", "o.wav"), "--gain or --loudness, not both"),
         (("--fade", "soft", "-o", "o.wav"), "fade must be"),
         (("--channels", 3, "-o", "o.mp3"), "1 to 2 channels, not 3"),
         (("--sample-rate", 10, "-o", "o.wav"), "sample rates are whole numbers from"),

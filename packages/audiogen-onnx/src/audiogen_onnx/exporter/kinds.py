@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from audiogen_core.errors import ModelError
 from audiogen_core.musicgen.files import Files
 from audiogen_onnx.catalog import MAGNET, MUSICGEN
+from audiogen_onnx.exporter.export import COARSE
 from audiogen_onnx.exporter.magnet import export_magnet
 from audiogen_onnx.exporter.musicgen.export import Catalog, export_musicgen, is_checkpoint
 from audiogen_onnx.magnet.config import LM
@@ -27,7 +28,7 @@ def kind_of(checkpoints: str) -> Kind | None:
     if not path.exists():
         kinds = (Kind(MUSICGEN, export_musicgen), Kind(MAGNET, export_magnet))
         return next((kind for kind in kinds if checkpoints in kind.catalog), None)
-    if not is_checkpoint(path):
+    if (path / COARSE).is_file() or not is_checkpoint(path):
         return None
     try:
         model = Files(path).settings.get("lm_model")
