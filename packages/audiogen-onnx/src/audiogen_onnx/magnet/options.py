@@ -12,11 +12,11 @@ from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Continuing
 from audiogen_core.musicgen.options import HIGHEST, LONGEST, Compat
 from audiogen_core.options import Clip, Place, argument, audio, hidden, option, place
-from audiogen_onnx.magnet.staged import Staging
 from audiogen_onnx.musicgen import options as musicgen
 
 if TYPE_CHECKING:
     from audiogen_onnx.magnet.config import MagnetConfig
+    from audiogen_onnx.magnet.staged import Staging
 
 Span = tuple[float, float]
 
@@ -166,6 +166,8 @@ class Settings:
 
 def resolve(config: MagnetConfig, frame_rate: float, options: Batch) -> Settings:
     """Options with nothing left open. Raises OptionError when one does not fit the model."""
+    from audiogen_onnx.magnet.staged import Staging  # numpy, which `--help` does without
+
     seconds = config.seconds if options.seconds is None else options.seconds
     seed = options.seed if options.seed is not None else secrets.randbits(32)
     sampling = options.sampling
