@@ -473,6 +473,8 @@ def test_three_thousand_values(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) ->
         ("fade(start)", None, "a number"),
         ("loop(times)", math.nan, "whole number"),
         ("plot.overview(audio)", 1, "Clip"),
+        ("vamp_codes", [[1], [1, 2]], "array"),  # ValueError: rows of several lengths
+        ("vamp_codes(mask)", [[1], [1, 2]], "array"),
         ("plot.overview(title)", np.zeros(3), ""),  # ValueError: has no truth
         ("stable-audio-3(times)", np.array(3), "list"),  # TypeError: no list
         ("plot.overview(path)", Path(), "name a file"),

@@ -196,12 +196,19 @@ def _for_run(options: FillOptions) -> FillOptions:
 
 def check_codes(codes: ArrayLike) -> Int:
     """The codes as int64 (K, F) or (B, K, F). Raises CodesError."""
-    values = np.asarray(codes)
+    values = _array("codes", codes)
     if values.ndim not in (2, 3) or values.size == 0:
         raise CodesError(f"codes must be (K, F) or (B, K, F) and not empty, got shape {values.shape}")
     if not np.issubdtype(values.dtype, np.integer):
         raise CodesError(f"codes must be integers, got {values.dtype}")
     return values.astype(np.int64)
+
+
+def _array(what: str, value: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # rows of several lengths, and things that are no numbers
+        raise CodesError(f"{what} must be an array: {error}") from None
 
 
 def check_mask(mask: ArrayLike, codes: Int) -> Bools:
@@ -210,7 +217,7 @@ def check_mask(mask: ArrayLike, codes: Int) -> Bools:
     Numbers are accepted when all are 0 or 1. A mask without the axis of codebooks holds for all of them; a
     mask without the axis of the batch, for all items.
     """
-    given = np.asarray(mask)
+    given = _array("a mask", mask)
     if given.dtype != np.bool_ and not (given.dtype.kind in "iuf" and np.isin(given, (0, 1)).all()):
         raise CodesError(f"a mask must hold True (generate) and False (keep), got {given.dtype}")
     values = given.astype(bool)
