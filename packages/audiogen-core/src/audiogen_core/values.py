@@ -209,7 +209,7 @@ class Checks:
             raise self._wrong("an array", value)
         try:
             array = np.asarray(value)
-        except (ValueError, TypeError, OverflowError, RuntimeError, RecursionError) as fault:
+        except (ValueError, TypeError, OverflowError, RuntimeError, RecursionError, MemoryError) as fault:
             raise self._wrong("an array of numbers", value) from fault
         if array.dtype.kind not in "biuf":
             raise self._wrong("an array of numbers", value)

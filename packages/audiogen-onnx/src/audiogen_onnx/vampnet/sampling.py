@@ -207,7 +207,11 @@ def check_codes(codes: ArrayLike) -> Int:
 def _array(what: str, value: ArrayLike) -> NDArray[Any]:
     try:
         return np.asarray(value)
-    except (TypeError, ValueError) as error:  # rows of several lengths, and things that are no numbers
+    except (
+        TypeError,
+        ValueError,
+        MemoryError,
+    ) as error:  # rows of several lengths, and things that are no numbers
         raise CodesError(f"{what} must be an array: {error}") from None
 
 
