@@ -99,7 +99,7 @@ def test_uploads_are_named_by_their_content_alone(client: TestClient, studio: St
     before = {path for path in tmp_path.parent.rglob("*") if studio.library.folder not in path.parents}
     for name in (
         "../../../evil.wav",
-        "/tmp/evil.wav",
+        str(tmp_path / "evil.wav"),
         "\\\\server\\evil.wav",
         "a\r\nX-Evil: 1.wav",
         "CON.wav",
@@ -108,7 +108,7 @@ def test_uploads_are_named_by_their_content_alone(client: TestClient, studio: St
         assert answer.status_code == 201 and "x-evil" not in answer.headers
         assert set(answer.json()["name"]) <= set("0123456789abcdef.wav")
     after = {path for path in tmp_path.parent.rglob("*") if studio.library.folder not in path.parents}
-    assert after == before and not Path("/tmp/evil.wav").exists()
+    assert after == before and not (tmp_path / "evil.wav").exists()
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.wav", wave())

@@ -14,6 +14,7 @@ for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -224,7 +225,7 @@ class Run(Sounding):
     ] = False
 
 
-class Model:
+class Model(ABC):
     """What a job opens. The models of all packages derive from it.
 
     name      as it was loaded
@@ -238,23 +239,23 @@ class Model:
     threads: int
 
     @property
+    @abstractmethod
     def sample_rate(self) -> int:
         """Hz of what it makes."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def channels(self) -> int:
         """Of what it makes."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def revision(self) -> str:
         """Changes with the model's files."""
-        raise NotImplementedError
 
+    @abstractmethod
     def takes(self, options: Any, count: int = 1, *, folder: Path | None = None) -> Iterator[Take]:
         """So many clips, with seeds that count up. `folder` is for temporary files."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         kind, rate = type(self).__name__, self.sample_rate / 1000

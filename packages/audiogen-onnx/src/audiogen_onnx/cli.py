@@ -193,10 +193,11 @@ def export(asked: Exported) -> None:
     from audiogen_onnx.exporter import export as exporter
     from audiogen_onnx.exporter import kinds
     from audiogen_onnx.exporter.musicgen import export as musicgen
+    from audiogen_onnx.manifest import over
 
     kind = kinds.kind_of(asked.checkpoints)
     exporter.require_export() if kind is None else musicgen.require_onnx()
-    require_new_folder(asked.output, exporter.over(asked.force))
+    require_new_folder(asked.output, over(asked.force))
     require_room(asked.output)
     fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
     if kind is not None:

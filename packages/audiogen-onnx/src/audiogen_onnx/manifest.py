@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -41,6 +42,11 @@ ALWAYS_HASHED = 16 << 20
 hashed once."""
 
 _LARGEST = 1 << 20
+
+
+def over(force: bool) -> tuple[str, ...]:
+    """The file by which a folder shows that it was exported, and so may be written over."""
+    return (NAME,) if force else ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class NetworkGeometry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class Exported(ABC):
     """What every exported folder says about itself.
 
     package_version  of audiogen-onnx that wrote it
@@ -150,9 +156,9 @@ class Exported:
         return None
 
     @classmethod
+    @abstractmethod
     def parsed(cls, facts: dict[str, Any], damaged: str) -> Self:
         """From the values of JSON, the graphs being parsed already. What it raises says what is wrong."""
-        raise NotImplementedError
 
     @property
     def beside(self) -> tuple[StoredFile, ...]:

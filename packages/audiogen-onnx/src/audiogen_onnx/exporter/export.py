@@ -23,7 +23,7 @@ from audiogen_core.version import version
 from audiogen_onnx.catalog import CATALOG, cache, located
 from audiogen_onnx.codec import geometry_of
 from audiogen_onnx.exporter.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig, from_metadata
-from audiogen_onnx.manifest import DTYPES, LOUDNESS, NAME, Graph, Manifest, NetworkGeometry, sha256
+from audiogen_onnx.manifest import DTYPES, LOUDNESS, NAME, Graph, Manifest, NetworkGeometry, over, sha256
 from audiogen_onnx.vampnet.options import VampOptions
 
 if TYPE_CHECKING:
@@ -174,11 +174,6 @@ def export_networks(
         return manifest
 
     return _staged(out_dir, dtype, write)
-
-
-def over(force: bool) -> tuple[str, ...]:
-    """The file by which a folder shows that it was exported, and so may be written over."""
-    return (NAME,) if force else ()
 
 
 @closed()

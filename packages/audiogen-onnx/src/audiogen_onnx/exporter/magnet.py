@@ -28,7 +28,7 @@ from audiogen_onnx.exporter.musicgen.export import (
 )
 from audiogen_onnx.magnet.config import MagnetConfig, from_audiocraft
 from audiogen_onnx.magnet.manifest import MagnetManifest
-from audiogen_onnx.manifest import DTYPES, NAME, Graph, sha256
+from audiogen_onnx.manifest import DTYPES, Graph, over, sha256
 
 if TYPE_CHECKING:
     from audiogen_onnx.exporter.musicgen.nodes import Nodes
@@ -45,11 +45,11 @@ def export_magnet(
         raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     require_onnx()
     config = read_config(files)
-    over = (NAME,) if force else ()
-    require_new_folder(out_dir, over)
+    allowed = over(force)
+    require_new_folder(out_dir, allowed)
     checkpoints = locate(files.checkpoint).files
     require_room(out_dir, sum(path.stat().st_size for path in checkpoints))
-    with atomic_folder(out_dir, over=over) as folder:
+    with atomic_folder(out_dir, over=allowed) as folder:
         graphs = _graphs(files, config, folder, dtype, check)
         codec, parts = folder_codec(files, folder)
         if (codec.codebooks, codec.codebook_size) != (config.network.codebooks, config.network.codebook_size):

@@ -33,7 +33,7 @@ from audiogen_core.tokenizer import Tokenizer
 from audiogen_core.values import closed
 from audiogen_core.version import version
 from audiogen_onnx.catalog import MUSICGEN, cache
-from audiogen_onnx.manifest import DTYPES, NAME, Graph, StoredFile, sha256
+from audiogen_onnx.manifest import DTYPES, NAME, Graph, StoredFile, over, sha256
 from audiogen_onnx.musicgen.decoder import Decoder
 from audiogen_onnx.musicgen.manifest import CODEC, TOKENIZER, MusicGenManifest
 from audiogen_onnx.session import Session
@@ -74,11 +74,11 @@ def export_musicgen(
         raise ModelError(
             f"{files.folder}: is stored in {files.stored_bits} bits; export the model it was converted from"
         )
-    over = (NAME,) if force else ()
-    require_new_folder(out_dir, over)
+    allowed = over(force)
+    require_new_folder(out_dir, allowed)
     checkpoints = locate(files.checkpoint).files
     require_room(out_dir, sum(path.stat().st_size for path in checkpoints))
-    with atomic_folder(out_dir, over=over) as folder:
+    with atomic_folder(out_dir, over=allowed) as folder:
         graphs = _graphs(files, folder, dtype, check)
         codec, parts = folder_codec(files, folder)
         check_codec(files, stereo_info(codec) if files.config.channels == 2 else codec)
