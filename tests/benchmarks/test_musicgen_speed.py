@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-import audiogen_mlx
+from audiogen_mlx import blas
 from audiogen_mlx.musicgen.model import attend
 from support.bench import report
 from support.figures import compare
@@ -28,7 +28,7 @@ from support.musicgen_models import SMALL, WindowRuns
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
-THREADS = audiogen_mlx.blas.threads()
+THREADS = blas.threads()
 TITLE = f"MusicGen small in mlx, {THREADS} threads"
 ROOT = Path(__file__).parents[2]
 WORKER = ROOT / "tests" / "support" / "musicgen_steps.py"
@@ -106,7 +106,7 @@ def neighbour(wanted: bool) -> Iterator[None]:
 
 def test_one_step_beside_peers(peer: str):
     sources = tuple(f"packages/audiogen-{name}/src" for name in ("core", "mlx"))
-    fast = [] if audiogen_mlx.blas.use().source == "none" else [PEER_BLAS]
+    fast = [] if blas.use().source == "none" else [PEER_BLAS]
     contestants = {
         "ours": (sys.executable, ("ours",), ("tests",)),
         "transformers": (sys.executable, ("transformers",), ()),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-import audiogen_mlx
 from audiogen_core.codecs import same
 from audiogen_core.weights import Weights
+from audiogen_mlx import blas
 from support import stable_audio_3_full as full
 from support.bench import race
 from support.figures import compare
@@ -26,7 +26,7 @@ FRAMES = 172  # of 10 seconds and what rings out
 DECODED = 64  # latent frames, 6 seconds
 AIM = 1 / 1.2
 THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-TITLE = f"Stable Audio 3 small, float32, {THREADS} threads, BLAS: {audiogen_mlx.blas.use().source}"
+TITLE = f"Stable Audio 3 small, float32, {THREADS} threads, BLAS: {blas.use().source}"
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-import audiogen_mlx
 from audiogen_core.codecs import oobleck
+from audiogen_mlx import blas
 from audiogen_mlx.stable_audio.read_config import read_network
 from audiogen_mlx.stable_audio.weights import STABLE_AUDIO_TOOLS, load_dit
 from support import stable_audio_full as full
@@ -40,7 +40,7 @@ def same_threads():
     torch.set_num_threads(before)
 
 
-TITLE = f"Stable Audio Open small, float32, {THREADS} threads, BLAS: {audiogen_mlx.blas.use().source}"
+TITLE = f"Stable Audio Open small, float32, {THREADS} threads, BLAS: {blas.use().source}"
 
 
 def inputs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
