@@ -39,6 +39,11 @@ KINDS = {
     "ac3.ac3": ("ac3", None),
     "mp3.avi": ("libmp3lame", None),
     "aac.flv": ("aac", None),
+    "pcm.caf": ("pcm_s24le", None),
+    "alac.caf": ("alac", None),
+    "mp3.caf": ("libmp3lame", None),
+    "pcm.au": ("pcm_s16be", None),
+    "mulaw.au": ("pcm_mulaw", None),
 }
 
 
@@ -54,7 +59,7 @@ def test_what_ffmpeg_writes_is_read(tmp_path, name, channels):
         read = Audio.load(path)
     assert (read.sample_rate, read.channels) == (rate, channels)
     assert read.samples.shape[1] == pytest.approx(clip.samples.shape[1], abs=4096)
-    if name.startswith(("aac.m", "alac", "aac.3", "pcm")):  # MP4 says it to the sample
+    if name.startswith(("aac.m", "alac", "aac.3", "pcm", "mulaw")):  # MP4 says it to the sample
         assert read.samples.shape == clip.samples.shape
     if codec in LOSSLESS:
         np.testing.assert_allclose(
@@ -114,7 +119,7 @@ def test_without_the_extra_both_ways_out_are_said(tmp_path, name, monkeypatch):
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.3, 0.7, 0.95])
-@pytest.mark.parametrize("name", ["aac.m4a", "alac.m4a", "opus.mka", "wmav2.wma", "wavpack.wv", "tta.tta"])
+@pytest.mark.parametrize("name", ["aac.m4a", "alac.m4a", "opus.mka", "wmav2.wma", "wavpack.wv", "tta.tta", "pcm.caf", "alac.caf", "pcm.au"])
 def test_what_was_cut_off_is_refused(tmp_path, name, fraction):
     path = write_foreign(tmp_path / name, tone(8.0), KINDS[name][0])
     data = path.read_bytes()
@@ -122,6 +127,16 @@ def test_what_was_cut_off_is_refused(tmp_path, name, fraction):
     with pytest.raises(AudioError) as caught:
         Audio.load(path)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_caf_file_that_was_never_finished_is_read_to_its_end(tmp_path):
+    clip = tone(1.0)
+    data = bytearray(write_foreign(tmp_path / "a.caf", clip, "pcm_s16be").read_bytes())
+    start = data.index(b"data") + 4
+    data[start : start + 8] = struct.pack(">q", -1)
+    (tmp_path / "a.caf").write_bytes(data)
+    read = Audio.load(tmp_path / "a.caf")
+    np.testing.assert_allclose(read.samples, clip.samples, atol=2**-14)
 
 
 def test_bounds_hold_for_ffmpeg_too(tmp_path):

@@ -25,6 +25,7 @@ from audiogen_minigpt.encode import NoUsableAudio, encode, verify
 from audiogen_minigpt.options import Preparation as Options
 from audiogen_minigpt.prepare import encode_track
 from audiogen_minigpt.shards import Part, read_report, read_shards
+from support.foreign import write_foreign
 from support.kills import contents
 from support.noise_files import CODEC, noise, noise_files, shard_files
 
@@ -228,7 +229,7 @@ def test_bad_files_are_reported_with_a_reason(folder, tmp_path):
     (folder / "header.wav").write_bytes(content[:44])
     (folder / "cut.wav").write_bytes(content[:-1000])
     (folder / "again.wav").write_bytes(content)
-    (folder / "song.m4a").write_bytes(content)
+    (folder / "song.dsf").write_bytes(content)
     (folder / "gone.wav").symlink_to(tmp_path / "nowhere")
     noise(0.1, 5).save(folder / "short.wav")
     Audio(np.zeros((1, 99_000), np.float32), 24000).save(folder / "silent.wav")
@@ -250,11 +251,24 @@ def test_bad_files_are_reported_with_a_reason(folder, tmp_path):
         "nothing.wav": "empty",
         "short.wav": "too_short",
         "silent.wav": "silent",
-        "song.m4a": "format",
+        "song.dsf": "format",
         "text.wav": "not_audio",
     }
     assert read_report(tmp_path / "data") == list(report.skips)
     assert all(skip.message and str(folder) not in skip.message for skip in report.skips)
+
+
+def test_what_ffmpeg_reads_is_read_where_it_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "songs").mkdir()
+    noise(2.0, 1).save(tmp_path / "songs" / "a.wav")
+    write_foreign(tmp_path / "songs" / "memo.m4a", noise(2.0, 2), "alac")
+    whole = encode(tmp_path / "songs", tmp_path / "data", codec=CODEC, workers=1)
+    assert whole.skips == ()
+    monkeypatch.setattr("audiogen_core.ffmpeg_reader.find_spec", lambda what: None)
+    report = encode(tmp_path / "songs", tmp_path / "without", codec=CODEC, workers=1)
+    assert report.tracks == whole.tracks / 2
+    assert [(skip.path, skip.reason) for skip in report.skips] == [("memo.m4a", "format")]
+    assert 'pip install "audiogen-core[ffmpeg]"' in report.skips[0].message
 
 
 def test_the_same_sound_in_another_format_is_left_out(folder, tmp_path):

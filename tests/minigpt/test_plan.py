@@ -37,10 +37,10 @@ class TestScan:
         assert scan(tmp_path) == (["a/b/c.flac", "a/z.mp3", "b.WAV"], [])
 
     def test_kinds_of_audio_that_are_not_read_are_told(self, tmp_path):
-        touch(tmp_path, "song.m4a", "song.wav")
+        touch(tmp_path, "song.dsf", "song.wav", "memo.m4a")
         files, passed = scan(tmp_path)
-        assert files == ["song.wav"]
-        assert [(skip.path, skip.reason) for skip in passed] == [("song.m4a", "format")]
+        assert files == ["memo.m4a", "song.wav"]
+        assert [(skip.path, skip.reason) for skip in passed] == [("song.dsf", "format")]
 
     @posix
     def test_any_name_will_do(self, tmp_path):

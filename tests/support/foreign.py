@@ -10,7 +10,7 @@ import numpy as np
 from audiogen_core.audio import Audio
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
-LOSSLESS = ("alac", "flac", "wavpack", "tta", "pcm_s16le")
+LOSSLESS = ("alac", "flac", "wavpack", "tta", "pcm_s16le", "pcm_s16be", "pcm_s24le")
 
 
 def write_foreign(

@@ -4,7 +4,7 @@ Only formats whose decoders are widely used and tested are let through: WAV and 
 float samples, FLAC, Ogg (Vorbis, Opus) and MP3; and, for FFmpeg, the kinds in `FOREIGN`. A file whose header
 promises more than the file holds is refused. Nothing is allocated from a size that a header states.
 
-Sources: Apple's AIFF-C draft of 1991, RFC 3533 (Ogg), RFC 9639 (FLAC), the ID3v2.3 description.
+Sources: Apple's AIFF-C draft of 1991 and Core Audio Format Specification 1.0, RFC 3533 (Ogg), RFC 9639 (FLAC), the ID3v2.3 description.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ FOREIGN = {
     "wv": "WavPack",
     "ape": "Monkey's Audio",
     "tta": "TTA",
+    "caf": "CAF",
+    "au": "AU",
 }
 """Kinds that FFmpeg reads, by the name of its demuxer."""
 
@@ -61,11 +63,17 @@ _MAGICS = (
     (b"wvpk", "wv"),
     (b"MAC ", "ape"),
     (b"TTA1", "tta"),
+    (b"caff\0\1", "caf"),
+    (b".snd", "au"),
 )
 
 
 class UnknownFormat(AudioError):
     """A file of no kind that is read."""
+
+
+class WantsFfmpeg(UnknownFormat):
+    """A file that FFmpeg would read, which is not installed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def sniff(file: BinaryIO, name: str) -> str:
     """The container of an open file: "WAV", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", or one of FOREIGN.
 
     Raises AudioError, with `name` in front, for anything else, for coded AIFF, and for an AIFF file that ends
-    before its header says.
+    before its header says, and a CAF file likewise.
     """
     size = file.seek(0, 2)
     if size == 0:
@@ -120,6 +128,8 @@ def sniff(file: BinaryIO, name: str) -> str:
     if head[:4] == b"fLaC":
         return "FLAC"
     if foreign := _foreign(head):
+        if foreign == "caf":
+            _check_caf(file, size, name)
         return foreign
     if mp3_frames.find_start(file, start) is not None:
         return "MP3"
@@ -173,6 +183,25 @@ def _aiff_bytes(body: bytes, name: str, *, coded: bool) -> int:
             f"{name}: an AIFF file with coding {body[18:22]!r}; only PCM and float are read: convert it first"
         )
     return int(channels * frames * ((bits + 7) // 8))
+
+
+def _check_caf(file: BinaryIO, size: int, name: str) -> None:
+    """Refuse a CAF file that ends before its sound does, which FFmpeg reads without a word."""
+    position = 8
+    for _ in range(MAX_CHUNKS):
+        file.seek(position)
+        header = file.read(12)
+        if len(header) < 12:
+            break
+        chunk, length = struct.unpack(">4sq", header)
+        if chunk == b"data":
+            # A recorder that never came back to its header leaves -1: the sound goes to the end of the file.
+            _check_fits(Chunk(chunk, position + 12, length), size, name)
+            return
+        if length < 0:
+            break
+        position += 12 + length
+    raise AudioError(f"{name}: a CAF file without samples; it was cut off or never finished")
 
 
 def _check_fits(chunk: Chunk, end: int, name: str) -> None:

@@ -19,11 +19,18 @@ from audiogen_core.values import closed
 META = "meta.json"
 PLAN = "plan.json"
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
-"""Names that end so are taken for audio files that can be read; what is in them is found out later."""
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for words in (
+        "wav w64 rf64 bw64 flac ogg oga opus mp3 aif aiff aifc",
+        "m4a mp4 aac wma webm mka caf au wv ape tta ac3 amr",  # by FFmpeg, where it is installed
+    )
+    for suffix in words.split()
+)
+"""Names that end so are taken for audio files; what is in them is found out later."""
 
-UNREAD = frozenset({".m4a", ".aac", ".mp4", ".wma", ".alac", ".ape", ".wv", ".caf", ".ac3", ".dsf", ".au"})
-"""And so for audio files that cannot."""
+UNREAD = frozenset({".alac", ".dsf", ".dff", ".mpc", ".ra", ".shn"})
+"""And so for audio files that cannot be read."""
 
 
 @dataclass(frozen=True)

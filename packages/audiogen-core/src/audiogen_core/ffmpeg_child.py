@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 import av
+from av.codec.context import Flags2
 
 MEMORY = 1 << 30
 """Bytes of data that the process may have."""
@@ -26,7 +27,8 @@ SECONDS, SECONDS_PER_MB = 20, 20
 CODECS = (
     "aac,aac_latm,alac,ac3,eac3,amrnb,amrwb,ape,flac,mp1,mp2,mp3,mp3float,opus,libopus,vorbis,libvorbis,"
     "speex,libspeex,tta,wavpack,wmav1,wmav2,wmapro,wmalossless,pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,"
-    "pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
+    "pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_s8,"
+    "pcm_mulaw,pcm_alaw"
 )
 """Decoders that may run. None of them is for pictures."""
 
@@ -38,7 +40,7 @@ OPTIONS = {
 SPEAKERS = ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR")
 """What FFmpeg calls the speakers, in the order of the bits of WAVEFORMATEXTENSIBLE."""
 
-STATING = ("mov", "matroska", "asf", "wv", "tta", "ape")
+STATING = ("mov", "matroska", "asf", "wv", "tta", "ape", "caf", "au")
 """Kinds of files that say how long they are."""
 
 END = bytes(4)
@@ -76,6 +78,9 @@ def _answers(kind: str) -> Iterator[bytes]:
         raise Refused("holds no sound")
     stream = container.streams.audio[0]
     stream.codec_context.thread_count = 1  # each thread of many would take memory
+    if (kind, stream.codec_context.name) == ("caf", "alac"):
+        # FFmpeg takes off the samples by which the last packet is short, though ALAC's last packet is short.
+        stream.codec_context.flags2 |= Flags2.skip_manual
     frames = (frame for packet in container.demux(stream) for frame in packet.decode())
     frame: Any = next(frames, None)
     if frame is None:

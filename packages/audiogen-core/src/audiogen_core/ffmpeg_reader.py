@@ -18,7 +18,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.containers import FOREIGN, UnknownFormat
+from audiogen_core.containers import FOREIGN, WantsFfmpeg
 from audiogen_core.errors import AudioError
 
 INSTALL = 'pip install "audiogen-core[ffmpeg]"'
@@ -35,10 +35,10 @@ def open_foreign(file: BinaryIO, name: str, kind: str) -> Iterator[Opened]:
 
     kind  one of containers.FOREIGN
 
-    Raises UnknownFormat when PyAV is not installed, AudioError when the file is not readable.
+    Raises WantsFfmpeg when PyAV is not installed, AudioError when the file is not readable.
     """
     if find_spec("av") is None:
-        raise UnknownFormat(
+        raise WantsFfmpeg(
             f"{name}: {FOREIGN[kind]} is read with FFmpeg; install it with: {INSTALL}, "
             "or convert the file with: ffmpeg -i IN OUT.flac"
         )

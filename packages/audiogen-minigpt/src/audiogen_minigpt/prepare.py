@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.audio import probe, stream
 from audiogen_core.codec import Codec, CodecInfo
-from audiogen_core.containers import UnknownFormat
+from audiogen_core.containers import UnknownFormat, WantsFfmpeg
 from audiogen_core.dataset import Skip
 from audiogen_core.errors import AudioError, AudioMismatch
 from audiogen_core.sound_reader import NotFinite, name_of
@@ -29,7 +29,12 @@ SILENCE = 10 ** (-60 / 20)  # peak of a frame below which it counts as silent
 _PEAK = 10 ** (-1 / 20)
 _RMS = 10 ** (-20 / 20)
 
-_REASONS = {AudioMismatch: "channels", NotFinite: "non_finite", UnknownFormat: "not_audio"}
+_REASONS = {  # the first that fits
+    AudioMismatch: "channels",
+    NotFinite: "non_finite",
+    WantsFfmpeg: "format",
+    UnknownFormat: "not_audio",
+}
 
 
 def encode_track(folder: Path, entry: Entry, codec: Codec, options: Preparation) -> list[Part]:
