@@ -119,7 +119,20 @@ def test_without_the_extra_both_ways_out_are_said(tmp_path, name, monkeypatch):
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.3, 0.7, 0.95])
-@pytest.mark.parametrize("name", ["aac.m4a", "alac.m4a", "opus.mka", "wmav2.wma", "wavpack.wv", "tta.tta", "pcm.caf", "alac.caf", "pcm.au"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aac.m4a",
+        "alac.m4a",
+        "opus.mka",
+        "wmav2.wma",
+        "wavpack.wv",
+        "tta.tta",
+        "pcm.caf",
+        "alac.caf",
+        "pcm.au",
+    ],
+)
 def test_what_was_cut_off_is_refused(tmp_path, name, fraction):
     path = write_foreign(tmp_path / name, tone(8.0), KINDS[name][0])
     data = path.read_bytes()

@@ -4,7 +4,8 @@ Only formats whose decoders are widely used and tested are let through: WAV and 
 float samples, FLAC, Ogg (Vorbis, Opus) and MP3; and, for FFmpeg, the kinds in `FOREIGN`. A file whose header
 promises more than the file holds is refused. Nothing is allocated from a size that a header states.
 
-Sources: Apple's AIFF-C draft of 1991 and Core Audio Format Specification 1.0, RFC 3533 (Ogg), RFC 9639 (FLAC), the ID3v2.3 description.
+Sources: Apple's AIFF-C draft of 1991 and Core Audio Format Specification 1.0, RFC 3533 (Ogg), RFC 9639
+(FLAC), the ID3v2.3 description.
 """
 
 from __future__ import annotations
