@@ -24,12 +24,14 @@ import pytest
 import torch
 
 import audiogen_minigpt as minigpt
+import audiogen_onnx
 from audiogen_core import codecs, hub
 from audiogen_core.errors import AudiogenError, OptionError
 from audiogen_core.formats.safetensors_file import read_safetensors, write_safetensors
+from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.training.lock import holder, lock
-from audiogen_mlx import MusicGen, StableAudio
-from audiogen_onnx import Vampnet
+from audiogen_mlx import MusicGen, StableAudio, StableAudio3
+from audiogen_onnx import Magnet, Vampnet, export_magnet
 from support import lac
 from support.figures import tell
 from support.measured import peak_memory
@@ -103,14 +105,27 @@ class Enough(Exception):
     """Work has begun."""
 
 
-def load_musicgen(place: Path) -> None:
+def put_magnet(place: Path) -> None:
+    source, tokenizer = FIXTURES / "magnet" / "magnet", FIXTURES / "musicgen" / "tokenizer"
+    export_magnet(Files(source, Places(tokenizer=tokenizer)), place, check=False)
+
+
+def until_it_begins(load: Callable[..., Any], **loading: Any) -> Callable[[Path], None]:
     """With its words, which are read when there is something to say."""
 
     def began(*_: object) -> None:
         raise Enough
 
-    with suppress(Enough):
-        MusicGen.load(place, fetch=hub.here).generate("slow piano", seconds=0.1, on_step=began)
+    def loaded(place: Path) -> None:
+        with suppress(Enough):
+            load(place, fetch=hub.here, **loading).generate("slow piano", seconds=0.1, on_step=began)
+
+    return loaded
+
+
+def load_adapter(place: Path) -> object:
+    model = FIXTURES / "musicgen" / "musicgen-mono"
+    return Files(model, Places(lora=[str(place)], fetch=hub.here)).table
 
 
 MODELS = {
@@ -118,7 +133,7 @@ MODELS = {
     "EnCodec, original": Model(put_original, only_file),
     "DAC": Model(put_dac, only_file),
     "frame codec": Model(put_frame, only_file),
-    "MusicGen": Model(demo_of("audiogen_mlx", "demo-musicgen"), load_musicgen),
+    "MusicGen": Model(demo_of("audiogen_mlx", "demo-musicgen"), until_it_begins(MusicGen.load)),
     "Stable Audio": Model(
         demo_of("audiogen_mlx", "demo-stable-audio"), lambda at: StableAudio.load(at, fetch=hub.here)
     ),
@@ -129,11 +144,19 @@ MODELS = {
         demo_of("audiogen_minigpt", "demo"),
         lambda at: minigpt.Generator.load(at, device="cpu", fetch=hub.here),
     ),
+    "Stable Audio 3": Model(
+        folder_of(FIXTURES / "stable-audio-3" / "tiny-small"), until_it_begins(StableAudio3.load)
+    ),
+    "MusicGen in ONNX": Model(
+        demo_of("audiogen_onnx", "demo-musicgen"), until_it_begins(audiogen_onnx.MusicGen.load, threads=1)
+    ),
+    "MAGNeT in ONNX": Model(put_magnet, until_it_begins(Magnet.load, threads=1)),
+    "an adapter": Model(folder_of(FIXTURES / "lora" / "mono" / "pattern"), load_adapter),
     "codes": Model(put_codes, load_codes),
 }
 
 
-QUICK = ("EnCodec", "EnCodec, original", "DAC", "frame codec", "codes")
+QUICK = ("an adapter", "EnCodec", "EnCodec, original", "DAC", "frame codec", "codes")
 
 
 def some_slow(names: Iterable[str]) -> list[Any]:
@@ -336,6 +359,12 @@ SETTINGS = {
         Settings(name, read_json, write_json) for name in ("model_config.json", "t5/config.json")
     ],
     "VampNet": [Settings("manifest.json", read_json, write_json)],
+    "Stable Audio 3": [
+        Settings(name, read_json, write_json) for name in ("model_config.json", "t5gemma-b-b-ul2/config.json")
+    ],
+    "MusicGen in ONNX": [Settings("manifest.json", read_json, write_json)],
+    "MAGNeT in ONNX": [Settings("manifest.json", read_json, write_json)],
+    "an adapter": [Settings("adapter_config.json", read_json, write_json)],
     "minigpt": [
         Settings("state.json", read_json, write_state),
         Settings("manifest.json", read_json, write_json),

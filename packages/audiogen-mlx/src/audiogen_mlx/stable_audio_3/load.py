@@ -87,9 +87,9 @@ class Files:
         return read_diffusers(self.checkpoint) if self.config.name == INDEX else read_config(self.config)
 
     def weight_bytes(self) -> int:
-        """How large the weight files are."""
-        text = weight_files(self.text.encoder)
-        return sum(path.stat().st_size for path in {*self.weights, *text})
+        """How large the weight files are; one that is missing is told when it is read."""
+        files = {*self.weights, *weight_files(self.text.encoder)}
+        return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def locate(load: Load, *, fetch: Fetch) -> Files:
