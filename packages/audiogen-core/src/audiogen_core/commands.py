@@ -134,10 +134,10 @@ class Command(click.Command):
             if not (field.place and (name + _BY_PLACE) in given):
                 continue
             placed = given.pop(name + _BY_PLACE)
-            if placed is None:
+            if placed is None or placed == ():
                 if given[name] is None and field.required:
                     raise click.UsageError(f"Missing option '{field.flag}'.")
-            elif given[name] is None:
+            elif given[name] is None or given[name] == ():
                 given[name] = placed
                 if not field.option.argument:
                     cli.state.hints[name] = f"hint: {field.place} is given by {field.flag} now"

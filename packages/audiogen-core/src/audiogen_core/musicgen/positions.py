@@ -19,10 +19,15 @@ def positions(count: int, width: int, clock: Sequence[float] = ()) -> NDArray[np
 
     clock  periods in steps of waves that take the place of as many of the slowest
     """
-    half = width // 2
-    steps = np.arange(half, dtype=np.float32)
-    speeds = np.exp(steps * np.float32(-math.log(LONGEST_PERIOD) / max(1, half - 1)))
-    angles = np.arange(count, dtype=np.float32)[:, None] * speeds
-    for place, period in enumerate(clock, half - len(clock)):
+    angles = np.arange(count, dtype=np.float32)[:, None] * speeds(width)
+    for place, period in enumerate(clock, width // 2 - len(clock)):
         angles[:, place] = 2 * math.pi * (np.arange(count) % period) / period
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def speeds(width: int) -> NDArray[np.float32]:
+    """Radians by which each wave goes on from step to step: (width / 2,)."""
+    half = width // 2
+    steps = np.arange(half, dtype=np.float32)
+    made: NDArray[np.float32] = np.exp(steps * np.float32(-math.log(LONGEST_PERIOD) / max(1, half - 1)))
+    return made

@@ -59,7 +59,9 @@ def frames_to_seconds(frames: int, sample_rate: int, hop_length: int) -> float:
 def gamma(progress: NDArray[np.float32] | float) -> NDArray[np.float32]:
     """Share of codes still masked at `progress` in [0, 1]: a quarter of a cosine, never below 1e-10."""
     angle = np.asarray(progress, np.float32) * np.float32(math.pi) / np.float32(2)
-    return np.asarray(np.clip(np.cos(angle), np.float32(1e-10), np.float32(1)))
+    # By way of float64, for numpy's cosine in float32 has another last digit on another processor.
+    share = np.cos(angle, dtype=np.float64).astype(np.float32)
+    return np.asarray(np.clip(share, np.float32(1e-10), np.float32(1)))
 
 
 @closed()
