@@ -290,6 +290,16 @@ def test_info_of_other_checkpoints(tmp_path):
     assert found["settings"] == {"step": 7, "name": "x"}
 
 
+def test_info_of_a_checkpoint_without_tensors_is_an_error(tmp_path):
+    import torch
+    from safetensors.numpy import save_file
+
+    torch.save({"step": 7, "name": "x"}, tmp_path / "a.pth")
+    save_file({}, tmp_path / "b.safetensors")
+    for path in (tmp_path / "a.pth", tmp_path / "b.safetensors"):
+        assert call("info", path, code=1).stderr == f"error: {path}: holds no tensors\n"
+
+
 def test_info_never_fetches(tmp_path):
     import torch
 

@@ -37,6 +37,16 @@ def test_distributions(kind: str, mean: float, variance: float) -> None:
         assert values.min() >= 0
 
 
+def test_exponential_noise_is_never_zero() -> None:
+    plain = np.random.default_rng(271).standard_exponential(4096, dtype=np.float32)
+    assert plain[2303] == 0  # numpy's is, once in eight million
+    seeded = SeededNoise(271).exponential((1, 4096))[0]
+    recorded = RecordedNoise([plain]).exponential((4096,))
+    for noise in (seeded, recorded):
+        assert noise[2303] > 0
+        np.testing.assert_array_equal(np.delete(noise, 2303), np.delete(plain, 2303))
+
+
 def test_a_recording_is_handed_out_in_order() -> None:
     arrays = [np.full((1, 2), 1.0), np.full((3,), 2.0)]
     noise = RecordedNoise(arrays)

@@ -44,6 +44,13 @@ def test_every_setting_of_training_is_an_option(tokens: Path) -> None:
     assert "8 when absent" in parameters["batch"].help
 
 
+def test_without_a_model_a_sentence_says_what_there_is() -> None:
+    result = call(commands, "generate", "-o", "a.wav")
+    assert result.exit_code == 2
+    said = "Error: Missing option '--model' / '-m': Folder of a run or of a checkpoint, or: demo."
+    assert result.stderr.splitlines()[-1] == said
+
+
 def test_options_win_over_toml_and_toml_over_defaults(tokens: Path, tmp_path: Path) -> None:
     toml = tmp_path / "train.toml"
     toml.write_text("batch = 2\nsteps = 50\nnoise = 0.1\n[model]\nlayers = 2\n", encoding="utf-8")

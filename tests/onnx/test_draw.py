@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiogen_core.errors import ModelError, OptionError
+from audiogen_core.noise import SeededNoise
 from audiogen_onnx.vampnet.draw import Filters, draw, likeliest, nucleus, softmax, typical
 
 RNG = np.random.default_rng(3)
@@ -73,6 +74,14 @@ def test_every_draw_is_of_a_token_that_was_left(temperature, top_p, typical_mass
     left = kept(filters.apply(LOGITS))
     assert left[np.arange(len(LOGITS)), tokens].all()
     assert (chances > 0).all() and (chances <= 1).all()
+
+
+def test_a_token_that_was_ruled_out_is_not_drawn_where_numpys_noise_is_zero():
+    assert np.random.default_rng(271).standard_exponential(4096, dtype=np.float32)[2303] == 0
+    logits = np.zeros((1, 4096), np.float32)
+    logits[0, 2303] = -1
+    tokens, chances = draw(logits, SeededNoise(271).exponential(logits.shape), Filters(top_k=4095))
+    assert tokens[0] != 2303 and np.isfinite(np.log(chances)).all()
 
 
 def test_without_noise_the_likeliest_is_taken():

@@ -136,7 +136,8 @@ class Command(click.Command):
             placed = given.pop(name + _BY_PLACE)
             if placed is None or placed == ():
                 if given[name] is None and field.required:
-                    raise click.UsageError(f"Missing option '{field.flag}'.")
+                    names = " / ".join(map(repr, dict.fromkeys((field.flag, *field.option.names))))
+                    raise click.UsageError(f"Missing option {names}: {field.option.help}")
             elif given[name] is None or given[name] == ():
                 given[name] = placed
                 if not field.option.argument:

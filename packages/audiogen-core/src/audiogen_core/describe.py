@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.codec import AutoencoderInfo, CodecInfo, Info
-from audiogen_core.errors import DownloadError, ModelError, UnknownModel
+from audiogen_core.errors import DownloadError, ModelError, UnknownModel, WeightsError
 from audiogen_core.files import require_regular
 from audiogen_core.values import closed
 
@@ -39,8 +39,8 @@ def facts_of(name_or_path: str | Path) -> CodecInfo | None:
 def describe(name_or_path: str | Path) -> dict[str, Any]:
     """Facts about an audio file, codes, a checkpoint, a codec's folder, or a codec of the catalogue.
 
-    The key "kind" says which. Raises the error of whatever it looks like when it is damaged, and
-    UnknownModel when there is nothing of that name.
+    The key "kind" says which. Raises the error of whatever it looks like when it is damaged, WeightsError
+    when a checkpoint holds no tensors, and UnknownModel when there is nothing of that name.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -218,7 +218,10 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
     table = weights.read(path)
     settings = _settings(path)
-    info = None if "pretrained" in settings else _codec(path)  # a pointer to another codec
+    is_pointer = "pretrained" in settings  # to another codec
+    if not (table or is_pointer):
+        raise WeightsError(f"{path}: holds no tensors")
+    info = None if is_pointer else _codec(path)
     facts: dict[str, Any] = {"kind": "checkpoint"}
     if isinstance(info, CodecInfo):
         facts = {"kind": "codec", **codec_facts(info)}

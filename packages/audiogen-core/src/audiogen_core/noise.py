@@ -25,13 +25,18 @@ ITEMS = 9999
 LARGEST = 1 << 27
 """Numbers that are drawn at once."""
 
+SMALLEST = np.float32(2.0**-27)
+"""What exponential noise is at least. Numpy's is 0 once in eight million draws in float32, and tokens are drawn
+as the largest of probability / noise: there 0 / 0 would win for one that was ruled out.
+"""
+
 
 class Noise(Protocol):
     """A source of random numbers: float32 arrays of a shape (B, ...)."""
 
     def normal(self, shape: Shape) -> Float: ...  # mean 0, variance 1
     def uniform(self, shape: Shape) -> Float: ...  # in [0, 1)
-    def exponential(self, shape: Shape) -> Float: ...  # mean 1
+    def exponential(self, shape: Shape) -> Float: ...  # mean 1, above 0
 
 
 class SeededNoise:
@@ -60,7 +65,8 @@ class SeededNoise:
 
     @closed()
     def exponential(self, shape: Shape) -> Float:
-        return self._draw(shape, lambda item, of: item.standard_exponential(of, dtype=np.float32))
+        drawn = self._draw(shape, lambda item, of: item.standard_exponential(of, dtype=np.float32))
+        return np.maximum(drawn, SMALLEST, out=drawn)
 
     def _draw(self, shape: Shape, draw: Callable[[np.random.Generator, tuple[int, ...]], Float]) -> Float:
         if not shape or min(shape) < 0 or shape[0] > ITEMS or math.prod(shape) > LARGEST:
@@ -100,7 +106,7 @@ class RecordedNoise:
 
     @closed()
     def exponential(self, shape: Shape) -> Float:
-        return self._hand_out(shape)
+        return np.maximum(self._hand_out(shape), SMALLEST)
 
     @property
     def left(self) -> int:

@@ -5,8 +5,8 @@ own graph: the step's graph names the same data file.
 
 inputs
     codes             int64 (B, K, T), masked places holding the codebook size
-    exponential       float32 (B, T*P, N), exponential with mean 1; the token is the largest of p / noise.
-                      All ones take the likeliest token
+    exponential       float32 (B, T*P, N), exponential with mean 1, above 0; the token is the largest of
+                      p / noise. All ones take the likeliest token
     uniform           float32 (B, T*P), between 0 and 1, without both
     masked_next       int64 (B, 1), how many places are masked again, less than T*P; 0 in the last step
     temperature       float32, above 0

@@ -72,8 +72,8 @@ class Filters:
 def draw(logits: Float, noise: Float | None, filters: Filters) -> tuple[Int, Float]:
     """One token for each row of logits (R, N), and its probability: int64 (R,), float32 (R,).
 
-    noise  float32 (R, N), exponential with mean 1: the token is the largest of probability / noise. None
-           takes the likeliest token
+    noise  float32 (R, N), exponential with mean 1, above 0: the token is the largest of probability / noise.
+           None takes the likeliest token
 
     A temperature of 0 leaves the probabilities as temperature 1 has them, and the draw to the noise.
     Raises ModelError when a row has no finite logit or holds NaN.
@@ -88,8 +88,7 @@ def draw(logits: Float, noise: Float | None, filters: Filters) -> tuple[Int, Flo
         if noise is None:
             picked = block.argmax(axis=-1)
         else:
-            with np.errstate(divide="ignore", invalid="ignore"):  # noise of exactly 0: the token wins
-                picked = (probabilities / noise[rows]).argmax(axis=-1)
+            picked = (probabilities / noise[rows]).argmax(axis=-1)
         tokens[rows] = picked
         chances[rows] = np.take_along_axis(probabilities, picked[:, None], axis=-1)[:, 0]
     if np.isnan(chances).any():
