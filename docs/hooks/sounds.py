@@ -68,7 +68,7 @@ SOUNDS = {
     "played": Sound(
         "Original: from nothing",
         "The demo GPT, trained on composed music by `audiogen-minigpt`.",
-        "audiogen-minigpt generate demo -o played.wav --seconds 10 --seed 3",
+        "audiogen-minigpt generate -m demo -o played.wav --seconds 10 --seed 3",
         _SHORT,
     ),
     "vamped": Sound(

@@ -72,6 +72,8 @@ DIT = "model/diffusion/config"
         (f"{DIT}/ff_kwargs", {"no_bias": True}, "ff_out_bias", False),
         (f"{DIT}/norm_kwargs", {"eps": 1e-6}, "norm_eps", 1e-6),
         (f"{DIT}/attn_kwargs/qk_norm", "l2", "qk_norm", "l2"),
+        (f"{DIT}/use_abs_pos_emb", True, "positions", 10_000),
+        (f"{DIT}/abs_pos_emb_max_length", 300, "positions", 0),
     ],
 )
 def test_settings_of_the_network_are_honoured(
@@ -122,6 +124,16 @@ def test_what_is_not_known_is_refused_by_name(tmp_path: Path, path: str, value: 
     with pytest.raises(ModelError, match=message) as caught:
         parsed(tmp_path, changed(path, value))
     assert str(tmp_path) in str(caught.value)
+
+
+def test_too_few_positions_for_a_window(tmp_path: Path) -> None:
+    tree = changed(f"{DIT}/use_abs_pos_emb", True)
+    network = tree["model"]["diffusion"]["config"]
+    network["abs_pos_emb_max_length"] = 257  # the global token and 256 frames
+    assert parsed(tmp_path, tree).dit.positions == 257
+    network["abs_pos_emb_max_length"] = 256
+    with pytest.raises(ModelError, match="abs_pos_emb_max_length is less than the positions of a window"):
+        parsed(tmp_path, tree)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_guidance(
         close(call(x, float(found["t_values"][index])).velocity, found[f"out_{name}_{index}"], 1e-4)
 
 
-VARIANTS = ["adaptive", "memory_patch", "scaled", "adaptive_scaled_memory", "no_tokens"]
+VARIANTS = ["adaptive", "memory_patch", "scaled", "adaptive_scaled_memory", "no_tokens", "positions"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -49,6 +49,7 @@ class DitConfig:
     context_dim      K, width of projected tokens: E, or cond_token_dim where they are not widened
     rotary_dim       of each head, rotated by position
     cross_layers     how many of the first layers attend to tokens
+    positions        for which a vector is learned, and added; 0: rotation alone tells them
     """
 
     io_channels: int
@@ -63,6 +64,7 @@ class DitConfig:
     adaptive_norm: bool = False
     qk_norm: str = "none"
     memory_tokens: int = 0
+    positions: int = 0
     patch_size: int = 1
     ff_mult: float = 4.0
     ff_out_bias: bool = True
@@ -82,6 +84,11 @@ class DitConfig:
     @property
     def input_channels(self) -> int:
         return self.io_channels + self.concat_channels
+
+    @property
+    def lead(self) -> int:
+        """Positions before the latents: memory tokens, then the global token unless it steers the norms."""
+        return self.memory_tokens + (0 if self.adaptive_norm else 1)
 
     @property
     def ff_dim(self) -> int:

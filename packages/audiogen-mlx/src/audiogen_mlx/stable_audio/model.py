@@ -217,6 +217,8 @@ class DiT(Module):
         self.project_out = Linear(width, config.io_channels * config.patch_size, bias=False)
         if config.memory_tokens:
             self.memory_tokens = mx.zeros((config.memory_tokens, width))
+        if config.positions:
+            self.positions = mx.zeros((config.positions, width))
         if config.adaptive_norm:
             self.modulation = Mlp(width, width, 6 * width, bias=True)
         self.layers = [Block(config, index) for index in range(config.depth)]
@@ -224,11 +226,6 @@ class DiT(Module):
     @property
     def dtype(self) -> mx.Dtype:
         return self.project_in.weight.dtype
-
-    @property
-    def lead(self) -> int:
-        """Positions before the latents: memory tokens, then the global token unless it steers the norms."""
-        return self.config.memory_tokens + (0 if self.config.adaptive_norm else 1)
 
     def condition(
         self,
@@ -257,7 +254,7 @@ class DiT(Module):
             bias=None if bias is None else bias.astype(self.dtype)[None, None, None],
             token=None if global_ is None else self.global_embed(global_.astype(self.dtype)),
             concat=None if concat is None else concat.transpose(0, 2, 1).astype(self.dtype),
-            rotary=rotary_tables(self.lead + frames // self.config.patch_size, self.config.rotary_dim),
+            rotary=rotary_tables(self.config.lead + frames // self.config.patch_size, self.config.rotary_dim),
         )
         single = [array for array in (run.bias, run.token, run.concat) if array is not None]
         mx.eval(*run.keys, *run.values, *single, *run.rotary)
@@ -296,11 +293,13 @@ class DiT(Module):
         if config.memory_tokens:
             lead.insert(0, mx.broadcast_to(self.memory_tokens, (x.shape[0], *self.memory_tokens.shape)))
         x = mx.concatenate([*lead, x], axis=1)  # (B, L, E)
+        if config.positions:
+            x = x + self.positions[: x.shape[1]] * config.embed_dim**-0.5
         modulation = self.modulation(token) if config.adaptive_norm else None
         for index, layer in enumerate(self.layers):
             tokens = (run.keys[index], run.values[index], run.bias) if index < len(run.keys) else None
             x = layer(x, run.rotary, tokens, modulation)
-        x = unpatch(self.project_out(x[:, self.lead :]), config.patch_size)
+        x = unpatch(self.project_out(x[:, config.lead :]), config.patch_size)
         return (x + self.postprocess(x)).transpose(0, 2, 1).astype(mx.float32)
 
 

@@ -125,11 +125,13 @@ def _network(section: Section) -> DitConfig:
     section.expect("transformer_type", "continuous_transformer")
     section.expect("timestep_cond_type", "global")
     section.expect("rotary_pos_emb", True)
-    for name in ("causal", "conformer", "use_sinusoidal_emb", "use_abs_pos_emb", "remove_norms", "add_rope"):
+    for name in ("causal", "conformer", "use_sinusoidal_emb", "remove_norms", "add_rope"):
         section.expect(name, False)
     section.expect("sliding_window", None)
     section.expect("prepend_cond_dim", 0)
-    section.ignore("zero_init_branch_outputs", "timestep_embed_dim", "abs_pos_emb_max_length")
+    section.ignore("zero_init_branch_outputs", "timestep_embed_dim")
+    positions = section.count("abs_pos_emb_max_length", 10_000, most=MAX_WIDTH)
+    memory_tokens = section.count("num_memory_tokens", 0, least=0)
     width, depth, heads = (
         section.count("embed_dim", 768),
         section.count("depth", 12, most=MAX_LAYERS),
@@ -156,7 +158,8 @@ def _network(section: Section) -> DitConfig:
         concat_channels=section.count("input_concat_dim", 0, least=0),
         adaptive_norm=section.expect("global_cond_type", "prepend", "adaLN") == "adaLN",
         qk_norm=_attn_kwargs(section.section("attn_kwargs", optional=True)),
-        memory_tokens=section.count("num_memory_tokens", 0, least=0),
+        memory_tokens=memory_tokens,
+        positions=positions + memory_tokens if section.take("use_abs_pos_emb", bool, False) else 0,
         patch_size=section.count("patch_size", 1),
         ff_mult=ff_mult,
         ff_out_bias=ff_bias,
@@ -311,6 +314,8 @@ def _checked(config: Config, where: str) -> Config:
             == sum(concat[name] for name in config.concat_ids),
             "sample_size does not hold whole patches of latents": config.frames > 0
             and config.frames % dit.patch_size == 0,
+            "abs_pos_emb_max_length is less than the positions of a window": not dit.positions
+            or dit.positions >= dit.lead + config.frames // dit.patch_size,
         }.items()
         if not fits
     ]

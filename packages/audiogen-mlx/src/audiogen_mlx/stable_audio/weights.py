@@ -43,6 +43,7 @@ STABLE_AUDIO_TOOLS: Rules = (
     Rename(r"^to_global_embed\.", "global_embed."),
     Rename(r"^(pre|post)process_conv\.", r"\1process."),
     Rename(r"^transformer\.global_cond_embedder\.", "modulation."),
+    Rename(r"^transformer\.pos_emb\.emb\.weight$", "positions"),
     Rename(r"^transformer\.", ""),
     Rename(r"\.pre_norm\.", ".self_norm."),
     Rename(r"\.cross_attend_norm\.", ".cross_norm."),
