@@ -15,15 +15,18 @@ from click.testing import CliRunner
 
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.musicgen.melody import chroma, repeated
 from audiogen_core.training import checkpoints, metrics
 from audiogen_mlx.cli import cli
-from audiogen_mlx.musicgen import MusicGen
+from audiogen_mlx.musicgen import MusicGen, tune_data
 from audiogen_mlx.musicgen.tune import Tuned, tune
 from audiogen_mlx.musicgen.tune_options import Tuning
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "musicgen"
+CODEC = MODELS.parent / "encodec" / "32k"
 MONO = MODELS / "musicgen-mono"
 STEPS = 8
+SILENCE = b"RIFF$\x7d\0\0WAVEfmt \x10\0\0\0\1\0\1\0\0\x7d\0\0\0\xfa\0\0\2\0\x10\0data\0\x7d\0\0" + bytes(32_000)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +162,7 @@ def test_other_settings_or_clips_are_another_run(clips: Path, tmp_path: Path):
 
 
 def test_a_time_makes_a_plan(clips: Path, tmp_path: Path):
-    made = tune(asked(clips, steps=None, time=0.4, checkpoint=False), tmp_path / "run")
+    made = tune(asked(clips, steps=None, time=0.4), tmp_path / "run")
     assert made.step == made.steps >= 1
     events = [record["message"] for record in metrics.read(made.run) if record["kind"] == "event"]
     assert "updates fit into" in events[0]
@@ -182,6 +185,7 @@ def test_one_clip_of_a_second_has_nothing_held_out(tmp_path: Path):
         ({}, "nothing to learn from"),
         ({"a.wav": b"RIFF"}, r"nothing to learn from: a.wav: .*"),
         ({"a.m4a": b""}, "convert the file"),
+        ({"a.wav": SILENCE}, "nothing to learn from: a.wav: silence from end to end"),
     ],
 )
 def test_nothing_to_learn_from(tmp_path: Path, files: dict[str, bytes], message: str):
@@ -197,7 +201,6 @@ def test_nothing_to_learn_from(tmp_path: Path, files: dict[str, bytes], message:
     [
         ({"targets": ("nothing",)}, "targets: the model has no modules called nothing"),
         ({"seconds": 59.0}, "seconds must be at most"),
-        ({"model": MODELS / "musicgen-melody"}, "cannot be tuned"),
         ({"steps": 3, "time": 3.0}, "not both"),
         ({"warmup": 0.9, "cooldown": 0.9}, "together at most 1"),
         ({"lora": ("x",)}, "tune the model without it"),
@@ -207,6 +210,69 @@ def test_nothing_to_learn_from(tmp_path: Path, files: dict[str, bytes], message:
 def test_settings_that_do_not_fit(clips: Path, tmp_path: Path, more: dict[str, Any], message: str):
     with pytest.raises(OptionError, match=message):
         tune(asked(clips, **more), tmp_path / "run")
+
+
+FOLLOWING = {
+    "melody": {"model": MODELS / "musicgen-melody", "seconds": 1.0},
+    "style": {
+        "model": MODELS / "audiocraft-style", "t5": MODELS / "t5", "mert": MODELS / "audiocraft-style" / "mert",
+        "codec": CODEC, "seconds": 3.0,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_models_that_follow_a_clip(name: str, tmp_path: Path):
+    """Each clip is its own melody or style, in half of the cases; what is too short for a style is left out."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for index, seconds in enumerate((3.1, 3.2, 6.5, 1.5)):
+        samples = rng.normal(0, 0.1, (1, round(seconds * 32_000))).astype(np.float32)
+        Audio(samples, 32_000).save(tmp_path / "in" / f"noise {'abcd'[index]}.wav")
+    records: list[dict[str, Any]] = []
+    made = tune(asked(tmp_path / "in", steps=6, **FOLLOWING[name]), tmp_path / "run", on_record=records.append)
+    before, after = made.losses
+    assert before is not None and after is not None and after < before and made.page is not None
+    assert ("too short for an excerpt" in made.page.read_text()) == (name == "style")
+    again = tune(asked(tmp_path / "in", steps=6, **FOLLOWING[name]), tmp_path / "again")  # the same draws
+    assert bits(made) == bits(again)
+    where = {key: value for key, value in FOLLOWING[name].items() if key != "seconds"}
+    music = MusicGen.load(**where, tokenizer=MODELS / "tokenizer", lora=[made.adapter])
+    assert music.generate("noise", seconds=0.1, seed=0).samples.any()
+
+
+def test_the_clip_itself_is_what_is_followed(tmp_path: Path):
+    """A melody that is shown is the clip's, and one that is not is none."""
+    music = MusicGen.load(MODELS / "musicgen-melody", tokenizer=MODELS / "tokenizer")
+    times = np.arange(32_000) / 32_000
+    (tmp_path / "in").mkdir()
+    tone = Audio(np.float32([0.3 * np.sin(2 * np.pi * 440 * times)]), 32_000)
+    tone.save(tmp_path / "in" / "a.wav", subtype="FLOAT")
+    data = tune_data.prepare(music._parts, tmp_path / "in", tmp_path, 1.0)
+    (clip,) = data.train
+    network = music._parts.transformer
+    heard = repeated(chroma(tone, music.config.chroma), music.config.melody_frames)
+    shown, other = tune_data.ahead(network, clip, 3), tune_data.ahead(network, clip, None)
+    np.testing.assert_allclose(shown, np.array(network.project_melody(mx.array(heard))), rtol=0, atol=1e-6)
+    assert other is not None and np.ptp(other, axis=0).max() == 0  # the same in every frame
+
+
+def test_a_dora_is_learned(clips: Path, tmp_path: Path):
+    made = tune(asked(clips, dora=True), tmp_path / "run")
+    before, after = made.losses
+    assert before is not None and after is not None and after < before and made.adapter is not None
+    assert json.loads((made.adapter / "adapter_config.json").read_text())["use_dora"] is True
+    last = checkpoints.newest(made.run)
+    assert last is not None
+    name = "decoder.model.decoder.layers.0.self_attn.q_proj"
+    table = last.table("factors")
+    plain, music = (
+        np.array(MusicGen.load(MONO, tokenizer=MODELS / "tokenizer", lora=lora)._parts.transformer.blocks[0].qkv.weight)
+        for lora in (None, [made.adapter])
+    )
+    lengths = np.linalg.norm(music[:48], axis=1)
+    np.testing.assert_allclose(lengths, table[f"{name}.lora_magnitude_vector"], rtol=1e-5)
+    assert np.abs(lengths - np.linalg.norm(plain[:48], axis=1)).max() > 1e-3
 
 
 def test_the_command(clips: Path, tmp_path: Path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 
 from audiogen_core import lora
+from audiogen_core.musicgen.conditioning import Rows
+from audiogen_core.musicgen.melody import repeated
 from audiogen_mlx.musicgen import adapted
 from audiogen_mlx.musicgen.adapted import Adapted, Batch, Factors
 from audiogen_mlx.musicgen.generate import MusicGen
+from audiogen_mlx.musicgen.kinds import Device, Host, Kind
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FOLDER = FIXTURES / "lora"
@@ -29,8 +33,8 @@ def stored() -> Any:
 
 
 @cache
-def music() -> MusicGen:
-    return MusicGen.load(MODELS / "musicgen-mono", tokenizer=MODELS / "tokenizer")
+def music(name: str = "mono", *loras: str) -> MusicGen:
+    return MusicGen.load(MODELS / f"musicgen-{name}", tokenizer=MODELS / "tokenizer", lora=list(loras))
 
 
 def batch(steps: int | None = None) -> Batch:
@@ -58,7 +62,7 @@ def test_tokens_and_targets():
 @pytest.mark.parametrize(("name", "steps"), [("full", None), ("valid", 14)])
 def test_loss_without_an_adapter(name: str, steps: int | None):
     model = Adapted(music()._parts.transformer, {})
-    np.testing.assert_allclose(model.loss({}, batch(steps)).item(), stored()[f"base_loss_{name}"], rtol=1e-6)
+    np.testing.assert_allclose(model.loss({}, batch(steps)), stored()[f"base_loss_{name}"], rtol=1e-6)
 
 
 def flat(factors: Factors) -> dict[str, np.ndarray]:
@@ -83,12 +87,13 @@ def close(made: Factors, run: str, what: str) -> None:
         )
 
 
-@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(("kind", "checkpoint"), [(Host(), False), (Host(), True), (Device(mx.float32), False)])
 @pytest.mark.parametrize("run", RUNS)
-def test_a_recorded_run(run: str, checkpoint: bool):
+def test_a_recorded_run(run: str, kind: Kind, checkpoint: bool):
     arrays, settings = stored(), json.loads(str(stored()[f"{run}_settings"]))
     factors, scales = adapted.begun(lora.read(lora.Asked(FOLDER / settings["init"])))
     model = Adapted(music()._parts.transformer, scales, checkpoint=checkpoint)
+    model.kind = kind
     given = batch(None if settings["labels"] == "labels_full" else 14)
     optimiser = optim.AdamW(
         settings["lr"],
@@ -97,11 +102,10 @@ def test_a_recorded_run(run: str, checkpoint: bool):
         weight_decay=settings["weight_decay"],
         bias_correction=True,
     )
-    step = mx.value_and_grad(partial(model.loss, given=given))
     losses = []
     for index in range(5):
-        loss, gradients = step(factors)
-        losses.append(loss.item())
+        loss, gradients = model.gradients(factors, given)
+        losses.append(loss)
         clipped, norm = optim.clip_grad_norm(gradients, settings["max_norm"] or float("inf"))
         np.testing.assert_allclose(norm.item(), arrays[f"{run}_grad_norms"][index], rtol=1e-4)
         gradients = clipped if settings["max_norm"] else gradients
@@ -109,6 +113,64 @@ def test_a_recorded_run(run: str, checkpoint: bool):
             close(gradients, run, "grad")  # where gradients are clipped, as they are then
         factors = optimiser.apply_gradients(gradients, factors)
         mx.eval(factors, optimiser.state)
-    losses.append(model.loss(factors, given).item())
+    losses.append(model.loss(factors, given))
     np.testing.assert_allclose(losses, arrays[f"{run}_losses"], rtol=1e-5)
     close(factors, run, "after")
+
+
+def told(name: str, base: str = "melody") -> tuple[Adapted, Factors, Batch]:
+    """A model beside which an adapter of the fixtures is learned, and two clips with texts of two lengths."""
+    arrays, model = np.load(FOLDER / f"{base}.npz"), music(base)
+    factors, scales = adapted.begun(lora.read(lora.Asked(FOLDER / base / name)))
+    parts = model._parts
+    mask = arrays["attention_mask"].astype(bool)
+    assert mask.sum(axis=1).tolist() != [mask.shape[1]] * 2
+    vectors = np.array(parts.t5(mx.array(arrays["input_ids"]), mx.array(mask)))
+    texts = [own[real] for own, real in zip(vectors, mask, strict=True)]
+    codes = [own.astype(np.int32) for own in stored()["codes"]]
+    clips = None
+    if base == "melody":
+        heard = [repeated(each, model.config.melody_frames) for each in arrays["input_features"]]
+        clips = [np.array(parts.transformer.project_melody(mx.array(each))) for each in heard]
+    given = adapted.batch(model.config, codes, texts, [True, True], clips)
+    return Adapted(parts.transformer, scales), factors, given
+
+
+@pytest.mark.parametrize("kind", [Host(), Device(mx.float32)])
+@pytest.mark.parametrize("name", ["qv", "dora"])
+def test_beside_a_model_that_follows_a_melody(name: str, kind: Kind):
+    """Logits are those of the model that the adapter was merged into, whatever the other text's length is."""
+    model, factors, given = told(name)
+    model.kind = kind
+    made = model.logits(factors, given)
+    network = music("melody", str(FOLDER / "melody" / name))._parts.transformer
+    assert given.clip is not None
+    for index, real in enumerate(given.mask):
+        text = network.project_text(mx.array(given.text[index : index + 1][:, real]))
+        rows = Rows(1, prefix=mx.concatenate([mx.array(given.clip[index : index + 1]), text], axis=1))
+        tokens = mx.array(given.tokens[index : index + 1])
+        expected = np.array(network(tokens, network.run(rows, tokens.shape[2])))
+        np.testing.assert_allclose(made[index], expected[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Host(), Device(mx.float32)])
+@pytest.mark.parametrize(("base", "name"), [("mono", "dreambooth"), ("melody", "qv"), ("melody", "dora")])
+def test_gradients_are_slopes(base: str, name: str, kind: Kind):
+    """Of every kind of matrix, in a direction of its own: what the loss does a little way to either side."""
+    model, factors, given = told(name, base)
+    model.kind = kind
+    given = replace(given, told=np.array([True, False]))
+    _, gradients = model.gradients(factors, given)
+    rng = np.random.default_rng(0)
+    modules = {module.split(".layers.")[0] + module[-8:]: module for module in factors}
+    for module in modules.values():
+        for leaf, array in factors[module].items():
+            if leaf == "lora_magnitude_vector" or "lora_magnitude_vector" not in factors[module]:
+                way = rng.standard_normal(array.shape).astype(np.float32)
+                way *= 0.02 / np.abs(way).max()
+                ends = [
+                    model.loss({**factors, module: {**factors[module], leaf: array + sign * mx.array(way)}}, given)
+                    for sign in (1, -1)
+                ]
+                slope = float((np.array(gradients[module][leaf]) * way).sum())
+                assert (ends[0] - ends[1]) / 2 == pytest.approx(slope, rel=0.03, abs=3e-6), (module, leaf)

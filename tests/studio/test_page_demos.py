@@ -5,18 +5,16 @@ AUDIOGEN_PICTURES=docs/assets/studio has the pictures written there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from audiogen_core.compose import write_folder
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio.studio import Studio
-from support.browser import Seen, chromium, needs_chromium, served
+from support.browser import Seen, chromium, drawn, needs_chromium, served
 
 pytestmark = [needs_chromium, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -33,16 +31,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Studi
 def browser() -> Iterator[Any]:
     with chromium() as browser:
         yield browser
-
-
-def drawn(seen: Seen, name: str) -> None:
-    """A picture of the page as it is, for the tutorial."""
-    if folder := os.environ.get("AUDIOGEN_PICTURES"):
-        seen.page.wait_for_timeout(600)
-        path = Path(folder, f"{name}.png")
-        seen.page.screenshot(path=path)
-        with Image.open(path) as full:  # few colours, so that the file is small
-            full.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def settings(place: tuple[str, Studio], name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from PIL import Image
 
 from audiogen_core.studio.page import mount
 from audiogen_core.studio.service import application
@@ -124,3 +126,13 @@ class Seen:
             arg=words,
             timeout=1000 * seconds,
         )
+
+
+def drawn(seen: Seen, name: str) -> None:
+    """A picture of the page as it is, for the tutorial."""
+    if folder := os.environ.get("AUDIOGEN_PICTURES"):
+        seen.page.wait_for_timeout(600)
+        path = Path(folder, f"{name}.png")
+        seen.page.screenshot(path=path)
+        with Image.open(path) as full:  # few colours, so that the file is small
+            full.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)

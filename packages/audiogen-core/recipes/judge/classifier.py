@@ -21,17 +21,17 @@ from audiogen_core.compose import DEFAULT_STYLES, STYLES, TEMPI, compose
 FIRST_PIECE = 3_000_000_000
 """Seeds of the pieces it is trained on: neither trained on nor judged by elsewhere."""
 
-STYLE_NAMES, TEMPO_NAMES = tuple(DEFAULT_STYLES), tuple(TEMPI)
+TEMPO_NAMES = tuple(TEMPI)
 LAGS = 120  # frames
 
 
 class Network(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, styles: int) -> None:
         super().__init__()
         self.colour = nn.Sequential(
             nn.Conv1d(BANDS, 48, 5, stride=2), nn.GELU(), nn.Conv1d(48, 48, 5, stride=2), nn.GELU()
         )
-        self.style = nn.Linear(96, len(STYLE_NAMES))
+        self.style = nn.Linear(96, styles)
         self.tempo = nn.Sequential(nn.Linear(LAGS, 32), nn.GELU(), nn.Linear(32, len(TEMPO_NAMES)))
 
     def forward(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,19 +52,25 @@ def agreements(spectra: Tensor) -> Tensor:
 
 
 class Classifier:
-    """Knows nothing until it is trained, or loaded with what was trained before."""
+    """Knows nothing until it is trained, or loaded with what was trained before.
 
-    def __init__(self) -> None:
+    styles  that it tells apart; others than the default ones take turns among its pieces
+    """
+
+    def __init__(self, styles: Sequence[str] = DEFAULT_STYLES) -> None:
+        self.styles = tuple(styles)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self._network = Network()
+            self._network = Network(len(self.styles))
 
     def train(self, codec: Codec, *, pieces: int = 240, seconds: float = 10.0, rounds: int = 40) -> None:
         """Train on so many pieces, half of them as the codec gives them back; each time with one result."""
-        made = [compose(FIRST_PIECE + i, seconds=seconds) for i in range(pieces)]
+        usual = self.styles == DEFAULT_STYLES  # which the composer draws by itself
+        drawn = [None if usual else self.styles[i % len(self.styles)] for i in range(pieces)]
+        made = [compose(FIRST_PIECE + i, seconds=seconds, style=style) for i, style in enumerate(drawn)]
         sounds = [_heard(piece.audio, codec, i) for i, piece in enumerate(made)]
         spectra = torch.stack([torch.from_numpy(log_mel(sound)) for sound in sounds])
-        styles = torch.tensor([STYLE_NAMES.index(piece.attributes["style"]) for piece in made])
+        styles = torch.tensor([self.styles.index(piece.attributes["style"]) for piece in made])
         tempi = torch.tensor([TEMPO_NAMES.index(piece.attributes["tempo"]) for piece in made])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -81,7 +87,7 @@ class Classifier:
         """The style, tempo and lead of a clip."""
         with torch.inference_mode():
             style, tempo = self._network(torch.from_numpy(log_mel(audio))[None])
-        name = STYLE_NAMES[int(style.argmax())]
+        name = self.styles[int(style.argmax())]
         return {"style": name, "tempo": TEMPO_NAMES[int(tempo.argmax())], "lead": STYLES[name].lead}
 
 

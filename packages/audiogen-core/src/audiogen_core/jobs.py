@@ -474,6 +474,8 @@ class Training:
     options  "module:function" that gives the options a page asks for, which `verb` takes
     diary    "module:function" of the run's folder that gives its records: "kind" ("train", "eval", "sample"),
              "step", and "loss", "seconds_left" or "path"
+    adapter  where in the run's folder the adapter is that it makes; "" where the run itself is the model
+    captions whether it reads what is said of each clip
     """
 
     name: str
@@ -485,6 +487,8 @@ class Training:
     verb: str
     options: str
     diary: str
+    adapter: str = ""
+    captions: bool = False
 
 
 def trainings() -> list[Training]:

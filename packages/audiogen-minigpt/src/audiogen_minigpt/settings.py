@@ -271,16 +271,19 @@ def left_open(options: Iterable[Field]) -> list[Field]:
 
 
 def plain() -> list[Field]:
-    """The options of training that a run of all stages takes: those that are not advanced."""
+    """The options of training that a run of all stages takes: how long, and below a heading what else is not
+    advanced.
+    """
     fields = [each for each in described(TrainConfig) if each.option.role != "hidden"]
     shown = left_open(each for each in fields if not (each.option.advanced or each.required))
-    return [*map(_whole, shown), *described(Shape)]
+    asked = [_whole(each) for each in (*shown, *described(Shape))]
+    return sorted(asked, key=lambda each: each.option.group)
 
 
 def _whole(each: Field) -> Field:
-    """The same option, but that a time is one of all stages."""
+    """The same option; a time is one of all stages, and the others stand below a heading."""
     if each.name != "seconds":
-        return each
+        return replace(each, option=replace(each.option, group="Options"))
     told = "How long all of it may take: 45s, 10m, 1h30m; when absent 10m beside encoding."
     return replace(each, option=replace(each.option, help=told))
 

@@ -113,10 +113,11 @@ def tune(asked: Tuning, writing: Writing, into: Into) -> None:
         fetch = commands.fetching(writing.offline, silent, asked.unlisted)
         made = learn(asked, into.output, fetch=fetch, on_stage=on_stage, on_record=on_record)
     if made.adapter is not None and not silent:
-        shared.note(f"page: {made.page}; use it with --lora {made.adapter}")
+        page = f"page: {made.page}; " if made.page else ""
+        shared.note(f"{page}use it with --lora {made.adapter}")
     if writing.json:
         before, after = made.losses
-        told = {"path": str(made.adapter), "page": str(made.page), "step": made.step, "steps": made.steps}
+        told = {"path": str(made.adapter), "page": made.page and str(made.page), "step": made.step, "steps": made.steps}
         shared.emit({**told, "loss_before": before, "loss_after": after}, json=True)
     elif made.adapter is not None:
         print(made.adapter)

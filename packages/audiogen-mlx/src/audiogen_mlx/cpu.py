@@ -86,6 +86,17 @@ def blockwise(function: Rows, *arrays: mx.array) -> mx.array:
     return mx.array(out)
 
 
+def in_parts(function: Rows, *arrays: Floats) -> Floats:
+    """`function` over some rows at a time of arrays of numpy (rows, width), by all threads."""
+    out = np.empty(arrays[0].shape, np.float32)
+
+    def some(start: int, stop: int) -> None:
+        function(out[start:stop], *(array[start:stop] for array in arrays))
+
+    shared(some, len(out), max(BLOCK // out.shape[1], 1))
+    return out
+
+
 # Functions of each number
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiogen_core.jobs import Job
+from audiogen_core.jobs import Job, Training
 from audiogen_core.musicgen.options import Options as MusicGenOptions
 from audiogen_mlx.musicgen.options import Load as MusicGenLoad
 from audiogen_mlx.stable_audio import options as stable_audio
@@ -54,4 +54,18 @@ STABLE_AUDIO_3 = Job(
     advice="audiogen_mlx.blas:advice",
     label="sampling",
     unit="steps",
+)
+
+TUNE = Training(
+    name="tune",
+    title="Tune",
+    summary="Teach a MusicGen the sound of your clips: a small adapter beside the model, for the tab of MusicGen.",
+    package="audiogen-mlx",
+    job="musicgen",
+    module="audiogen_mlx",
+    verb="tune",
+    options="audiogen_mlx.musicgen.tune_options:plain",
+    diary="audiogen_core.training.metrics:read",
+    adapter="adapter",
+    captions=True,
 )

@@ -168,10 +168,12 @@ def write_peft(
     alpha: float,
     base: str,
     card: str,
+    dora: bool = False,
 ) -> Path:
     """Write an adapter as peft's PeftModel.from_pretrained loads it. Returns the folder, which appears whole.
 
-    tensors  module.lora_A (rank, in) and module.lora_B (out, rank), with transformers' names of modules
+    tensors  module.lora_A (rank, in) and module.lora_B (out, rank), with transformers' names of modules; of a
+             DoRA module.lora_magnitude_vector (out,), too
     base     what the model it is for is called
     card     README.md
     """
@@ -189,10 +191,13 @@ def write_peft(
         "rank_pattern": {},
         "target_modules": modules,
         "task_type": None,
-        "use_dora": False,
+        "use_dora": dora,
         "use_rslora": False,
     }
-    stored = {f"base_model.model.{name}.weight": StoredArray.of(value) for name, value in tensors.items()}
+    stored = {
+        f"base_model.model.{name}{'' if name.endswith('vector') else '.weight'}": StoredArray.of(value)
+        for name, value in tensors.items()
+    }
     with atomic_folder(folder, replace=True) as place:
         write_safetensors(place / MODEL, stored, {"format": "pt"})
         (place / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ import gradio as gr
 from audiogen_core.jobs import Entry, Job, Run
 from audiogen_core.options import Field, described
 from audiogen_core.output import Output
+from audiogen_core.studio import adapters
 from audiogen_core.studio.library import Library
 from audiogen_core.studio.studio import Asked, Studio
 from audiogen_core.values import members
@@ -31,9 +32,12 @@ _ABOUT_ALL = {each.name for each in described(Output)}
 class Form:
     """The options of a job as components, made where this is called in a page."""
 
-    def __init__(self, studio: Studio, job: Job, name: str) -> None:
-        """name  of the form in the page"""
-        self._studio, self.job, self.name = studio, job, name
+    def __init__(self, studio: Studio, job: Job, name: str, tab: gr.Tab) -> None:
+        """
+        name  of the form in the page
+        tab   that it is in
+        """
+        self._studio, self.job, self.name, self.tab = studio, job, name, tab
         self.fields: dict[str, Field] = {each.name: each for each in _shown(job)}
         self.components: dict[str, gr.components.Component] = {}
         run = {each.name: each for each in described(Run)}
@@ -43,6 +47,10 @@ class Form:
             if each.option.argument:
                 self._add(each)
         self._add_model()
+        self.adapters = {
+            each.name: adapters.component(name, each, studio.adapters(job)) for each in job.adapters
+        }
+        self.components |= self.adapters
         self._add_all([e for e in plain if not e.option.group and e.option.role != "audio"])
         self._add_all([e for e in plain if not e.option.group and e.option.role == "audio"])
         with gr.Row(elem_classes="fields"):
@@ -122,9 +130,12 @@ class Form:
             gr.update(visible=is_away and not self._studio.offline, value=False),
         ]
 
-    def refresh(self, model: str) -> Any:
-        """The models there are now: some were fetched or trained since the page was built."""
-        return gr.update(choices=self.choices(), value=model)
+    def refresh(self, model: str, *listed: adapters.Rows) -> list[Any]:
+        """The models and adapters there are now: some were fetched or trained since the page was built."""
+        here = self._studio.adapters(self.job)
+        lists = [adapters.rows(here, adapters.texts(each)) for each in listed]
+        shown = [gr.update(choices=self.choices(), value=model), *lists]
+        return shown if lists else shown[0]
 
     def understanding(self, option: str, model: str) -> str:
         """The model; where it does not understand the option, one that does, here if possible."""
@@ -201,6 +212,8 @@ class Form:
         option = field.option
         if option.role in ("audio", "file"):
             return received(self._studio.library, value)
+        if option.role == "adapter":
+            return adapters.texts(value)
         if field.kind is bool:
             return value if isinstance(value, bool) else value == "yes"
         return _of_text(field, value) if isinstance(value, str) and field.kind is not str else value
@@ -211,6 +224,8 @@ class Form:
             value = None if field.required else field.default
         if field.option.role in ("audio", "file"):
             return value
+        if field.option.role == "adapter":
+            return adapters.rows(self._studio.adapters(self.job), value or ())
         if field.kind is bool:
             if not field.optional:
                 return bool(value)
@@ -242,7 +257,7 @@ def _shown(job: Job) -> list[Field]:
         each
         for each in fields
         if (
-            each.option.role in ("value", "audio") and not (each.option.local and each in described(job.load))
+            each.option.role in ("value", "audio", "adapter") and not (each.option.local and each in described(job.load))
         )
         or each.name == "model"
     ]

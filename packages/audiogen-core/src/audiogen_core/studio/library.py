@@ -4,7 +4,8 @@
     uploads/  what was brought in, named by the hash of its content
     spool/    what is made just now, as it is heard before it is whole
     queue/    works, see `queue`
-    training/ models that are made of clips, see `training`
+    training/ models and adapters that are made of clips, see `training`
+    adapters/ adapters from elsewhere, put there by hand: a file or a folder each
     page/     what the page has uploaded, as Gradio keeps it
 
 What is asked for by a name is looked up among the files that are there: a name is never made a path.

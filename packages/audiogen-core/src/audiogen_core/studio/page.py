@@ -20,18 +20,15 @@ from fastapi import FastAPI
 
 from audiogen_core import jobs
 from audiogen_core.errors import AudiogenError, OptionError
-from audiogen_core.jobs import Training
 from audiogen_core.options import Field
 from audiogen_core.studio import show
-from audiogen_core.studio.form import Form, component, received
+from audiogen_core.studio.form import Form, received
 from audiogen_core.studio.queue import ENDED, Work
 from audiogen_core.studio.studio import Studio
+from audiogen_core.studio.trainer import Trainer
 
 OFTEN = 0.15
 """Seconds between two looks at a work, at least."""
-
-SELDOM = 1.0
-"""Seconds between two looks at a training."""
 
 ROWS = 40
 """Clips that the library shows at once."""
@@ -93,7 +90,7 @@ class Page:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._followed: dict[str, str] = {}  # the work that each session looks at
-        self._opened: list[tuple[gr.Dropdown, gr.HTML]] = []  # of trainings
+        self._trainers: list[Trainer] = []
         self.forms: dict[str, Form] = {}
         self._titles: dict[str, str] = {}
         with gr.Blocks(title="audiogen studio", analytics_enabled=False, fill_width=True) as self.blocks:
@@ -125,9 +122,9 @@ class Page:
                 whose = job.package.removeprefix("audiogen-")
                 name, title = f"{name}-{whose}", f"{title} ({whose})"
             self._titles[name] = title
-            with gr.Tab(title, id=name):
+            with gr.Tab(title, id=name) as tab:
                 gr.HTML(f'<p class="note">{job.summary}</p>', js_on_load=None)
-                self.forms[name] = Form(self._studio, job, name)
+                self.forms[name] = Form(self._studio, job, name, tab)
                 self._makes[name] = gr.Button(
                     "Make", variant="primary", elem_id=f"{name}-make", elem_classes="make"
                 )
@@ -135,83 +132,7 @@ class Page:
     def _trainings(self) -> None:
         for training in jobs.trainings():
             with gr.Tab(training.title, id=training.name):
-                gr.HTML(f'<p class="note">{training.summary}</p>', js_on_load=None)
-                clips = gr.File(
-                    label="Clips to learn from",
-                    file_count="multiple",
-                    file_types=["audio"],
-                    type="filepath",
-                    height=150,
-                    elem_id=f"{training.name}-clips",
-                    elem_classes="drop",
-                )
-                name = gr.Textbox("", label="Name", placeholder="mine", elem_id=f"{training.name}-name")
-                fields = [each for each in jobs.imported(training.options)() if each.option.role == "value"]
-                with gr.Accordion("Options", open=False), gr.Row(elem_classes="fields"):
-                    asked = [component(training.name, each) for each in fields]
-                begin = gr.Button("Train", variant="primary", elem_id=f"{training.name}-begin")
-                with gr.Row(elem_classes="verbs"):
-                    which = gr.Dropdown(
-                        [], label="Trainings", elem_id=f"{training.name}-which", min_width=200
-                    )
-                    go_on = gr.Button("Go on", size="sm", elem_id=f"{training.name}-go-on")
-                    stop = gr.Button("Stop", size="sm", elem_id=f"{training.name}-stop")
-                shown = gr.HTML(js_on_load=None, elem_id=f"{training.name}-shown")
-            facts = {**_ALIKE, "trigger_mode": "multiple"}
-            begin.click(self._trainer(training, fields), [clips, name, *asked], [which, shown], **facts)
-            go_on.click(self._go_on, which, shown, **facts)
-            stop.click(self._studio.trainings.stop, None, None, **_ALIKE)
-            which.input(self._watch, which, shown, **facts)
-            self._opened.append((which, shown))
-
-    def _trainer(self, training: Training, fields: list[Field]) -> Callable[..., Iterator[list[Any]]]:
-        def train(
-            clips: list[str] | None, name: str, request: gr.Request, *values: Any
-        ) -> Iterator[list[Any]]:
-            asked: list[str] = []
-            for field, value in zip(fields, values, strict=True):
-                if value is True:
-                    asked.append(field.flag)
-                elif value not in (None, "", False):
-                    asked += [field.flag, str(value)]
-            try:
-                trainings = self._studio.trainings
-                begun = trainings.begin(training, name, [Path(each) for each in clips or ()], asked)
-            except AudiogenError as error:
-                yield [gr.skip(), show.wrong(str(error))]
-                return
-            names = gr.update(choices=trainings.names(), value=begun)
-            for shown in self._watch(begun, request):
-                yield [names, shown]
-                names = gr.skip()
-
-        return train
-
-    def _go_on(self, name: str, request: gr.Request) -> Iterator[str]:
-        try:
-            self._studio.trainings.go_on(name)
-        except AudiogenError as error:
-            yield show.wrong(str(error))
-            return
-        yield from self._watch(name, request)
-
-    def _watch(self, name: str, request: gr.Request) -> Iterator[str]:
-        """Tell how a training goes while it does, or until the session looks at another."""
-        session = f"training of {request.session_hash}"
-        self._followed[session] = name
-        told = ""
-        while self._followed.get(session) == name:
-            try:
-                now = self._studio.trainings.progress(name)
-            except AudiogenError as error:
-                yield show.wrong(str(error))
-                return
-            if (shown := show.training(now)) != told:
-                told = shown
-                yield shown
-            if now.state != "running":
-                return
-            time.sleep(SELDOM)
+                self._trainers.append(Trainer(self._studio, training, self._followed))
 
     def _library(self) -> None:
         with gr.Tab("Library", id="library") as self._library_tab:
@@ -315,10 +236,12 @@ class Page:
                 **_ALIKE,
             )
         self.blocks.load(self._resume, None, [*listed, *stage], **_ALIKE)
-        for which, shown in self._opened:
-            self.blocks.load(self._watch_newest, None, [which, shown], **_ALIKE)
+        for each in self._trainers:
+            self.blocks.load(each.opened, None, [each.which, each.shown], **_ALIKE)
         for form in self.forms.values():
-            self.blocks.load(form.refresh, form.model, form.model, **_ALIKE)
+            own = [form.model, *form.adapters.values()]
+            for happens in (self.blocks.load, form.tab.select):
+                happens(form.refresh, own, own, **_ALIKE)
 
     def _maker(self, form: Form) -> Callable[..., Iterator[list[Any]]]:
         def make(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
@@ -380,13 +303,6 @@ class Page:
         if going:
             for stage in self._follow(going[0], request):
                 yield [gr.skip(), gr.skip(), *stage]
-
-    def _watch_newest(self, request: gr.Request) -> Iterator[list[Any]]:
-        names = self._studio.trainings.names()
-        if not names:
-            return
-        for shown in self._watch(names[0], request):
-            yield [gr.update(choices=names, value=names[0]), shown]
 
     def _end(self, name: str) -> None:
         if name:

@@ -29,6 +29,9 @@ MEMORY_SHARE = 0.6
 """Of the machine's memory, what loaded models may take."""
 
 
+ADAPTERS = "adapters"
+"""Where in a library's folder adapters from elsewhere are put."""
+
 SPOOLS = 32
 """Clips that can still be heard as they were made, for listeners who are late."""
 
@@ -121,8 +124,8 @@ class Studio:
                 else:
                     self._check_place(job, field, value)
             elif field is not None and field.option.role == "adapter":
-                for each in value if isinstance(value, list) else filter(None, [value]):
-                    self._check_adapter(field, each)
+                given = value if isinstance(value, list) else [value]
+                values[name] = [self._adapter(job, field, each) for each in given if each]
         if "seed" in fields and values.get("seed") is None:
             values["seed"] = secrets.randbits(32)
         load = {name: values.pop(name) for name in list(values) if name in opening and name not in fields}
@@ -231,6 +234,16 @@ class Studio:
             Entry(name, "yours", "yours", None, True, note, given) for name in self.trainings.models(job.name)
         ]
 
+    def adapters(self, job: Job) -> dict[str, Path]:
+        """What can be merged into models of a job, by name: what was trained here for it, and what lies in
+        the library's folder for adapters. What of these fits a model is seen when it is opened.
+        """
+        brought = (self.library.folder / ADAPTERS).glob("[!.]*")
+        return {
+            **{path.stem if path.is_file() else path.name: path for path in sorted(brought)},
+            **self.trainings.adapters(job.name),
+        }
+
     def models(self) -> list[dict[str, Any]]:
         """The models of all installed jobs."""
         return [
@@ -313,11 +326,16 @@ class Studio:
             raise UnknownModel(value, known)
         raise OptionError(f"{field.name}: places on this machine cannot be named here")
 
-    def _check_adapter(self, field: Field, value: Any) -> None:
+    def _adapter(self, job: Job, field: Field, value: Any) -> str:
+        """PATH:STRENGTH of an adapter that is asked for by its name here, or by its place."""
         if not isinstance(value, str):
             raise OptionError(f"{field.name} takes texts, got {value!r}")
-        if not self._is_allowed(str(lora.Asked.of(value).path)):
+        asked = lora.Asked.of(value)
+        if (path := self.adapters(job).get(str(asked.path))) is not None:
+            return f"{path}:{asked.strength!r}"
+        if not self._is_allowed(str(asked.path)):
             raise OptionError(f"{field.name}: places on this machine cannot be named here")
+        return value
 
     def _is_allowed(self, value: str) -> bool:
         if "\0" in value:

@@ -1,4 +1,4 @@
-"""Models that are made of clips in the library: training/NAME/ holds clips/, run/, what was asked and a log.
+"""Models and adapters that are made of clips: training/NAME/ holds clips/, run/, what was asked and a log.
 
 Training is the command of the package, in a process of its own that ends with the server, politely: what it
 has learnt so far is kept, and the same command goes on from there.
@@ -6,7 +6,6 @@ has learnt so far is kept, and the same command goes on from there.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -61,13 +60,28 @@ class Trainings:
         self._lock = Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def names(self) -> list[str]:
-        """From the newest on."""
+    def names(self, training: Training | None = None) -> list[str]:
+        """From the newest on; those of one training, or all."""
         found = [path.parent for path in self.folder.glob(f"*/{_ASKED}")]
-        return [path.name for path in sorted(found, key=lambda each: each.stat().st_ctime, reverse=True)]
+        ordered = sorted(found, key=lambda each: each.stat().st_ctime, reverse=True)
+        return [
+            path.name
+            for path in ordered
+            if training is None or read_json(path / _ASKED, ModelError)["training"] == training.name
+        ]
 
-    def begin(self, training: Training, name: str, clips: Sequence[Path], asked: Sequence[str]) -> str:
-        """Train on clips. `asked` are options as the command takes them. The name it has here.
+    def begin(
+        self,
+        training: Training,
+        name: str,
+        clips: Sequence[Path],
+        asked: Sequence[str],
+        captions: Sequence[str] = (),
+    ) -> str:
+        """Train on clips. The name it has here.
+
+        asked     options as the command takes them
+        captions  what is said of each clip, or none
 
         Raises OptionError when there are no clips or another one runs, AudioError when one is no sound.
         """
@@ -87,6 +101,8 @@ class Trainings:
         into.mkdir(parents=True)
         for index, clip in enumerate(clips):
             shutil.copyfile(clip, into / f"{index:05}{clip.suffix.lower()}")
+        for index, caption in enumerate(captions):
+            (into / f"{index:05}.txt").write_text(caption, encoding="utf-8")
         with atomic_path(self.folder / name / _ASKED) as temporary:
             temporary.write_text(as_json({"training": training.name, "asked": list(asked)}), encoding="utf-8")
         self.go_on(name)
@@ -154,15 +170,32 @@ class Trainings:
         raise Missing(f"there is no sample {file!r}")
 
     def models(self, job: str) -> dict[str, Path]:
-        """What was trained for a job and can be used, by name."""
-        made_by = {each.name for each in jobs.trainings() if each.job == job}
-        found = {}
-        for name in self.names():
-            run = self.folder / name / _RUN
-            facts = json.loads((self.folder / name / _ASKED).read_text(encoding="utf-8"))
-            if facts["training"] in made_by and any(run.glob("ckpt/*/manifest.json")):
-                found[name] = run
-        return found
+        """The models that were trained for a job and can be used, by name."""
+        made = self._made(job)
+        return {
+            name: run
+            for name, (training, run) in made.items()
+            if not training.adapter and any(run.glob("ckpt/*/manifest.json"))
+        }
+
+    def adapters(self, job: str) -> dict[str, Path]:
+        """The adapters that were trained for models of a job, by name."""
+        places = {
+            name: run / training.adapter
+            for name, (training, run) in self._made(job).items()
+            if training.adapter
+        }
+        return {name: place for name, place in places.items() if place.exists()}
+
+    def _made(self, job: str) -> dict[str, tuple[Training, Path]]:
+        """Who trained for a job, and the run, by name."""
+        known = {each.name: each for each in jobs.trainings() if each.job == job}
+        asked = {name: read_json(self.folder / name / _ASKED, ModelError) for name in self.names()}
+        return {
+            name: (known[facts["training"]], self.folder / name / _RUN)
+            for name, facts in asked.items()
+            if facts["training"] in known
+        }
 
     def _folder(self, name: str) -> Path:
         if name not in self.names():

@@ -1,9 +1,13 @@
 """A MusicGen that learns: the frozen transformer, with a low-rank path beside some of its matrices.
 
-The paths stay apart from the network's parameters, so that gradients are of them alone: x W' + s (x A') B',
-A (r, in) and B (out, r), by the names that modules have in transformers and peft. With DoRA each output is
-then scaled to the length that is learned for its row; the length it has is no part of the gradient.
-Sources: arXiv 2106.09685, 2402.09353; peft, tuners/lora.
+The paths stay apart from the network's parameters: x W' + s (x A') B', A (r, in) and B (out, r), by the names
+that modules have in transformers and peft. With DoRA each output is then scaled to the length that is learned
+for its row; the length it has is no part of the gradient. Sources: arXiv 2106.09685, 2402.09353; peft,
+tuners/lora.
+
+Gradients are worked out layer by layer, from the last to the first, out of what was kept of each: what goes into
+its matrices, but no attention weights and nothing that is quickly made again. Arrays are of numpy on a CPU, of mlx
+elsewhere; what differs between them is in `kinds`.
 """
 
 from __future__ import annotations
@@ -24,7 +28,9 @@ from audiogen_core.lora import Adapter
 from audiogen_core.musicgen.config import Config
 from audiogen_core.musicgen.positions import positions
 from audiogen_core.musicgen.weights import pieces
-from audiogen_mlx.musicgen.model import Transformer, attend, outputs
+from audiogen_mlx import cpu
+from audiogen_mlx.musicgen.kinds import Array, Device, Host, Kind
+from audiogen_mlx.musicgen.model import Transformer
 
 Factors = dict[str, dict[str, mx.array]]
 """What is learned: module -> lora_A (r, in), lora_B (out, r), and with DoRA lora_magnitude_vector (out,); of
@@ -46,13 +52,15 @@ class Batch:
     text     (B, L, text width) vectors of the captions, as the text encoder makes them
     mask     (B, L) true where one is real
     told     (B,) false where the caption is left out
+    clip     (B, C, width) what stands first of all: vectors of a melody or style; None where the model has none
     """
 
-    tokens: mx.array
-    targets: mx.array
-    text: mx.array
-    mask: mx.array
-    told: mx.array
+    tokens: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    text: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    told: NDArray[np.bool_]
+    clip: NDArray[np.float32] | None = None
 
 
 def batch(
@@ -60,8 +68,12 @@ def batch(
     codes: Sequence[NDArray[np.int32]],
     texts: Sequence[NDArray[np.float32]],
     told: Sequence[bool] | None = None,
+    clips: Sequence[NDArray[np.float32]] | None = None,
 ) -> Batch:
-    """Clips (K, T) each with the vectors of its caption (L, text width). Every code is a target."""
+    """Clips (K, T) each with the vectors of its caption (L, text width), and of its melody or style (C, width).
+
+    Every code is a target.
+    """
     frames = max(clip.shape[1] for clip in codes)
     rows = []
     for clip in codes:
@@ -77,124 +89,321 @@ def batch(
         text[index, : len(vectors)] = vectors
         mask[index, : len(vectors)] = True
     heard = np.array([True] * len(texts) if told is None else told) & mask.any(axis=1)
-    mask[~heard, 0] = True  # no row may see nothing at all; what it sees is not used
-    return Batch(*map(mx.array, (tokens, laid, text, mask, heard)))
+    mask[~mask.any(axis=1), 0] = True  # no row may see nothing at all; what it sees is not used
+    return Batch(tokens, laid, text, mask, heard, None if clips is None else np.stack(clips))
 
 
 class Adapted:
     """A transformer that stays as it is, and what is learned beside it.
 
     scales      s of each adapted module
-    checkpoint  forget what is inside each layer, and work it out again for its gradients
+    checkpoint  keep of each layer only what went in, and work the rest out again for its gradients
     """
 
-    def __init__(self, network: Transformer, scales: Mapping[str, float], *, checkpoint: bool = True) -> None:
+    def __init__(
+        self, network: Transformer, scales: Mapping[str, float], *, checkpoint: bool = False
+    ) -> None:
         self.network, self.scales, self.checkpoint = network, dict(scales), checkpoint
-        self.names = pieces(network.config, "transformers")
-        adapted = {name: path for path, parts in self.names.items() for name in parts}
-        unknown = [name for name in scales if f"{name}.weight" not in adapted]
-        if unknown:
-            raise OptionError(f"the model has no modules {', '.join(sorted(unknown)[:10])}")
-        self._positions = mx.zeros((0, network.config.width))
+        self.names = {
+            path: [part.removesuffix(".weight") for part in parts]
+            for path, parts in pieces(network.config, "transformers").items()
+        }
+        if network.config.text_in_prefix:
+            self.names = {path: parts for path, parts in self.names.items() if ".cross." not in path}
+        known = {name for path, parts in self.names.items() for name in parts if path != "melody.weight"}
+        if unknown := sorted(set(scales) - known):
+            raise OptionError(f"the model has no modules {', '.join(unknown[:10])} that can be learned beside")
+        is_plain = not isinstance(network.heads, QuantizedLinear)
+        self.kind: Kind = Host() if is_plain and cpu.here() else Device(network.dtype)
 
-    def loss(self, factors: Factors, given: Batch) -> mx.array:
+    def loss(self, factors: Factors, given: Batch) -> float:
         """Cross entropy: its mean over each codebook's targets of the whole batch, then over codebooks."""
-        logits = self.logits(factors, given)  # (B, K, S, N)
-        counted = given.targets != self.network.config.special
-        targets = mx.where(counted, given.targets, 0)
-        said = mx.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        missed = mx.where(counted, mx.logsumexp(logits, axis=-1) - said, 0).sum(axis=(0, 2))
-        count = counted.sum(axis=(0, 2))
-        return (missed / mx.maximum(count, 1)).sum() / mx.maximum((count > 0).sum(), 1)
+        return _Pass(self, factors, given).loss()
 
-    def logits(self, factors: Factors, given: Batch) -> mx.array:
+    def gradients(self, factors: Factors, given: Batch) -> tuple[float, Factors]:
+        """The loss, and its gradients of all that is learned."""
+        return _Pass(self, factors, given).gradients()
+
+    def logits(self, factors: Factors, given: Batch) -> NDArray[np.float32]:
         """Of the token after each: (B, K, S, N), float32."""
-        network, (rows, books, steps) = self.network, given.tokens.shape
-        x = network.embed(given.tokens) + self._embedded(factors, given.tokens)
-        x = x + self._places(steps).astype(x.dtype)
-        text, mask = self._text(factors, given), given.mask[:, None, None, :]
-        told = given.told[:, None, None].astype(x.dtype)
+        rows, books, steps = given.tokens.shape
+        said = np.array(_Pass(self, factors, given).said(keep=False))
+        return said.reshape(rows, steps, books, -1).transpose(0, 2, 1, 3)
+
+
+@dataclass
+class _Kept:
+    """What the gradients of a layer need of its forward pass, with a row for each position.
+
+    x      went into it
+    qkv    queries, keys and values, and by them was heard `heard`
+    then   went into its attention to the text, where it has one, with `query` and `pair`: keys and values of the
+           text; by them was heard `told`
+    last   went into its feed-forward part, and `wide` into the activation there
+    """
+
+    x: Array
+    qkv: Array
+    heard: Array
+    then: Array
+    query: Array
+    pair: Array
+    told: Array
+    last: Array
+    wide: Array
+
+
+class _Pass:
+    """A batch on its way through the network, and back."""
+
+    def __init__(self, model: Adapted, factors: Factors, given: Batch) -> None:
+        self.model, self.network, self.kind = model, model.network, model.kind
+        self.config, self.given = model.network.config, given
+        exact = self.kind.exact
+        self.own = {
+            module: {leaf: exact(array) for leaf, array in own.items()} for module, own in factors.items()
+        }
+        self.found: dict[str, dict[str, Array]] = {module: {} for module in factors}
+        self._ratios: dict[str, tuple[Array, Array]] = {}
+        self.clips, _, self.steps = given.tokens.shape
+        self.kept: list[_Kept | Array] = []
+        self.crosses = not self.config.text_in_prefix
+        self.learns_text = any(name in factors for name in model.names.get("text.weight", ()))
+        self.learns_embeddings = any(name in factors for name in model.names["embeddings"])
+
+    def loss(self) -> float:
+        return self._loss(self.said(keep=False))[0]
+
+    def gradients(self) -> tuple[float, Factors]:
+        loss, slope = self._loss(self.said(keep=True))
+        self._back(slope.reshape(self.clips * self.steps, -1))
+        found = {
+            module: {leaf: mx.array(own[leaf]) for leaf in self.own[module]}
+            for module, own in self.found.items()
+        }
+        mx.eval(found)
+        return loss, found
+
+    def _loss(self, said: Array) -> tuple[float, Array]:
+        targets = np.where(self.given.targets == self.config.special, -1, self.given.targets)
+        laid = targets.transpose(0, 2, 1).reshape(-1, self.config.codebooks)
+        return self.kind.cross_entropy(said.reshape(*laid.shape, -1), laid)
+
+    # There
+
+    def said(self, keep: bool) -> Array:
+        """Logits (B * S, K * N) in float32."""
+        given, kind, network = self.given, self.kind, self.network
+        self.raw = kind.array(given.text).reshape(-1, given.text.shape[2])
+        self.text = self._linear("text", self.raw) if self.config.text_projected else self.raw
+        x = kind.array(network.embed(mx.array(given.tokens))) + self._embedded()
+        self.ahead = [] if given.clip is None else [kind.array(given.clip)]
+        if not self.crosses:
+            self.ahead.append(self.text.reshape(self.clips, -1, self.config.width) * self._told())
+        x = kind.join([*self.ahead, x], axis=1)
+        self.length = x.shape[1]
+        self.seen, self.seen_text = kind.array(self._seen()), kind.array(given.mask)
+        self.share = kind.array(np.repeat(np.float32(given.told), self.length))[:, None]
+        x = (x + kind.array(self._places())).reshape(self.clips * self.length, -1)
         for index in range(len(network.blocks)):
-            own = {name: each for name, each in factors.items() if f".layers.{index}." in name}
+            y, kept = self._forward(index, x)
+            kind.settle(y)
+            if keep:
+                self.kept.append(x if self.model.checkpoint else kept)
+            x = y
+        self.last = x.reshape(self.clips, self.length, -1)[:, self.length - self.steps :]
+        self.last = self.last.reshape(self.clips * self.steps, -1)
+        return kind.exact(self._linear("heads", kind.norm(network.norm, self.last)))
 
-            def block(own: Factors, x: mx.array, text: mx.array, index: int = index) -> mx.array:
-                return self._block(index, own, x, text, mask, told)
+    def _forward(self, index: int, x: Array) -> tuple[Array, _Kept]:
+        kind, block, at = self.kind, self.network.blocks[index], f"blocks.{index}"
+        qkv = self._linear(f"{at}.qkv", kind.norm(block.attention_norm, x))
+        heard = kind.attend(*self._parts(qkv, 3), self.seen, causal=True)
+        then = x + self._linear(f"{at}.out", heard)
+        query = pair = told = None
+        last = then
+        if self.crosses:
+            query = self._linear(f"{at}.cross.qkv", kind.norm(block.cross.norm, then), 0, 1)
+            pair = self._linear(f"{at}.cross.qkv", self.text, 1, 3)
+            told = kind.attend(*self._parts(query, 1), *self._parts(pair, 2), self.seen_text, causal=False)
+            last = then + self.share * self._linear(f"{at}.cross.out", told)
+        wide = self._linear(f"{at}.up", kind.norm(block.feed_norm, last))
+        y = last + self._linear(f"{at}.down", kind.activate(wide, self.config.activation))
+        return y, _Kept(x, qkv, heard, then, query, pair, told, last, wide)
 
-            x = (mx.checkpoint(block) if self.checkpoint else block)(own, x, text)
-        made = self._linear(factors, "heads", network.norm(x)).astype(mx.float32)
-        return made.reshape(rows, steps, books, -1).transpose(0, 2, 1, 3)
+    def _linear(self, path: str, x: Array, first: int = 0, last: int = 0) -> Array:
+        """x (rows, in) by a layer with its paths, or by the parts from `first` to `last` of it."""
+        layer, names, size = self._matrix(path, first, last)
+        y = self.kind.product(layer, x, (first * size, (first + len(names)) * size))
+        for index, name in enumerate(names):
+            if name in self.own:
+                span = index * size, (index + 1) * size
+                made = self._beside(name, x, y[:, span[0] : span[1]])
+                if "lora_magnitude_vector" in self.own[name]:
+                    made = made * self._ratio(name, layer, (first + index) * size, size)[0]
+                self.kind.put(y, span, made)
+        return y + self.kind.array(layer.bias) if "bias" in layer else y
 
-    def _block(
-        self, index: int, factors: Factors, x: mx.array, text: mx.array, mask: mx.array, told: mx.array
-    ) -> mx.array:
-        block, at = self.network.blocks[index], f"blocks.{index}"
-        mixed = self._linear(factors, f"{at}.qkv", block.attention_norm(x))
-        query, keys, values = (self._heads(part) for part in mx.split(mixed, 3, axis=-1))
-        x = x + self._linear(factors, f"{at}.out", attend(query, keys, values, "causal"))
-        asked = self._linear(factors, f"{at}.cross.qkv", block.cross.norm(x), 0, 1)
-        pair = self._linear(factors, f"{at}.cross.qkv", text, 1, 3)
-        keys, values = (self._heads(part) for part in mx.split(pair, 2, axis=-1))
-        heard = attend(self._heads(asked), keys, values, mask)
-        x = x + told * self._linear(factors, f"{at}.cross.out", heard)
-        inner = block.activate(self._linear(factors, f"{at}.up", block.feed_norm(x)))
-        return x + self._linear(factors, f"{at}.down", inner)
+    def _beside(self, name: str, x: Array, y: Array) -> Array:
+        """y and what the path beside a matrix makes of x."""
+        own = self.own[name]
+        low = self.kind.exact(x) @ own["lora_A"].T
+        return y + self.model.scales[name] * (low @ own["lora_B"].T)
 
-    def _heads(self, x: mx.array) -> mx.array:
-        """(B, S, W) -> (B, H, S, D)."""
-        return x.reshape(*x.shape[:2], self.network.config.heads, -1).transpose(0, 2, 1, 3)
+    def _ratio(self, name: str, layer: Any, start: int, size: int) -> tuple[Array, Array]:
+        """The length that is learned for each row by that which it has, and this one."""
+        if name not in self._ratios:
+            own = self.own[name]
+            whole = self.kind.weight(layer, (start, start + size))
+            whole = whole + self.model.scales[name] * (own["lora_B"] @ own["lora_A"])
+            lengths = (whole * whole).sum(axis=1) ** 0.5
+            self._ratios[name] = own["lora_magnitude_vector"] / lengths, lengths
+        return self._ratios[name]
 
-    def _text(self, factors: Factors, given: Batch) -> mx.array:
-        text = given.text.astype(self.network.dtype)
-        return self._linear(factors, "text", text) if self.network.config.text_projected else text
+    def _matrix(self, path: str, first: int, last: int) -> tuple[Any, list[str], int]:
+        """A layer, the names of some of the modules it is made of, and how many rows each of them has."""
+        layer, names = layer_at(self.network, path), self.model.names[f"{path}.weight"]
+        return layer, names[first : last or len(names)], layer.weight.shape[0] // len(names)
 
-    def _embedded(self, factors: Factors, tokens: mx.array) -> mx.array:
-        """What is learned beside the embeddings, for tokens (B, K, S): (B, S, D), or 0."""
-        total = mx.zeros((), self.network.dtype)
-        for book, name in enumerate(self.names["embeddings"]):
-            module = name.removesuffix(".weight")
-            if (own := factors.get(module)) is not None:
-                low = own["lora_embedding_A"].T[tokens[:, book]] @ own["lora_embedding_B"].T
-                total = total + (self.scales[module] * low).astype(total.dtype)
+    def _parts(self, x: Array, count: int) -> list[Array]:
+        """(B * S, count * D) -> so many (B, S, H, D / H)."""
+        laid = x.reshape(self.clips, -1, count, self.config.heads, self.config.width // self.config.heads)
+        return [laid[:, :, index] for index in range(count)]
+
+    def _told(self) -> Array:
+        """One where a clip's caption is shown, and else zero: (B, 1, 1)."""
+        return self.kind.array(np.float32(self.given.told))[:, None, None]
+
+    def _seen(self) -> NDArray[np.bool_] | None:
+        """Which positions are real, (B, T); None: all are."""
+        mask = self.given.mask
+        if self.crosses or mask.all():
+            return None
+        before, after = (np.ones((self.clips, count), bool) for count in (self._before, self.steps))
+        return np.concatenate([before, mask, after], axis=1)
+
+    @property
+    def _before(self) -> int:
+        """Positions of the melody or style."""
+        return 0 if self.given.clip is None else self.given.clip.shape[1]
+
+    def _places(self) -> NDArray[np.float32]:
+        """The vectors of the positions, (B or 1, T, D). Where a text is shorter, the music follows sooner."""
+        places = np.arange(self.length)[None]
+        if not self.crosses:
+            lacking = (~self.given.mask).sum(axis=1)[:, None]
+            places = places - lacking * (places >= self.length - self.steps)
+        table: NDArray[np.float32] = positions(self.length, self.config.width, self.config.clock)[places]
+        return table
+
+    # And back
+
+    def _back(self, slope: Array) -> None:
+        """From the gradient of the logits to all that are asked for."""
+        kind, network = self.kind, self.network
+        slope = self._linear_back("heads", kind.norm(network.norm, self.last), slope)
+        slope = kind.norm_back(network.norm, self.last, slope).reshape(self.clips, self.steps, -1)
+        if (ahead := self.length - self.steps) > 0:
+            nothing = kind.array(np.zeros((self.clips, ahead, self.config.width), np.float32))
+            slope = kind.join([nothing, slope], axis=1)
+        slope = slope.reshape(self.clips * self.length, -1)
+        self.of_text: Array = 0
+        for index in reversed(range(len(network.blocks))):
+            kept = self.kept.pop()
+            if not isinstance(kept, _Kept):
+                kept = self._forward(index, kept)[1]
+            slope = self._layer_back(index, kept, slope)
+            kind.settle(slope, self.of_text, *(each for own in self.found.values() for each in own.values()))
+        slope = slope.reshape(self.clips, self.length, -1)
+        if self.learns_embeddings:
+            self._embedded_back(slope[:, ahead:].reshape(self.clips * self.steps, -1))
+        if self.learns_text:
+            if not self.crosses:
+                self.of_text = (slope[:, self._before : ahead] * self._told()).reshape(len(self.text), -1)
+            self._linear_back("text", self.raw, self.of_text)
+
+    def _layer_back(self, index: int, kept: _Kept, slope: Array) -> Array:
+        """The gradient of what went into a layer, from that of what came out."""
+        kind, block, at = self.kind, self.network.blocks[index], f"blocks.{index}"
+        activation = self.config.activation
+        inner = self._linear_back(f"{at}.down", kind.activate(kept.wide, activation), slope)
+        inner = kind.activate_back(kept.wide, inner, activation)
+        inner = self._linear_back(f"{at}.up", kind.norm(block.feed_norm, kept.last), inner)
+        slope = slope + kind.norm_back(block.feed_norm, kept.last, inner)
+        if self.crosses:
+            inner = self._linear_back(f"{at}.cross.out", kept.told, self.share * slope)
+            given = *self._parts(kept.query, 1), *self._parts(kept.pair, 2)
+            query, *pair = kind.attend_back(*given, kept.told, inner, self.seen_text, causal=False)
+            inner = self._linear_back(
+                f"{at}.cross.qkv", kind.norm(block.cross.norm, kept.then), self._rows([query]), 0, 1
+            )
+            of_text = self._linear_back(f"{at}.cross.qkv", self.text, self._rows(pair), 1, 3)
+            if self.learns_text:
+                self.of_text = self.of_text + of_text
+            slope = slope + kind.norm_back(block.cross.norm, kept.then, inner)
+        inner = self._linear_back(f"{at}.out", kept.heard, slope)
+        given = *self._parts(kept.qkv, 3), kept.heard
+        inner = self._rows(kind.attend_back(*given, inner, self.seen, causal=True))
+        inner = self._linear_back(f"{at}.qkv", kind.norm(block.attention_norm, kept.x), inner)
+        return slope + kind.norm_back(block.attention_norm, kept.x, inner)
+
+    def _linear_back(self, path: str, x: Array, slope: Array, first: int = 0, last: int = 0) -> Array:
+        """The gradient of x, from that of what `_linear` made of it; those of the paths are kept."""
+        kind = self.kind
+        layer, names, size = self._matrix(path, first, last)
+        learned = [(index, name) for index, name in enumerate(names) if name in self.own]
+        if any("lora_magnitude_vector" in self.own[name] for _, name in learned):
+            slope = slope + 0  # one of its own, to be written over
+        beside: Array = 0
+        for index, name in learned:
+            own, scale, span = self.own[name], self.model.scales[name], (index * size, (index + 1) * size)
+            part, given = kind.exact(slope[:, span[0] : span[1]]), kind.exact(x)
+            if "lora_magnitude_vector" in own:
+                start = (first + index) * size
+                ratio, lengths = self._ratio(name, layer, start, size)
+                made = self._beside(name, x, kind.product(layer, x, (start, start + size)))
+                self._find(name, "lora_magnitude_vector", (part * made).sum(axis=0) / lengths)
+                part = part * ratio
+                kind.put(slope, span, part)
+            low, above = given @ own["lora_A"].T, scale * (part @ own["lora_B"])
+            self._find(name, "lora_B", scale * (part.T @ low))
+            self._find(name, "lora_A", above.T @ given)
+            beside = beside + above @ own["lora_A"]
+        through = kind.product_back(layer, slope, (first * size, (first + len(names)) * size))
+        return through + beside if learned else through
+
+    def _find(self, name: str, leaf: str, gradient: Array) -> None:
+        """Add to the gradient of something that is learned."""
+        found = self.found[name]
+        found[leaf] = found[leaf] + gradient if leaf in found else gradient
+
+    def _rows(self, parts: Sequence[Array]) -> Array:
+        """Several (B, S, H, D / H) -> (B * S, all of them side by side)."""
+        rows = self.clips * parts[0].shape[1]
+        return self.kind.join([part.reshape(rows, -1) for part in parts])
+
+    # Embeddings
+
+    def _embedded(self) -> Array:
+        """What is learned beside the embeddings: (B, S, D), or 0."""
+        total: Array = 0
+        for book, name in enumerate(self.model.names["embeddings"]):
+            if name in self.own:
+                own = self.own[name]
+                low = own["lora_embedding_A"].T[self.kind.array(self.given.tokens[:, book])]
+                total = total + self.model.scales[name] * (low @ own["lora_embedding_B"].T)
         return total
 
-    def _linear(self, factors: Factors, path: str, x: mx.array, first: int = 0, last: int = 0) -> mx.array:
-        """x (..., in) by a layer with its paths, or by the parts from `first` to `last` of it."""
-        layer: Any = self.network
-        for part in path.split("."):
-            layer = layer[int(part)] if part.isdigit() else getattr(layer, part)
-        names = [name.removesuffix(".weight") for name in self.names[f"{path}.weight"]]
-        rows = layer.weight.shape[0] // len(names)
-        names = names[first : last or len(names)]
-        quantised = isinstance(layer, QuantizedLinear)
-        own = outputs(layer, first * rows, (first + len(names)) * rows)
-        y = own(x) if quantised else x @ own.weight.T
-        if any(name in factors for name in names):
-            parts = list(mx.split(y, len(names), axis=-1))
-            for index, name in enumerate(names):
-                if name in factors:
-                    weight = None if quantised else own.weight[index * rows : (index + 1) * rows]
-                    parts[index] = self._beside(factors[name], self.scales[name], x, parts[index], weight)
-            y = mx.concatenate(parts, axis=-1)
-        return y + own.bias if not quantised and "bias" in own else y
-
-    def _beside(
-        self, own: Mapping[str, mx.array], scale: float, x: mx.array, y: mx.array, weight: mx.array | None
-    ) -> mx.array:
-        """What a matrix makes of x, y, with what is learned beside it."""
-        down, up = own["lora_A"], own["lora_B"]
-        made = y + (scale * ((x.astype(down.dtype) @ down.T) @ up.T)).astype(y.dtype)
-        if "lora_magnitude_vector" not in own:
-            return made
-        if weight is None:
-            raise OptionError("a DoRA cannot be learned beside quantised matrices")
-        lengths = mx.linalg.norm(weight + scale * (up @ down), axis=1)
-        return made * (own["lora_magnitude_vector"] / mx.stop_gradient(lengths)).astype(made.dtype)
-
-    def _places(self, steps: int) -> mx.array:
-        if steps > self._positions.shape[0]:
-            config = self.network.config
-            self._positions = mx.array(positions(steps, config.width, config.clock))
-        return self._positions[:steps]
+    def _embedded_back(self, slope: Array) -> None:
+        slope = np.array(self.kind.exact(slope))
+        for book, name in enumerate(self.model.names["embeddings"]):
+            if name in self.own:
+                down, up = (np.array(self.own[name][f"lora_embedding_{which}"]) for which in "AB")
+                tokens, scale = self.given.tokens[:, book].reshape(-1), self.model.scales[name]
+                rows = np.zeros(down.T.shape, np.float32)
+                np.add.at(rows, tokens, scale * (slope @ up))
+                self._find(name, "lora_embedding_A", rows.T)
+                self._find(name, "lora_embedding_B", scale * (slope.T @ down.T[tokens]))
 
 
 def targeted(config: Config, targets: Sequence[str]) -> list[str]:
@@ -215,6 +424,8 @@ def targeted(config: Config, targets: Sequence[str]) -> list[str]:
     ]
     if not config.text_projected:
         layers = [name for name in layers if name != "enc_to_dec_proj"]
+    if config.text_in_prefix:
+        layers = [name for name in layers if ".encoder_attn." not in name]
     for target in wanted:
         if not any(f".{name}".endswith(f".{target}") for name in layers):
             words = ", ".join((*TARGETS, "fc1", "fc2", "q_proj"))
@@ -222,36 +433,43 @@ def targeted(config: Config, targets: Sequence[str]) -> list[str]:
     return [name for name in layers if any(f".{name}".endswith(f".{target}") for target in wanted)]
 
 
-def fresh(network: Transformer, modules: Sequence[str], rank: int, seed: int) -> Factors:
-    """Factors that change nothing yet, as peft begins: A uniform within 1 / sqrt(in), B zero; float32."""
-    names, rng = pieces(network.config, "transformers"), np.random.default_rng(seed)
-    shapes = {
-        part.removesuffix(".weight"): (rows // len(parts), columns)
-        for path, parts in names.items()
-        for rows, columns in [_shape(network, path)]
-        for part in parts
-        if part.removesuffix(".weight") in modules
+def fresh(
+    network: Transformer, modules: Sequence[str], rank: int, seed: int, *, dora: bool = False
+) -> Factors:
+    """Factors that change nothing yet, as peft begins: A uniform within 1 / sqrt(in), B zero; float32.
+
+    dora  with the length of each row, as it is
+
+    Raises OptionError for a DoRA beside quantised matrices.
+    """
+    model, rng = Adapted(network, dict.fromkeys(modules, 1.0)), np.random.default_rng(seed)
+    places = {
+        name: (path.removesuffix(".weight"), index, len(parts))
+        for path, parts in model.names.items()
+        for index, name in enumerate(parts)
     }
     factors = {}
     for name in modules:
-        rows, columns = shapes[name]
-        bound = 1 / math.sqrt(columns)
+        path, index, count = places[name]
+        layer = layer_at(network, path)
+        rows, columns = layer.weight.shape
+        if isinstance(layer, QuantizedLinear):
+            columns = columns * 32 // layer.bits
+        rows, bound = rows // count, 1 / math.sqrt(columns)
         down = rng.uniform(-bound, bound, (rank, columns)).astype(np.float32)
         factors[name] = {"lora_A": mx.array(down), "lora_B": mx.zeros((rows, rank))}
+        if dora:
+            own = mx.array(model.kind.weight(layer, (index * rows, (index + 1) * rows)))
+            factors[name]["lora_magnitude_vector"] = mx.linalg.norm(own, axis=1)
     return factors
 
 
-def _shape(network: Transformer, path: str) -> tuple[int, int]:
-    """(out, in) of a parameter; (0, 0) when it is no matrix, or not there."""
-    part: Any = network
-    for step in path.split("."):
-        if isinstance(part, QuantizedLinear):
-            return part.weight.shape[0], part.weight.shape[1] * 32 // part.bits
-        part = part[int(step)] if step.isdigit() else part.get(step) if isinstance(part, dict) else None
-        if part is None:
-            return 0, 0
-    shape = part.shape
-    return (shape[0], shape[1]) if len(shape) == 2 else (0, 0)
+def layer_at(network: Transformer, path: str) -> Any:
+    """A layer by its place, "blocks.0.cross.qkv" say."""
+    layer: Any = network
+    for part in path.split("."):
+        layer = layer[int(part)] if part.isdigit() else getattr(layer, part)
+    return layer
 
 
 def begun(adapter: Adapter) -> tuple[Factors, dict[str, float]]:

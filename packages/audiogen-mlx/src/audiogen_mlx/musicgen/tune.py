@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ from audiogen_core.values import closed
 from audiogen_mlx import blas
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.musicgen import tune_data
-from audiogen_mlx.musicgen.adapted import Adapted, Factors, batch, fresh, targeted
+from audiogen_mlx.musicgen.adapted import Adapted, Batch, Factors, batch, fresh, targeted
 from audiogen_mlx.musicgen.load import Parts, find_files
 from audiogen_mlx.musicgen.tune_data import Clip, Data
 from audiogen_mlx.musicgen.tune_options import FREE, Tuning
@@ -52,6 +51,9 @@ SAMPLES = "samples"
 BETAS = (0.9, 0.999)
 JUDGED = 8
 """Held-out clips that are judged at most, and how often in a run at least."""
+
+OFTEN = 60.0
+"""Seconds between two checkpoints, at most an update more."""
 
 OnStep = Callable[[int, int], None]
 
@@ -85,7 +87,7 @@ def tune(
 ) -> Tuned:
     """Tune a model, or go on with it; the same call again goes on where a run was ended.
 
-    run        gets data/ (codes), ckpt/, samples/, adapter/, metrics.jsonl and report.html
+    run        gets data/ (codes), ckpt/, samples/, adapter/, metrics.jsonl, and when all is done report.html
     fetch      how models of the catalogue are fetched
     on_stage   called with "encode" and "train" as they begin; may give an `on_step(done, total)`
     on_record  called with each record of metrics.jsonl
@@ -135,10 +137,6 @@ class _Run:
         blas.set_threads(asked.threads)
         places = Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, self.fetch)
         files = find_files(asked.model, places, unlisted=asked.unlisted)
-        if files.config.text_in_prefix or files.config.style is not None:
-            raise OptionError(
-                f"{asked.model}: models that follow a melody or style cannot be tuned; take one of text alone"
-            )
         if asked.seconds > files.config.window_seconds:
             raise OptionError(
                 f"seconds must be at most {files.config.window_seconds:g}, as the model was trained; "
@@ -163,7 +161,7 @@ class _Run:
         self.model = Adapted(
             self.network, dict.fromkeys(modules, alpha / asked.rank), checkpoint=asked.checkpoint
         )
-        self.factors = fresh(self.network, modules, asked.rank, asked.seed)
+        self.factors = fresh(self.network, modules, asked.rank, asked.seed, dora=asked.dora)
         self.optimiser = optim.AdamW(
             asked.lr, betas=list(BETAS), weight_decay=asked.weight_decay, bias_correction=True
         )
@@ -246,6 +244,7 @@ class _Run:
             self.first_loss = self.last_loss = self._judge()
             self._sample("before")
             self.save()
+        saved = time.monotonic()
         sampled = {self.plan.steps * (i + 1) // (self.asked.samples + 1) for i in range(self.asked.samples)}
         while self.step < self.plan.steps and self.stop.signal is None:
             began = time.perf_counter()
@@ -258,7 +257,10 @@ class _Run:
                 self.progress(self.step, self.plan.steps)
             if self.step % every == 0 or self.step == self.plan.steps:
                 self.last_loss = self._judge()
+                saved -= OFTEN
+            if time.monotonic() - saved >= OFTEN:
                 self.save()
+                saved = time.monotonic()
             if self.step in sampled - {self.plan.steps}:
                 self._sample(f"step-{self.step:06d}")
             self._hurry()
@@ -269,16 +271,15 @@ class _Run:
         clipped, norm = optim.clip_grad_norm(gradients, self.asked.clip or math.inf)  # type: ignore[no-untyped-call]
         self.optimiser.learning_rate = self.asked.lr * self.plan.rate(self.step)
         self.factors = self.optimiser.apply_gradients(clipped if self.asked.clip else gradients, self.factors)
-        mx.eval(self.factors, self.optimiser.state, loss, norm)
-        said: Any = loss.item()
-        if not math.isfinite(said):
+        mx.eval(self.factors, self.optimiser.state, norm)
+        if not math.isfinite(loss):
             raise Diverged(
                 f"{self.run}: the loss of step {self.step} is not finite; begin anew with a lower --lr"
             )
         self.step += 1
-        return float(said), float(norm.item())
+        return loss, float(norm.item())
 
-    def _gradients(self, step: int) -> tuple[mx.array, Factors]:
+    def _gradients(self, step: int) -> tuple[float, Factors]:
         """The mean loss of an update's clips, and its gradients; which clips follows from seed and step."""
         asked, clips = self.asked, self.data.train
         rng = np.random.default_rng([asked.seed, step])
@@ -287,18 +288,25 @@ class _Run:
             first = (step * asked.accumulate + part) * asked.batch
             chosen = [clips[_turn(first + i, len(clips), asked.seed)] for i in range(asked.batch)]
             told = (rng.random(len(chosen)) >= asked.text_dropout).tolist()
-            made = mx.value_and_grad(partial(self.model.loss, given=self._batch(chosen, told)))(self.factors)
+            shown = [
+                int(rng.integers(1 << 30)) if each and rng.random() >= asked.clip_dropout else None
+                for each in told
+            ]
+            made = self.model.gradients(self.factors, self._batch(chosen, told, shown))
             total = made if total is None else tree_map(lambda a, b: a + b, total, made)
             mx.eval(total)
         loss, gradients = tree_map(lambda each: each / asked.accumulate, total)
         return loss, gradients
 
-    def _batch(self, clips: list[Clip], told: list[bool] | None = None) -> Any:
+    def _batch(self, clips: list[Clip], told: list[bool], excerpts: list[int | None]) -> Batch:
+        """Clips as a batch: which captions are told, and by which excerpts melodies or styles are shown."""
+        before = [tune_data.ahead(self.network, *each) for each in zip(clips, excerpts, strict=True)]
         return batch(
             self.config,
             [clip.codes for clip in clips],
             [self.data.texts[clip.caption] for clip in clips],
             told,
+            [each for each in before if each is not None] or None,
         )
 
     def _judge(self) -> float | None:
@@ -306,7 +314,7 @@ class _Run:
         clips = self.data.held_out[:JUDGED]
         if not clips:
             return None
-        losses = [self.model.loss(self.factors, self._batch([clip])).item() for clip in clips]
+        losses = [self.model.loss(self.factors, self._batch([clip], [True], [0])) for clip in clips]
         mean = float(np.mean(losses))
         self._write("eval", loss=mean)
         return mean
@@ -333,6 +341,7 @@ class _Run:
             alpha=self.asked.alpha or float(self.asked.rank),
             base=_base(str(self.asked.model)),
             card=self._card(),
+            dora=self.asked.dora,
         )
 
     def _sample(self, name: str) -> None:
@@ -363,7 +372,7 @@ class _Run:
         if done and not (self.run / SAMPLES / "after.wav").is_file():
             self._sample("after")
         draw_losses(self.run)
-        page = self._page()
+        page = self._page() if done else None
         losses = (self.first_loss, self.last_loss)
         return Tuned(self.run, adapter, page, self.step, self.plan.steps, losses, self.stop.signal)
 
@@ -377,7 +386,7 @@ class _Run:
             "captions": data.sources,
             "held out": f"{len(data.held_out)} clips",
             "beside": ", ".join(asked.targets),
-            "rank, alpha": f"{asked.rank}, {asked.alpha or asked.rank:g}",
+            "rank, alpha": f"{asked.rank}, {asked.alpha or asked.rank:g}" + ", DoRA" * asked.dora,
             "training": f"{self.step} of {self.plan.steps} updates of {asked.batch * asked.accumulate} "
             f"clips, {shown_time(self.elapsed)}, rate {asked.lr:g}",
             "held-out loss": f"{_number(self.first_loss)} before, {_number(self.last_loss)} after",

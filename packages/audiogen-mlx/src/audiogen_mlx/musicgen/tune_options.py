@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from audiogen_core.errors import OptionError
 from audiogen_core.musicgen.options import Located
-from audiogen_core.options import argument, option
+from audiogen_core.options import Field, argument, described, option
 from audiogen_core.training.schedule import parse_time
 
 TIME = 1800.0
@@ -49,6 +49,18 @@ class Tuning(Located):
     text_dropout: Annotated[
         float, option("Share of clips shown without their caption.", ge=0, le=1, advanced=True)
     ] = 0.1
+    clip_dropout: Annotated[
+        float,
+        option(
+            "Share of clips shown without their melody or style, where the model follows one.",
+            ge=0,
+            le=1,
+            advanced=True,
+        ),
+    ] = 0.5
+    dora: Annotated[
+        bool, option("Learn the lengths of the matrices' rows beside (DoRA).", advanced=True)
+    ] = False
     warmup: Annotated[
         float, option("Share of the run in which the rate rises.", ge=0, le=1, advanced=True)
     ] = 0.05
@@ -66,11 +78,10 @@ class Tuning(Located):
     checkpoint: Annotated[
         bool,
         option(
-            "Work each layer out again for its gradients: less memory, a third more work.",
-            no="--no-checkpoint",
+            "Work each layer out again for its gradients: less memory, and half as much work again.",
             advanced=True,
         ),
-    ] = True
+    ] = False
     samples: Annotated[int, option("How often clips are made by the way; 0 makes none.", ge=0, le=100)] = 2
     seed: Annotated[int, option("Seed of the beginning, the order and the samples.", ge=0, lt=2**31)] = 0
 
@@ -88,3 +99,15 @@ class Tuning(Located):
         """What a run's plan follows from."""
         budget = None if self.steps is not None else self.time or TIME
         return {"steps": self.steps, "seconds": budget, "warmup": self.warmup, "cooldown": self.cooldown}
+
+
+def plain() -> list[Field]:
+    """What a page asks for: which model learns and how long, and below a heading the rest."""
+    fields = [each for each in described(Tuning) if not (each.option.advanced or each.option.local)]
+    first = {each.name: each for each in fields if each.name in ("model", "time")}
+    rest = [
+        replace(each, option=replace(each.option, group="Options"))
+        for each in fields
+        if each.option.role == "value" and not (each.option.argument or each.name in first)
+    ]
+    return [*first.values(), *rest]

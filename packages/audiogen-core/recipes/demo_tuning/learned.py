@@ -1,0 +1,134 @@
+"""What a LoRA taught the demo MusicGen: `python learned.py RUN/adapter --style "organ hymn" [-o TABLE.md]`.
+
+The same prompts with the same seeds, with the adapter and without: for the style that it was tuned on, and for
+those that the model knew before. A small classifier, trained on composed pieces of all of them, says what it
+hears. The ceiling is composed music that neither has seen, as the codec gives it back; the floor is the model
+without the adapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from itertools import cycle, islice, product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "judge"))
+from classifier import Classifier
+
+from audiogen_core import codecs
+from audiogen_core.audio import Audio
+from audiogen_core.codec import Codec
+from audiogen_core.compose import DEFAULT_STYLES, HELD_OUT_STYLES, STYLES, TEMPI, compose
+from audiogen_core.files import atomic_path
+from audiogen_mlx.musicgen.generate import MusicGen
+
+CODEBOOKS = 4
+HELD_OUT = 2_000_600_000
+"""Seeds of the pieces of the ceiling."""
+
+Row = dict[str, Any]
+
+
+def prompts(styles: Sequence[str], count: int) -> list[tuple[str, str]]:
+    """So many prompts, each with its style: styles, keys and tempi in turn."""
+    kinds = [(style, key, tempo) for style in styles for key, tempo in product(STYLES[style].keys, TEMPI)]
+    if len(styles) > 1:  # not one style after the other
+        kinds.sort(key=lambda kind: (STYLES[kind[0]].keys.index(kind[1]), tuple(TEMPI).index(kind[2])))
+    return [(f"{tempo} {style} in {key}", style) for style, key, tempo in islice(cycle(kinds), count)]
+
+
+def made(model: MusicGen, asked: Sequence[tuple[str, str]], seconds: float) -> list[Audio]:
+    return model.generate_batch([prompt for prompt, _ in asked], seconds=seconds, seed=0)
+
+
+def composed(style: str, count: int, seconds: float, codec: Codec) -> list[Audio]:
+    pieces = [compose(HELD_OUT + i, seconds=seconds, style=style) for i in range(count)]
+    return [codec.decode(codec.encode(piece.audio, CODEBOOKS)) for piece in pieces]
+
+
+def share(heard: Sequence[str], wanted: Sequence[str]) -> float:
+    return sum(one == other for one, other in zip(heard, wanted, strict=True)) / len(wanted)
+
+
+def judge(adapter: Path, style: str, count: int, seconds: float, model: str = "demo") -> list[Row]:
+    """The rows of the table: what is heard in clips of each kind, and what of it is right."""
+    codec = codecs.load_codec("demo", ops="torch")
+    classifier = Classifier((*DEFAULT_STYLES, style))
+    classifier.train(codec)
+    new, old = prompts([style], count), prompts(DEFAULT_STYLES, count)
+    sounds = {("composed", "new"): composed(style, count, seconds, codec)}
+    for name, lora in (("untuned", None), ("tuned", [adapter])):
+        opened = MusicGen.load(model, lora=lora)
+        for which, asked in (("new", new), ("old", old)):
+            sounds[name, which] = made(opened, asked, seconds)
+    rows = []
+    for (name, which), clips in sounds.items():
+        heard = [classifier(clip)["style"] for clip in clips]
+        wanted = [each for _, each in (new if which == "new" else old)]
+        counts = {each: heard.count(each) for each in classifier.styles}
+        rows.append(
+            {"what": name, "prompts": which, "clips": len(clips), "right": share(heard, wanted), "heard": counts}
+        )
+    return rows
+
+
+def told_apart(rows: Sequence[Row]) -> float:
+    """The share of clips of the new prompts that the classifier puts on the right side: tuned or not."""
+    right = {row["what"]: row["right"] for row in rows if row["prompts"] == "new"}
+    return float((right["tuned"] + 1 - right["untuned"]) / 2)
+
+
+def kept(rows: Sequence[Row]) -> float:
+    """What is left of following prompts of old styles."""
+    right = {row["what"]: row["right"] for row in rows if row["prompts"] == "old"}
+    return float(right["tuned"] / right["untuned"])
+
+
+def table(rows: Sequence[Row], style: str) -> str:
+    """Markdown."""
+    said = {"new": style, "old": "old styles"}
+    names = list(rows[0]["heard"])
+    lines = [
+        f"| clips | prompts | number | as asked | {' | '.join(names)} |",
+        f"| --- | --- | ---: | ---: |{' ---: |' * len(names)}",
+    ]
+    for row in rows:
+        heard = " | ".join(str(row["heard"][name]) for name in names)
+        lines.append(
+            f"| {row['what']} | {said[row['prompts']]} | {row['clips']} | {row['right']:.2f} | {heard} |"
+        )
+    lines += ["", f"Tuned and untuned clips told apart: {told_apart(rows):.2f}; old styles kept: {kept(rows):.2f}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("adapter", type=Path, help="the folder that audiogen-mlx tune wrote")
+    parser.add_argument("--style", choices=HELD_OUT_STYLES, required=True, help="that it was tuned on")
+    parser.add_argument("--count", type=int, default=24, help="clips of each kind")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each clip")
+    parser.add_argument("-o", "--output", type=Path, help="the table as Markdown")
+    parser.add_argument("--json", type=Path, help="the rows as JSON")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = judge(given.adapter, given.style, given.count, given.seconds)
+    print(table(rows, given.style), end="")
+    for path, text in (
+        (given.output, table(rows, given.style)),
+        (given.json, json.dumps(rows, indent=2) + "\n"),
+    ):
+        if path:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Tuning in the studio, and the adapters that come of it; without a browser but for the slow test at the end.
+
+AUDIOGEN_PICTURES=docs/assets/studio has the pictures written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiogen_core import jobs
+from audiogen_core.compose import write_folder
+from audiogen_core.errors import OptionError
+from audiogen_core.recipe import Recipe
+from audiogen_core.studio import adapters
+from audiogen_core.studio.studio import ADAPTERS, Asked, Studio
+from audiogen_core.studio.trainer import _said
+from support.browser import Seen, chromium, drawn, needs_chromium, served
+
+LONG = 600.0
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    return Studio(tmp_path / "library", offline=True)
+
+
+def put(folder: Path) -> Path:
+    """What looks like an adapter that was trained."""
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    return folder
+
+
+def tuned(studio: Studio, name: str, tmp_path: Path) -> Path:
+    """A training that came to an adapter, without the work."""
+    tune = next(each for each in jobs.trainings() if each.name == "tune")
+    (clip, *_) = write_folder(tmp_path / name, minutes=1 / 60, seed=1, piece_seconds=1.0)
+    studio.trainings.go_on = lambda name: None  # type: ignore[method-assign]
+    studio.trainings.begin(tune, name, [clip], ["--steps", "1"], ["a caption\n"])
+    folder = studio.trainings.folder / name
+    assert (folder / "clips" / "00000.txt").read_text() == "a caption\n"
+    return put(folder / "run" / "adapter")
+
+
+def test_adapters_of_a_job_are_those_trained_for_it_and_those_put_there(studio: Studio, tmp_path: Path):
+    job = jobs.find("musicgen", "audiogen-mlx")
+    assert studio.adapters(job) == {}
+    place = tuned(studio, "waltz", tmp_path)
+    brought = put(studio.library.folder / ADAPTERS / "tape")
+    (brought.parent / "rain.safetensors").write_bytes(b"")
+    (brought.parent / ".hidden").write_bytes(b"")
+    assert studio.adapters(job) == {
+        "tape": brought, "rain": brought.parent / "rain.safetensors", "waltz": place
+    }  # fmt: skip
+    assert "waltz" not in studio.adapters(jobs.find("stable-audio"))
+    assert studio.trainings.models("musicgen") == {}
+
+
+def test_an_adapter_is_asked_for_by_its_name(studio: Studio, tmp_path: Path):
+    place = tuned(studio, "waltz", tmp_path)
+    values = {"prompt": "a waltz", "model": "demo", "lora": ["waltz:0.5"]}
+    work = studio.accept(Asked(values=values, job="musicgen", package="audiogen-mlx"))
+    assert work.load["lora"] == [f"{place}:0.5"]
+    for other in ("polka:0.5", str(tmp_path)):
+        with pytest.raises(OptionError, match="places on this machine"):
+            studio.accept(Asked(values={**values, "lora": [other]}, job="musicgen", package="audiogen-mlx"))
+
+
+def test_a_list_of_sliders_is_an_option_and_back(tmp_path: Path):
+    here = {"waltz": tmp_path / "waltz", "tape": tmp_path / "tape"}
+    listed = adapters.rows(here, [f"{tmp_path / 'waltz'}:0.5", f"{tmp_path / 'gone'}:-1"])
+    assert [row["strength"] for row in listed] == [0.5, 0.0, -1.0]
+    assert adapters.texts(listed) == ["waltz:0.5", f"{tmp_path / 'gone'}:-1"]
+    assert adapters.rows(here, adapters.texts(listed)) == listed
+    assert adapters.texts(adapters.rows(here)) == [] == adapters.texts(None)
+
+
+def test_options_are_said_as_the_command_takes_them():
+    tune = next(each for each in jobs.trainings() if each.name == "tune")
+    fields = {each.name: each for each in jobs.imported(tune.options)()}
+    assert list(fields)[:2] == ["model", "time"]
+    said = {
+        "time": ("10m", ["--time", "10m"]),
+        "rank": (16, []),
+        "lr": (0.001, ["--lr", "0.001"]),
+        "targets": ("fc1 fc2", ["--targets", "fc1", "--targets", "fc2"]),
+        "steps": ("", []),
+    }
+    for name, (value, words) in said.items():
+        assert _said(fields[name], value) == words
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Studio]]:
+    with served(tmp_path_factory.mktemp("library")) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_sound_is_taught_and_used(browser: Any, place: tuple[str, Studio], tmp_path: Path):
+    clips = write_folder(
+        tmp_path / "music", minutes=0.6, seed=7, piece_seconds=6.0, styles=["marimba waltz"]
+    )
+    seen = Seen(browser, place[0])
+    seen.tab("Tune")
+    seen.page.set_input_files("#tune-clips input[type=file]", [str(path) for path in clips])
+    cells = seen.page.locator("#tune-captions td")
+    cells.nth(1).wait_for()
+    cells.nth(1).dblclick()
+    seen.page.keyboard.press("Control+a")
+    seen.page.keyboard.type("fast waltz for marimba")
+    seen.page.keyboard.press("Enter")
+    drawn(seen, "tune")
+    seen.page.locator("#tune").get_by_role("button", name="Options").click()
+    seen.fill("tune-name", "Waltz")
+    seen.fill("tune-steps", "12")
+    seen.page.locator("#tune-begin").click()
+    shown = "document.querySelector('#tune-shown').innerText"
+    seen.page.wait_for_function(f"{shown}.includes('before')", timeout=1000 * LONG)
+    seen.page.locator("#tune-stop").click()
+    seen.page.wait_for_function(f"!{shown}.includes('running')", timeout=1000 * LONG)
+    assert "stopped" in seen.page.inner_text("#tune-shown")
+    seen.page.locator("#tune-go-on").click()
+    seen.page.wait_for_function(f"{shown}.includes('done')", timeout=1000 * LONG)
+    assert seen.page.locator("#tune-shown polyline").count() == 2
+    assert seen.page.locator("#tune-shown audio").count() >= 2
+    seen.page.locator("#tune-shown audio").last.scroll_into_view_if_needed()
+    drawn(seen, "tuned")
+    told = (place[1].trainings.folder / "waltz" / "clips" / "00000.txt").read_text()
+    assert told == "fast waltz for marimba"
+
+    seen.tab("MusicGen")
+    slider = seen.page.locator("#musicgen-lora input[type=range]")
+    slider.fill("0.8")
+    assert seen.page.locator("#musicgen-lora output").inner_text() == "0.8"
+    slider.focus()
+    seen.page.keyboard.press("ArrowRight")
+    seen.page.wait_for_function("document.querySelector('#musicgen-lora output').innerText == '0.85'")
+    assert seen.page.evaluate("document.activeElement.type") == "range"  # the keyboard stays there
+    seen.fill("musicgen-prompt", "fast waltz for marimba")
+    seen.fill("musicgen-seconds", "2")
+    seen.page.locator("#musicgen-lora").scroll_into_view_if_needed()
+    drawn(seen, "adapters")
+    recipe = Recipe.read(place[1].library.path(seen.make("musicgen", LONG)))
+    (used,) = recipe.settings["lora"]
+    assert used.endswith("waltz/run/adapter:0.85") and recipe.inputs["lora"]
+    seen.page.locator("#musicgen-lora input[type=range]").fill("0")
+    seen.page.locator("#again").click()
+    seen.page.wait_for_function("document.querySelector('#musicgen-lora output').innerText == '0.85'")
+    assert seen.elsewhere == [] and seen.errors == []
+    seen.context.close()
+    for name, width, dark in (("tune-dark", 1280, True), ("tune-phone", 400, False)):
+        seen = Seen(browser, place[0], width=width, dark=dark)
+        seen.tab("Tune")
+        seen.page.wait_for_function(f"{shown}.includes('done')")
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+        drawn(seen, name)
+        seen.context.close()
