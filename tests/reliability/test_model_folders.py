@@ -107,7 +107,17 @@ class Enough(Exception):
 
 def put_magnet(place: Path) -> None:
     source, tokenizer = FIXTURES / "magnet" / "magnet", FIXTURES / "musicgen" / "tokenizer"
-    export_magnet(Files(source, Places(tokenizer=tokenizer)), place, check=False)
+    parts = Places(tokenizer=tokenizer, codec=source / "encodec-32k")
+    export_magnet(Files(source, parts), place, check=False)
+
+
+def put_stable_audio_3(place: Path) -> None:
+    """Without what transformers alone reads of a tokenizer."""
+    shutil.copytree(
+        FIXTURES / "stable-audio-3" / "tiny-small",
+        place,
+        ignore=shutil.ignore_patterns("tokenizer_config.json", "special_tokens_map.json"),
+    )
 
 
 def until_it_begins(load: Callable[..., Any], **loading: Any) -> Callable[[Path], None]:
@@ -144,9 +154,7 @@ MODELS = {
         demo_of("audiogen_minigpt", "demo"),
         lambda at: minigpt.Generator.load(at, device="cpu", fetch=hub.here),
     ),
-    "Stable Audio 3": Model(
-        folder_of(FIXTURES / "stable-audio-3" / "tiny-small"), until_it_begins(StableAudio3.load)
-    ),
+    "Stable Audio 3": Model(put_stable_audio_3, until_it_begins(StableAudio3.load)),
     "MusicGen in ONNX": Model(
         demo_of("audiogen_onnx", "demo-musicgen"), until_it_begins(audiogen_onnx.MusicGen.load, threads=1)
     ),
