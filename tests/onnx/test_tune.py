@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import loralib
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 from audiogen_core import codecs
 from audiogen_core.audio import Audio
@@ -25,7 +28,7 @@ from audiogen_onnx.cli import cli
 from audiogen_onnx.exporter import adapted, model, stored
 from audiogen_onnx.exporter import tune as tuning
 from audiogen_onnx.exporter.base import Base
-from audiogen_onnx.exporter.config import NetworkConfig
+from audiogen_onnx.exporter.config import LORA_RANK, NetworkConfig
 from audiogen_onnx.exporter.export import Trained, export_networks, quantize
 from audiogen_onnx.exporter.tune import Learner, tune
 from audiogen_onnx.exporter.weights import load, load_codec
@@ -144,12 +147,32 @@ def test_what_is_learned_is_a_lora_that_export_takes(whole: Tuned, name: str, fi
 
 
 def test_loralib_loads_it(whole: Tuned):
-    """As loralib does: a module whose lora_A and lora_B are taken from the file, not strictly."""
+    """Put over a checkpoint as the original does, its layers have the weights that an export has."""
     assert whole.adapter is not None
+    path = whole.adapter / "coarse" / "lora.pth"
     base = torch.load(SMALL / "coarse.pth", weights_only=True)["state_dict"]
-    ours = torch.load(whole.adapter / "coarse" / "lora.pth", weights_only=True)
-    assert set(ours) == {name for name in base if "lora_" in name}
-    assert all(ours[name].shape == base[name].shape and ours[name].dtype == base[name].dtype for name in ours)
+    layers = nn.ModuleDict()
+    for name, down in base.items():
+        if name.endswith(".lora_A"):
+            module = name.removesuffix(".lora_A").replace(".", "/")  # no name of a module has dots
+            rows = base[name.replace("lora_A", "lora_B")].shape[0]
+            layers[module] = loralib.Linear(down.shape[1], rows, r=LORA_RANK, bias=False)
+    layers.load_state_dict(_by_module(base), strict=False)
+    ours = _by_module(torch.load(path, weights_only=True))
+    left = layers.load_state_dict(ours, strict=False)
+    assert not left.unexpected_keys and set(ours) == {name for name in layers.state_dict() if "lora_" in name}
+    layers.eval()  # which adds the updates to the weights
+    vectors = load_codec(SMALL / "codec.pth", "numpy").codebook_vectors()
+    exported_with = load(SMALL / "coarse.pth", vectors, path).tensors
+    for layer, (name, upstream) in itertools.product(range(2), adapted.UPSTREAM.items()):
+        theirs = layers[f"transformer/layers/{layer}/{upstream.replace('.', '/')}"].weight.detach().numpy()
+        np.testing.assert_allclose(exported_with[f"layers.{layer}.{name}.weight"], theirs, rtol=0, atol=1e-5)
+
+
+def _by_module(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Names of tensors with slashes in those of their modules."""
+    parts = ((*name.rpartition("."), value) for name, value in tensors.items())
+    return {f"{module.replace('.', '/')}.{leaf}": value for module, _, leaf, value in parts}
 
 
 class Killed(BaseException):
