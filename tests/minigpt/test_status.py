@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from audiogen_core.cli import state
-from audiogen_minigpt.status import Status
+from audiogen_core.training.status import Status
 
 TRAIN = {
     "kind": "train",

@@ -504,3 +504,41 @@ def test_commands(tmp_path: Path):
 def test_a_model_error_before_any_work():
     with pytest.raises(ModelError, match="gone"):
         MusicGen.load(MONO, tokenizer=TOKENIZER, lora=["gone"])
+
+
+# Written with them
+
+
+@pytest.mark.parametrize("layout", ["tiny-1.0", "tiny-1.0-diffusers", "tiny-small"])
+def test_a_stable_audio_is_written_with_what_was_merged(layout: str, tmp_path: Path):
+    """The folder needs nothing beside it, and makes the sound that the model makes with the adapter."""
+    model = FIXTURES / "stable-audio" / layout
+    parts = {} if layout.endswith("diffusers") else {"t5": FIXTURES / "stable-audio" / "t5"}
+    adapter = written_by_loraw(tmp_path / "style.safetensors", model, **parts)
+    told = ["convert", model, "--lora", f"{adapter}:0.5", "-o", tmp_path / "made"]
+    told += [each for name, place in parts.items() for each in (f"--{name}", place)]
+    made = CliRunner().invoke(cli, [str(each) for each in told])
+    assert made.exit_code == 0, made.output
+    asked = {"prompt": "rain", "seconds": 0.2, "steps": 2, "seed": 3}
+    expected = StableAudio.load(model, lora=[f"{adapter}:0.5"], **parts).generate(**asked)
+    plain = StableAudio.load(model, **parts).generate(**asked)
+    found = StableAudio.load(tmp_path / "made").generate(**asked)
+    np.testing.assert_array_equal(found.samples, expected.samples)
+    assert np.abs(plain.samples - expected.samples).max() > 1e-3
+    refused = CliRunner().invoke(cli, [*map(str, told[:2]), "-o", str(tmp_path / "other")])
+    assert refused.exit_code == 1 and "runs as it is" in refused.stderr
+
+
+def written_by_loraw(path: Path, model: Path, **parts: Any) -> Path:
+    """An adapter as LoRAW writes it, beside two matrices of a model."""
+    dit = StableAudio.load(model, **parts)._parts.dit()
+    rng, tensors = np.random.default_rng(0), {}
+    for name, weight in {
+        "model/model/transformer/layers/0/self_attn/to_qkv": dit.layers[0].self_attn.qkv.weight,
+        "model/model/transformer/layers/1/ff/ff/2": dit.layers[1].ff.out.weight,
+    }.items():
+        rows, columns = weight.shape
+        tensors[f"{name}/lora_down.weight"] = rng.normal(0, 0.3, (4, columns)).astype(np.float32)
+        tensors[f"{name}/lora_up.weight"] = rng.normal(0, 0.3, (rows, 4)).astype(np.float32)
+    save_file(tensors, path)
+    return path

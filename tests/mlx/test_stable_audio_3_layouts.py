@@ -295,3 +295,20 @@ def test_the_command_converts_and_verifies(tmp_path):
     )
     assert done.exit_code == 1 and "runs as it is" in done.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_a_model_is_converted_with_a_lora_in_it(tmp_path):
+    """Which `--lora` names, with its strength: the folder makes the sound that the model makes with it."""
+    wanted = f"{FIXTURES / 'loras' / 'lora.safetensors'}:0.8"
+    output = tmp_path / "model"
+    done = call(COMMANDS, "convert", FIXTURES / "tiny-small", "--lora", wanted, "-o", output)
+    assert done.exit_code == 0, done.stderr
+    asked = {"prompt": "a bell", "seconds": 0.3, "steps": 2, "seed": 1}
+    expected = StableAudio3.load(FIXTURES / "tiny-small", lora=[wanted]).generate(**asked)
+    assert np.array_equal(StableAudio3.load(output).generate(**asked).samples, expected.samples)
+    plain = StableAudio3.load(FIXTURES / "tiny-small").generate(**asked)
+    assert np.abs(plain.samples - expected.samples).max() > 1e-3
+    packed = call(COMMANDS, "convert", FIXTURES / "tiny-small", "--bits", 8, "-o", tmp_path / "packed")
+    assert packed.exit_code == 0, packed.stderr
+    done = call(COMMANDS, "convert", tmp_path / "packed", "--lora", wanted, "-o", tmp_path / "other")
+    assert done.exit_code == 1 and "quantised, so no LoRA" in done.stderr

@@ -17,9 +17,10 @@ from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.musicgen.melody import chroma, repeated
 from audiogen_core.training import checkpoints, metrics
+from audiogen_core.training.tuning import Tuned
 from audiogen_mlx.cli import cli
 from audiogen_mlx.musicgen import MusicGen, tune_data
-from audiogen_mlx.musicgen.tune import Tuned, tune
+from audiogen_mlx.musicgen.tune import tune
 from audiogen_mlx.musicgen.tune_options import Tuning
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "musicgen"

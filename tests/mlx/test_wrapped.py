@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.sampling import Sampling
 from audiogen_mlx.musicgen import MusicGen
+from audiogen_mlx.stable_audio import StableAudio
 from audiogen_mlx.stable_audio.weights import read_stable_audio_tools
+from audiogen_mlx.stable_audio_3 import StableAudio3
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TEXT = FIXTURES / "musicgen" / "audiocraft-text"
@@ -156,3 +160,99 @@ def test_a_stable_audio_behind_an_unknown_prefix(tmp_path: Path) -> None:
     torch.save(named("foo.", stable_audio()), tmp_path / "model.ckpt")
     with pytest.raises(WeightsError, match=r"model\.ckpt: all \d+ names begin with foo\.; "):
         read_stable_audio_tools(tmp_path / "model.ckpt")
+
+
+# Whole fine-tunes as people share them: halves, shards, pickles, an average beside what was trained last
+
+
+def halved(table: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.half() if value.is_floating_point() else value for name, value in table.items()}
+
+
+def in_shards(folder: Path, table: dict[str, Any], stem: str, suffix: str) -> None:
+    """Two shards with an index, as transformers writes them."""
+    names = sorted(table)
+    files = [f"{stem}-{number:05d}-of-00002{suffix}" for number in (1, 2)]
+    for file, part in zip(files, (names[::2], names[1::2]), strict=True):
+        own = {name: table[name] for name in part}
+        save_file(own, folder / file) if suffix == ".safetensors" else torch.save(own, folder / file)
+    weight_map = {name: files[index % 2] for index, name in enumerate(names)}
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index))
+
+
+SHARDS = [("model", ".safetensors"), ("pytorch_model", ".bin")]
+
+
+@pytest.mark.parametrize(("stem", "suffix"), SHARDS)
+def test_a_musicgen_in_halves_and_shards(tmp_path: Path, stem: str, suffix: str) -> None:
+    folder = FIXTURES / "musicgen" / "musicgen-mono"
+    shutil.copy(folder / "config.json", tmp_path)
+    whole = load_file(folder / "model.safetensors")
+    in_shards(tmp_path, halved(whole), stem, suffix)
+    table = Files(tmp_path).table
+    assert set(table) == set(Files(folder).table)
+    for name in table:
+        np.testing.assert_array_equal(table[name].astype(np.float32), whole[name].half().float().numpy())
+    shutil.copy(FIXTURES / "musicgen" / "tokenizer" / "tokenizer.json", tmp_path)
+    made = MusicGen.load(tmp_path).generate("drums", seconds=0.1, seed=1)
+    assert np.isfinite(made.samples).all()
+
+
+@pytest.mark.parametrize(("stem", "suffix"), SHARDS)
+def test_a_stable_audio_in_halves_and_shards(tmp_path: Path, stem: str, suffix: str) -> None:
+    shutil.copy(FIXTURES / "stable-audio" / "tiny-small" / "model_config.json", tmp_path)
+    in_shards(tmp_path, halved(stable_audio()), stem, suffix)
+    music = StableAudio.load(tmp_path, t5=FIXTURES / "stable-audio" / "t5")
+    made = music.generate("rain", seconds=0.2, steps=2, seed=1)
+    assert np.isfinite(made.samples).all()
+
+
+@pytest.mark.parametrize("file", ["last.ckpt", "pytorch_model.bin", "weights.pth"])
+def test_a_stable_audio_whose_average_lies_beside_what_was_trained_last(tmp_path: Path, file: str) -> None:
+    """The average is taken, and said to be."""
+    plain = stable_audio()
+    spoilt = {name: torch.zeros_like(value) for name, value in plain.items()}
+    torch.save(
+        {"state_dict": named("diffusion.", spoilt) | named("diffusion_ema.module.", plain)}, tmp_path / file
+    )
+    with pytest.warns(
+        UserWarning, match=r"taken are state_dict\.diffusion_ema\.module\..*, not .*diffusion\."
+    ):
+        found = read_stable_audio_tools(tmp_path / file)
+    expected = read_stable_audio_tools(FIXTURES / "stable-audio" / "tiny-small" / "model.safetensors")
+    assert all(np.array_equal(found.dit[name], expected.dit[name]) for name in expected.dit)
+
+
+def test_a_musicgen_whose_average_lies_beside_what_was_trained_last(tmp_path: Path) -> None:
+    shutil.copy(TEXT / "compression_state_dict.bin", tmp_path)
+    torch.save(MUSICGENS["ema"], tmp_path / "last.ckpt")
+    with pytest.warns(UserWarning, match=r"taken are ema\.state\.model\.\*, not model\.\*"):
+        table = Files(tmp_path, Places(t5=T5)).table
+    assert all(np.array_equal(table[name], TABLE[name].numpy()) for name in table)
+
+
+@pytest.mark.parametrize("kind", ["lightning", "ema", "halves"])
+def test_a_stable_audio_3_as_fine_tuning_leaves_it(tmp_path: Path, kind: str) -> None:
+    folder = FIXTURES / "stable-audio-3" / "tiny-small"
+    plain = load_file(folder / "model.safetensors")
+    spoilt = {name: torch.zeros_like(value) for name, value in plain.items()}
+    trees = {
+        "lightning": {"state_dict": named("diffusion.", plain), "optimizer_states": []},
+        "ema": {"state_dict": named("diffusion.", spoilt) | named("diffusion_ema.module.", plain)},
+        "halves": halved(plain),
+    }
+    if kind == "halves":
+        save_file(trees[kind], tmp_path / "model.safetensors")
+    else:
+        torch.save(trees[kind], tmp_path / "model.ckpt")
+    shutil.copy(folder / "model_config.json", tmp_path)
+    shutil.copytree(folder / "t5gemma-b-b-ul2", tmp_path / "t5gemma-b-b-ul2")
+    asked = {"prompt": "a bell", "seconds": 0.3, "steps": 2, "seed": 1}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = StableAudio3.load(tmp_path).generate(**asked)
+    assert any("the weights taken are" in str(each.message) for each in caught) == (kind != "halves")
+    expected = StableAudio3.load(folder).generate(**asked)
+    within = 0.05 if kind == "halves" else 0.0
+    np.testing.assert_allclose(found.samples, expected.samples, rtol=0, atol=within)

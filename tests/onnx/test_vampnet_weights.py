@@ -183,3 +183,31 @@ def test_a_prefix_is_no_low_rank_update(tmp_path, vectors):
     torch.save(tree["state_dict"], tmp_path / "bare.pth")
     with pytest.raises(ModelError, match=r"bare\.pth: all \d+ names begin with foo\.; carries no settings"):
         load(tmp_path / "bare.pth", vectors)
+
+
+@pytest.mark.parametrize("kind", ["lightning", "average", "halves"])
+def test_whole_fine_tunes_of_others(tmp_path, vectors, kind):
+    """As training leaves them: what is taken is told, and an average goes before what was trained last."""
+    tree = torch.load(SMALL / "coarse.pth", weights_only=True)
+    plain = tree["state_dict"]
+    if kind == "lightning":
+        tree |= {"state_dict": {f"model.{key}": value for key, value in plain.items()}, "epoch": 3}
+    elif kind == "average":
+        spoilt = {f"model.{key}": torch.zeros_like(value) for key, value in plain.items()}
+        tree["state_dict"] = spoilt | {f"model_ema.module.{key}": value for key, value in plain.items()}
+    else:
+        tree["state_dict"] = {key: value.half() for key, value in plain.items()}
+    torch.save(tree, tmp_path / "coarse.pth")
+    told = {
+        "lightning": r"taken are state_dict\.model\.\*",
+        "average": r"model_ema\.module\.\*, not .*model\.\*",
+    }
+    if kind in told:
+        with pytest.warns(UserWarning, match=told[kind]):
+            made = load(tmp_path / "coarse.pth", vectors)
+    else:
+        made = load(tmp_path / "coarse.pth", vectors)
+    expected = load(SMALL / "coarse.pth", vectors)
+    for key, values in expected.tensors.items():
+        within = 0.01 if kind == "halves" else 0.0
+        np.testing.assert_allclose(made.tensors[key], values, rtol=0, atol=within)

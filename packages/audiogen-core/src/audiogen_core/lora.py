@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from audiogen_core.errors import OptionError, WeightsError
+from audiogen_core.errors import DownloadError, ModelError, OptionError, UnknownModel, WeightsError
 from audiogen_core.formats import packed
 from audiogen_core.formats.adapters import CONFIG, MODEL, OLDER, Change, first_ten, read_changes
+from audiogen_core.hub import here
+from audiogen_core.models import Fetch, find
 from audiogen_core.recipe import hash_file
 from audiogen_core.values import closed
 from audiogen_core.weights import StoredArray, Weights
@@ -28,7 +30,7 @@ STRONGEST = 10.0
 
 @dataclass(frozen=True)
 class Asked:
-    """A file or folder, and how strongly it is to act: 0 is not at all, and 1 as it was trained."""
+    """A file, folder or hub id, and how strongly it is to act: 0 is not at all, and 1 as it was trained."""
 
     path: Path
     strength: float = 1.0
@@ -88,12 +90,50 @@ Places = Mapping[str, Place]
 
 
 @closed()
+def local(asked: Sequence[str], fetch: Fetch) -> tuple[str, ...]:
+    """Adapters that were asked for, by where they are on this machine: those named by a hub id are fetched.
+
+    A hub id is OWNER/NAME, or OWNER/NAME@REVISION, where there is no such path. What is fetched are the
+    weights and settings of the repository; where these are one file of weights alone, it is that.
+
+    Raises WeightsError for what is neither there nor allowed to be fetched, DownloadError.
+    """
+    return tuple(_local(text, fetch) for text in asked)
+
+
+def _local(text: str, fetch: Fetch) -> str:
+    asked = Asked.of(text)
+    try:
+        found = find({}, asked.path.as_posix(), unlisted=True)
+    except UnknownModel:
+        return text  # a path, and whoever reads it says what is wrong
+    if isinstance(found, Path):
+        return text
+    try:
+        folder = fetch(found)
+    except DownloadError:
+        raise
+    except ModelError as error:
+        raise WeightsError(
+            f"{asked.path}: no such file or folder; and by its name on the hub: {error}"
+        ) from error
+    weights = [path for path in folder.glob("*") if path.suffix in _ALONE]
+    if len(weights) == 1 and not any((folder / name).exists() for name in (CONFIG, "config.json")):
+        folder = weights[0]
+    return f"{folder}:{asked.strength!r}"
+
+
+_ALONE = (".safetensors", ".pth", ".ckpt", ".bin")
+
+
+@closed()
 def hashed(text: str) -> str:
     """What a recipe knows an adapter by that was asked for so: sha256 of each of its files, in order.
 
-    Raises WeightsError when there is none.
+    Raises WeightsError when there is none, DownloadError for one of the hub that was not fetched yet.
     """
-    return " ".join(hash_file(path) for path in files(Asked.of(text).path))
+    (found,) = local([text], here)
+    return " ".join(hash_file(path) for path in files(Asked.of(found).path))
 
 
 def moved(asked: Sequence[str], paths: str | Sequence[str]) -> list[str]:

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiogen_core import weights
-from audiogen_core.errors import AudiogenError, ModelError, OptionError, UnknownModel, WeightsError
-from audiogen_core.files import TEMPORARY, atomic_folder, remove_folder
+from audiogen_core.errors import ModelError, OptionError, UnknownModel, WeightsError
+from audiogen_core.files import atomic_folder
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.sampling import Sampling
 from audiogen_core.settings import read_json
-from audiogen_core.training.errors import DiskFull, means_full
+from audiogen_core.training.checkpoints import FOLDER as FOLDER
+from audiogen_core.training.checkpoints import clean as clean
+from audiogen_core.training.checkpoints import listed as listed
+from audiogen_core.training.checkpoints import prune as prune
+from audiogen_core.training.checkpoints import valid, writing
+from audiogen_core.training.errors import DiskFull
 from audiogen_minigpt.catalog import CATALOG, locate
 from audiogen_minigpt.config import SAMPLING, ModelConfig, check_choice
 from audiogen_minigpt.options import DRAWING
@@ -43,7 +47,6 @@ if TYPE_CHECKING:
     from audiogen_minigpt.model import GPT
 
 FORMAT_VERSION = 1
-FOLDER = "ckpt"
 _MODEL, _TRAINING, _STATE, _MANIFEST = (
     "model.safetensors",
     "training.safetensors",
@@ -52,8 +55,6 @@ _MODEL, _TRAINING, _STATE, _MANIFEST = (
 )
 _SPARE = 1 << 20  # bytes asked for beyond the tensors
 _LIGHT = ("format_version", "versions", "step", "model", "data", "val_loss")  # of state.json, in a light one
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,22 +120,13 @@ def save(
 
     Raises DiskFull when there is no room, before or while writing; what was there stays.
     """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.values(), *training.values()))
     root = Path(run) / FOLDER
-    target = root / f"step-{step:08d}"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.values(), *training.values()))
-        _require_room(root, size + _SPARE)
-        # One that is there gives way: it is damaged, or training went back to an earlier step.
-        with atomic_folder(target, replace=True) as folder:
-            _write(folder, model, training, {**_versions(), **state, "step": step})
-    except OSError as error:
-        if means_full(error):
-            raise DiskFull(
-                f"{target}: no room for this checkpoint ({error.strerror}); free some space"
-            ) from error
-        raise
-    return target
+    root.mkdir(parents=True, exist_ok=True)
+    _require_room(root, size + _SPARE)
+    with writing(run, step) as folder:
+        _write(folder, model, training, {**_versions(), **state, "step": step})
+    return root / f"step-{step:08d}"
 
 
 def write_light(
@@ -189,14 +181,9 @@ def read(folder: str | Path) -> Checkpoint:
     return Checkpoint(folder, state)
 
 
-def listed(run: str | Path) -> list[Path]:
-    """The folders of a run's checkpoints, newest first, unchecked."""
-    return sorted((Path(run) / FOLDER).glob("step-*"), reverse=True)
-
-
 def newest(run: str | Path) -> Checkpoint | None:
     """The newest valid checkpoint of a run, or None. A damaged one is reported in the log and passed over."""
-    return next(_valid(run), None)
+    return next(valid(run, read), None)
 
 
 def place(path: str | Path) -> Path:
@@ -247,7 +234,7 @@ def find(path: str | Path, which: str = "last") -> Checkpoint:
     path = place(path)
     if not (path / FOLDER).is_dir():
         return read(path)
-    newest_first = _valid(path)
+    newest_first = valid(path, read)
     last = next(newest_first, None)
     if last is None:
         raise ModelError(f"{path / FOLDER}: no valid checkpoint; train first")
@@ -314,27 +301,6 @@ def sampling_of(model: str | Path) -> Sampling:
         return Checkpoint(folder, read_json(folder / _STATE, finite=False)).sampling
     except (ModelError, OptionError, TypeError):  # whoever loads the model says what is wrong
         return SAMPLING
-
-
-def prune(run: str | Path, keep: int, best: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the one of step `best`."""
-    for folder in listed(run)[keep:]:
-        if best is None or folder.name != f"step-{best:08d}":
-            remove_folder(folder)
-
-
-def clean(run: str | Path) -> None:
-    """Delete what a killed process left unfinished. Only for the holder of the run's lock."""
-    for folder in (Path(run) / FOLDER).glob(f"{TEMPORARY}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _valid(run: str | Path) -> Iterator[Checkpoint]:
-    for folder in listed(run):
-        try:
-            yield read(folder)
-        except AudiogenError as error:
-            log.warning("damaged checkpoint passed over: %s", error)
 
 
 def _write(

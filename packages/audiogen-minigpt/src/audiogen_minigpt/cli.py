@@ -144,15 +144,24 @@ def _settings(given: Mapping[str, Any], training: Training) -> Settings:
     return told.over(Settings.read(training.config)) if training.config else told
 
 
+_BARS = {
+    "look": ("looking at files", "steps"),
+    "encode": ("encoding", "shards"),
+    "judge": ("judging", "parts"),
+    "sample": ("making sounds", "clips"),
+}
+"""What is shown of the stages of a run but training."""
+
+
 def run(**given: Any) -> None:
     """Encode, train, judge and make sounds, with a page to show for it. Goes on where it was stopped."""
-    from audiogen_minigpt.status import Stages
+    from audiogen_core.training.status import Stages
 
     source, running = gathered(Source, given), gathered(Running, given)
     into = gathered(Beside, given)
     output = into.beside(source.folder, "run")
     codec = given.pop("codec")  # of all stages
-    with _answering(into), Stages(into.quiet or into.json) as stages:
+    with _answering(into), Stages(_BARS, into.quiet or into.json) as stages:
         from audiogen_minigpt.run import run
 
         result = run(
@@ -224,9 +233,9 @@ def encode(encoding: Encoding, preparation: Preparation, into: Beside) -> None:
 
 def train(**given: Any) -> None:
     """Train a model on a folder of codes; alone, or as one of the processes of torchrun."""
+    from audiogen_core.training.status import Status
     from audiogen_minigpt.settings import load_config
     from audiogen_minigpt.shards import Meta
-    from audiogen_minigpt.status import Status
     from audiogen_minigpt.train import train
 
     training, shown = gathered(Resumable, given), gathered(Shown, given)

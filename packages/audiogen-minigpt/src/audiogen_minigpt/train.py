@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from audiogen_minigpt.ranks import Ranks
     from audiogen_minigpt.trainer import Trainer
 
-SLACK = 0.8
-"""Share of the cool-down that must fit into the time that is left; else the rate falls faster."""
-
 FAR = 1.5
 """Times the loss of guessing: above that a model has not just learned little, its rate throws it about."""
 
@@ -299,15 +296,12 @@ def _interval(config: TrainConfig, plan: Plan) -> int:
 def _asked_to_stop(trainer: Trainer, stop: Stop) -> bool:
     """Whether any process was asked to stop. Ends the plan sooner when time is running out."""
     plan, step, fit = trainer.plan, trainer.step, _fitting(trainer)
-    left = plan.steps - step
-    # As long a cool-down as the steps done so far call for: its share of the run stays what was planned.
-    falling = left <= plan.cooldown
-    due = left if falling else max(1, round(step * plan.cooldown / max(1, plan.steps - plan.cooldown)))
-    late = fit is not None and left > 1 and (fit < SLACK * left if falling else fit <= due)
+    late = fit is not None and plan.late(step, fit)
     asked, late = trainer.ranks.any(stop.signal is not None, late, device=trainer.device)
     if late and not asked:
-        steps = trainer.ranks.agree(max(1, min(fit or 0, left) if falling else due), trainer.device)
+        steps = trainer.ranks.agree(plan.cut(step, fit or 0), trainer.device)
         trainer.plan = plan.cool_from(step, steps)
+        falling = plan.steps - step <= plan.cooldown
         told = "the rate falls faster" if falling else "the cool-down begins early"
         trainer.note(f"slower than planned: {told}, {trainer.plan.steps} steps in all")
         if trainer.ranks.first:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,8 @@ from audiogen_core import cli as shared
 from audiogen_core import commands
 from audiogen_core.jobs import Shown, Writing, Written
 from audiogen_core.musicgen.options import DTYPES, Located
-from audiogen_core.options import Described, argument, option, place
+from audiogen_core.options import argument, option, place
+from audiogen_core.training.command import Into, carry_out
 from audiogen_mlx import jobs
 from audiogen_mlx.musicgen.tune_options import Tuning
 
@@ -37,13 +37,6 @@ class Converted(Located):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Into(Described):
-    """Where `tune` puts its run."""
-
-    output: Annotated[Path, option("Folder of the run.", "-o", metavar="RUN")]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Checked(Located):
     """What `verify` takes."""
 
@@ -53,7 +46,8 @@ class Checked(Located):
 
 @commands.command(cli, "convert", Converted, Written)
 def convert(asked: Converted, written: Written) -> None:
-    """Write a MusicGen or a Stable Audio 3 as a self-contained folder, smaller if wanted."""
+    """Write a MusicGen or a Stable Audio as a self-contained folder, smaller if wanted, with LoRAs in it."""
+    from audiogen_core import lora
     from audiogen_core.errors import OptionError
     from audiogen_mlx.convert import check_folder
     from audiogen_mlx.families import located
@@ -65,23 +59,40 @@ def convert(asked: Converted, written: Written) -> None:
     stray = next((name for name in ("tokenizer", "codec", "mert") if getattr(asked, name) is not None), None)
     if kind != "musicgen" and stray:
         raise OptionError(f"{stray} is a part of a MusicGen, and {asked.model} is none; leave it out")
-    if kind == "stable-audio":
-        raise OptionError(f"{asked.model}: a Stable Audio Open, which runs as it is; nothing is converted")
-    how: dict[str, Any] = {"dtype": asked.dtype, "bits": asked.bits, "force": written.force}
+    if kind == "stable-audio" and not (asked.lora and asked.dtype == "float32" and asked.bits is None):
+        raise OptionError(
+            f"{asked.model}: a Stable Audio Open, which runs as it is; nothing is converted, but a lora put "
+            "into it in float32"
+        )
+    wanted = [lora.Asked.of(each) for each in places.lora]
+    how: dict[str, Any] = {"force": written.force}
+    if kind != "stable-audio":
+        how |= {"dtype": asked.dtype, "bits": asked.bits}
     with shared.progress("converting", unit="bytes", quiet=silent) as on_step:
-        if kind == "stable-audio-3":
+        if kind == "stable-audio":
+            from audiogen_mlx.stable_audio.convert import convert as write_open
+            from audiogen_mlx.stable_audio.load import locate as locate_open
+            from audiogen_mlx.stable_audio.load import locate_text
+
+            files = locate_open(asked.model, fetch=places.fetch, unlisted=asked.unlisted)
+            text = locate_text(files, files.read_config(), asked.t5, fetch=places.fetch)
+            files = replace(files, adapters=tuple(lora.read(each) for each in wanted))
+            folder = write_open(files, text, written.output, on_step=on_step, **how)
+        elif kind == "stable-audio-3":
             from audiogen_mlx.stable_audio_3.convert import convert as write
             from audiogen_mlx.stable_audio_3.load import locate
+            from audiogen_mlx.stable_audio_3.lora import Lora
             from audiogen_mlx.stable_audio_3.options import Load
 
             load = Load(asked.model, t5=asked.t5, unlisted=asked.unlisted)
+            how["loras"] = [Lora.read(each) for each in wanted]
             folder = write(locate(load, fetch=places.fetch), written.output, on_step=on_step, **how)
         else:
             from audiogen_mlx.convert import convert as write_musicgen
             from audiogen_mlx.musicgen.load import find_files
 
-            files = find_files(asked.model, places, unlisted=asked.unlisted)
-            folder = write_musicgen(files, written.output, on_step=on_step, **how)
+            musicgen = find_files(asked.model, places, unlisted=asked.unlisted)
+            folder = write_musicgen(musicgen, written.output, on_step=on_step, **how)
     if written.json:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         shared.emit({"path": str(folder), "bytes": size, "dtype": asked.dtype, "bits": asked.bits}, json=True)
@@ -92,37 +103,9 @@ def convert(asked: Converted, written: Written) -> None:
 @commands.command(cli, "tune", Tuning, Writing, Into)
 def tune(asked: Tuning, writing: Writing, into: Into) -> None:
     """Learn the sound of a folder of clips beside a MusicGen: a LoRA, and a page. Again, it goes on."""
-    from audiogen_core.training.signals import ANSWER, stopping
     from audiogen_mlx.musicgen.tune import tune as learn
 
-    silent = writing.quiet or writing.json
-    with ExitStack() as shown:
-        shown.enter_context(stopping(None if silent else ANSWER))
-        bars = shown.enter_context(ExitStack())
-
-        def on_stage(stage: str) -> Any:
-            bars.close()
-            label, unit = {"encode": ("encoding", "files"), "train": ("tuning", "steps")}[stage]
-            return bars.enter_context(shared.progress(label, unit=unit, quiet=silent))
-
-        def on_record(record: dict[str, Any]) -> None:
-            told = {"eval": "held-out loss {loss:.3f}", "sample": "hear it: {path}", "event": "{message}"}
-            if record["kind"] in told and not silent:
-                shared.note(f"step {record['step']}: {told[record['kind']].format(**record)}")
-
-        fetch = commands.fetching(writing.offline, silent, asked.unlisted)
-        made = learn(asked, into.output, fetch=fetch, on_stage=on_stage, on_record=on_record)
-    if made.adapter is not None and not silent:
-        page = f"page: {made.page}; " if made.page else ""
-        shared.note(f"{page}use it with --lora {made.adapter}")
-    if writing.json:
-        before, after = made.losses
-        told = {"path": str(made.adapter), "page": made.page and str(made.page), "step": made.step, "steps": made.steps}
-        shared.emit({**told, "loss_before": before, "loss_after": after}, json=True)
-    elif made.adapter is not None:
-        print(made.adapter)
-    if made.signal is not None:
-        raise SystemExit(128 + made.signal)
+    carry_out(learn, asked, writing, into, unlisted=asked.unlisted, use="--lora ADAPTER")
 
 
 @commands.command(cli, "verify", Checked, Shown)
@@ -160,10 +143,12 @@ def prompts(asked: Asked) -> None:
 
 
 def _places(asked: Located, offline: bool, silent: bool) -> Places:
+    from audiogen_core.lora import local
     from audiogen_core.musicgen.files import Places
 
     fetch = commands.fetching(offline, silent, asked.unlisted)
-    return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch, asked.lora or ())
+    adapters = local(asked.lora or (), fetch)
+    return Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch, adapters)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,12 +97,7 @@ def torch_vampnet(checkpoints: str | Path, like: Vampnet, threads: int | None = 
     vectors = codec.codebook_vectors()
 
     def network(name: str, file: str, geometry: Network) -> Network:
-        net = model.build(load(folder / file, vectors))
-
-        def run(codes: NDArray[np.int64]) -> NDArray[Any]:
-            with torch.inference_mode():
-                return np.asarray(net(torch.from_numpy(codes)).numpy())
-
+        run = model.runner(model.build(load(folder / file, vectors)))
         return replace(geometry, name=name, run=run)
 
     coarse = network("coarse", "coarse.pth", like.coarse)

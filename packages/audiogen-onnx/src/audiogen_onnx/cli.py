@@ -10,11 +10,13 @@ from audiogen_core import cli as shared
 from audiogen_core import commands
 from audiogen_core.devices import HELP
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import Run, Shown
+from audiogen_core.jobs import Run, Shown, Writing
 from audiogen_core.options import Described, Place, argument, option, place
 from audiogen_core.threads import MOST as MOST_THREADS
+from audiogen_core.training.command import Into, carry_out
 from audiogen_onnx.jobs import MAGNET, MUSICGEN, VAMP, estimate, plan
 from audiogen_onnx.vampnet.options import Asked, Load, Options
+from audiogen_onnx.vampnet.tune_options import Tuning
 
 if TYPE_CHECKING:
     from audiogen_onnx.manifest import Exported as Exports
@@ -133,6 +135,19 @@ def beats(asked: Tracked) -> None:
         print(asked.output)
 
 
+@commands.command(cli, "tune", Tuning, Writing, Into)
+def tune(asked: Tuning, writing: Writing, into: Into) -> None:
+    """Learn the sound of a folder of clips beside a VampNet: a LoRA, and a page. Again, it goes on. Needs the
+    [train] extra."""
+    from audiogen_onnx.exporter.export import require_train
+
+    require_train()
+    from audiogen_onnx.exporter.tune import tune as learn
+
+    use = f"audiogen-onnx export -m {asked.model} --lora ADAPTER -o FOLDER"
+    carry_out(learn, asked, writing, into, unlisted=asked.unlisted, use=use)
+
+
 @commands.command(cli, "doctor", Shown)
 def doctor(shown: Shown) -> None:
     """Show versions, onnxruntime's providers, the cache, what each command needs, and what is missing."""
@@ -161,13 +176,17 @@ class Exported(Shown):
     dtype: Annotated[str, option("Of the weights.", choices=("float32", "float16", "int8", "int4"))] = (
         "float32"
     )
+    lora: Annotated[
+        str | None,
+        option("What tune has learned beside a VampNet, and how strongly.", metavar="FOLDER[:STRENGTH]"),
+    ] = None
     coarse_lora: Annotated[
         str | None,
-        option("A lora.pth for the coarse network, and how strongly.", metavar="PATH[:STRENGTH]"),
+        option("Or a lora.pth for the coarse network.", metavar="PATH[:STRENGTH]"),
     ] = None
     fine_lora: Annotated[
         str | None,
-        option("A lora.pth for the fine network, and how strongly.", metavar="PATH[:STRENGTH]"),
+        option("A lora.pth for the fine network.", metavar="PATH[:STRENGTH]"),
     ] = None
     beats: Annotated[
         bool, option("The beat tracker too, where there is a wavebeat.pth.", no="--no-beats")
@@ -183,6 +202,7 @@ class Exported(Shown):
     mert: Annotated[Place | None, place("Folder of the MERT that hears styles.", advanced=True)] = None
     force: Annotated[bool, option("Write over what was exported there before.", "-f")] = False
     offline: Annotated[bool, option("Never use the network.")] = False
+    unlisted: Annotated[bool, option("Allow hub ids outside the catalogue.", advanced=True)] = False
 
 
 @commands.command(cli, "export", Exported)
@@ -195,26 +215,29 @@ def export(asked: Exported) -> None:
     from audiogen_onnx.exporter.musicgen import export as musicgen
     from audiogen_onnx.manifest import over
 
-    kind = kinds.kind_of(asked.checkpoints)
+    adapted = any(each is not None for each in (asked.lora, asked.coarse_lora, asked.fine_lora))
+    kind = None if adapted else kinds.kind_of(asked.checkpoints)  # only a VampNet takes one here
     exporter.require_export() if kind is None else musicgen.require_onnx()
     require_new_folder(asked.output, over(asked.force))
     require_room(asked.output)
-    fetch = commands.fetching(asked.offline, asked.quiet or asked.json)
+    fetch = commands.fetching(asked.offline, asked.quiet or asked.json, asked.unlisted)
     if kind is not None:
         places = Places(asked.t5, asked.tokenizer, asked.codec, asked.mert, fetch)
-        files = Files.find(kind.catalog, asked.checkpoints, places)
+        files = Files.find(kind.catalog, asked.checkpoints, places, unlisted=asked.unlisted)
         made = kind.export(files, asked.output, dtype=asked.dtype, check=asked.check, force=asked.force)
         _written(made, asked.output, asked.json)
         return
     manifest = exporter.export(
-        exporter.checkpoints(asked.checkpoints, fetch),
+        exporter.checkpoints(asked.checkpoints, fetch, unlisted=asked.unlisted),
         asked.output,
         dtype=asked.dtype,
         check=asked.check,
+        lora=asked.lora,
         coarse_lora=asked.coarse_lora,
         fine_lora=asked.fine_lora,
         beats=asked.beats,
         force=asked.force,
+        fetch=fetch,
     )
     _written(manifest, asked.output, asked.json)
 

@@ -15,7 +15,7 @@ SUBJECT = doctor.Subject(
     "audiogen-onnx",
     ("onnxruntime", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub"),
     {
-        "torch": doctor.Extra(_EXPORT, ("export", "bench --checkpoints")),
+        "torch": doctor.Extra(_EXPORT, ("export", "tune", "bench --checkpoints")),
         "onnx": doctor.Extra(_EXPORT, ("quantize",)),
         "onnxscript": doctor.Extra(_EXPORT, ("export",)),
         "sounddevice": doctor.Extra(playback.INSTALL, ("vamp --play", "replay --play")),

@@ -1,4 +1,5 @@
-"""Checkpoints of what is learned beside a model: folders that are there whole or not at all.
+"""Checkpoints: folders that are there whole or not at all. What all runs do with them is here; and what is
+kept of that which is learned beside a model:
 
     RUN/ckpt/step-00001234/
         NAME.safetensors  tensors, a file for each table
@@ -15,10 +16,11 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,8 @@ STATE = "state.json"
 MANIFEST = "manifest.json"
 
 Table = Mapping[str, NDArray[Any]]
+
+Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
 
@@ -58,27 +62,64 @@ class Checkpoint:
         return dict(weights.read(self.path / f"{name}.safetensors"))
 
 
-def save(run: Path, step: int, tables: Mapping[str, Table], state: Mapping[str, Any]) -> Path:
-    """Write a checkpoint; one of that step gives way. Returns its folder. Raises DiskFull."""
-    target = run / FOLDER / f"step-{step:08d}"
+def listed(run: str | Path) -> list[Path]:
+    """The folders of a run's checkpoints, newest first, unchecked."""
+    return sorted((Path(run) / FOLDER).glob("step-*"), reverse=True)
+
+
+def valid(run: str | Path, read: Callable[[Path], Found]) -> Iterator[Found]:
+    """What is read of a run's checkpoints, newest first. A damaged one is told in the log and passed over."""
+    for folder in listed(run):
+        try:
+            yield read(folder)
+        except AudiogenError as error:
+            log.warning("damaged checkpoint passed over: %s", error)
+
+
+@contextmanager
+def writing(run: str | Path, step: int) -> Iterator[Path]:
+    """A folder to write the checkpoint of a step into, which appears whole or not at all.
+
+    One of that step gives way: it is damaged, or training went back to an earlier step. Raises DiskFull.
+    """
+    target = Path(run) / FOLDER / f"step-{step:08d}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(target, replace=True) as folder:
-            sums = {}
-            for name, table in tables.items():
-                arrays = {key: StoredArray.of(np.ascontiguousarray(value)) for key, value in table.items()}
-                sums[f"{name}.safetensors"] = write_safetensors(folder / f"{name}.safetensors", arrays)
-            payload = json.dumps({**state, "step": step}, indent=2).encode()
-            (folder / STATE).write_bytes(payload)
-            sums[STATE] = hashlib.sha256(payload).hexdigest()
-            (folder / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
+            yield folder
     except OSError as error:
         if means_full(error):
             raise DiskFull(
                 f"{target}: no room for this checkpoint ({error.strerror}); free some space"
             ) from error
         raise
-    return target
+
+
+def clean(run: str | Path) -> None:
+    """Delete what a killed process left unfinished. Only for the holder of the run's lock."""
+    for folder in (Path(run) / FOLDER).glob(f"{TEMPORARY}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def prune(run: str | Path, keep: int = 2, best: int | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints and the one of step `best`."""
+    for folder in listed(run)[keep:]:
+        if best is None or folder.name != f"step-{best:08d}":
+            remove_folder(folder)
+
+
+def save(run: Path, step: int, tables: Mapping[str, Table], state: Mapping[str, Any]) -> Path:
+    """Write a checkpoint; one of that step gives way. Returns its folder. Raises DiskFull."""
+    with writing(run, step) as folder:
+        sums = {}
+        for name, table in tables.items():
+            arrays = {key: StoredArray.of(np.ascontiguousarray(value)) for key, value in table.items()}
+            sums[f"{name}.safetensors"] = write_safetensors(folder / f"{name}.safetensors", arrays)
+        payload = json.dumps({**state, "step": step}, indent=2).encode()
+        (folder / STATE).write_bytes(payload)
+        sums[STATE] = hashlib.sha256(payload).hexdigest()
+        (folder / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
+    return run / FOLDER / f"step-{step:08d}"
 
 
 def read(folder: Path) -> Checkpoint:
@@ -96,18 +137,5 @@ def read(folder: Path) -> Checkpoint:
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """The newest valid checkpoint of a run, or None. A damaged one is told in the log and passed over."""
-    for folder in sorted((run / FOLDER).glob("step-*"), reverse=True):
-        try:
-            return read(folder)
-        except AudiogenError as error:
-            log.warning("damaged checkpoint passed over: %s", error)
-    return None
-
-
-def prune(run: Path, keep: int = 2) -> None:
-    """Delete all but the newest, and what a killed process left unfinished. For the lock's holder alone."""
-    for folder in sorted((run / FOLDER).glob("step-*"), reverse=True)[keep:]:
-        remove_folder(folder)
-    for folder in (run / FOLDER).glob(f"{TEMPORARY}*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """The newest valid checkpoint of a run, or None."""
+    return next(valid(run, read), None)

@@ -20,6 +20,9 @@ from audiogen_core.settings import from_mapping, read_json
 NAME = "schedule.json"
 _OLD_NAME = "plan.json"  # of 0.1.0, which a folder of codes uses for something else
 
+SLACK = 0.8
+"""Share of the cool-down that must fit into the time that is left; else the rate falls faster."""
+
 RESERVE = 0.08
 """Share of a time budget kept for evaluation, samples and checkpoints."""
 
@@ -76,6 +79,24 @@ class Plan:
         return Plan(
             step + steps, warmup, min(step + steps - warmup, round(steps / max(self.rate(step), 1e-3)))
         )
+
+    def late(self, step: int, fit: int) -> bool:
+        """Whether the plan is to end sooner, after `step` updates, as only `fit` more fit into the time."""
+        left = self.steps - step
+        if left <= 1:
+            return False
+        return fit < SLACK * left if left <= self.cooldown else fit <= self.cut(step, fit)
+
+    def cut(self, step: int, fit: int) -> int:
+        """In how many updates a plan that is late is to end.
+
+        The cool-down is as long as the steps done so far call for: its share of the run stays what was
+        planned. One that has begun falls faster.
+        """
+        left = self.steps - step
+        if left <= self.cooldown:
+            return max(1, min(fit, left))
+        return max(1, round(step * self.cooldown / max(1, self.steps - self.cooldown)))
 
 
 def write_plan(run: str | Path, goal: Mapping[str, Any], plan: Plan) -> None:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from audiogen_core import lora
 from audiogen_core.describe import FACTS
 from audiogen_core.errors import DownloadError
 from audiogen_core.jobs import Sound
@@ -35,8 +36,9 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     fetch = hub.planning(policy, missing)
     found = find(MUSICGEN, load.model, unlisted=load.unlisted)
     folder = found if isinstance(found, Path) else fetch(found)
+    adapters = lora.local(load.lora or (), fetch)
     if not missing:
-        files = Files(folder, Places(load.t5, load.tokenizer, load.codec, load.mert, fetch, load.lora or ()))
+        files = Files(folder, Places(load.t5, load.tokenizer, load.codec, load.mert, fetch, adapters))
         files.look_outside()
     if missing:
         of_first = missing[0].spec
@@ -70,7 +72,7 @@ def sound(load: Load, options: Options) -> Sound:
     found = find(MUSICGEN, load.model, unlisted=load.unlisted)
     if not isinstance(found, Path):
         return Sound(found.sample_rate, found.channels, options.seconds)
-    files = Files(found, Places(load.t5, load.tokenizer, load.codec, load.mert, hub.here, load.lora or ()))
+    files = Files(found, Places(load.t5, load.tokenizer, load.codec, load.mert, hub.here))
     seconds = options.seconds or files.defaults.seconds
     try:
         channels = files.config.channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from audiogen_core import lora
 from audiogen_core.hub import asking
 from audiogen_core.musicgen.files import Places
 from audiogen_core.musicgen.generate import MusicGenBase
@@ -31,7 +32,8 @@ class MusicGen(MusicGenBase):
         use(opening.device)
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
-        places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch, opening.lora or ())
+        adapters = lora.local(opening.lora or (), fetch)
+        places = Places(opening.t5, opening.tokenizer, opening.codec, opening.mert, fetch, adapters)
         files = find_files(opening.model, places, unlisted=opening.unlisted)
         parts = Parts(files, dtype=opening.dtype, bits=opening.bits)
         return cls(parts, str(opening.model), threads, opening, files.defaults)

@@ -50,7 +50,7 @@ class StableAudio(Conductor[Config, Parts]):
         threads = blas.set_threads(opening.threads)
         fetch = opening.fetch or asking(unlisted=opening.unlisted)
         files = locate(opening.model, unlisted=opening.unlisted, fetch=fetch)
-        adapters = [lora.read(lora.Asked.of(each)) for each in opening.lora or ()]
+        adapters = [lora.read(lora.Asked.of(each)) for each in lora.local(opening.lora or (), fetch)]
         files = replace(files, adapters=tuple(adapters))
         config = files.read_config()
         text = locate_text(files, config, opening.t5, fetch=fetch)

@@ -23,7 +23,7 @@ from audiogen_core.errors import ModelError
 from audiogen_core.formats.locate import TORCH_SUFFIXES
 from audiogen_core.hub import Plan
 from audiogen_core.jobs import Sound
-from audiogen_core.lora import Adapter
+from audiogen_core.lora import Adapter, local
 from audiogen_core.models import Fetch, ModelSpec, Shipped, find
 from audiogen_core.musicgen.catalog import TEXT_ENCODERS
 from audiogen_core.options import Place
@@ -51,8 +51,8 @@ from audiogen_mlx.stable_audio.settings import resolve
 from audiogen_mlx.stable_audio.weights import Tables
 from audiogen_mlx.t5 import load_t5
 
-_CONFIG = "model_config.json"
-_INDEX = "model_index.json"
+CONFIG = "model_config.json"
+INDEX = "model_index.json"
 _SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 SHARE = 0.6  # of a machine's memory that weights may take before parts are given back
 
@@ -106,13 +106,13 @@ def locate(name_or_path: str | Path, *, fetch: Fetch, unlisted: bool = False) ->
 
 def _at(path: Path) -> Files:
     if path.is_dir():
-        if (path / _INDEX).is_file():
-            return Files(path, path / _INDEX, path, True)
-        if (path / _CONFIG).is_file():
-            return Files(path, path / _CONFIG, checkpoint(path, "model"), False)
+        if (path / INDEX).is_file():
+            return Files(path, path / INDEX, path, True)
+        if (path / CONFIG).is_file():
+            return Files(path, path / CONFIG, checkpoint(path, "model"), False)
         raise ModelError(
-            f"{path}: no Stable Audio model in this folder; expected {_CONFIG} of stable-audio-tools "
-            f"or {_INDEX} of diffusers"
+            f"{path}: no Stable Audio model in this folder; expected {CONFIG} of stable-audio-tools "
+            f"or {INDEX} of diffusers"
         )
     if path.name.endswith("_config.json"):
         return Files(
@@ -120,10 +120,10 @@ def _at(path: Path) -> Files:
         )
     if path.suffix not in _SUFFIXES:
         raise ModelError(f"{path}: neither a folder, nor a configuration, nor a checkpoint")
-    for config in (path.with_name(f"{path.stem}_config.json"), path.with_name(_CONFIG)):
+    for config in (path.with_name(f"{path.stem}_config.json"), path.with_name(CONFIG)):
         if config.is_file():
             return Files(path.parent, config, path, False)
-    raise ModelError(f"{path}: has no {_CONFIG} beside it; the geometry of a model is never guessed")
+    raise ModelError(f"{path}: has no {CONFIG} beside it; the geometry of a model is never guessed")
 
 
 def checkpoint(folder: Path, stem: str) -> Path:
@@ -131,8 +131,9 @@ def checkpoint(folder: Path, stem: str) -> Path:
     for suffix in _SUFFIXES:
         if (folder / f"{stem}{suffix}").is_file():
             return folder / f"{stem}{suffix}"
-    if (folder / f"{stem}.safetensors.index.json").is_file():
-        return folder / f"{stem}.safetensors.index.json"
+    own, indexes = folder / f"{stem}.safetensors.index.json", sorted(folder.glob("*.index.json"))
+    if own in indexes or len(indexes) == 1:  # of shards
+        return own if own in indexes else indexes[0]
     others = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
     if len(others) == 1:
         return others[0]
@@ -331,6 +332,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
 
     def facts(planned: Fetch, missing: Sequence[Plan]) -> dict[str, Any]:
         files = locate(load.model, unlisted=load.unlisted, fetch=planned)
+        local(load.lora or (), planned)
         config = files.read_config()
         text = locate_text(files, config, load.t5, fetch=planned)
         settings = resolve(config, options)

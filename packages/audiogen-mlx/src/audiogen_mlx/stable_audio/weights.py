@@ -165,13 +165,7 @@ def read_stable_audio_tools(path: Path) -> Tables:
 
     Raises WeightsError when no transformer is there, or tensors belong to no part of a model.
     """
-    found = read_networks(path, _NETWORKS)
-    if "dit" not in found:
-        raise WeightsError(
-            f"{path}: {read(path).begins()}holds no Stable Audio transformer: no name starts with "
-            "model.model.transformer.layers."
-        )
-    parts = {key: table.apply((Int8Rows(),)) for key, table in found.items()}
+    parts = stored_parts(path)
     embedders = parts.get("embedders")
     return Tables(
         parts["dit"].apply(STABLE_AUDIO_TOOLS),
@@ -180,15 +174,35 @@ def read_stable_audio_tools(path: Path) -> Tables:
     )
 
 
+def stored_parts(path: Path) -> dict[str, Weights]:
+    """The same by part, in its names: "dit"; "embedders" and "vae" if they are there. Raises WeightsError."""
+    found = read_networks(path, _NETWORKS)
+    if "dit" not in found:
+        raise WeightsError(
+            f"{path}: {read(path).begins()}holds no Stable Audio transformer: no name starts with "
+            "model.model.transformer.layers."
+        )
+    return {key: table.apply((Int8Rows(),)) for key, table in found.items()}
+
+
+PREFIXES = {"dit": "model.model.", "embedders": _CONDITIONERS.below, "vae": "pretransform.model."}
+"""What names of a part begin with in a whole model of stable-audio-tools."""
+
+
 def read_diffusers(folder: Path) -> Tables:
     """The parts of a diffusers folder; its VAE is left to the reader of codecs."""
     return Tables(
-        read_network(folder / "transformer", _IN_DIFFUSERS["transformer"]).apply(DIFFUSERS),
+        stored_diffusers(folder).apply(DIFFUSERS),
         read_network(folder / "projection_model", _IN_DIFFUSERS["projection_model"]).apply(
             DIFFUSERS_EMBEDDERS
         ),
         None,
     )
+
+
+def stored_diffusers(folder: Path) -> Weights:
+    """The network of a diffusers folder, in its names."""
+    return read_network(folder / "transformer", _IN_DIFFUSERS["transformer"])
 
 
 def pieces(config: DitConfig, weights: Weights) -> Pieces:
@@ -212,6 +226,29 @@ def with_adapters(config: DitConfig, weights: Weights, adapters: Sequence[Adapte
     for whole, parts in pieces(config, weights).items():
         weights = weights.joined(whole, parts)
     return merged(weights, adapters, matrices(weights))
+
+
+def changed(config: DitConfig, stored: Weights, rules: Rules, adapters: Sequence[Adapter]) -> Weights:
+    """As `with_adapters`, of a network in the names of its layout, which `rules` make ours."""
+    ours = stored.apply(rules)
+    merged, apart = with_adapters(config, ours, adapters), pieces(config, ours)
+    new = {name: merged.stored(name) for name in merged if name in ours}
+    for whole in (name for name in merged if name not in ours):
+        rows = [ours.shape(part)[0] for part in apart[whole]]
+        ends = np.cumsum(rows)
+        for part, end, count in zip(apart[whole], ends, rows, strict=True):
+            new[part] = _rows(merged.stored(whole), int(end) - count, int(end))
+    named = {
+        id(ours.stored(name)): name for name in ours
+    }  # rules of these layouts rename, and change nothing
+    return stored.replaced(
+        {name: new[named[id(stored.stored(name))]] for name in stored if id(stored.stored(name)) in named}
+    )
+
+
+def _rows(stored: StoredArray, start: int, stop: int) -> StoredArray:
+    shape = (stop - start, *stored.shape[1:])
+    return StoredArray(shape, stored.dtype, lambda: stored.read()[start:stop])
 
 
 def matrices(weights: Weights) -> Places:

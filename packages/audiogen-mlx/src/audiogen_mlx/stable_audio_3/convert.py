@@ -7,6 +7,7 @@ text encoder has a folder of its own, as in theirs.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from audiogen_mlx.convert import OnStep, check_folder, network_tensors, plain_te
 from audiogen_mlx.stable_audio_3 import weights
 from audiogen_mlx.stable_audio_3.config import describe
 from audiogen_mlx.stable_audio_3.load import CONFIG, Files
+from audiogen_mlx.stable_audio_3.lora import Lora
 
 LICENCES = ("LICENSE.md", "LICENSE_GEMMA.md", "NOTICE")
 
@@ -26,6 +28,7 @@ def convert(
     files: Files,
     folder: str | Path,
     *,
+    loras: Sequence[Lora] = (),
     dtype: str = "float32",
     bits: int | None = None,
     force: bool = False,
@@ -33,6 +36,7 @@ def convert(
 ) -> Path:
     """Write a model into a folder of its own, which then needs nothing beside it.
 
+    loras    that are merged into it
     dtype    of the network and of T5Gemma; norms, biases and the autoencoder stay float32
     bits     4 or 8 quantises the network
     force    write over a model that is there
@@ -48,6 +52,9 @@ def convert(
     stored = weights.stored_bits(tables.dit)
     if stored is not None and bits not in (None, stored):
         raise OptionError(f"{files.checkpoint}: quantised to {stored} bits already; leave out bits")
+    if loras:
+        weights.check_plain(stored, files.checkpoint)
+        tables = weights.with_loras(tables, loras)
     tensors = {
         f"dit.{name}": tensor
         for name, tensor in network_tensors(

@@ -15,6 +15,7 @@ from audiogen_core.audio import Audio
 from audiogen_core.errors import OptionError
 from audiogen_core.hub import asking
 from audiogen_core.jobs import MOST, Take
+from audiogen_core.lora import local
 from audiogen_core.noise import Noise, SeededNoise
 from audiogen_core.options import verb
 from audiogen_core.progress import OnStep
@@ -92,7 +93,9 @@ class StableAudio3(Conductor[Config, Parts]):
         """
         use(opening.device)
         threads = blas.set_threads(opening.threads)
-        files = locate(opening, fetch=opening.fetch or asking(unlisted=opening.unlisted))
+        fetch = opening.fetch or asking(unlisted=opening.unlisted)
+        adapters = local(opening.lora or (), fetch)
+        files = locate(replace(opening, lora=adapters), fetch=fetch)
         config, dtype = files.read_config(), DTYPES[opening.dtype]
         parts = Parts(
             files,
@@ -100,7 +103,7 @@ class StableAudio3(Conductor[Config, Parts]):
             dtype=dtype,
             bits=opening.bits,
             frugal=opening.low_memory,
-            loras=[Lora.read(Asked.of(each), opening.lora_off) for each in opening.lora or ()],
+            loras=[Lora.read(Asked.of(each), opening.lora_off) for each in adapters],
             interval=opening.lora_interval,
         )
         parts.load()

@@ -17,6 +17,7 @@ from audiogen_core.codecs.same import Same
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.hub import Plan
 from audiogen_core.jobs import Sound
+from audiogen_core.lora import local
 from audiogen_core.models import Fetch, ModelSpec, find
 from audiogen_core.pretrained import fingerprint
 from audiogen_core.weights import read
@@ -174,11 +175,8 @@ class Parts:
         stored = weights.stored_bits(tables.dit)
         if stored is not None and self.bits not in (None, stored):
             raise OptionError(f"{self.files.checkpoint}: quantised to {stored} bits already; leave out bits")
-        if stored is not None and self.loras:
-            raise OptionError(
-                f"{self.files.checkpoint}: quantised, so no LoRA can be merged into it; load the model that "
-                "it was made from, with lora and bits"
-            )
+        if self.loras:
+            weights.check_plain(stored, self.files.checkpoint)
         return tables
 
     @cached_property
@@ -255,6 +253,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
 
     def facts(planned: Fetch, missing: Sequence[Plan]) -> dict[str, Any]:
         files = locate(load, fetch=planned)
+        local(load.lora or (), planned)
         config = files.read_config()
         settings = resolve(config, options)
         return {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.codecs import same
 from audiogen_core.codecs.oobleck import IN_STABLE_AUDIO_TOOLS
-from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.errors import ModelError, OptionError, WeightsError
 from audiogen_core.weights import (
     Drop,
     Network,
@@ -93,6 +93,15 @@ def read_tables(checkpoint: Path) -> Tables:
         whole = read(checkpoint)
         return Tables(*(whole.below(f"{part.name}.") for part in fields(Tables)))
     return read_stable_audio_3(checkpoint)
+
+
+def check_plain(bits: int | None, checkpoint: Path) -> None:
+    """Raise OptionError for a checkpoint that is quantised, into which no LoRA can be merged."""
+    if bits is not None:
+        raise OptionError(
+            f"{checkpoint}: quantised, so no LoRA can be merged into it; load the model that it was made "
+            "from, with lora and bits"
+        )
 
 
 def with_loras(tables: Tables, loras: Sequence[Lora]) -> Tables:

@@ -6,19 +6,19 @@ from where they were. Source: hugofloresgarcia/vampnet, scripts/exp/train.py wit
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiogen_core.files import atomic_path
 from audiogen_onnx.exporter.config import LORA_RANK
 from audiogen_onnx.exporter.model import Checkpoint, VampNet, build
+from audiogen_onnx.exporter.weights import Array, Updates
 
 SMOOTHING = 0.1
 DROPOUT = 0.1
@@ -34,10 +34,6 @@ UPSTREAM = {
     "feed_forward.down": "feed_forward.w_2",
 }
 """The matrices of a layer that are adapted -> what they are called in a lora.pth."""
-
-Array = NDArray[np.float32]
-Updates = Mapping[str, tuple[Array, Array]]
-"""Matrix -> A (8, in), B (out, 8)."""
 
 
 class LowRank(nn.Module):
@@ -101,13 +97,20 @@ def masked(r: Tensor, codes: Tensor, given: int, generator: torch.Generator | No
     return mask
 
 
-def loss(net: VampNet, codes: Tensor, mask: Tensor) -> Tensor:
-    """How badly the masked codes are guessed: smoothed cross entropy, its mean over all of the batch."""
+def cost(net: VampNet, codes: Tensor, mask: Tensor) -> Tensor:
+    """How badly the masked codes (B, K, T) are guessed: smoothed cross entropy, its sum over them."""
     config = net.config
     logits = net(codes.masked_fill(mask, config.codebook_size))  # (B, P, T, N)
     given = config.conditioning_codebooks
     targets = codes.masked_fill(~mask, -100)[:, given:]
-    return F.cross_entropy(logits.flatten(0, 2), targets.flatten(), label_smoothing=SMOOTHING)
+    return F.cross_entropy(
+        logits.flatten(0, 2), targets.flatten(), label_smoothing=SMOOTHING, reduction="sum"
+    )
+
+
+def loss(net: VampNet, codes: Tensor, mask: Tensor) -> Tensor:
+    """Its mean over all masked codes of a batch, as the original has it."""
+    return cost(net, codes, mask) / mask.sum().clamp(min=1)
 
 
 def noam(step: int, width: int, warm_up: int = WARM_UP) -> float:
@@ -117,5 +120,7 @@ def noam(step: int, width: int, warm_up: int = WARM_UP) -> float:
 
 def save(net: VampNet, path: str | Path) -> None:
     """Write what was learned as a lora.pth, which the original and `export` read."""
+    buffer = io.BytesIO()  # torch would put the name of a file into it
+    torch.save({name: value.detach().cpu().clone() for name, value in factors(net)}, buffer)
     with atomic_path(path) as temporary:
-        torch.save({name: value.detach().cpu().clone() for name, value in factors(net)}, temporary)
+        temporary.write_bytes(buffer.getvalue())

@@ -25,6 +25,8 @@ class NetworkConfig:
     conditioning_codebooks  the first rows, which it never makes; it predicts the other P
     codebook_size   N; the code N stands for a masked place
     codebook_dim    length of a codec's vector
+    by_distance     each distance up to `furthest` has a bias of its own, as in exported graphs; else they
+                    share `buckets`
     """
 
     layers: int
@@ -39,6 +41,7 @@ class NetworkConfig:
     buckets: int = 32
     furthest: int = 128
     epsilon: float = 1e-6
+    by_distance: bool = False
 
     @property
     def predicted_codebooks(self) -> int:
@@ -56,7 +59,7 @@ def from_metadata(facts: Mapping[str, Any], where: str) -> NetworkConfig:
     """
     if "encoder_rates" in facts or "decoder_rates" in facts:
         raise ModelError(f"{where}: is a codec, but a VampNet network belongs here")
-    counts = {name: _count(facts, field, where) for name, field in _COUNTS.items()}
+    counts: dict[str, Any] = {name: _count(facts, field, where) for name, field in _COUNTS.items()}
     if facts.get("flash_attn", True):
         raise ModelError(
             f"{where}: was trained with flash attention, which has no relative positions and other weights; "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,32 @@ from typing import TYPE_CHECKING, Any
 from audiogen_core.errors import DownloadError, MissingDependency, ModelError, OptionError
 from audiogen_core.files import atomic_folder, require_new_folder, require_room
 from audiogen_core.hub import asking
-from audiogen_core.lora import Asked
+from audiogen_core.lora import local
 from audiogen_core.models import Fetch, ModelSpec, find
 from audiogen_core.values import closed
 from audiogen_core.version import version
 from audiogen_onnx.catalog import CATALOG, cache, located
 from audiogen_onnx.codec import geometry_of
 from audiogen_onnx.exporter.config import COARSE_SECONDS, FINE_SECONDS, NetworkConfig, from_metadata
-from audiogen_onnx.manifest import DTYPES, LOUDNESS, NAME, Graph, Manifest, NetworkGeometry, over, sha256
+from audiogen_onnx.exporter.sources import (
+    COARSE,
+    CODEC,
+    FINE,
+    Sources,
+    check_role,
+    lora_hashes,
+    loras_in,
+)
+from audiogen_onnx.manifest import (
+    DTYPES,
+    LOUDNESS,
+    NAME,
+    NETWORKS,
+    Graph,
+    Manifest,
+    NetworkGeometry,
+    over,
+)
 from audiogen_onnx.vampnet.options import VampOptions
 
 if TYPE_CHECKING:
@@ -31,9 +49,6 @@ if TYPE_CHECKING:
     from audiogen_onnx.exporter.model import Checkpoint
 
 Notify = Callable[[str], None]
-
-CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
-"""The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,54 +59,6 @@ class Trained:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The files an export is made from; the updates (`lora.pth`) and the beat tracker are optional."""
-
-    codec: Path
-    coarse: Path
-    fine: Path
-    coarse_lora: str | Path | None = None
-    fine_lora: str | Path | None = None
-    beats: Path | None = None
-
-    @classmethod
-    def of(
-        cls,
-        folder: str | Path,
-        coarse_lora: str | Path | None = None,
-        fine_lora: str | Path | None = None,
-        *,
-        beats: bool = True,
-    ) -> Sources:
-        """The files of a folder. Raises ModelError when one is missing."""
-        paths = [Path(folder) / name for name in (CODEC, COARSE, FINE)]
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise ModelError(
-                f"{folder}: lacks {', '.join(missing)}; a folder of VampNet's checkpoints holds "
-                f"{CODEC}, {COARSE} and {FINE}"
-            )
-        tracker = Path(folder) / BEATS
-        found = tracker if beats and tracker.is_file() else None
-        return cls(paths[0], paths[1], paths[2], coarse_lora, fine_lora, found)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the networks and the codec."""
-        return sum(path.stat().st_size for path in (self.codec, self.coarse, self.fine))
-
-    def hashes(self) -> dict[str, str]:
-        """Name -> SHA-256. A lora.pth is named after its network, and its strength unless that is 1."""
-        hashes = {path.name: sha256(path) for path in (self.codec, self.coarse, self.fine)}
-        for network, lora in {"coarse": self.coarse_lora, "fine": self.fine_lora}.items():
-            if lora is not None:
-                asked = Asked.of(str(lora))
-                at = "" if asked.strength == 1 else f" at {asked.strength:g}"
-                hashes[f"{network} lora{at}"] = sha256(asked.path)
-        return hashes if self.beats is None else hashes | {BEATS: sha256(self.beats)}
-
-
 @closed()
 def export(
     checkpoint_dir: str | Path,
@@ -99,28 +66,47 @@ def export(
     *,
     dtype: str = "float32",
     check: bool = True,
+    lora: str | Path | None = None,
     coarse_lora: str | Path | None = None,
     fine_lora: str | Path | None = None,
     beats: bool = True,
     force: bool = False,
+    fetch: Fetch | None = None,
 ) -> Manifest:
     """Write a folder of graphs from codec.pth, coarse.pth and c2f.pth; and wavebeat.pth, where there is one.
 
+    checkpoint_dir  their folder; or an exported one of networks of your own, to put a lora into it
     out_dir  a new or empty folder; it appears whole or not at all
     dtype    of the weights: float32, or float16, int8 or int4 as `quantize` makes them
     check    compare every graph with torch at several lengths and batches
     coarse_lora, fine_lora  a lora.pth, or PATH:STRENGTH, in place of the network's own low-rank updates
+    lora     or a folder of `tune` with those of both, or FOLDER:STRENGTH
     beats    the beat tracker too, where there is a wavebeat.pth
     force    what was exported there before gives way
+    fetch    how a lora comes that is named by a hub id; by default one of the catalogue alone
 
     Peak memory is about three times the largest network. Raises MissingDependency without the extra [export],
     OptionError for an unknown dtype or a folder that is not empty, ModelError and WeightsError when a
     checkpoint is not what it should be or a graph disagrees with torch.
     """
     _check_possible(dtype)
-    sources = Sources.of(checkpoint_dir, coarse_lora, fine_lora, beats=beats)
+    if lora is not None and (coarse_lora is not None or fine_lora is not None):
+        raise OptionError("give lora, or coarse_lora and fine_lora", "lora", "coarse_lora", "fine_lora")
+    fetch = fetch or asking()
+    if lora is not None:
+        coarse_lora, fine_lora = loras_in(*local([str(lora)], fetch))
+    elif coarse_lora is not None or fine_lora is not None:
+        coarse_lora, fine_lora = (
+            None if each is None else local([str(each)], fetch)[0] for each in (coarse_lora, fine_lora)
+        )
     allowed = over(force)
     require_new_folder(out_dir, allowed)
+    source = Path(checkpoint_dir)
+    if (source / NAME).is_file():
+        return _staged(
+            out_dir, dtype, lambda folder: _again(source, folder, coarse_lora, fine_lora, check), allowed
+        )
+    sources = Sources.of(source, coarse_lora, fine_lora, beats=beats)
     # Beside a smaller copy lies the whole one while it is made.
     require_room(out_dir, sources.size * (1 if dtype == "float32" else 1.5))
     return _staged(out_dir, dtype, lambda folder: _write(sources, folder, check), allowed)
@@ -155,7 +141,7 @@ def export_networks(
     VampOptions.of(defaults or {})  # raises for what is none
     vectors = codec.codebook_vectors()
     for name, part, given in (("coarse", coarse, 0), ("fine", fine, coarse.checkpoint.config.codebooks)):
-        _check_role(part.checkpoint.config, given, name)
+        check_role(part.checkpoint.config, given, name)
         check_codec(part.checkpoint.config, vectors, name)
 
     def write(folder: Path) -> Manifest:
@@ -274,17 +260,26 @@ def to_fetch(
     }
 
 
-def checkpoints(model: str | ModelSpec, fetch: Fetch) -> Path:
-    """The folder with a model's checkpoints: a path, or fetched by a name of the catalogue."""
-    spec = find(CATALOG, model) if isinstance(model, str) else model
+def checkpoints(model: str | Path | ModelSpec, fetch: Fetch, *, unlisted: bool = False) -> Path:
+    """The folder with a model's checkpoints: a path, or fetched by a name of the catalogue or a hub id."""
+    spec = model if isinstance(model, ModelSpec) else find(CATALOG, model, unlisted=unlisted)
     return spec if isinstance(spec, Path) else fetch(spec)
 
 
 def require_export() -> None:
     """Raise MissingDependency unless what writes graphs is installed."""
-    for name in ("torch", "onnx", "onnxscript"):
+    _require("export", "torch", "onnx", "onnxscript")
+
+
+def require_train() -> None:
+    """Raise MissingDependency unless what learns is installed."""
+    _require("train", "torch", "onnx")
+
+
+def _require(extra: str, *names: str) -> None:
+    for name in names:
         if find_spec(name) is None:
-            raise MissingDependency(name, 'pip install "audiogen-onnx[export]"')
+            raise MissingDependency(name, f'pip install "audiogen-onnx[{extra}]"')
 
 
 def _kept(spec: ModelSpec) -> Path | None:
@@ -347,6 +342,32 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
     return manifest
 
 
+def _again(
+    source: Path, folder: Path, coarse_lora: str | Path | None, fine_lora: str | Path | None, check: bool
+) -> Manifest:
+    """Write an exported folder once more, with updates in its networks."""
+    from audiogen_onnx.exporter.base import Base
+    from audiogen_onnx.exporter.weights import merged
+
+    if coarse_lora is None and fine_lora is None:
+        raise OptionError(f"{source}: is exported already; name a lora to put into it")
+    before, base = Manifest.load(source), Base.open(source)
+    graphs = {name: graph for name, graph in before.graphs.items() if name not in NETWORKS}
+    for stored in (stored for graph in graphs.values() for stored in graph.files):
+        shutil.copyfile(source / stored.file, folder / stored.file)
+    for name, part, lora in (("coarse", base.coarse, coarse_lora), ("fine", base.fine, fine_lora)):
+        graphs |= _network_graphs(merged(part.checkpoint, part.updates, lora), name, folder, check)
+    manifest = replace(
+        before,
+        package_version=version("audiogen-onnx"),
+        created_from={**before.created_from, **lora_hashes(coarse_lora, fine_lora)},
+        dtype="float32",
+        graphs=graphs,
+    )
+    manifest.save(folder)
+    return manifest
+
+
 def _configs(sources: Sources) -> tuple[NetworkConfig, NetworkConfig]:
     """What both networks say they are, read before any work is done.
 
@@ -355,8 +376,8 @@ def _configs(sources: Sources) -> tuple[NetworkConfig, NetworkConfig]:
     from audiogen_onnx.exporter.weights import metadata
 
     coarse, fine = (from_metadata(metadata(path), str(path)) for path in (sources.coarse, sources.fine))
-    _check_role(coarse, 0, str(sources.coarse))
-    _check_role(fine, coarse.codebooks, str(sources.fine))
+    check_role(coarse, 0, str(sources.coarse))
+    check_role(fine, coarse.codebooks, str(sources.fine))
     return coarse, fine
 
 
@@ -392,25 +413,6 @@ def _beats_graph(checkpoint: Path, folder: Path, check: bool) -> Graph:
         return Graph.of(export_beats(checkpoint, folder / "beats.onnx", check=check))
     except ModelError as error:
         raise ModelError(f"{error}; to export without the beat tracker use --no-beats") from error
-
-
-def _check_role(config: NetworkConfig, given: int, where: str) -> None:
-    """Raise ModelError when a network stands in the other's place, or does not go with it."""
-    if config.conditioning_codebooks == given:
-        return
-    if given == 0:
-        raise ModelError(
-            f"{where}: is given {config.conditioning_codebooks} codebooks and makes the others, so it is a "
-            f"fine model ({FINE}), but the coarse one belongs here"
-        )
-    if config.conditioning_codebooks == 0:
-        raise ModelError(
-            f"{where}: makes all its codebooks, so it is a coarse model, but {FINE} belongs here"
-        )
-    raise ModelError(
-        f"{where}: is given {config.conditioning_codebooks} codebooks, but the coarse model makes {given}; "
-        "the files do not belong together"
-    )
 
 
 def _geometry(config: NetworkConfig, seconds: float) -> NetworkGeometry:

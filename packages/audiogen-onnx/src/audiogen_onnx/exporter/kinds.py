@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from audiogen_core.errors import ModelError
 from audiogen_core.musicgen.files import Files
 from audiogen_onnx.catalog import MAGNET, MUSICGEN
-from audiogen_onnx.exporter.export import COARSE
 from audiogen_onnx.exporter.magnet import export_magnet
 from audiogen_onnx.exporter.musicgen.export import Catalog, export_musicgen, is_checkpoint
+from audiogen_onnx.exporter.sources import COARSE
 from audiogen_onnx.magnet.config import LM
 
 

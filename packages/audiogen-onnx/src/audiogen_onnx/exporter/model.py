@@ -8,6 +8,7 @@ Source: Garcia et al. 2023, "VampNet: Music generation via masked acoustic token
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,11 +57,13 @@ class PositionBias(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.buckets, config.heads))
-        self.furthest = config.furthest
+        self.furthest, self.by_distance = config.furthest, config.by_distance
 
     def bucket(self, relative: Tensor) -> Tensor:
         """Key minus query -> bucket: half of them for keys to the right; near distances one each, far ones
         on a logarithmic scale up to `furthest`."""
+        if self.by_distance:
+            return relative.clamp(-self.furthest, self.furthest) + self.furthest
         half = self.weight.shape[0] // 2
         near = half // 2
         distance = relative.abs()
@@ -170,6 +173,18 @@ class Checkpoint:
 
     config: NetworkConfig
     tensors: dict[str, NDArray[np.float32]]
+
+
+def runner(net: VampNet) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    """A network as the sampling calls it: codes (B, K, T) in, logits (B, P, T, N) out."""
+
+    def run(codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            made = net(torch.from_numpy(codes).to(net.classifier.weight.device))
+        logits: NDArray[np.float32] = made.cpu().numpy()
+        return logits
+
+    return run
 
 
 def build(checkpoint: Checkpoint) -> VampNet:

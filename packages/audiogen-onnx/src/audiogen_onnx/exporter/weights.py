@@ -28,6 +28,8 @@ from audiogen_onnx.exporter.config import LORA_RANK, NetworkConfig, from_metadat
 from audiogen_onnx.exporter.model import Checkpoint, VampNet
 
 Array = NDArray[np.float32]
+Updates = Mapping[str, tuple[Array, Array]]
+"""Matrix -> A (8, in), B (out, 8)."""
 
 NETWORK = Network(r"(embedding|transformer|classifier)\.")
 """How the tensors of a network's checkpoint are known, and those of a lora.pth."""
@@ -65,12 +67,18 @@ def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Ch
     Raises ModelError when the file is another kind of model or does not fit the codec, WeightsError when a
     tensor is missing, left over, misshapen or not finite, in the file or in the lora.pth.
     """
-    checkpoint, updates = load_apart(path, vectors)
+    return merged(*load_apart(path, vectors), lora)
+
+
+def merged(checkpoint: Checkpoint, updates: Updates, lora: str | Path | None = None) -> Checkpoint:
+    """A network whose low-rank updates, or a lora.pth in their place, are added to its weights; as `load`."""
     deltas = {name: b @ a / np.float32(LORA_RANK) for name, (a, b) in updates.items()}
     if lora is not None:
         asked = Asked.of(str(lora))
         strength = np.float32(asked.strength)
-        for name, (a, b) in _overlay(asked.path, _shapes(checkpoint.config)).items():
+        for name, (a, b) in _overlay(
+            asked.path, {name: values.shape for name, values in checkpoint.tensors.items()}
+        ).items():
             own = (1 - strength) * deltas.get(name, np.zeros((), np.float32))
             deltas[name] = own + strength * (b @ a / np.float32(LORA_RANK))
     for name, delta in deltas.items():
@@ -78,7 +86,7 @@ def load(path: str | Path, vectors: Array, lora: str | Path | None = None) -> Ch
     return checkpoint
 
 
-def load_apart(path: str | Path, vectors: Array) -> tuple[Checkpoint, dict[str, tuple[Array, Array]]]:
+def load_apart(path: str | Path, vectors: Array) -> tuple[Checkpoint, Updates]:
     """A network without its low-rank updates, and these: matrix -> A (8, in), B (out, 8). Raises as load."""
     config = from_metadata(metadata(path), str(path))
     check_codec(config, vectors, str(path))

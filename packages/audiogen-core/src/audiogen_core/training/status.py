@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -63,19 +64,25 @@ class Status:
 
     def _progress(self, record: dict[str, Any]) -> str:
         of = f"/{self.steps}" if self.steps else ""
-        return (
-            f"step {record['step']}{of}, {_time(record['seconds_left'])} left, "
-            f"loss {_number(record['loss'])} (began at {_number(self._first)}), "
-            f"{record['bits_per_second'] or 0:.0f} bits/s, "
-            f"{record['frames_per_second']:.0f} frames/s, {100 * record['share_of_peak']:.0f} % of peak"
-        )
+        parts = [
+            f"step {record['step']}{of}",
+            f"{_time(record['seconds_left'])} left",
+            f"loss {_number(record['loss'])} (began at {_number(self._first)})",
+        ]
+        if "bits_per_second" in record:
+            parts.append(f"{record['bits_per_second'] or 0:.0f} bits/s")
+        if "frames_per_second" in record:
+            parts.append(f"{record['frames_per_second']:.0f} frames/s")
+        if "share_of_peak" in record:
+            parts.append(f"{100 * record['share_of_peak']:.0f} % of peak")
+        return ", ".join(parts)
 
 
 def _evaluation(record: dict[str, Any]) -> str:
-    return (
-        f"step {record['step']}: loss {_number(record['loss'])} on held-out data, "
-        f"{record['bits_per_second'] or 0:.0f} bits for a second of audio"
-    )
+    text = f"step {record['step']}: loss {_number(record['loss'])} on held-out data"
+    if "bits_per_second" in record:
+        text += f", {record['bits_per_second'] or 0:.0f} bits for a second of audio"
+    return text
 
 
 def _number(value: float | None) -> str:
@@ -89,10 +96,13 @@ def _time(seconds: float) -> str:
 
 
 class Stages:
-    """Shows the stages of a run: a bar for each, and the training line for training."""
+    """Shows the stages of a run: a bar for each, and the training line for training.
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    labels  of the stages that have bars: what is shown, and the unit
+    """
+
+    def __init__(self, labels: Mapping[str, tuple[str, str]], quiet: bool = False) -> None:
+        self.labels, self.quiet = labels, quiet
         self.status = Status(quiet)
         self._bar = ExitStack()
 
@@ -107,7 +117,8 @@ class Stages:
         self._end()
         if stage == "train":
             return self.status.on_step
-        return self._bar.enter_context(progress(_LABELS[stage][0], unit=_LABELS[stage][1], quiet=self.quiet))
+        label, unit = self.labels[stage]
+        return self._bar.enter_context(progress(label, unit=unit, quiet=self.quiet))
 
     def tell(self, text: str) -> None:
         """A sentence of its own, beside what is shown."""
@@ -118,11 +129,3 @@ class Stages:
     def _end(self) -> None:
         self._bar.close()
         self.status.clear()
-
-
-_LABELS = {
-    "look": ("looking at files", "steps"),
-    "encode": ("encoding", "shards"),
-    "judge": ("judging", "parts"),
-    "sample": ("making sounds", "clips"),
-}

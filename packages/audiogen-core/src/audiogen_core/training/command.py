@@ -1,0 +1,60 @@
+"""The command `tune`, the same for all packages: what is learned from, how it goes, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from audiogen_core import cli, commands
+from audiogen_core.jobs import Writing
+from audiogen_core.options import Described, option
+from audiogen_core.training.options import Tuning
+
+if TYPE_CHECKING:
+    from audiogen_core.training.tuning import Tuned
+
+Asked = TypeVar("Asked", bound=Tuning)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Into(Described):
+    """Where `tune` puts its run."""
+
+    output: Annotated[Path, option("Folder of the run.", "-o", metavar="RUN")]
+
+
+def carry_out(
+    tune: Callable[..., Tuned], asked: Asked, writing: Writing, into: Into, *, unlisted: bool, use: str
+) -> None:
+    """Tune, shown as it goes.
+
+    use  what to type with what was learned, with ADAPTER for its place
+    """
+    from audiogen_core.training.signals import ANSWER, stopping
+    from audiogen_core.training.status import Stages
+
+    silent = writing.quiet or writing.json
+    with stopping(None if silent else ANSWER), Stages({"encode": ("encoding", "files")}, silent) as stages:
+        fetch = commands.fetching(writing.offline, silent, unlisted)
+        made = tune(asked, into.output, fetch=fetch, on_stage=stages.begin, on_record=stages.status.on_record)
+    if made.adapter is not None and not silent:
+        cli.note(made.verdict)
+        cli.note(f"page: {made.page}; use it with {use.replace('ADAPTER', str(made.adapter))}")
+    if writing.json:
+        before, after = made.losses
+        told: dict[str, Any] = {
+            "path": str(made.adapter),
+            "page": str(made.page),
+            "step": made.step,
+            "steps": made.steps,
+            "loss_before": before,
+            "loss_after": after,
+            "verdict": made.verdict,
+        }
+        cli.emit(told, json=True)
+    elif made.adapter is not None:
+        cli.say(str(made.adapter))
+    if made.signal is not None:
+        raise SystemExit(128 + made.signal)

@@ -1,0 +1,99 @@
+"""Tuning of a VampNet that is killed ends with the very LoRAs it would have had."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiogen_core.audio import Audio
+from audiogen_core.training import metrics
+from support.figures import tell
+from support.vampnet_numpy import FIXTURES
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for index, pitch in enumerate((220, 330, 440)):
+        times = np.arange(24_000) / 24_000
+        Audio(np.float32([0.3 * np.sin(2 * np.pi * pitch * times)]), 24_000).save(folder / f"{index}.wav")
+    return folder
+
+
+def test_loras_after_kills_are_bit_identical(clips: Path, tmp_path: Path) -> None:
+    _check_kills(clips, tmp_path, kills=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_loras_after_twenty_kills(clips: Path, tmp_path: Path) -> None:
+    _check_kills(clips, tmp_path, kills=20)
+
+
+def _check_kills(clips: Path, folder: Path, kills: int) -> None:
+    """Kill at random moments, every other time as soon as a checkpoint is being written."""
+    _finish(clips, folder / "undisturbed")
+    undisturbed, run = _learned(folder / "undisturbed"), folder / "run"
+    rng, inside = random.Random(kills), 0
+    for number in range(kills):
+        if _learned(run) == undisturbed:  # it got through: begin anew
+            run = folder / f"run{number}"
+        process = _begin(clips, run)
+        moment = time.monotonic() + (30 if number % 2 else rng.uniform(0.5, 3.0))
+        while process.is_alive() and time.monotonic() < moment:
+            if number % 2 and list((run / "ckpt").glob(".tmp-*")):
+                time.sleep(rng.uniform(0, 0.004))
+                inside += 1
+                break
+            time.sleep(0.0005)
+        process.kill()
+        process.join()
+    _finish(clips, run)
+    assert _learned(run) == undisturbed
+    assert inside
+    assert not list((run / "ckpt").glob(".tmp-*"))
+    steps = [record["step"] for record in metrics.read(run) if record["kind"] == "train"]
+    assert steps == list(range(1, STEPS + 1))
+    tell(
+        "training",
+        "kill -9 at random moments of a VampNet's tuning, half of them while a checkpoint is written",
+        kills,
+        f"final LoRAs bit-identical to those of an undisturbed run; {inside} kills inside a checkpoint",
+        promised="bit-identical (CPU)",
+    )
+
+
+def _learned(run: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((run / "adapter").glob("*/lora.pth"))]
+
+
+def _finish(clips: Path, run: Path) -> None:
+    process = _begin(clips, run)
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def _begin(clips: Path, run: Path) -> multiprocessing.process.BaseProcess:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["audiogen_onnx.exporter.tune", "matplotlib.backends.backend_agg"])
+    process = context.Process(target=_tune, args=(clips, run))
+    process.start()
+    return process
+
+
+def _tune(clips: Path, run: Path) -> None:
+    from audiogen_onnx.exporter.tune import tune
+    from audiogen_onnx.vampnet.tune_options import Tuning
+
+    told = {"seconds": 1.0, "batch": 2, "steps": STEPS, "threads": 1, "samples": 0}
+    tune(Tuning.of({"folder": clips, "model": FIXTURES / "small", **told}), run)
