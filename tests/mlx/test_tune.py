@@ -26,7 +26,9 @@ MODELS = Path(__file__).parents[1] / "fixtures" / "musicgen"
 CODEC = MODELS.parent / "encodec" / "32k"
 MONO = MODELS / "musicgen-mono"
 STEPS = 8
-SILENCE = b"RIFF$\x7d\0\0WAVEfmt \x10\0\0\0\1\0\1\0\0\x7d\0\0\0\xfa\0\0\2\0\x10\0data\0\x7d\0\0" + bytes(32_000)
+SILENCE = b"RIFF$\x7d\0\0WAVEfmt \x10\0\0\0\1\0\1\0\0\x7d\0\0\0\xfa\0\0\2\0\x10\0data\0\x7d\0\0" + bytes(
+    32_000
+)
 
 
 @pytest.fixture(scope="module")
@@ -215,22 +217,24 @@ def test_settings_that_do_not_fit(clips: Path, tmp_path: Path, more: dict[str, A
 FOLLOWING = {
     "melody": {"model": MODELS / "musicgen-melody", "seconds": 1.0},
     "style": {
-        "model": MODELS / "audiocraft-style", "t5": MODELS / "t5", "mert": MODELS / "audiocraft-style" / "mert",
-        "codec": CODEC, "seconds": 3.0,
+        "model": MODELS / "audiocraft-style", "mert": MODELS / "audiocraft-style" / "mert",
+        "t5": MODELS / "t5", "codec": CODEC, "seconds": 3.0,
     },
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FOLLOWING)
 def test_models_that_follow_a_clip(name: str, tmp_path: Path):
-    """Each clip is its own melody or style, in half of the cases; what is too short for a style is left out."""
+    """Each clip is its own melody or style, in half of the cases; too short a one has no style."""
     rng = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
     for index, seconds in enumerate((3.1, 3.2, 6.5, 1.5)):
         samples = rng.normal(0, 0.1, (1, round(seconds * 32_000))).astype(np.float32)
         Audio(samples, 32_000).save(tmp_path / "in" / f"noise {'abcd'[index]}.wav")
     records: list[dict[str, Any]] = []
-    made = tune(asked(tmp_path / "in", steps=6, **FOLLOWING[name]), tmp_path / "run", on_record=records.append)
+    made = tune(
+        asked(tmp_path / "in", steps=6, **FOLLOWING[name]), tmp_path / "run", on_record=records.append
+    )
     before, after = made.losses
     assert before is not None and after is not None and after < before and made.page is not None
     assert ("too short for an excerpt" in made.page.read_text()) == (name == "style")
@@ -267,7 +271,11 @@ def test_a_dora_is_learned(clips: Path, tmp_path: Path):
     name = "decoder.model.decoder.layers.0.self_attn.q_proj"
     table = last.table("factors")
     plain, music = (
-        np.array(MusicGen.load(MONO, tokenizer=MODELS / "tokenizer", lora=lora)._parts.transformer.blocks[0].qkv.weight)
+        np.array(
+            MusicGen.load(MONO, tokenizer=MODELS / "tokenizer", lora=lora)
+            ._parts.transformer.blocks[0]
+            .qkv.weight
+        )
         for lora in (None, [made.adapter])
     )
     lengths = np.linalg.norm(music[:48], axis=1)

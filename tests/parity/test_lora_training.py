@@ -87,7 +87,9 @@ def close(made: Factors, run: str, what: str) -> None:
         )
 
 
-@pytest.mark.parametrize(("kind", "checkpoint"), [(Host(), False), (Host(), True), (Device(mx.float32), False)])
+@pytest.mark.parametrize(
+    ("kind", "checkpoint"), [(Host(), False), (Host(), True), (Device(mx.float32), False)]
+)
 @pytest.mark.parametrize("run", RUNS)
 def test_a_recorded_run(run: str, kind: Kind, checkpoint: bool):
     arrays, settings = stored(), json.loads(str(stored()[f"{run}_settings"]))
@@ -169,7 +171,9 @@ def test_gradients_are_slopes(base: str, name: str, kind: Kind):
                 way = rng.standard_normal(array.shape).astype(np.float32)
                 way *= 0.02 / np.abs(way).max()
                 ends = [
-                    model.loss({**factors, module: {**factors[module], leaf: array + sign * mx.array(way)}}, given)
+                    model.loss(
+                        {**factors, module: {**factors[module], leaf: array + sign * mx.array(way)}}, given
+                    )
                     for sign in (1, -1)
                 ]
                 slope = float((np.array(gradients[module][leaf]) * way).sum())

@@ -111,9 +111,7 @@ def browser() -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_sound_is_taught_and_used(browser: Any, place: tuple[str, Studio], tmp_path: Path):
-    clips = write_folder(
-        tmp_path / "music", minutes=0.6, seed=7, piece_seconds=6.0, styles=["marimba waltz"]
-    )
+    clips = write_folder(tmp_path / "music", minutes=0.6, seed=7, piece_seconds=6.0, styles=["marimba waltz"])
     seen = Seen(browser, place[0])
     seen.tab("Tune")
     seen.page.set_input_files("#tune-clips input[type=file]", [str(path) for path in clips])

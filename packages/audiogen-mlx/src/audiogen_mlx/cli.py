@@ -117,7 +117,12 @@ def tune(asked: Tuning, writing: Writing, into: Into) -> None:
         shared.note(f"{page}use it with --lora {made.adapter}")
     if writing.json:
         before, after = made.losses
-        told = {"path": str(made.adapter), "page": made.page and str(made.page), "step": made.step, "steps": made.steps}
+        told = {
+            "path": str(made.adapter),
+            "page": made.page and str(made.page),
+            "step": made.step,
+            "steps": made.steps,
+        }
         shared.emit({**told, "loss_before": before, "loss_after": after}, json=True)
     elif made.adapter is not None:
         print(made.adapter)

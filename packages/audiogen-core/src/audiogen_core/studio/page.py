@@ -7,10 +7,8 @@ A tab is the form of a job (`form`), made from its description; what is shown of
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported

@@ -1,8 +1,8 @@
 """What a layer that learns is made of, forward and back: over arrays of numpy on a CPU, of mlx elsewhere.
 
-On a CPU mlx makes exponentials one at a time, and its gradients keep all that was on the way; numpy's are worked
-out here by hand, in blocks that stay in the cache, and attention keeps none of its weights. All are exact but for
-rounding. Signals have a row for each position of each clip, (B * S, width).
+On a CPU mlx makes exponentials one at a time, and its gradients keep all that was on the way; numpy's are
+worked out here by hand, in blocks that stay in the cache, and attention keeps none of its weights. All are
+exact but for rounding. Signals have a row for each position of each clip, (B * S, width).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Kind(Protocol):
     """What computes. Heads are (B, S, H, D); `seen` is (B, n), true where a key is real, or None."""
 
     def array(self, given: Any) -> Array:
-        """An array of either kind as one of this, its numbers as this kind computes with them; None is None."""
+        """An array of either kind as one of this, with its numbers as it computes with them; None is None."""
 
     def exact(self, given: Any) -> Array:
         """In float32."""
@@ -60,7 +60,14 @@ class Kind(Protocol):
         """What is heard, (B * S, H * D)."""
 
     def attend_back(
-        self, query: Array, keys: Array, values: Array, heard: Array, slope: Array, seen: Array | None, causal: bool
+        self,
+        query: Array,
+        keys: Array,
+        values: Array,
+        heard: Array,
+        slope: Array,
+        seen: Array | None,
+        causal: bool,
     ) -> tuple[Array, Array, Array]:
         """The gradients of query, keys and values, in their shapes."""
 
@@ -120,12 +127,21 @@ class Host:
         out = np.empty((count, steps, heads * width), np.float32)
         laid = out.reshape(query.shape)
         for item, start, stop, end in _blocks(query, keys, causal):
-            weights = _weights(query[item, start:stop], keys[item, :end], None if seen is None else seen[item], causal)
+            weights = _weights(
+                query[item, start:stop], keys[item, :end], None if seen is None else seen[item], causal
+            )
             laid[item, start:stop] = (weights @ _by_head(values[item, :end])).transpose(1, 0, 2)
         return out.reshape(count * steps, -1)
 
     def attend_back(
-        self, query: Array, keys: Array, values: Array, heard: Array, slope: Array, seen: Array | None, causal: bool
+        self,
+        query: Array,
+        keys: Array,
+        values: Array,
+        heard: Array,
+        slope: Array,
+        seen: Array | None,
+        causal: bool,
     ) -> tuple[Array, Array, Array]:
         heard, slope = heard.reshape(query.shape), slope.reshape(query.shape)
         scale = np.float32(query.shape[3] ** -0.5)
@@ -195,7 +211,13 @@ class Device:
             return slope @ layer.weight[span[0] : span[1]]
         part = outputs(layer, *span)
         return mx.quantized_matmul(
-            slope, part.weight, part.scales, part.biases, transpose=False, group_size=layer.group_size, bits=layer.bits
+            slope,
+            part.weight,
+            part.scales,
+            part.biases,
+            transpose=False,
+            group_size=layer.group_size,
+            bits=layer.bits,
         )
 
     def norm(self, layer: Any, x: Array) -> Array:
@@ -218,7 +240,14 @@ class Device:
         return made.reshape(-1, made.shape[-1])
 
     def attend_back(
-        self, query: Array, keys: Array, values: Array, heard: Array, slope: Array, seen: Array | None, causal: bool
+        self,
+        query: Array,
+        keys: Array,
+        values: Array,
+        heard: Array,
+        slope: Array,
+        seen: Array | None,
+        causal: bool,
     ) -> tuple[Array, Array, Array]:
         count, steps = query.shape[:2]
         _, slopes = mx.vjp(
@@ -270,7 +299,7 @@ _AT_ZERO = 1 / math.sqrt(2 * math.pi)
 
 
 def _norm_back(x: Array, slope: Array) -> Array:
-    """Through the normalising of rows x, from the gradient of what came out of it; over arrays of either kind."""
+    """Through the normalising of rows x, from the gradient of what came of it; over arrays of either kind."""
     centred = x - x.mean(axis=-1, keepdims=True)
     inverse = ((centred * centred).mean(axis=-1, keepdims=True) + EPS) ** -0.5
     normal = centred * inverse
@@ -296,7 +325,7 @@ def _blocks(query: Array, keys: Array, causal: bool) -> list[tuple[int, int, int
 
 
 def _weights(query: Array, keys: Array, seen: Array | None, causal: bool) -> Array:
-    """How much each position (r, H, D) attends to each key (n, H, D): (H, r, n). The last ones are its own."""
+    """How much each position (r, H, D) attends to each key (n, H, D): (H, r, n). The last keys are theirs."""
     scale = np.float32(query.shape[2] ** -0.5)
     weights = _by_head(query * scale) @ keys.transpose(1, 2, 0)
     if seen is not None:

@@ -1,7 +1,8 @@
 """What a MusicGen is tuned on: the clips of a folder as codes, their captions as vectors, and for models that
 follow a melody or a style that of each clip itself.
 
-What is made of a file is kept under the hash of its bytes, so each is encoded once, whatever happens in between.
+What is made of a file is kept under the hash of its bytes, so each is encoded once, whatever happens in
+between.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def _clips(parts: Parts, path: Path, kept: Path, seconds: float) -> list[Made]:
 
 
 def _heard(parts: Parts, clip: Audio) -> NDArray[np.float32] | None:
-    """The melody or style of a clip, as `Clip` has it; without excerpts where none is long and loud enough."""
+    """The melody or style of a clip, as `Clip` has it; no excerpts where none is long and loud enough."""
     if parts.config.chroma is not None:
         return melodies.chroma(clip, parts.config.chroma)
     if parts.config.style is None:

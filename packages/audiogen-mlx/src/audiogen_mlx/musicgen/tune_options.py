@@ -58,9 +58,9 @@ class Tuning(Located):
             advanced=True,
         ),
     ] = 0.5
-    dora: Annotated[
-        bool, option("Learn the lengths of the matrices' rows beside (DoRA).", advanced=True)
-    ] = False
+    dora: Annotated[bool, option("Learn the lengths of the matrices' rows beside (DoRA).", advanced=True)] = (
+        False
+    )
     warmup: Annotated[
         float, option("Share of the run in which the rate rises.", ge=0, le=1, advanced=True)
     ] = 0.05
@@ -110,4 +110,4 @@ def plain() -> list[Field]:
         for each in fields
         if each.option.role == "value" and not (each.option.argument or each.name in first)
     ]
-    return [*first.values(), *rest]
+    return [first["model"], first["time"], *rest]
