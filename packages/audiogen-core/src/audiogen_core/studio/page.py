@@ -234,8 +234,8 @@ class Page:
                 **_ALIKE,
             )
         self.blocks.load(self._resume, None, [*listed, *stage], **_ALIKE)
-        for each in self._trainers:
-            self.blocks.load(each.opened, None, [each.which, each.shown], **_ALIKE)
+        for trainer in self._trainers:
+            self.blocks.load(trainer.opened, None, [trainer.which, trainer.shown], **_ALIKE)
         for form in self.forms.values():
             own = [form.model, *form.adapters.values()]
             for happens in (self.blocks.load, form.tab.select):

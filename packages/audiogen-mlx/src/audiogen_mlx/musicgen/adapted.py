@@ -220,14 +220,14 @@ class _Pass:
     def _forward(self, index: int, x: Array) -> tuple[Array, _Kept]:
         kind, block, at = self.kind, self.network.blocks[index], f"blocks.{index}"
         qkv = self._linear(f"{at}.qkv", kind.norm(block.attention_norm, x))
-        heard = kind.attend(*self._parts(qkv, 3), self.seen, causal=True)
+        heard = kind.attend(self._parts(qkv, 3), self.seen, causal=True)
         then = x + self._linear(f"{at}.out", heard)
         query = pair = told = None
         last = then
         if self.crosses:
             query = self._linear(f"{at}.cross.qkv", kind.norm(block.cross.norm, then), 0, 1)
             pair = self._linear(f"{at}.cross.qkv", self.text, 1, 3)
-            told = kind.attend(*self._parts(query, 1), *self._parts(pair, 2), self.seen_text, causal=False)
+            told = kind.attend(self._parts(query, 1) + self._parts(pair, 2), self.seen_text, causal=False)
             last = then + self.share * self._linear(f"{at}.cross.out", told)
         wide = self._linear(f"{at}.up", kind.norm(block.feed_norm, last))
         y = last + self._linear(f"{at}.down", kind.activate(wide, self.config.activation))
@@ -334,8 +334,8 @@ class _Pass:
         slope = slope + kind.norm_back(block.feed_norm, kept.last, inner)
         if self.crosses:
             inner = self._linear_back(f"{at}.cross.out", kept.told, self.share * slope)
-            given = *self._parts(kept.query, 1), *self._parts(kept.pair, 2)
-            query, *pair = kind.attend_back(*given, kept.told, inner, self.seen_text, causal=False)
+            given = self._parts(kept.query, 1) + self._parts(kept.pair, 2)
+            query, *pair = kind.attend_back(given, kept.told, inner, self.seen_text, causal=False)
             inner = self._linear_back(
                 f"{at}.cross.qkv", kind.norm(block.cross.norm, kept.then), self._rows([query]), 0, 1
             )
@@ -344,8 +344,8 @@ class _Pass:
                 self.of_text = self.of_text + of_text
             slope = slope + kind.norm_back(block.cross.norm, kept.then, inner)
         inner = self._linear_back(f"{at}.out", kept.heard, slope)
-        given = *self._parts(kept.qkv, 3), kept.heard
-        inner = self._rows(kind.attend_back(*given, inner, self.seen, causal=True))
+        given = self._parts(kept.qkv, 3)
+        inner = self._rows(kind.attend_back(given, kept.heard, inner, self.seen, causal=True))
         inner = self._linear_back(f"{at}.qkv", kind.norm(block.attention_norm, kept.x), inner)
         return slope + kind.norm_back(block.attention_norm, kept.x, inner)
 
