@@ -1,8 +1,8 @@
 """Updates of a LoRA beside musicgen-small at full size, random weights, clips of ten seconds.
 
-Run with `uv run pytest -m benchmark -s tests/benchmarks/test_tune_speed.py`. Prints ratios; asserts no time. Every
-contestant has a process of its own and they take turns: ours, and peft on transformers and torch; each keeps what
-its gradients need, or works layers out again (gradient checkpointing). The losses of both fall: they do learn.
+Run with `uv run pytest -m benchmark -s tests/benchmarks/test_tune_speed.py`. Prints ratios; asserts no time.
+Every contestant has a process of its own and they take turns: ours, and peft on transformers and torch; each
+keeps what its gradients need, or works layers out again (gradient checkpointing). The losses of both fall.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _check_kills(clips: Path, undisturbed: bytes, folder: Path, kills: int) -> N
             runs.append(folder / f"run{number}")
         run = runs[-1]
         process = tune_in_process(clips, run, STEPS)
-        if not (run / "ckpt").is_dir():
+        if not (run / "data").is_dir():
             what, reached = "encoding", lambda: any((run / "data").glob("*"))  # noqa: B023
         elif number % 2:
             what, reached = "a checkpoint", lambda: any((run / "ckpt").glob(".tmp-*"))  # noqa: B023

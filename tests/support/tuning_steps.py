@@ -3,8 +3,8 @@
     python tuning_steps.py ours|peft small|medium [--checkpoint] [--dtype float16] [--clips 1] [--seconds 10]
 
 Each line on stdin is a count of updates; the answer is a line of JSON: seconds per update, the loss, and peak
-memory of the process in bytes. An update is of clips with 32 tokens of text each: a forward pass, gradients of
-LoRAs of rank 16 beside q, v and out of both attentions, AdamW. Nobody draws: the codes are the same each time.
+memory of the process in bytes. An update is of clips with 32 tokens of text each: a forward pass, gradients
+of LoRAs of rank 16 beside q, v and out of both attentions, AdamW. The codes are the same each time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What a LoRA taught the demo MusicGen: `python learned.py RUN/adapter --style "organ hymn" [-o TABLE.md]`.
 
-The same prompts with the same seeds, with the adapter and without: for the style that it was tuned on, and for
-those that the model knew before. A small classifier, trained on composed pieces of all of them, says what it
-hears. The ceiling is composed music that neither has seen, as the codec gives it back; the floor is the model
-without the adapter.
+The same prompts with the same seeds, with the adapter and without: for the style that it was tuned on, and
+for those that the model knew before. A small classifier, trained on composed pieces of all of them, says what
+it hears. The ceiling is composed music that neither has seen, as the codec gives it back; the floor is the
+model without the adapter.
 """
 
 from __future__ import annotations
@@ -73,7 +73,13 @@ def judge(adapter: Path, style: str, count: int, seconds: float, model: str = "d
         wanted = [each for _, each in (new if which == "new" else old)]
         counts = {each: heard.count(each) for each in classifier.styles}
         rows.append(
-            {"what": name, "prompts": which, "clips": len(clips), "right": share(heard, wanted), "heard": counts}
+            {
+                "what": name,
+                "prompts": which,
+                "clips": len(clips),
+                "right": share(heard, wanted),
+                "heard": counts,
+            }
         )
     return rows
 
@@ -103,7 +109,10 @@ def table(rows: Sequence[Row], style: str) -> str:
         lines.append(
             f"| {row['what']} | {said[row['prompts']]} | {row['clips']} | {row['right']:.2f} | {heard} |"
         )
-    lines += ["", f"Tuned and untuned clips told apart: {told_apart(rows):.2f}; old styles kept: {kept(rows):.2f}."]
+    lines += [
+        "",
+        f"Tuned and untuned clips told apart: {told_apart(rows):.2f}; old styles kept: {kept(rows):.2f}.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -93,7 +93,7 @@ def in_parts(function: Rows, *arrays: Floats) -> Floats:
     def some(start: int, stop: int) -> None:
         function(out[start:stop], *(array[start:stop] for array in arrays))
 
-    shared(some, len(out), max(BLOCK // out.shape[1], 1))
+    shared(some, len(out), max(BLOCK // max(out.shape[-1], 1), 1))
     return out
 
 

@@ -22,7 +22,8 @@ _LIST = """
 <span class="label">{label}</span><p class="note">{help}</p>
 {{{{#if value.length}}}}<ul class="adapters">{{{{#each value}}}}
 <li><label><span>{{{{this.name}}}}</span>
-<input type="range" min="0" max="{most:g}" step="0.05" value="{{{{this.strength}}}}" data-index="{{{{@index}}}}">
+<input type="range" min="0" max="{most:g}" step="0.05"
+  value="{{{{this.strength}}}}" data-index="{{{{@index}}}}">
 <output>{{{{this.strength}}}}</output></label></li>
 {{{{/each}}}}</ul>{{{{else}}}}<p class="note">None is here yet.</p>{{{{/if}}}}
 """
@@ -40,7 +41,7 @@ element.addEventListener('change', event => {
 
 
 def component(place: str, field: Field, here: Mapping[str, Path]) -> gr.HTML:
-    """The list of the adapters that are here, none of which is used yet. `place` begins its name in the page."""
+    """The list of the adapters that are here, none of which is used yet. `place` begins its name."""
     label = field.name.replace("_", " ").capitalize()
     return gr.HTML(
         rows(here),
@@ -51,8 +52,9 @@ def component(place: str, field: Field, here: Mapping[str, Path]) -> gr.HTML:
 
 
 def rows(here: Mapping[str, Path], asked: Sequence[str] = ()) -> Rows:
-    """A row for each adapter that is here, as strong as it is asked for by its name or place; then others that
-    are asked for."""
+    """A row for each adapter that is here, as strong as it is asked for by its name or place; then others
+    that are asked for.
+    """
     strengths = {str(each.path): each.strength for each in map(Asked.of, asked)}
     listed: Rows = []
     for name, path in here.items():

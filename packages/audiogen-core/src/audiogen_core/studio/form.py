@@ -257,7 +257,8 @@ def _shown(job: Job) -> list[Field]:
         each
         for each in fields
         if (
-            each.option.role in ("value", "audio", "adapter") and not (each.option.local and each in described(job.load))
+            each.option.role in ("value", "audio", "adapter")
+            and not (each.option.local and each in described(job.load))
         )
         or each.name == "model"
     ]

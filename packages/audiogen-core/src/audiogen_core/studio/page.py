@@ -7,10 +7,8 @@ A tab is the form of a job (`form`), made from its description; what is shown of
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -236,8 +234,8 @@ class Page:
                 **_ALIKE,
             )
         self.blocks.load(self._resume, None, [*listed, *stage], **_ALIKE)
-        for each in self._trainers:
-            self.blocks.load(each.opened, None, [each.which, each.shown], **_ALIKE)
+        for trainer in self._trainers:
+            self.blocks.load(trainer.opened, None, [trainer.which, trainer.shown], **_ALIKE)
         for form in self.forms.values():
             own = [form.model, *form.adapters.values()]
             for happens in (self.blocks.load, form.tab.select):

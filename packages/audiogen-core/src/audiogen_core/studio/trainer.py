@@ -1,4 +1,4 @@
-"""A training as a tab of the page: clips and what is said of them, options, how it goes and what is heard of it.
+"""A training as a tab of the page: clips and what is said of them, options, how it goes and what is heard.
 
 Everything is read from the description of the training; an option that is added to it is on the page.
 """
@@ -6,7 +6,7 @@ Everything is read from the description of the training; an option that is added
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,9 @@ class Trainer:
     ) -> Iterator[list[Any]]:
         fields = {each.name: each for each in self.fields}
         asked = [
-            word for each, value in zip(self.asked, values, strict=True) for word in _said(fields[each], value)
+            word
+            for each, value in zip(self.asked, values, strict=True)
+            for word in _said(fields[each], value)
         ]
         told = [row[1] for row in rows] if self.training.captions and clips else []
         try:

@@ -5,9 +5,9 @@ that modules have in transformers and peft. With DoRA each output is then scaled
 for its row; the length it has is no part of the gradient. Sources: arXiv 2106.09685, 2402.09353; peft,
 tuners/lora.
 
-Gradients are worked out layer by layer, from the last to the first, out of what was kept of each: what goes into
-its matrices, but no attention weights and nothing that is quickly made again. Arrays are of numpy on a CPU, of mlx
-elsewhere; what differs between them is in `kinds`.
+Gradients are worked out layer by layer, from the last to the first, out of what was kept of each: what goes
+into its matrices, but no attention weights and nothing that is quickly made again. Arrays are of numpy on a
+CPU, of mlx elsewhere; what differs between them is in `kinds`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Batch:
     text     (B, L, text width) vectors of the captions, as the text encoder makes them
     mask     (B, L) true where one is real
     told     (B,) false where the caption is left out
-    clip     (B, C, width) what stands first of all: vectors of a melody or style; None where the model has none
+    clip     (B, C, width) what stands first of all: vectors of a melody or style; None where there is none
     """
 
     tokens: NDArray[np.int32]
@@ -70,7 +70,7 @@ def batch(
     told: Sequence[bool] | None = None,
     clips: Sequence[NDArray[np.float32]] | None = None,
 ) -> Batch:
-    """Clips (K, T) each with the vectors of its caption (L, text width), and of its melody or style (C, width).
+    """Clips (K, T) each with the vectors of its caption (L, text width), of its melody or style (C, width).
 
     Every code is a target.
     """
@@ -112,7 +112,9 @@ class Adapted:
             self.names = {path: parts for path, parts in self.names.items() if ".cross." not in path}
         known = {name for path, parts in self.names.items() for name in parts if path != "melody.weight"}
         if unknown := sorted(set(scales) - known):
-            raise OptionError(f"the model has no modules {', '.join(unknown[:10])} that can be learned beside")
+            raise OptionError(
+                f"the model has no modules {', '.join(unknown[:10])} that can be learned beside"
+            )
         is_plain = not isinstance(network.heads, QuantizedLinear)
         self.kind: Kind = Host() if is_plain and cpu.here() else Device(network.dtype)
 
@@ -137,8 +139,8 @@ class _Kept:
 
     x      went into it
     qkv    queries, keys and values, and by them was heard `heard`
-    then   went into its attention to the text, where it has one, with `query` and `pair`: keys and values of the
-           text; by them was heard `told`
+    then   went into its attention to the text, where it has one, with `query` and `pair`: keys and values
+           of the text; by them was heard `told`
     last   went into its feed-forward part, and `wide` into the activation there
     """
 
@@ -218,14 +220,14 @@ class _Pass:
     def _forward(self, index: int, x: Array) -> tuple[Array, _Kept]:
         kind, block, at = self.kind, self.network.blocks[index], f"blocks.{index}"
         qkv = self._linear(f"{at}.qkv", kind.norm(block.attention_norm, x))
-        heard = kind.attend(*self._parts(qkv, 3), self.seen, causal=True)
+        heard = kind.attend(self._parts(qkv, 3), self.seen, causal=True)
         then = x + self._linear(f"{at}.out", heard)
         query = pair = told = None
         last = then
         if self.crosses:
             query = self._linear(f"{at}.cross.qkv", kind.norm(block.cross.norm, then), 0, 1)
             pair = self._linear(f"{at}.cross.qkv", self.text, 1, 3)
-            told = kind.attend(*self._parts(query, 1), *self._parts(pair, 2), self.seen_text, causal=False)
+            told = kind.attend(self._parts(query, 1) + self._parts(pair, 2), self.seen_text, causal=False)
             last = then + self.share * self._linear(f"{at}.cross.out", told)
         wide = self._linear(f"{at}.up", kind.norm(block.feed_norm, last))
         y = last + self._linear(f"{at}.down", kind.activate(wide, self.config.activation))
@@ -332,8 +334,8 @@ class _Pass:
         slope = slope + kind.norm_back(block.feed_norm, kept.last, inner)
         if self.crosses:
             inner = self._linear_back(f"{at}.cross.out", kept.told, self.share * slope)
-            given = *self._parts(kept.query, 1), *self._parts(kept.pair, 2)
-            query, *pair = kind.attend_back(*given, kept.told, inner, self.seen_text, causal=False)
+            given = self._parts(kept.query, 1) + self._parts(kept.pair, 2)
+            query, *pair = kind.attend_back(given, kept.told, inner, self.seen_text, causal=False)
             inner = self._linear_back(
                 f"{at}.cross.qkv", kind.norm(block.cross.norm, kept.then), self._rows([query]), 0, 1
             )
@@ -342,8 +344,8 @@ class _Pass:
                 self.of_text = self.of_text + of_text
             slope = slope + kind.norm_back(block.cross.norm, kept.then, inner)
         inner = self._linear_back(f"{at}.out", kept.heard, slope)
-        given = *self._parts(kept.qkv, 3), kept.heard
-        inner = self._rows(kind.attend_back(*given, inner, self.seen, causal=True))
+        given = self._parts(kept.qkv, 3)
+        inner = self._rows(kind.attend_back(given, kept.heard, inner, self.seen, causal=True))
         inner = self._linear_back(f"{at}.qkv", kind.norm(block.attention_norm, kept.x), inner)
         return slope + kind.norm_back(block.attention_norm, kept.x, inner)
 

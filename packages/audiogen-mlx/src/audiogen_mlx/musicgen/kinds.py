@@ -1,13 +1,14 @@
 """What a layer that learns is made of, forward and back: over arrays of numpy on a CPU, of mlx elsewhere.
 
-On a CPU mlx makes exponentials one at a time, and its gradients keep all that was on the way; numpy's are worked
-out here by hand, in blocks that stay in the cache, and attention keeps none of its weights. All are exact but for
-rounding. Signals have a row for each position of each clip, (B * S, width).
+On a CPU mlx makes exponentials one at a time, and its gradients keep all that was on the way; numpy's are
+worked out here by hand, in blocks that stay in the cache, and attention keeps none of its weights. All are
+exact but for rounding. Signals have a row for each position of each clip, (B * S, width).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import mlx.core as mx
@@ -30,11 +31,15 @@ ROWS = 64
 """Positions whose attention is worked out at a time."""
 
 
+Heads = Sequence[Array]
+"""Query (B, S, H, D), keys and values (B, n, H, D)."""
+
+
 class Kind(Protocol):
-    """What computes. Heads are (B, S, H, D); `seen` is (B, n), true where a key is real, or None."""
+    """What computes. `seen` is (B, n), true where a key is real, or None: all are."""
 
     def array(self, given: Any) -> Array:
-        """An array of either kind as one of this, its numbers as this kind computes with them; None is None."""
+        """An array of either kind as one of this, with its numbers as it computes with them; None is None."""
 
     def exact(self, given: Any) -> Array:
         """In float32."""
@@ -56,13 +61,13 @@ class Kind(Protocol):
 
     def activate_back(self, x: Array, slope: Array, activation: str) -> Array: ...
 
-    def attend(self, query: Array, keys: Array, values: Array, seen: Array | None, causal: bool) -> Array:
+    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
         """What is heard, (B * S, H * D)."""
 
     def attend_back(
-        self, query: Array, keys: Array, values: Array, heard: Array, slope: Array, seen: Array | None, causal: bool
-    ) -> tuple[Array, Array, Array]:
-        """The gradients of query, keys and values, in their shapes."""
+        self, given: Heads, heard: Array, slope: Array, seen: Array | None, *, causal: bool
+    ) -> list[Array]:
+        """The gradients of query, keys and values, in their shapes, from that of what was heard."""
 
     def cross_entropy(self, said: Array, targets: NDArray[np.int32]) -> tuple[float, Array]:
         """The loss of logits (rows, K, N), which may be written over, and its gradient of them.
@@ -115,33 +120,36 @@ class Host:
     def activate_back(self, x: Array, slope: Array, activation: str) -> Array:
         return cpu.in_parts(_gelu_back, x, slope) if activation == "gelu" else slope * (x > 0)
 
-    def attend(self, query: Array, keys: Array, values: Array, seen: Array | None, causal: bool) -> Array:
+    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
+        query, keys, values = given
         count, steps, heads, width = query.shape
         out = np.empty((count, steps, heads * width), np.float32)
         laid = out.reshape(query.shape)
         for item, start, stop, end in _blocks(query, keys, causal):
-            weights = _weights(query[item, start:stop], keys[item, :end], None if seen is None else seen[item], causal)
+            weights = _weights(
+                query[item, start:stop], keys[item, :end], None if seen is None else seen[item], causal
+            )
             laid[item, start:stop] = (weights @ _by_head(values[item, :end])).transpose(1, 0, 2)
         return out.reshape(count * steps, -1)
 
     def attend_back(
-        self, query: Array, keys: Array, values: Array, heard: Array, slope: Array, seen: Array | None, causal: bool
-    ) -> tuple[Array, Array, Array]:
+        self, given: Heads, heard: Array, slope: Array, seen: Array | None, *, causal: bool
+    ) -> list[Array]:
+        query, keys, values = given
         heard, slope = heard.reshape(query.shape), slope.reshape(query.shape)
         scale = np.float32(query.shape[3] ** -0.5)
-        made = tuple(np.zeros(each.shape, np.float32) for each in (query, keys, values))
-        of_query, of_keys, of_values = made
+        of_query, of_keys, of_values = (np.zeros(each.shape, np.float32) for each in given)
         for item, start, stop, end in _blocks(query, keys, causal):
-            asked, given = query[item, start:stop], _by_head(slope[item, start:stop])  # given: (H, r, D)
+            asked, back = query[item, start:stop], _by_head(slope[item, start:stop])  # back: (H, r, D)
             weights = _weights(asked, keys[item, :end], None if seen is None else seen[item], causal)
-            of_values[item, :end] += (weights.swapaxes(1, 2) @ given).transpose(1, 0, 2)
-            scores = given @ _by_head(values[item, :end]).swapaxes(1, 2)
-            scores -= (given * _by_head(heard[item, start:stop])).sum(axis=2, keepdims=True)
+            of_values[item, :end] += (weights.swapaxes(1, 2) @ back).transpose(1, 0, 2)
+            scores = back @ _by_head(values[item, :end]).swapaxes(1, 2)
+            scores -= (back * _by_head(heard[item, start:stop])).sum(axis=2, keepdims=True)
             scores *= weights
             scores *= scale
             of_query[item, start:stop] = (scores @ _by_head(keys[item, :end])).transpose(1, 0, 2)
             of_keys[item, :end] += (scores.swapaxes(1, 2) @ _by_head(asked)).transpose(1, 0, 2)
-        return of_query, of_keys, of_values
+        return [of_query, of_keys, of_values]
 
     def cross_entropy(self, said: Array, targets: NDArray[np.int32]) -> tuple[float, Array]:
         said -= said.max(axis=2, keepdims=True)
@@ -195,7 +203,13 @@ class Device:
             return slope @ layer.weight[span[0] : span[1]]
         part = outputs(layer, *span)
         return mx.quantized_matmul(
-            slope, part.weight, part.scales, part.biases, transpose=False, group_size=layer.group_size, bits=layer.bits
+            slope,
+            part.weight,
+            part.scales,
+            part.biases,
+            transpose=False,
+            group_size=layer.group_size,
+            bits=layer.bits,
         )
 
     def norm(self, layer: Any, x: Array) -> Array:
@@ -213,20 +227,18 @@ class Device:
         share = 0.5 * (1 + mx.erf(x * math.sqrt(0.5)))
         return slope * (share + x * mx.exp(-0.5 * x * x) * _AT_ZERO)
 
-    def attend(self, query: Array, keys: Array, values: Array, seen: Array | None, causal: bool) -> Array:
-        made = self._attend(query, keys, values, seen, causal)
+    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
+        made = self._attend(*given, seen, causal)
         return made.reshape(-1, made.shape[-1])
 
     def attend_back(
-        self, query: Array, keys: Array, values: Array, heard: Array, slope: Array, seen: Array | None, causal: bool
-    ) -> tuple[Array, Array, Array]:
-        count, steps = query.shape[:2]
-        _, slopes = mx.vjp(
-            lambda *given: self._attend(*given, seen, causal),
-            [query, keys, values],
-            [slope.reshape(count, steps, -1)],
-        )
-        return tuple(slopes)
+        self, given: Heads, heard: Array, slope: Array, seen: Array | None, *, causal: bool
+    ) -> list[Array]:
+        def attended(query: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+            return self._attend(query, keys, values, seen, causal)
+
+        laid = slope.reshape(*given[0].shape[:2], -1)
+        return mx.vjp(attended, list(given), [laid])[1]
 
     def _attend(self, query: Array, keys: Array, values: Array, seen: Array | None, causal: bool) -> Array:
         mask: Any = "causal" if causal else None
@@ -235,8 +247,8 @@ class Device:
             if causal:
                 places = mx.arange(keys.shape[1])
                 mask = mx.logical_and(mask, places[None, :] <= places[:, None])
-        turned = (part.transpose(0, 2, 1, 3) for part in (query, keys, values))
-        return attend(*turned, mask)
+        query, keys, values = (part.transpose(0, 2, 1, 3) for part in (query, keys, values))
+        return attend(query, keys, values, mask)
 
     def cross_entropy(self, said: Array, targets: NDArray[np.int32]) -> tuple[float, Array]:
         share, places = mx.array(_shares(targets)), mx.array(np.maximum(targets, 0))[..., None]
@@ -246,7 +258,8 @@ class Device:
             return ((mx.logsumexp(said, axis=2) - chosen) * share).sum()
 
         made, slope = mx.value_and_grad(loss)(said.astype(mx.float32))
-        return float(made.item()), slope
+        found: Any = made.item()
+        return float(found), slope
 
     def join(self, parts: list[Array], axis: int = -1) -> Array:
         return mx.concatenate(parts, axis=axis)
@@ -262,7 +275,8 @@ def _shares(targets: NDArray[np.int32]) -> NDArray[np.float32]:
     """How much each target counts in the loss."""
     counted = targets >= 0
     counts = counted.sum(axis=0)
-    return np.float32(counted / np.maximum(counts, 1) / max(1, (counts > 0).sum()))
+    shares: NDArray[np.float64] = counted / np.maximum(counts, 1) / max(1, (counts > 0).sum())
+    return shares.astype(np.float32)
 
 
 _AT_ZERO = 1 / math.sqrt(2 * math.pi)
@@ -270,7 +284,7 @@ _AT_ZERO = 1 / math.sqrt(2 * math.pi)
 
 
 def _norm_back(x: Array, slope: Array) -> Array:
-    """Through the normalising of rows x, from the gradient of what came out of it; over arrays of either kind."""
+    """Through the normalising of rows x, from the gradient of what came of it; over arrays of either kind."""
     centred = x - x.mean(axis=-1, keepdims=True)
     inverse = ((centred * centred).mean(axis=-1, keepdims=True) + EPS) ** -0.5
     normal = centred * inverse
@@ -296,7 +310,7 @@ def _blocks(query: Array, keys: Array, causal: bool) -> list[tuple[int, int, int
 
 
 def _weights(query: Array, keys: Array, seen: Array | None, causal: bool) -> Array:
-    """How much each position (r, H, D) attends to each key (n, H, D): (H, r, n). The last ones are its own."""
+    """How much each position (r, H, D) attends to each key (n, H, D): (H, r, n). The last keys are theirs."""
     scale = np.float32(query.shape[2] ** -0.5)
     weights = _by_head(query * scale) @ keys.transpose(1, 2, 0)
     if seen is not None:
