@@ -6,6 +6,7 @@ AUDIOGEN_PICTURES=docs/assets/studio has the pictures written there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,9 @@ def test_a_mask_says_where_vampnet_makes_anew(browser: Any, place: tuple[str, St
     seen.page.locator("#vamp-make").click()
     seen.said("Done", LONG)
     made = Audio.load(place[1].library.path(seen.clip(before)))
-    asked = {"audio": clip, "seed": 3, "prefix": 2.0}
-    expected = model.generate(mask=tmp_path / "second half.png", **asked)
-    other = model.generate(**asked)
+    asked = job.options(audio=clip, seed=3, prefix=2.0).standard()
+    expected = model.clip(replace(asked, mask=tmp_path / "second half.png"))
+    other = model.clip(asked)
     assert np.abs(made.samples - expected.samples).max() < 1e-3 < np.abs(made.samples - other.samples).max()
     drawn(seen, "mask")
     seen.page.locator("#again").click()
