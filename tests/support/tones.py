@@ -127,6 +127,7 @@ def beside_vamp_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all that is installed, have tones and VampNet found alone: the page is there sooner."""
     of_all = jobs.every
     monkeypatch.setattr(jobs, "every", lambda: [each for each in of_all() if each.name in ("tones", "vamp")])
+    monkeypatch.setattr(jobs, "trainings", lambda: [])
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
