@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import program
+from matplotlib import rc_context
 
 from audiogen_core import plot
 from audiogen_core.audio import Audio
@@ -32,6 +33,11 @@ ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "sounds"
 PLACE = "assets/sounds"
 """Where the clips lie in the site."""
+
+PACKAGES = ("audiogen_core", "audiogen_mlx", "audiogen_onnx", "audiogen_minigpt")
+_WRITTEN = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+ON_ANY_PAGE = {"figure.facecolor": "none", **dict.fromkeys(_WRITTEN, "#7f8590")}
+"""How spectrograms are drawn: on the ground of the page, in a grey that is read on light and on dark ones."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def commands_of(sound: Sound, short: bool = False) -> list[list[str]]:
 def made() -> Path:
     """The folder of all clips, with a spectrogram of each."""
     quick = os.environ.get("AUDIOGEN_DOCS_QUICK") == "1"
-    folder = CACHE / ("composed" if quick else _state())
+    folder = CACHE / (f"composed-{_state()}" if quick else _state(*PACKAGES))
     if not folder.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder) as new:
@@ -137,14 +143,16 @@ def made() -> Path:
             else:
                 make(new)
             for name in SOUNDS:
-                plot.spectrogram(Audio.load(new / f"{name}.wav"), new / f"{name}.png")
+                with rc_context(ON_ANY_PAGE):
+                    plot.spectrogram(Audio.load(new / f"{name}.wav"), new / f"{name}.png")
     return folder
 
 
-def _state() -> str:
-    """Hex digits that change with the commands and with what the packages are made of."""
-    digest = hashlib.sha256(repr([commands_of(each) for each in SOUNDS.values()]).encode())
-    for package in ("audiogen_core", "audiogen_mlx", "audiogen_onnx", "audiogen_minigpt"):
+def _state(*packages: str) -> str:
+    """Hex digits that change with the clips, how they are drawn, and with what packages are made of."""
+    commands = {name: commands_of(each) for name, each in SOUNDS.items()}
+    digest = hashlib.sha256(repr((commands, ON_ANY_PAGE)).encode())
+    for package in packages:
         home = Path(str(import_module(package).__file__)).parent
         for path in sorted(home.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:

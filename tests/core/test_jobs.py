@@ -153,7 +153,9 @@ def test_models_say_what_they_understand():
     assert large.options == ("prompt", "seconds", "loud", "start", "seed") and not large.here
 
 
-def test_a_package_that_does_not_start_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch):
+def test_a_package_that_does_not_start_is_told_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     class Point:
         name, dist = "hum", None
 
@@ -161,13 +163,14 @@ def test_a_package_that_does_not_start_is_told_with_its_reason(monkeypatch: pyte
             raise ImportError("libmusic.so.1: cannot open\nshared object file")
 
     monkeypatch.setattr(metadata, "entry_points", lambda group: [Point()])
+    monkeypatch.syspath_prepend(tmp_path)  # what is installed along another path is looked up anew
     assert jobs.installed() == []
     assert jobs.broken() == {"": "libmusic.so.1: cannot open shared object file"}
     with pytest.raises(ModelError, match="does not start: libmusic"):
         jobs.find("hum")
 
 
-def test_a_model_that_does_not_start_is_told_too(monkeypatch: pytest.MonkeyPatch):
+def test_a_model_that_does_not_start_is_told_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     class Point:
         name, dist = "hum", None
 
@@ -175,6 +178,7 @@ def test_a_model_that_does_not_start_is_told_too(monkeypatch: pytest.MonkeyPatch
             return replace(HUM, conductor="audiogen_core_of_nowhere:Hum")
 
     monkeypatch.setattr(metadata, "entry_points", lambda group: [Point()])
+    monkeypatch.syspath_prepend(tmp_path)  # what is installed along another path is looked up anew
     assert jobs.broken(imports=False) == {}
     assert "audiogen_core_of_nowhere" in jobs.broken()["audiogen-core"]
 

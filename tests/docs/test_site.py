@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from audiogen_core.recipe import Recipe
 from support.programs import PROGRAMS, program
@@ -106,6 +107,9 @@ def test_what_is_heard_is_there(site: Path) -> None:
             assert (page.parent / source).resolve().is_file(), f"{page}: {source}"
             heard.add(Path(source).name)
     assert {f"{name}.{kind}" for name in sounds.SOUNDS for kind in ("wav", "png")} <= heard
+    for name in sounds.SOUNDS:
+        with Image.open(site / sounds.PLACE / f"{name}.png") as picture:
+            assert picture.convert("RGBA").getpixel((0, 0))[3] == 0, "the ground is the page's, light or dark"
     assert 'src="assets/sounds/piano.wav"' in (site / "index.html").read_text(encoding="utf-8")
     gallery = (site / "listen" / "index.html").read_text(encoding="utf-8")
     assert gallery.count("<audio") == gallery.count("audiogen recipe 1") == len(sounds.SOUNDS)

@@ -8,6 +8,7 @@ import socket
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,11 +17,12 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from audiogen_core import jobs
 from audiogen_core.audio import Audio
-from audiogen_core.errors import AudioError, AudiogenError
+from audiogen_core.errors import AudioError, AudiogenError, OptionError
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio import guard
-from audiogen_core.studio.page import mount
+from audiogen_core.studio.memory import resident
 from audiogen_core.studio.queue import Queue, QueueFull, Work, new_id
 from audiogen_core.studio.service import application
 from audiogen_core.studio.studio import Studio
@@ -48,6 +50,7 @@ ELSEWHERE = [
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     with pytest.MonkeyPatch.context() as patch:
         tones.install(tmp_path_factory.mktemp("installed"), patch)
+        tones.beside_vamp_alone(patch)
         studio = Studio(tmp_path_factory.mktemp("library"), offline=True)
         studio.start()
         yield studio
@@ -56,6 +59,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 
 @pytest.fixture(scope="module")
 def client(studio: Studio) -> TestClient:
+    from audiogen_core.studio.page import mount  # gradio takes seconds to import
+
     app, served = application(studio)
     mount(app, studio)
     return TestClient(served, base_url="http://127.0.0.1:7860", follow_redirects=False)
@@ -79,7 +84,7 @@ def test_no_name_becomes_a_path(client: TestClient, studio: Studio):
     secret = studio.library.folder / "secret.wav"
     secret.write_bytes(wave())
     for name in [*ELSEWHERE, str(secret), "../secret.wav", "clips/../../secret.wav"]:
-        for values in ({"clip": name}, {"model": name}, {"model": f"tones/{name}"}):
+        for values in ({"clip": name}, {"tune": name}, {"model": name}, {"model": f"tones/{name}"}):
             refused(client.post("/v1/jobs", json={"job": "tones", **values}), 400, 404)
         sent = quote(name, safe="/.%")
         for path in (
@@ -174,6 +179,25 @@ def test_lines_in_fields_stay_in_them(client: TestClient):
     assert wide.status_code == 200 and wide.headers["x-audiogen-clip"].isascii()
 
 
+def test_a_text_on_the_page_names_no_file(studio: Studio, tmp_path: Path):
+    import gradio as gr
+
+    from audiogen_core.studio.form import Form
+
+    secret, clip = tmp_path / "secret.txt", tmp_path / "a.wav"
+    secret.write_text("zebra 1 2 3\n")
+    clip.write_bytes(wave())
+    with gr.Blocks():
+        form = Form(studio, jobs.find("vamp"), "vamp")
+    values = dict(zip(form.components, (each.value for each in form.components.values()), strict=True))
+    values |= {"audio": str(clip), "beats": str(secret)}
+    with pytest.raises(OptionError, match="beats") as told:
+        studio.accept(form.read(*values.values(), *(each.value for each in form.beside)))
+    assert "zebra" not in str(told.value)
+    values["beats"] = "0.01 0.02"
+    assert studio.accept(form.read(*values.values(), *(each.value for each in form.beside))).options["beats"]
+
+
 def test_recipes_of_strangers_name_no_files(studio: Studio, tmp_path: Path):
     secret = tmp_path / "secret.wav"
     secret.write_bytes(wave(0.5))
@@ -205,6 +229,47 @@ def test_ten_thousand_jobs_wait_and_no_more(most: int, tmp_path: Path, monkeypat
     first = again.next(0.0)
     assert first is not None and first.id == again.all()[-1].id
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("most", [100, 10_000])
+def test_ten_thousand_jobs_are_asked_for(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tones.install(tmp_path / "installed", monkeypatch)
+    queue = ("--queue", str(most))
+
+    def asked(number: int, **more: Any) -> str | None:
+        body = {"job": "tones", "seconds": 0.25, "seed": number, **more}
+        answer = server.ask("POST", "/v1/jobs", json=body)
+        if answer.status_code == 429:
+            refused(answer, 429)
+            assert f"{most} jobs wait already" in answer.json()["error"]["message"]
+            return None
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    with serving(tmp_path / "library", *queue) as server, ThreadPoolExecutor(8) as clients:
+        first = asked(0, seconds=60, wait=10)
+        while server.ask("GET", "/healthz").json()["running"] == 0:
+            time.sleep(0.05)
+        held = resident(server.process.pid)
+        names = [name for name in clients.map(asked, range(1, 10_001)) if name is not None]
+        grown = resident(server.process.pid) - held
+        assert len(set(names)) == len(names) == most
+        assert server.ask("GET", "/healthz").json() == {"status": "ok", "waiting": most, "running": 1}
+    print(f"\n{most} of 10,000 jobs wait: the server holds {held >> 20} MiB, and {grown >> 20} MiB for them")
+    assert grown < (24 << 20) + most * 16_384
+    with serving(tmp_path / "library", *queue) as server, ThreadPoolExecutor(8) as clients:
+        assert {first, *names} == {each["id"] for each in server.ask("GET", "/v1/jobs").json()["data"]}
+        assert server.ask("DELETE", f"/v1/jobs/{first}").status_code == 200
+        server.ended(set(sorted(names)[:50]))
+        list(clients.map(lambda name: server.ask("DELETE", f"/v1/jobs/{name}"), reversed(names)))
+        works = server.ended(set(names))
+        done = [works[name] for name in sorted(names) if works[name]["state"] == "done"]
+        assert {works[name]["state"] for name in names} <= {"done", "cancelled"} and len(done) >= 50
+        assert [work["begun"] for work in done] == sorted(work["begun"] for work in done)
+        made = sorted(path.name for path in (tmp_path / "library" / "clips").iterdir())
+        assert made == sorted(name for work in done for name in work["files"])
 
 
 def test_bodies_that_lie_or_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,11 +6,15 @@ AUDIOGEN_PICTURES=docs/assets/studio has the pictures written there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from audiogen_core import jobs
+from audiogen_core.audio import Audio
 from audiogen_core.compose import write_folder
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio.studio import Studio
@@ -81,6 +85,64 @@ def test_a_clip_goes_through_all_jobs(browser: Any, place: tuple[str, Studio]):
     seen.page.locator("#replay").click()
     again = seen.clip(first, LONG)
     assert place[1].library.path(again).read_bytes() == bytes_of_first
+    assert seen.elsewhere == [] and seen.errors == []
+    seen.context.close()
+
+
+def test_every_demo_makes_sound(browser: Any, place: tuple[str, Studio], tmp_path: Path):
+    from audiogen_core.studio.page import Page
+
+    clip = write_folder(tmp_path / "music", minutes=0.05, seed=2, piece_seconds=3.0)[0]
+    seen, page, made = Seen(browser, place[0]), Page(place[1]), []
+    for name, form in page.forms.items():
+        if not any(entry.name == "demo" and entry.here for entry in form.job.models()):
+            continue
+        seen.tab(page._titles[name])
+        for field in form.fields.values():
+            if field.option.argument and field.option.role == "audio":
+                seen.give(f"{name}-{field.name}", clip)
+            elif field.option.argument:
+                seen.fill(f"{name}-{field.name}", "slow piano")
+        if "seconds" in form.fields:
+            seen.fill(f"{name}-seconds", "2")
+        recipe = Recipe.read(place[1].library.path(seen.make(name, LONG)))
+        assert (recipe.package, recipe.settings["command"]) == (form.job.package, form.job.name)
+        made.append(name)
+    assert len(made) >= 5 and seen.elsewhere == [] and seen.errors == []
+    seen.context.close()
+
+
+def test_a_mask_says_where_vampnet_makes_anew(browser: Any, place: tuple[str, Studio], tmp_path: Path):
+    clip = write_folder(tmp_path / "music", minutes=0.05, seed=2, piece_seconds=3.0)[0]
+    job = jobs.find("vamp")
+    model = job.open(model="demo")
+    layout = model.prepared(job.options(audio=clip))[0].layout
+    mask = np.zeros((layout.codebooks, layout.frames), np.uint8)
+    mask[:, layout.frames // 2 :] = 255
+    Image.fromarray(mask).save(tmp_path / "second half.png")
+    Image.fromarray(mask[:, 1:]).save(tmp_path / "too short.png")
+    seen = Seen(browser, place[0])
+    seen.tab("VampNet")
+    seen.give("vamp-audio", clip)
+    seen.fill("vamp-seed", "3")
+    seen.open("What is kept of the clip")
+    seen.give("vamp-mask", tmp_path / "too short.png")
+    seen.page.locator("#vamp-make").click()
+    seen.said("was it made for a clip of another length?", LONG)
+    seen.clear("vamp-mask")
+    seen.give("vamp-mask", tmp_path / "second half.png")
+    seen.fill("vamp-prefix", "2")
+    before = seen.picked
+    seen.page.locator("#vamp-make").click()
+    seen.said("Done", LONG)
+    made = Audio.load(place[1].library.path(seen.clip(before)))
+    asked = job.options(audio=clip, seed=3, prefix=2.0).standard()
+    expected = model.clip(replace(asked, mask=tmp_path / "second half.png"))
+    other = model.clip(asked)
+    assert np.abs(made.samples - expected.samples).max() < 1e-3 < np.abs(made.samples - other.samples).max()
+    drawn(seen, "mask")
+    seen.page.locator("#again").click()
+    seen.has("vamp-mask")
     assert seen.elsewhere == [] and seen.errors == []
     seen.context.close()
 

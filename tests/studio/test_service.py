@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -124,6 +125,22 @@ def test_a_clip_comes_with_the_request(client: TestClient, tmp_path: Path):
     by_name = generate(client, seconds=0.25, clip=name)
     assert by_name.status_code == 200
     assert len(by_name.content) > len(sent)
+
+
+def test_a_file_that_is_no_sound_comes_with_the_request(client: TestClient, tmp_path: Path):
+    def asked(name: str, part: str = "tune") -> httpx.Response:
+        parts = {part: (name, b"440 660\n")}
+        values = {"job": "tones", "seconds": "0.5", "seed": "1"}
+        return client.post("/v1/audio/generate", data=values, files=parts)
+
+    answer = asked("tune.txt")
+    assert answer.status_code == 200, answer.text
+    recipe = Recipe.from_json(answer.headers["x-audiogen-recipe"])
+    assert recipe.inputs == {"tune": hashlib.sha256(b"440 660\n").hexdigest()}
+    assert answer.content != generate(client, seconds=0.5, seed=1).content
+    assert ".txt" in sentence(asked("tune.exe"), 400)
+    assert "sound file" in sentence(asked("tune.txt", "clip"), 400)
+    assert "sound file" in sentence(client.post("/v1/clips", files={"file": ("tune.txt", b"440")}), 400)
 
 
 def test_work_is_followed_to_its_end(client: TestClient):

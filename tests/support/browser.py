@@ -15,7 +15,6 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from audiogen_core.studio.page import mount
 from audiogen_core.studio.service import application
 from audiogen_core.studio.studio import Studio
 
@@ -27,6 +26,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: ap
 @contextmanager
 def served(folder: Path, **facts: Any) -> Iterator[tuple[str, Studio]]:
     """A studio over a folder, with the page: its address, and itself."""
+    from audiogen_core.studio.page import mount  # gradio takes seconds to import
+
     studio = Studio(folder, offline=True, **facts)
     app, guarded = application(studio)
     mount(app, studio)
@@ -54,12 +55,19 @@ def listening(app: Any) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """A browser, until the block ends."""
+def chromium(heard: Path | None = None) -> Iterator[Any]:
+    """A browser, until the block ends. `heard` is a WAV file that its microphone hears, over and over."""
     from playwright.sync_api import sync_playwright
 
+    microphone = [
+        "--use-fake-ui-for-media-stream",  # whoever uses it has allowed that
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={heard}",
+    ]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *(microphone if heard else ())]
+        )
         try:
             yield browser
         finally:
@@ -70,14 +78,22 @@ class Seen:
     """A page as somebody uses it, with what it asked other machines for and what went wrong in it."""
 
     def __init__(self, browser: Any, address: str, *, width: int = 1280, dark: bool = False) -> None:
-        scheme = "dark" if dark else "light"
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+        )
         self.page = self.context.new_page()
+        self._address = address
         self.elsewhere: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", lambda request: self._asked(request.url, address))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(address)
+        self.load()
+
+    def load(self) -> None:
+        """As if it were opened anew."""
+        self.page.goto(self._address)
         self.page.wait_for_selector(".make")
 
     def _asked(self, url: str, address: str) -> None:
@@ -93,6 +109,10 @@ class Seen:
         self.page.locator(".overflow-menu > button").first.click()
         self.page.locator(".overflow-dropdown button", has_text=name).click()
 
+    def open(self, group: str) -> None:
+        """Unfold a group of options of the job whose tab is open."""
+        self.page.locator("div[role=tabpanel]:visible").get_by_role("button", name=group).click()
+
     def fill(self, name: str, value: str) -> None:
         """Put a text into an option, "tones-seed" say."""
         self.page.locator(f"#{name}").locator("textarea, input").first.fill(value)
@@ -100,32 +120,57 @@ class Seen:
     def value(self, name: str) -> str:
         return str(self.page.locator(f"#{name}").locator("textarea, input").first.input_value())
 
+    def give(self, name: str, path: Path) -> None:
+        """Put a file into an option."""
+        self.page.set_input_files(f"#{name} input[type=file]", path)
+        self.has(name)
+
+    def has(self, name: str) -> None:
+        """Wait until an option has a file."""
+        self.page.locator(f"#{name} [aria-label=Clear]").wait_for()
+
+    def clear(self, name: str) -> None:
+        """Take the file out of an option, if it has one."""
+        button = self.page.locator(f"#{name} [aria-label=Clear]")
+        if button.count():
+            button.click()
+            button.wait_for(state="detached")
+
+    def variations(self, count: int) -> None:
+        """Of the job whose tab is open."""
+        self.page.locator("div[role=tabpanel]:visible").get_by_label("Variations").fill(str(count))
+
+    def wait(self, condition: str, seconds: float = 60.0, **more: Any) -> None:
+        """Wait until JavaScript is true."""
+        self.page.wait_for_function(condition, timeout=1000 * seconds, polling=50, **more)
+
+    @property
+    def picked(self) -> str:
+        """The name of the clip that is picked; "" when none is."""
+        each = self.page.locator("#cards .picked .pick")
+        return str(each.get_attribute("data-clip")) if each.count() else ""
+
     def make(self, job: str, seconds: float = 60.0) -> str:
         """Make, and wait for the clip: its name."""
-        before = self.page.locator("#cards .picked .pick")
-        was = before.get_attribute("data-clip") if before.count() else ""
+        before = self.picked
         self.page.locator(f"#{job}-make").click()
-        return self.clip(str(was), seconds)
+        return self.clip(before, seconds)
 
     def clip(self, but: str = "", seconds: float = 60.0) -> str:
         """The name of the clip that is picked, as soon as it is another."""
-        self.page.wait_for_function(
+        self.wait(
             "but => { const failed = document.querySelector('#status .failed');"
             " if (failed) throw new Error(failed.innerText);"
             " const each = document.querySelector('#cards .picked .pick');"
             " return each && each.dataset.clip != but }",
+            seconds,
             arg=but,
-            timeout=1000 * seconds,
         )
-        return str(self.page.locator("#cards .picked .pick").get_attribute("data-clip"))
+        return self.picked
 
     def said(self, words: str, seconds: float = 60.0) -> None:
         """Wait until the state of the work has these words."""
-        self.page.wait_for_function(
-            "words => document.querySelector('#status').innerText.includes(words)",
-            arg=words,
-            timeout=1000 * seconds,
-        )
+        self.wait("words => document.querySelector('#status').innerText.includes(words)", seconds, arg=words)
 
 
 def drawn(seen: Seen, name: str) -> None:

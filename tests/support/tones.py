@@ -11,17 +11,19 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pytest
 
+from audiogen_core import jobs
 from audiogen_core.audio import Audio
 from audiogen_core.errors import ModelError
 from audiogen_core.jobs import Job, JobLoad, JobOptions, Sound, Take
 from audiogen_core.models import Shipped
-from audiogen_core.options import Clip, argument, audio, hidden, option, place
+from audiogen_core.options import Clip, argument, audio, file, hidden, option, place
 
 RATE = 8_000
 FAULTS = ("none", "crash", "killed", "hang", "refuse", "bug", "unlikely")
@@ -33,6 +35,7 @@ class Options(JobOptions):
     seconds: Annotated[float, option("Length.", unit="s", gt=0, le=60, also=("audio_length",))] = 1.0
     pitch: Annotated[float, option("Of the tone.", unit="Hz", gt=0, lt=4000)] = 440.0
     clip: Annotated[Clip | None, audio("A clip that comes first.", verb="Continue")] = None
+    tune: Annotated[Path | None, file("Pitches that follow one another.", suffixes=(".txt",))] = None
     part: Annotated[
         tuple[float, float] | None, option("Of the clip.", unit="s", ge=0, verb="Inpaint", of="clip")
     ] = None
@@ -73,6 +76,8 @@ class Tones:
         if options.clip is not None:
             yield Audio.load(options.clip, sample_rate=RATE, channels=1)
         phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
+        tune = options.tune and Path(options.tune).read_text(encoding="utf-8").split()
+        pitches = cycle(map(float, tune or [options.pitch]))
         size = RATE // 4
         samples = round(options.seconds * RATE)
         for start in range(0, samples, size):
@@ -83,7 +88,7 @@ class Tones:
             if options.on_step:
                 options.on_step(min(start + size, samples) / RATE, options.seconds)
             yield Audio(
-                0.5 * np.sin(2 * np.pi * options.pitch * times + phase)[None].astype(np.float32), RATE
+                0.5 * np.sin(2 * np.pi * next(pitches) * times + phase)[None].astype(np.float32), RATE
             )
 
 
@@ -116,6 +121,13 @@ TONES = Job(
     estimate="support.tones:sound",
     sound="support.tones:sound",
 )
+
+
+def beside_vamp_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all that is installed, have tones and VampNet found alone: the page is there sooner."""
+    of_all = jobs.every
+    monkeypatch.setattr(jobs, "every", lambda: [each for each in of_all() if each.name in ("tones", "vamp")])
+    monkeypatch.setattr(jobs, "trainings", lambda: [])
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,14 @@ for take in model.takes(job.options.of({"prompt": "slow piano", "seed": 1}), 1):
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from audiogen_core.devices import HELP
@@ -564,8 +566,14 @@ def _found() -> dict[tuple[str, str], Job | tuple[str, str]]:
     return {key: each for key, each in _points(GROUP).items() if isinstance(each, Job | tuple)}
 
 
-def _points(group: str) -> dict[tuple[str, str], Any]:
+def _points(group: str) -> Mapping[tuple[str, str], Any]:
     """What entry points name, by package and name; of one that does not load, its package and the reason."""
+    return _loaded(group, tuple(sys.path))
+
+
+@cache
+def _loaded(group: str, path: tuple[str, ...]) -> Mapping[tuple[str, str], Any]:
+    """As `_points`: looked up once, for it reads a file of each package that is installed along the path."""
     from importlib import metadata  # `--help` does without it
 
     family = list(FAMILY)
@@ -577,7 +585,7 @@ def _points(group: str) -> dict[tuple[str, str], Any]:
             found[package, point.name] = point.load()
         except (ImportError, OSError, AttributeError) as error:
             found[package, point.name] = (package, _reason(error))
-    return found
+    return MappingProxyType(found)
 
 
 def _reason(error: Exception) -> str:

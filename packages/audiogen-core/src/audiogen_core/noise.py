@@ -26,8 +26,8 @@ LARGEST = 1 << 27
 """Numbers that are drawn at once."""
 
 SMALLEST = np.float32(2.0**-27)
-"""What exponential noise is at least. Numpy's is 0 once in eight million draws in float32, and tokens are drawn
-as the largest of probability / noise: there 0 / 0 would win for one that was ruled out.
+"""What exponential noise is at least. Numpy's is 0 once in eight million draws in float32, and tokens are
+drawn as the largest of probability / noise: there 0 / 0 would win for one that was ruled out.
 """
 
 

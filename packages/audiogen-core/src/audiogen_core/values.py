@@ -64,6 +64,7 @@ class Option:
     also      what clients of other programs' services call it
     verb      what a page calls giving it a clip that was made, "Continue" say; or a span of that clip
     of        the option for the clip of which it is a span
+    suffixes  of a file that goes in: how names of such files end, beside those of sounds
     """
 
     help: str
@@ -89,6 +90,7 @@ class Option:
     also: tuple[str, ...] = ()
     verb: str = ""
     of: str = ""
+    suffixes: tuple[str, ...] = ()
 
     @property
     def range(self) -> str:

@@ -5,7 +5,7 @@ Everything is read from the description of the options; an option that is added 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -211,7 +211,7 @@ class Form:
         """What a component holds, as the option takes it. Raises OptionError."""
         option = field.option
         if option.role in ("audio", "file"):
-            return received(self._studio.library, value)
+            return received(self._studio.library, value, option.suffixes)
         if option.role == "adapter":
             return adapters.texts(value)
         if field.kind is bool:
@@ -239,15 +239,15 @@ _LAST = next(each.option.group for each in described(Output))
 """What is done to any clip, at the end."""
 
 
-def received(library: Library, path: str) -> str:
-    """A file that came with the page, taken into the library: its name there."""
+def received(library: Library, path: str, others: Sequence[str] = ()) -> str:
+    """A file that came with the page, taken into the library: its name there. Raises as `Library.receive`."""
 
     def blocks() -> Iterator[bytes]:
         with Path(path).open("rb") as file:
             while block := file.read(1 << 20):
                 yield block
 
-    return library.receive(Path(path).name, blocks())
+    return library.receive(Path(path).name, blocks(), others)
 
 
 def _shown(job: Job) -> list[Field]:
@@ -257,7 +257,7 @@ def _shown(job: Job) -> list[Field]:
         each
         for each in fields
         if (
-            each.option.role in ("value", "audio", "adapter")
+            each.option.role in ("value", "audio", "file", "adapter")
             and not (each.option.local and each in described(job.load))
         )
         or each.name == "model"
@@ -276,6 +276,10 @@ def component(place: str, field: Field, visible: bool = True) -> gr.components.C
     if told.role == "audio":
         sources: list[Any] = ["upload", "microphone"]
         return gr.Audio(sources=sources, type="filepath", buttons=["download"], elem_classes="clip", **facts)
+    if told.role == "file":
+        kinds = ["audio", *told.suffixes]
+        facts["label"] += f": {told.help}"
+        return gr.File(file_types=kinds, type="filepath", height=110, elem_classes="drop", **facts)
     facts["info"] = " ".join(part for part in (told.help, _range(field)) if part)
     value = None if field.required else field.default
     if field.kind is bool:
@@ -326,7 +330,12 @@ def _range(field: Field) -> str:
 
 
 def _of_text(field: Field, text: str) -> Any:
-    """The value that a text stands for: as the command reads it, or numbers, with spaces between several."""
+    """The value that a text stands for: as the command reads it, or numbers, with spaces between several.
+
+    What may be a text stays one: the command may take it for the name of a file, which is none of a page's.
+    """
+    if str in members(field.kind):
+        return text
     if field.option.parse is not None:
         return field.parse(text)
     several = [field.parse(each) if ":" in each else _number(each) for each in text.replace(",", " ").split()]

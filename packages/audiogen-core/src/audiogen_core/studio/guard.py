@@ -30,10 +30,13 @@ SLOWEST = 4096
 
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
-    "worker-src 'self' blob:; frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self' blob:; worker-src 'self' blob:; frame-ancestors 'self'; form-action 'self'; "
+    "base-uri 'self'"
 )
-"""What a browser may load for the page: nothing from another machine."""
+"""What a browser may load for the page: nothing from another machine. A blob is what the page itself made:
+what was recorded, say.
+"""
 
 
 class Refused(Exception):

@@ -1,7 +1,7 @@
 """The folder of the studio: clips that were made, clips that were brought in, and the queue.
 
     clips/    what was made, each file with its recipe; files that are put there by hand are shown as well
-    uploads/  what was brought in, named by the hash of its content
+    uploads/  clips and other files that were brought in, named by the hash of their content
     spool/    what is made just now, as it is heard before it is whole
     queue/    works, see `queue`
     training/ models and adapters that are made of clips, see `training`
@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,16 +128,17 @@ class Library:
                 return
         raise Missing(f"there is no clip {name!r}")
 
-    def receive(self, name: str, blocks: Iterable[bytes]) -> str:
+    def receive(self, name: str, blocks: Iterable[bytes], others: Sequence[str] = ()) -> str:
         """Keep a clip that is brought in; the name it has here. What is no sound is refused.
+
+        others  suffixes of files that are no sound and are kept unread
 
         Raises OptionError for a name that is none of a sound file, AudioError when it cannot be read.
         """
-        suffix = Path(name).suffix.lower()
-        if suffix not in SUFFIXES:
-            raise OptionError(
-                f"{name!r} is not the name of a sound file; such end with {', '.join(SUFFIXES)}"
-            )
+        suffix, known = Path(name).suffix.lower(), (*others, *SUFFIXES)
+        if suffix not in known:
+            what = "one that is taken here" if others else "the name of a sound file"
+            raise OptionError(f"{name!r} is not {what}; such end with {', '.join(known)}")
         hashed = hashlib.sha256()
         temporary = self.folder / "uploads" / f".{secrets.token_hex(8)}.tmp{suffix}"
         try:
@@ -145,19 +146,24 @@ class Library:
                 for block in blocks:
                     hashed.update(block)
                     file.write(block)
-            try:
-                info = probe(temporary)
-            except AudioError as error:
-                raise AudioError(str(error).replace(temporary.name, Path(name).name)) from error
-            if info.frames > self._most_seconds * info.sample_rate:
-                seconds = info.frames / info.sample_rate
-                raise AudioError(f"{name!r} has {seconds:.0f} s; at most {self._most_seconds:.0f} are taken")
+            if suffix in SUFFIXES:
+                self._check_sound(temporary, name)
             sync(temporary)
             target = self.folder / "uploads" / f"{hashed.hexdigest()[:24]}{suffix}"
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
         return target.name
+
+    def _check_sound(self, path: Path, name: str) -> None:
+        """Raises AudioError for a file, brought in by that name, that is no sound or too long."""
+        try:
+            info = probe(path)
+        except AudioError as error:
+            raise AudioError(str(error).replace(path.name, Path(name).name)) from error
+        if info.frames > self._most_seconds * info.sample_rate:
+            seconds = info.frames / info.sample_rate
+            raise AudioError(f"{name!r} has {seconds:.0f} s; at most {self._most_seconds:.0f} are taken")
 
     def _files(self, place: str) -> list[Path]:
         with os.scandir(self.folder / place) as entries:

@@ -1,8 +1,8 @@
 """Work that was asked for, kept on disk: whatever happens to the server, each piece of it ends once.
 
-A work is a file of JSON in a folder. It is written when the work is accepted, when it begins and when it
-ends; progress in between is kept in memory alone. What was running when a server died waits again when the
-next one opens the folder: seeds are drawn when work is accepted, so that it then gives the same files.
+A work is a file of JSON in a folder. It is written when the work is accepted and when it ends; what happens
+in between is kept in memory alone. So what was running when a server died waits when the next one opens the
+folder: seeds are drawn when work is accepted, so that it then gives the same files.
 """
 
 from __future__ import annotations
@@ -110,8 +110,6 @@ class Queue:
         for path in sorted(folder.glob("*.json")):
             work = Work.read(path)
             self._works[work.id] = work
-            if work.state == "running":
-                self._keep(replace(work, state="waiting", begun=0.0, clips=()))
 
     def add(self, work: Work) -> Work:
         """Accept a work: it is on the disk when this returns. Raises QueueFull."""
@@ -144,7 +142,9 @@ class Queue:
                 waiting = self._waiting()
             if not waiting:
                 return None
-            return self._keep(replace(waiting[0], state="running", begun=time.time()))
+            work = replace(waiting[0], state="running", begun=time.time())
+            self._works[work.id] = work
+            return work
 
     def end(self, name: str, state: State, *, kind: str = "", error: str = "") -> Work:
         """It is done, failed or cancelled, unless it ended before."""
@@ -168,14 +168,13 @@ class Queue:
             (each for each in self._works.values() if each.state == "waiting"), key=lambda each: each.id
         )
 
-    def _keep(self, work: Work) -> Work:
+    def _keep(self, work: Work) -> None:
         kept = {
             each.name: getattr(work, each.name) for each in fields(Work) if each.metadata.get("kept", True)
         }
         with atomic_path(self.folder / f"{work.id}.json") as temporary:
             temporary.write_text(as_json(kept), encoding="utf-8")
         self._works[work.id] = work
-        return work
 
     def _forget(self) -> None:
         ended = sorted(each.id for each in self._works.values() if each.state in ENDED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -367,10 +367,11 @@ async def _part(studio: Studio, name: str, value: Any) -> Any:
     """The value of a part of a form: a clip's name, a number, true or false, or a text as it is."""
     if isinstance(value, list):
         return [await _part(studio, name, each) for each in value]
-    if isinstance(value, UploadFile):
-        return await _received(studio, value)
     fields = [field for job in jobs.installed() for field in (*described(job.options), *described(job.load))]
-    if name == "input" or any(field.name == name and field.kind is str for field in fields):
+    named = [field for field in fields if field.name == name]
+    if isinstance(value, UploadFile):
+        return await _received(studio, value, [each for field in named for each in field.option.suffixes])
+    if name == "input" or any(field.kind is str for field in named):
         return value
     try:
         return json.loads(value)
@@ -378,12 +379,12 @@ async def _part(studio: Studio, name: str, value: Any) -> Any:
         return value
 
 
-async def _received(studio: Studio, file: UploadFile) -> str:
+async def _received(studio: Studio, file: UploadFile, others: Sequence[str] = ()) -> str:
     def blocks() -> Iterator[bytes]:
         while block := file.file.read(1 << 20):
             yield block
 
-    return await run_in_threadpool(studio.library.receive, file.filename or "", blocks())
+    return await run_in_threadpool(studio.library.receive, file.filename or "", blocks(), others)
 
 
 async def _accepted(studio: Studio, values: dict[str, Any]) -> Work:

@@ -24,7 +24,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
@@ -45,9 +44,6 @@ from audiogen_core.studio.memory import resident
 
 OFTEN = 0.05
 """Seconds between two tellings of progress, at least."""
-
-
-_find = cache(jobs.find)  # what is installed stays so while this process lives
 
 
 class Cancelled(Exception):
@@ -106,7 +102,7 @@ class Worker:
             self._current = ""
 
     def _make(self, request: Mapping[str, Any]) -> None:
-        job = _find(request["job"], request["package"])
+        job = jobs.find(request["job"], request["package"])
         opening, revision = request["load"], request["revision"]
         if revision is not None and any(each.name == "revision" for each in described(job.load)):
             opening = {**opening, "revision": revision}

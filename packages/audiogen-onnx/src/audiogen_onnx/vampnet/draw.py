@@ -85,10 +85,7 @@ def draw(logits: Float, noise: Float | None, filters: Filters) -> tuple[Int, Flo
         rows = slice(start, start + step)
         block = filters.apply(logits[rows])
         probabilities = softmax(block, filters.temperature)
-        if noise is None:
-            picked = block.argmax(axis=-1)
-        else:
-            picked = (probabilities / noise[rows]).argmax(axis=-1)
+        picked = (block if noise is None else probabilities / noise[rows]).argmax(axis=-1)
         tokens[rows] = picked
         chances[rows] = np.take_along_axis(probabilities, picked[:, None], axis=-1)[:, 0]
     if np.isnan(chances).any():

@@ -270,7 +270,12 @@ class Beside(Drawn):
 
     mask: Annotated[
         Path | None,
-        file("NPY, PNG, or a sound file whose silence is what to make.", metavar="PATH", group=_KEPT),
+        file(
+            "NPY, PNG, or a sound file whose silence is what to make.",
+            metavar="PATH",
+            group=_KEPT,
+            suffixes=(".npy", ".png"),
+        ),
     ] = None
     mask_array: Annotated[
         Any,
