@@ -24,6 +24,7 @@ from audiogen_onnx.exporter.musicgen.nodes import FLOAT, INT32, INT64, Nodes, Sh
 from audiogen_onnx.exporter.musicgen.numbers import half, stored
 from audiogen_onnx.exporter.musicgen.source import Source
 from audiogen_onnx.exporter.musicgen.text import activated, softmax
+from audiogen_onnx.musicgen.decoder import padded
 
 EPS = 1e-5
 
@@ -113,11 +114,6 @@ def cross_ends(config: Config) -> dict[str, tuple[int, Shape]]:
         ends[f"cross_keys.{index}"] = (FLOAT, ("rows", heads, size, "length"))
         ends[f"cross_values.{index}"] = (FLOAT, ("rows", heads, "length", size))
     return ends
-
-
-def padded(config: Config) -> int:
-    """Width of a head in the cache: a multiple of 8."""
-    return -(-(config.width // config.heads) // 8) * 8
 
 
 def embedded(nodes: Nodes, codes: str, config: Config, source: Source) -> str:
