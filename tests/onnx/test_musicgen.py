@@ -111,6 +111,13 @@ def test_draws_are_those_of_the_other_backend() -> None:
             np.testing.assert_array_equal(draw(logits, step), np.array(peer(mlx.array(logits), step)))
 
 
+def test_of_tokens_that_are_as_likely_the_first_fill_the_share() -> None:
+    logits = np.log(np.array([[0.2, 0.3, 0.2, 0.2, 0.1]], np.float32))
+    kept = filtered(logits, Sampling(top_k=0, top_p=0.6))
+    np.testing.assert_allclose(kept, [[0.2, 0.3, 0.2, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(filtered(logits, Sampling(top_k=0, top_p=0.2)), [[0, 0.3, 0, 0, 0]], atol=1e-6)
+
+
 def test_a_token_without_a_share_is_never_picked() -> None:
     shares = np.array([[0.0, 0.25, 0.0, 0.75, 0.0]], np.float32)
     for number, token in ((0.0, 1), (0.2499, 1), (0.2501, 3), (0.99999994, 3)):
