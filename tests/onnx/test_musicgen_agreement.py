@@ -1,4 +1,4 @@
-"""How often the demo in fewer bits takes the token that it takes in float32: over 2,000 guided steps of its music.
+"""How often the demo in fewer bits takes the token that it takes in float32: 2,000 guided steps of its music.
 
 The demo is the one model here whose weights were learned; it is narrow, 192 wide, and so is hit harder than
 those that are published.
