@@ -6,8 +6,6 @@ A process of its own loads a folder in transformers' layout, and watches the mem
 from __future__ import annotations
 
 import json
-import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.published import expanded, published
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
+from support.published import write_folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,31 +50,9 @@ print(json.dumps([most - before, samples.shape, float(abs(samples).max())]))
 """
 
 
-def write_random(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A safetensors file of those tensors in float32, small numbers drawn once and used again and again."""
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        size = 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    drawn = np.random.default_rng(0).uniform(-0.05, 0.05, 1 << 22).astype(np.float32).tobytes()
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for start in range(0, end, len(drawn)):
-            file.write(drawn[: min(len(drawn), end - start)])
-
-
 @pytest.mark.parametrize(("name", "channels"), [("musicgen-small", 1), ("musicgen-stereo-small", 2)])
 def test_loaded_and_heard(name: str, channels: int, tmp_path: Path):
-    entry = published()["models"][name]
-    parts = {key: published()[key] for key in ("text_encoder", "audio_encoder")}
-    (tmp_path / "config.json").write_text(json.dumps(entry["config"] | parts))
-    shutil.copy(FIXTURES / "tokenizer" / "tokenizer.json", tmp_path)
-    shapes = {**expanded(published()["shared"]), **expanded(entry["keys"])}
-    shapes.pop("text_encoder.encoder.embed_tokens.weight", None)  # the same tensor, as files are stored
-    write_random(tmp_path / "model.safetensors", shapes)
-    size = sum(4 * int(np.prod(shape)) for shape in shapes.values())
+    size = write_folder(tmp_path, name)
     done = subprocess.run(
         [sys.executable, "-c", JOB, str(tmp_path)], capture_output=True, text=True, timeout=900
     )

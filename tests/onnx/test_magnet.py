@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from audiogen_onnx.magnet.config import MagnetConfig, from_audiocraft
 from audiogen_onnx.magnet.generate import Magnet
 from audiogen_onnx.magnet.options import Options
 from audiogen_onnx.magnet.staged import Staging, fill, overlapping
+from audiogen_onnx.magnet.verify import verify
+from audiogen_onnx.manifest import Graph
 from audiogen_onnx.musicgen.generate import MusicGen
 from support.commands import call
 from support.magnet import FOLDER, TOKENIZER, exported, files, model
@@ -105,6 +108,33 @@ def test_a_search_for_spans_ends_near_what_is_wanted() -> None:
         assert (runs >= 3).all()
 
 
+@pytest.mark.parametrize("spans", ["overlapping", "separate"])
+@pytest.mark.parametrize("seconds", [0.333, 1.0, 1.7])
+def test_a_loop_has_exactly_its_seconds_and_no_seam(spans: str, seconds: float) -> None:
+    """What is heard across its joint is what the codec makes of the frames there, in that order."""
+    asked: dict[str, Any] = {"seconds": seconds, "loop": True, "spans": spans, **FAST}
+    magnet, told = model(), []
+    loop = magnet.generate("rock", on_step=lambda *step: told.append(step), **asked)
+    windows = 1 if seconds <= 1 else 3
+    assert told[-1] == (9 * (windows + 1), 9 * (windows + 1))
+    length = round(seconds * 32_000)
+    assert loop.samples.shape == (1, length)
+    pieces = [piece.samples for piece in magnet.stream("rock", **asked)]
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), loop.samples)
+    (codes,) = magnet.generate_codes_batch(["rock"], **asked)
+    (plain,) = magnet.generate_codes_batch(["rock"], **{**asked, "loop": False})
+    frames, reach = codes.frames, min(50, min(codes.frames, 50) // 4)
+    near = np.minimum(np.arange(frames), frames - 1 - np.arange(frames)) < reach
+    np.testing.assert_array_equal(codes.values[:, ~near], plain.values[:, ~near])
+    assert (codes.values[:, near] != plain.values[:, near]).any()
+    twice = np.concatenate([codes.values, codes.values, codes.values], axis=1)
+    heard = np.concatenate(list(magnet.codec.decode_blocks([twice])), axis=1)
+    hop, middle = 640, frames * 640
+    ours = np.concatenate([loop.samples[:, -hop // 2 :], loop.samples[:, : 2 * hop]], axis=1)
+    np.testing.assert_allclose(ours[:, -2 * hop :], heard[:, middle : middle + 2 * hop], rtol=0, atol=2e-4)
+    np.testing.assert_allclose(ours[0, hop // 2 - 1], heard[0, middle - 1], rtol=0, atol=2e-4)
+
+
 def test_guidance_of_nothing_is_none() -> None:
     asked: dict[str, Any] = {"seconds": 0.3, **FAST}
     (plain,) = model().generate_codes_batch([None], **asked)
@@ -146,6 +176,26 @@ def test_export_make_and_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert json.loads(done.stdout)["passes"] == 5
 
 
+def test_verify(tmp_path: Path) -> None:
+    small = tmp_path / "int8"
+    export_magnet(files("magnet"), small, dtype="int8")
+    done = call(cli, "verify", small, "--against", exported("magnet"), "--json")
+    assert done.exit_code == 0, done.stderr
+    rows = {row["graph"]: row for row in json.loads(done.stdout)}
+    assert rows.keys() == {"network", "text", "cross"}
+    assert 0 < rows["network"]["relative_error"] < 0.05 and 0.8 < rows["network"]["top1"] <= 1
+    assert 0 < rows["text"]["relative_error"] < 0.05 and rows["text"]["top1"] is None
+    same = {row.graph: row for row in verify(exported("magnet"), exported("magnet"))}
+    assert (same["network"].relative_error, same["network"].top1) == (0, 1)
+    with pytest.raises(ManifestError, match="is not the model of"):
+        verify(small, exported("audio-magnet"))
+    data = bytearray((small / "cross.onnx.data").read_bytes())
+    data[99] ^= 1
+    (small / "cross.onnx.data").write_bytes(data)
+    with pytest.raises(ManifestError, match=r"cross.onnx.data: its content is not the one"):
+        verify(small)
+
+
 # What cannot be
 
 
@@ -159,6 +209,8 @@ def test_export_make_and_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"init_audio": tone(0.5), "inpaint": (0.4, 0.9)}, "does not lie within the clip of 0.5 s"),
         ({"init_audio": tone(0.5), "inpaint": (0.3, 0.2)}, "does not lie within"),
         ({"init_audio": tone(2), "inpaint": (0.1, 0.2)}, "this model takes 1 s"),
+        ({"loop": True, "prompt_audio": tone(0.5)}, "what runs in a ring is made as a whole"),
+        ({"loop": True, "init_audio": tone(0.5), "inpaint": (0.1, 0.2)}, "what runs in a ring"),
         ({"spans": "some"}, "spans"),
         ({"compat": "other"}, "compat must be"),
         ({"steps": 0}, "steps must be a whole number from 1"),
@@ -208,6 +260,18 @@ def test_damaged_folders_are_refused_by_name(tmp_path: Path) -> None:
     facts = json.loads(path.read_text())
     path.write_text(json.dumps(facts | {"model": {**facts["model"], "span": -1}}))
     with pytest.raises(ManifestError, match="spans of -1 frames"):
+        Magnet.load(folder)
+
+
+@pytest.mark.parametrize(("name", "other"), [("network", "text"), ("text", "cross"), ("cross", "network")])
+def test_a_graph_in_the_place_of_another_is_refused(name: str, other: str, tmp_path: Path) -> None:
+    """The description fits the files; what is in them does not."""
+    folder = Path(shutil.copytree(exported("magnet"), tmp_path / "copy"))
+    path = folder / "manifest.json"
+    facts = json.loads(path.read_text())
+    facts["graphs"][name] = asdict(Graph.of(folder / f"{other}.onnx"))
+    path.write_text(json.dumps(facts))
+    with pytest.raises(ManifestError, match=rf"{other}.onnx: is not the graph that"):
         Magnet.load(folder)
 
 

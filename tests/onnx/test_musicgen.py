@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import onnx
 from audiogen_core.audio import Audio
 from audiogen_core.errors import ManifestError, ModelError, OptionError
 from audiogen_core.musicgen.conditioning import Rows
@@ -20,7 +21,7 @@ from audiogen_onnx.cli import cli
 from audiogen_onnx.exporter.musicgen import numbers
 from audiogen_onnx.exporter.musicgen.export import export_musicgen
 from audiogen_onnx.exporter.musicgen.nodes import Nodes
-from audiogen_onnx.manifest import Manifest
+from audiogen_onnx.manifest import Graph, Manifest
 from audiogen_onnx.musicgen.generate import MusicGen
 from audiogen_onnx.musicgen.manifest import MusicGenManifest
 from audiogen_onnx.musicgen.sampling import Sampler, filtered, pick
@@ -108,6 +109,13 @@ def test_draws_are_those_of_the_other_backend() -> None:
         draw, peer = Sampler(one, 4, [5, 6], 9), theirs.Sampler(one, 4, [5, 6], 9)
         for step in range(9):
             np.testing.assert_array_equal(draw(logits, step), np.array(peer(mlx.array(logits), step)))
+
+
+def test_of_tokens_that_are_as_likely_the_first_fill_the_share() -> None:
+    logits = np.log(np.array([[0.2, 0.3, 0.2, 0.2, 0.1]], np.float32))
+    kept = filtered(logits, Sampling(top_k=0, top_p=0.6))
+    np.testing.assert_allclose(kept, [[0.2, 0.3, 0.2, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(filtered(logits, Sampling(top_k=0, top_p=0.2)), [[0, 0.3, 0, 0, 0]], atol=1e-6)
 
 
 def test_a_token_without_a_share_is_never_picked() -> None:
@@ -275,6 +283,86 @@ def test_descriptions_that_cannot_be(folder: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps(facts | more))
         with pytest.raises(ManifestError, match=message):
             MusicGen.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("decoder", "text"), ("text", "cross"), ("cross", "decoder"), ("decoder", "cross"), ("text", "decoder")],
+)
+def test_a_graph_in_the_place_of_another_is_refused(folder: Path, name: str, other: str) -> None:
+    """The description fits the files; what is in them does not."""
+    graphs = json.loads((folder / "manifest.json").read_text())["graphs"]
+    edited(folder, graphs={**graphs, name: dataclasses.asdict(Graph.of(folder / f"{other}.onnx"))})
+    with pytest.raises(ManifestError, match=rf"{other}.onnx: is not the graph that"):
+        MusicGen.load(folder)
+
+
+@pytest.mark.parametrize("axis", [1, 3])
+def test_keys_and_values_of_another_size_are_refused(folder: Path, axis: int) -> None:
+    """Memory is taken for as many as the description says, and the graph writes into it."""
+    path = folder / "decoder.onnx"
+    changed = onnx.load(path, load_external_data=False)
+    end = next(end for end in changed.graph.input if end.name == "past_values.1")
+    end.type.tensor_type.shape.dim[axis].dim_value *= 8
+    path.write_bytes(changed.SerializeToString())
+    graphs = json.loads((folder / "manifest.json").read_text())["graphs"]
+    edited(folder, graphs={**graphs, "decoder": dataclasses.asdict(Graph.of(path))})
+    with pytest.raises(
+        ManifestError, match=r"decoder.onnx: (its keys and values are not|onnxruntime cannot)"
+    ):
+        MusicGen.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\x00", "[" * 100_000, " " * (1 << 20) + "{}"])
+def test_what_is_no_manifest_is_refused(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(ManifestError, match="damaged or not a manifest"):
+        MusicGen.load(folder)
+
+
+@pytest.mark.parametrize("name", ["decoder.onnx", "text.onnx", "cross.onnx"])
+def test_weights_elsewhere_are_refused(folder: Path, name: str) -> None:
+    """A graph that names a file outside its folder, of which the description knows nothing wrong."""
+    path = folder / name
+    data = path.read_bytes()
+    assert data.count(f"{name}.data".encode()) > 1
+    path.write_bytes(data.replace(f"{name}.data".encode(), b"../" + f"{name}.data".encode()[3:]))
+    key = name.removesuffix(".onnx")
+    graphs = json.loads((folder / "manifest.json").read_text())["graphs"]
+    graph = dataclasses.asdict(Graph.of(path))
+    edited(folder, graphs={**graphs, key: graph})
+    with pytest.raises(ManifestError, match="does not lie in the same folder"):
+        MusicGen.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("graphs", "decoder", "graph", "file"), "../decoder.onnx", "does not lie in the same folder"),
+        (("graphs", "decoder", "data", "file"), 7, "damaged"),
+        (("graphs", "cross", "graph", "sha256"), "", "has no SHA-256"),
+        (("graphs", "text", "graph", "size"), -1, "has the size -1"),
+        (("graphs", "text"), None, "damaged"),
+        (("graphs",), 3, "damaged"),
+        (("parts",), {}, "tokenizer.json is missing"),
+        (("parts",), 7, "damaged"),
+        (("codec",), None, "damaged"),
+        (("codec", "sample_rate"), "fast", "damaged|sample_rate"),
+        (("model", "width"), 1 << 40, "too wide"),
+        (("model", "heads"), 0, "heads"),
+        (("defaults",), 7, "damaged"),
+        (("format",), 2, "has format 2"),
+    ],
+)
+def test_values_that_cannot_be(folder: Path, keys: tuple[str, ...], value: Any, message: str) -> None:
+    facts = json.loads((folder / "manifest.json").read_text())
+    inner = facts
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (folder / "manifest.json").write_text(json.dumps(facts))
+    with pytest.raises(ManifestError, match=message):
+        MusicGen.load(folder)
 
 
 def test_one_family_is_not_taken_for_the_other() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from audiogen_core.audio import Audio
 from audiogen_core.noise import RecordedNoise, SeededNoise
 from audiogen_onnx.magnet.network import seen
 from audiogen_onnx.magnet.staged import Staging, fill, mask_shares
-from support.magnet import FOLDER, NAMES, model
+from support.magnet import FOLDER, NAMES, files, model
+from support.magnet_torch import TorchMagnet
 
 
 @cache
@@ -44,6 +46,15 @@ def test_logits(name: str) -> None:
     for stage in range(4):
         close(run(arrays["tf_sequence"], stage, stage), arrays[f"tf_logits_stage{stage}"])
         close(run(arrays["tf_sequence"], 1, stage), arrays["tf_logits_all_stage1"][:, stage])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_twin_in_torch_that_benchmarks_run_beside(name: str) -> None:
+    arrays = stored(name)
+    twin = TorchMagnet(model(name).config, files(name).table.take)
+    codes, text = (torch.from_numpy(arrays[key]) for key in ("tf_sequence", "tf_cond"))
+    for stage in range(4):
+        close(twin(codes, text, stage)[:, stage].numpy(), arrays[f"tf_logits_stage{stage}"])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -27,6 +27,7 @@ ELSEWHERE = (
     "core/test_present.py",
     "core/test_npz.py",
     "mlx/test_stable_audio_3_full.py",
+    "onnx/test_musicgen_full.py",
 )
 """Tests of the same kind that lie beside what they test."""
 

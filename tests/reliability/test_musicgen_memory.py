@@ -1,4 +1,7 @@
-"""MusicGen for hours: neither many generations in one process nor a long one by windows take more memory."""
+"""MusicGen for hours: neither many generations in one process nor a long one by windows take more memory.
+
+In mlx and in onnxruntime, each in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiogen_onnx.exporter.musicgen.export import export_musicgen
 from support.figures import tell
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "musicgen"
@@ -19,9 +23,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory fr
 
 START = """
 import json, sys
+from importlib import import_module
 from pathlib import Path
 from audiogen_core.sampling import Sampling
-from audiogen_mlx.musicgen.generate import MusicGen
+MusicGen = import_module(sys.argv[3]).MusicGen
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -46,8 +51,10 @@ LONG = (
 found = []
 def on_step(done, total):
     found.append((done / total, resident()))
-audio = model.generate("rain", seconds=float(sys.argv[2]), sampling=Sampling(seed=1), on_step=on_step)
-print(json.dumps([audio.samples.shape, found[:: max(1, len(found) // 2000)]]))
+samples = 0
+for piece in model.stream("rain", seconds=float(sys.argv[2]), sampling=Sampling(seed=1), on_step=on_step):
+    samples += piece.samples.shape[1]  # what is made is not kept
+print(json.dumps([samples, found[:: max(1, len(found) // 2000)]]))
 """
 )
 
@@ -62,6 +69,14 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
+@pytest.fixture(scope="module")
+def exported(folder, tmp_path_factory) -> Path:
+    """The same for onnxruntime."""
+    made = tmp_path_factory.mktemp("exported") / "musicgen"
+    export_musicgen(folder, made, check=False)
+    return made
+
+
 def run(job: str, *arguments: object):
     command = [sys.executable, "-c", job, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -69,8 +84,8 @@ def run(job: str, *arguments: object):
     return json.loads(done.stdout)
 
 
-def check_many(folder: Path, count: int) -> None:
-    found = np.array(run(MANY, folder, count), float)
+def check_many(folder: Path, count: int, package: str) -> None:
+    found = np.array(run(MANY, folder, count, package), float)
     settled = found[count // 4 :]  # the first ones fill caches and compile
     growth = np.polyfit(np.arange(len(settled)), settled, 1)[0]
     first, last = found[0] / 1e6, found[-1] / 1e6
@@ -78,7 +93,7 @@ def check_many(folder: Path, count: int) -> None:
     assert growth < 2e6 / count  # bytes for each
     tell(
         "memory",
-        "generations of a small MusicGen in one process",
+        f"generations of a small MusicGen in one process, {package}",
         count,
         f"{first:.1f} MB, then {last:.1f} MB: {growth / 1e3:.1f} kB each",
         promised="no growth: below 2 MB in all",
@@ -86,18 +101,24 @@ def check_many(folder: Path, count: int) -> None:
 
 
 def test_forty_generations(folder):
-    check_many(folder, 40)
+    check_many(folder, 40, "audiogen_mlx")
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_two_hundred_generations(folder):
-    check_many(folder, 200)
+    check_many(folder, 200, "audiogen_mlx")
 
 
-def check_long(folder: Path, seconds: float) -> None:
-    shape, found = run(LONG, folder, seconds)
-    assert shape == [1, round(seconds * 32_000)]
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_hundred_generations_in_onnxruntime(exported):
+    check_many(exported, 200, "audiogen_onnx")
+
+
+def check_long(folder: Path, seconds: float, package: str) -> None:
+    samples, found = run(LONG, folder, seconds, package)
+    assert samples == round(seconds * 32_000)
     done, resident = np.array(found, float).T
     settled = resident[done * seconds >= 48.0]  # from the end of the second window
     second, most = settled[0] / 1e6, settled.max() / 1e6
@@ -105,7 +126,7 @@ def check_long(folder: Path, seconds: float) -> None:
     assert settled.max() < 1.05 * settled[0]
     tell(
         "memory",
-        "seconds of one clip by windows, small MusicGen",
+        f"seconds of one clip by windows, small MusicGen, {package}",
         round(seconds),
         f"{second:.1f} MB after the second window, at most {most:.1f} MB; exact length",
         promised="flat within 5 %",
@@ -114,10 +135,16 @@ def check_long(folder: Path, seconds: float) -> None:
 
 @pytest.mark.slow
 def test_a_minute_and_a_half_by_windows(folder):
-    check_long(folder, 90.0)
+    check_long(folder, 90.0, "audiogen_mlx")
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_five_minutes_by_windows(folder):
-    check_long(folder, 300.0)
+    check_long(folder, 300.0, "audiogen_mlx")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_minutes_by_windows_in_onnxruntime(exported):
+    check_long(exported, 600.0, "audiogen_onnx")

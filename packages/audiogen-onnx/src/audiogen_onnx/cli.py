@@ -278,11 +278,13 @@ class Verified(Shown):
 def verify(asked: Verified) -> None:
     """Check the hash of every file, run every graph, and compare with a float32 folder."""
     from audiogen_onnx.catalog import located
+    from audiogen_onnx.magnet.verify import verify as verify_magnet
     from audiogen_onnx.manifest import family_of
     from audiogen_onnx.musicgen.verify import verify as verify_musicgen
     from audiogen_onnx.vampnet.verify import verify as verify_vampnet
 
-    check = verify_musicgen if family_of(located(asked.folder)) == "musicgen" else verify_vampnet
+    checks = {"musicgen": verify_musicgen, "magnet": verify_magnet}
+    check = checks.get(family_of(located(asked.folder)), verify_vampnet)
     rows = [asdict(graph) for graph in check(asked.folder, asked.against)]
     if asked.against is None:
         rows = [{"graph": row["graph"], "size": row["size"]} for row in rows]

@@ -47,6 +47,14 @@ class Session:
         }
         self.outputs: tuple[str, ...] = tuple(item.name for item in self._session.get_outputs())
 
+    def expect(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+        """Raise ManifestError unless the graph takes and makes what has these names."""
+        if self.inputs.keys() != set(inputs) or set(self.outputs) != set(outputs):
+            raise ManifestError(
+                f"{self.path}: is not the graph that {self.path.stem} of this model is: it takes "
+                f"{_listed(self.inputs)}, and makes {_listed(self.outputs)}"[:400]
+            )
+
     @property
     def metadata(self) -> dict[str, str]:
         """What the exporter wrote into the graph, text by key."""

@@ -6,12 +6,12 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.jobs import Continuing, JobLoad, Loras
 from audiogen_core.musicgen.windows import STRIDE_SHARE
-from audiogen_core.options import Clips, Place, argument, audio, hidden, option, place
+from audiogen_core.options import Clips, Described, Place, argument, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -38,7 +38,62 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(Continuing):
+class Padding(Continuing):
+    """How the texts of a batch are padded, of models that read prompts. Raises OptionError."""
+
+    compat: Annotated[
+        Compat,
+        hidden(
+            "'upstream' treats the padding of a batch's texts as the original; items then feel their batch."
+        ),
+    ] = "audiogen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.compat not in ("audiogen", "upstream"):
+            raise OptionError(f"compat must be 'audiogen' or 'upstream', got {self.compat!r}")
+
+
+@dataclass(frozen=True)
+class OneClip(Described):
+    """What one clip is made of, beside what those of a batch have in common. Raises OptionError.
+
+    instead  names of options that say what to hear where there is no prompt
+    """
+
+    instead: ClassVar[tuple[str, ...]] = ()
+
+    prompt: Annotated[str | None, argument("What to hear.", metavar="PROMPT")] = None
+    _: KW_ONLY
+    unconditional: Annotated[bool, option("Anything, without a prompt.", advanced=True)] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompt is not None and self.unconditional:
+            raise OptionError("give a prompt or unconditional, not both", "prompt", "unconditional")
+        if self.prompt is not None and not self.prompt.strip():
+            raise OptionError(
+                "the prompt is empty: say what to hear, or use unconditional for anything",
+                *("prompt", "unconditional"),
+            )
+        said = self.prompt is not None or self.unconditional
+        if not said and all(getattr(self, name) is None for name in self.instead):
+            raise OptionError("say what to hear, or use unconditional for anything", "unconditional")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """In Python a prompt that is said to be None stands for anything."""
+        anything = "prompt" in values and values["prompt"] is None
+        return super().of({"unconditional": True, **values} if anything else values)
+
+    @classmethod
+    def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
+        """Recipes keep no prompt where none was wanted."""
+        return cls.of({"unconditional": settings.get("prompt") is None, **settings})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(Padding):
     """What the clips of a batch have in common; those that go in may be lists with one (or None) for each.
 
     None leaves a choice to the model's `Defaults`. Raises OptionError.
@@ -131,12 +186,6 @@ class Batch(Continuing):
     whole_frames: Annotated[
         bool, hidden("Leave out the last frame where it is only begun, as release 0.1.0 did.")
     ] = False
-    compat: Annotated[
-        Compat,
-        hidden(
-            "'upstream' treats the padding of a batch's texts as the original; items then feel their batch."
-        ),
-    ] = "audiogen"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,46 +195,25 @@ class Batch(Continuing):
             )
         if self.prompt_audio is not None and self.prompt_codes is not None:
             raise OptionError("give prompt_audio or prompt_codes, not both")
-        if self.compat not in ("audiogen", "upstream"):
-            raise OptionError(f"compat must be 'audiogen' or 'upstream', got {self.compat!r}")
 
 
 @dataclass(frozen=True)
-class Options(Batch):
+class Options(OneClip, Batch):
     """One clip. Raises OptionError."""
 
-    prompt: Annotated[str | None, argument("What to hear.", metavar="PROMPT")] = None
-    _: KW_ONLY
-    unconditional: Annotated[bool, option("Anything, without a prompt.", advanced=True)] = False
+    instead = ("melody", "style", "prompt_audio", "prompt_codes")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name in ("melody", "style", "prompt_audio"):  # a list of one, as a batch has it
             clips = getattr(self, name)
             if isinstance(clips, list | tuple) and len(clips) == 1:
                 object.__setattr__(self, name, clips[0])
-        if self.prompt is not None and self.unconditional:
-            raise OptionError("give a prompt or unconditional, not both", "prompt", "unconditional")
-        if self.prompt is not None and not self.prompt.strip():
-            raise OptionError(
-                "the prompt is empty: say what to hear, or use unconditional for anything",
-                *("prompt", "unconditional"),
-            )
-        clips = (self.melody, self.style, self.prompt_audio, self.prompt_codes)
-        if self.prompt is None and not self.unconditional and all(clip is None for clip in clips):
-            raise OptionError("say what to hear, or use unconditional for anything", "unconditional")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """In Python a prompt that is said to be None stands for anything."""
-        anything = "prompt" in values and values["prompt"] is None
-        return super().of({"unconditional": True, **values} if anything else values)
+        super().__post_init__()
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
-        """Recipes keep no prompt where none was wanted. Those of 0.1.0 name every option, asked or not."""
-        first = {"melody", "style"} <= settings.keys()
-        return cls.of({"unconditional": settings.get("prompt") is None, "whole_frames": first, **settings})
+        """Those of 0.1.0 name every option, asked or not."""
+        return super().of_recipe({"whole_frames": {"melody", "style"} <= settings.keys(), **settings})
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "weight_bytes": sum(stored.size for stored in manifest.graphs["network"].files),
         "frames": settings.frames,
         "window_frames": settings.window,
-        "passes": sum(settings.staging.steps),
+        "passes": sum(settings.staging.steps) * (1 + options.loop),
         **settings.asked,
         "seconds": settings.seconds,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Model, Take, imported
 from audiogen_core.musicgen.conditioning import Floats, Tokens, read
 from audiogen_core.musicgen.generate import check_prompts
-from audiogen_core.musicgen.windows import STRIDE_SHARE, plan
+from audiogen_core.musicgen.windows import STRIDE_SHARE, Window, plan
 from audiogen_core.noise import Noise, SeededNoise
 from audiogen_core.options import verb
 from audiogen_core.progress import counted
+from audiogen_core.store import cut
 from audiogen_core.threads import use as use_threads
 from audiogen_core.tokenizer import Tokenizer
 from audiogen_core.values import closed
@@ -33,6 +34,11 @@ from audiogen_onnx.manifest import NAME, sha256
 from audiogen_onnx.musicgen.load import codec_of
 from audiogen_onnx.musicgen.manifest import TOKENIZER
 from audiogen_onnx.session import Session, providers_of
+from audiogen_onnx.vampnet.clip import FADE, MARGIN
+from audiogen_onnx.vampnet.sound import Circle, glide
+
+JOINT = 1.0
+"""Seconds on either side of the joint of a loop that are made once more, with both sides known."""
 
 
 class Magnet(Model):
@@ -53,6 +59,7 @@ class Magnet(Model):
         network, self._text, cross = (
             Session(manifest.graph_path(folder, each), providers, threads) for each in GRAPHS
         )
+        self._text.expect(["ids", "mask"], ["vectors"])
         self.network = Network(manifest.config, network, cross)
         self.codec: Codec = codec_of(manifest, folder, opening.fetch)
         self.tokenizer = Tokenizer.load(folder / TOKENIZER)
@@ -134,7 +141,7 @@ class Magnet(Model):
         for index in range(count):
             seed = settings.seed + index
             made = self._made([options.prompt], options, settings, known, keep, seed)
-            pieces = self._pieces(made[0], round(seconds * info.sample_rate))
+            pieces = self._pieces(made[0], round(seconds * info.sample_rate), loop=options.loop)
             yield Take(
                 pieces,
                 info.sample_rate,
@@ -144,6 +151,7 @@ class Magnet(Model):
                 None,
                 begun,
                 seconds if begun else None,
+                closed=options.loop or options.inpaint is not None,
             )
 
     # What a run consists of
@@ -151,11 +159,22 @@ class Magnet(Model):
     def _resolved(self, options: Batch) -> Settings:
         return resolve(self.config, self.codec.info.frame_rate, options)
 
-    def _pieces(self, codes: Ints, left: int) -> Iterator[Audio]:
-        for block in self.codec.decode_blocks([codes]):
-            if left:
-                yield Audio(block[:, :left], self.sample_rate)
-            left -= min(left, block.shape[1])
+    def _pieces(self, codes: Ints, length: int, *, loop: bool) -> Iterator[Audio]:
+        sound = self._ring(codes, length) if loop else self._sound(codes, 0, length)
+        return (Audio(block, self.sample_rate) for block in sound)
+
+    def _sound(self, codes: Ints, start: int, length: int) -> Iterator[Floats]:
+        """So many samples of what codes (K, F) sound like, in blocks (channels, n)."""
+        return cut(self.codec.decode_blocks([codes]), start, length, self.channels)
+
+    def _ring(self, codes: Ints, length: int) -> Iterator[Floats]:
+        """The same of codes whose last frame is followed by the first."""
+        info = self.codec.info
+        circle = Circle(length, info.hop_length, min(math.ceil(MARGIN * info.frame_rate), codes.shape[1]))
+        around, start = circle.codes(codes), circle.margin * circle.hop
+        fade = min(round(FADE * info.sample_rate), start, length)
+        lead = np.concatenate(list(self._sound(around, start - fade, fade)), axis=1)
+        return glide(self._sound(around, start, length), length, lead)
 
     def _known(self, options: Batch, settings: Settings) -> tuple[Ints, Bools, float]:
         """The codes (1, K, T) of the clip, which frames of them are kept (T,), and its seconds."""
@@ -211,21 +230,36 @@ class Magnet(Model):
         """Codes (B, K, T), window by window."""
         staging, noise = settings.staging, SeededNoise(seed)
         frames = known.shape[2]
+        windows = [Window(0, 0, frames)]
+        if options.inpaint is None and frames > settings.window:
+            stride = max(1, math.floor(STRIDE_SHARE * settings.window))
+            windows = plan(frames, int(keep.sum()), settings.window, stride)
         text, mask = self._conditions(prompts, options)
-        if options.inpaint is not None or frames <= settings.window:
-            add = counted(options.on_step, sum(staging.steps))
-            return self._filled(text, mask, len(prompts), known, keep, settings, noise, add)
-        stride = max(1, math.floor(STRIDE_SHARE * settings.window))
-        windows = plan(frames, int(keep.sum()), settings.window, stride)
-        add = counted(options.on_step, sum(staging.steps) * len(windows))
+        add = counted(options.on_step, sum(staging.steps) * (len(windows) + options.loop))
+
+        def filled(codes: Ints, kept: Bools) -> Ints:
+            return self._filled(text, mask, len(prompts), codes, kept, settings, noise, add)
+
         made = known.copy()
         for window in windows:
             part = slice(window.start, window.start + window.frames)
             begun = np.arange(window.frames) < window.prompt
-            made[:, :, part] = self._filled(
-                text, mask, len(prompts), made[:, :, part], begun, settings, noise, add
-            )
-        return made
+            made[:, :, part] = filled(made[:, :, part], keep[part] | begun)
+        return self._joined(made, settings, filled) if options.loop else made
+
+    def _joined(self, codes: Ints, settings: Settings, filled: Callable[[Ints, Bools], Ints]) -> Ints:
+        """Codes (B, K, T) whose end leads into the beginning: the frames around that place are made once
+        more, in a window that has it in its middle.
+        """
+        middle = codes.shape[2] // 2
+        turned = np.roll(codes, middle, axis=2)
+        size = min(codes.shape[2], settings.window)
+        start = middle - size // 2
+        near = turned[:, :, start : start + size]
+        reach = min(round(JOINT * self.codec.info.frame_rate), max(1, size // 4))
+        keep = np.abs(np.arange(size) + 0.5 - size // 2) > reach
+        turned[:, :, start : start + size] = filled(near, keep)
+        return np.roll(turned, -middle, axis=2)
 
     def _filled(
         self,

@@ -24,6 +24,10 @@ class Network:
 
     def __init__(self, config: MagnetConfig, network: Session, cross: Session) -> None:
         self.config, self.network, self.cross = config, network, cross
+        layers = range(config.network.layers)
+        keys = [f"cross_{part}.{index}" for index in layers for part in ("keys", "values")]
+        cross.expect(["text"], keys)
+        network.expect(["codes", "head", "positions", "hidden", *keys, "cross_bias"], ["logits"])
 
     def run(self, text: Float | None, mask: NDArray[np.bool_] | None, rows: int) -> Run:
         """A run over some rows, of which the first attend to a text (A, L, width), but where `mask` (A, L) is

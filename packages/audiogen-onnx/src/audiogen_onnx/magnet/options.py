@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import Continuing
-from audiogen_core.musicgen.options import HIGHEST, LONGEST, Compat
-from audiogen_core.options import Clip, Place, argument, audio, hidden, option, place
+from audiogen_core.musicgen.options import HIGHEST, LONGEST, OneClip, Padding
+from audiogen_core.options import Clip, Place, audio, option, place
 from audiogen_onnx.musicgen import options as musicgen
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ _ROUNDING = 1e-6  # frames
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(Continuing):
+class Batch(Padding):
     """What the clips of a batch have in common. None leaves a choice to the model. Raises OptionError."""
 
     seconds: Annotated[
@@ -86,12 +85,7 @@ class Batch(Continuing):
         tuple[Span, ...] | None,
         option("Seconds of the clip of --init to make anew, and the rest kept; may be repeated.", unit="s"),
     ] = None
-    compat: Annotated[
-        Compat,
-        hidden(
-            "'upstream' treats the padding of a batch's texts as the original; items then feel their batch."
-        ),
-    ] = "audiogen"
+    loop: Annotated[bool, option("Let the end lead into the beginning.")] = False
 
     def __post_init__(self) -> None:
         spans: Any = self.inpaint
@@ -104,37 +98,16 @@ class Batch(Continuing):
             )
         if self.init_audio is not None and (self.prompt_audio is not None or self.seconds is not None):
             raise OptionError("a clip that is inpainted keeps its length, and is not continued")
-        if self.compat not in ("audiogen", "upstream"):
-            raise OptionError(f"compat must be 'audiogen' or 'upstream', got {self.compat!r}")
+        if self.loop and (self.init_audio is not None or self.prompt_audio is not None):
+            raise OptionError(
+                "what runs in a ring is made as a whole: give loop, or a clip to continue or to inpaint",
+                "loop",
+            )
 
 
 @dataclass(frozen=True)
-class Options(Batch):
+class Options(OneClip, Batch):
     """One clip. Raises OptionError."""
-
-    prompt: Annotated[str | None, argument("What to hear.", metavar="PROMPT")] = None
-    _: KW_ONLY
-    unconditional: Annotated[bool, option("Anything, without a prompt.", advanced=True)] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.prompt is not None and self.unconditional:
-            raise OptionError("give a prompt or --unconditional, not both")
-        if self.prompt is not None and not self.prompt.strip():
-            raise OptionError("the prompt is empty: say what to hear, or use --unconditional for anything")
-        if self.prompt is None and not self.unconditional:
-            raise OptionError("say what to hear, or use --unconditional for anything")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """In Python a prompt that is said to be None stands for anything."""
-        anything = "prompt" in values and values["prompt"] is None
-        return super().of({"unconditional": True, **values} if anything else values)
-
-    @classmethod
-    def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
-        """Recipes keep no prompt where none was wanted."""
-        return cls.of({"unconditional": settings.get("prompt") is None, **settings})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core.errors import ManifestError
 from audiogen_core.musicgen.conditioning import Floats, Rows, Tokens
 from audiogen_core.musicgen.config import Config
 from audiogen_core.musicgen.positions import positions
@@ -28,8 +29,21 @@ class Decoder:
 
     def __init__(self, config: Config, decoder: Session, cross: Session | None) -> None:
         self.config, self.decoder, self.cross = config, decoder, cross
-        self.prefixed = "prefix" in decoder.inputs
-        self.head_width = int(decoder.shapes["past_keys.0"][3])
+        self.prefixed = bool(config.clip) or config.text_in_prefix
+        self.head_width = padded(config)
+        cache = [f"{part}.{index}" for index in range(config.layers) for part in ("keys", "values")]
+        past = [f"past_{name}" for name in cache]
+        inputs = ["tokens", "positions", "keep", "lengths", "total", *past]
+        inputs += ["prefix", "order"] if self.prefixed else []
+        if cross is not None:
+            attended = [f"cross_{name}" for name in cache]
+            cross.expect(["text"], attended)
+            inputs += [*attended, "cross_bias"]
+        decoder.expect(inputs, ["logits", *cache])
+        if any(decoder.shapes[name][1:] != decoder.shapes["past_keys.0"][1:] for name in past) or (
+            decoder.shapes["past_keys.0"][1::2] != [config.heads, self.head_width]
+        ):
+            raise ManifestError(f"{decoder.path}: its keys and values are not those of this model")
         self.cached = np.int8 if decoder.inputs["past_keys.0"] == "tensor(int8)" else np.float32
         self._positions = np.zeros((0, config.width), np.float32)
 
@@ -43,6 +57,11 @@ class Decoder:
         if count > len(self._positions):  # in whole thousands
             self._positions = positions(-(-count // 1024) * 1024, self.config.width, self.config.clock)
         return self._positions
+
+
+def padded(config: Config) -> int:
+    """Width of a head among keys and values: a multiple of 8, as onnxruntime's attention wants it."""
+    return -(-(config.width // config.heads) // 8) * 8
 
 
 def attended(

@@ -51,6 +51,7 @@ class Parts:
         codec = codec_of(manifest, folder, fetch)
         self.codec: Codec = StereoCodec(codec) if self.config.channels == 2 else codec
         self._text = self._session("text")
+        self._text.expect(["ids", "mask"], ["vectors"])
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -68,7 +69,10 @@ class Parts:
     @cached_property
     def _clip(self) -> Session:
         """The graph of what a clip is followed by."""
-        return self._session(self.config.clip)
+        session = self._session(self.config.clip)
+        melody = self.config.clip == "melody"
+        session.expect(["features"] if melody else ["samples", "used"], ["vectors" if melody else "tokens"])
+        return session
 
     def melody(self, features: Floats) -> Floats:
         return self._clip.run({"features": features})["vectors"]

@@ -56,13 +56,15 @@ def filtered(logits: Floats, sampling: Sampling) -> Floats:
 
 def _nucleus(probabilities: Floats, share: float) -> Floats:
     """Keeps the likeliest until they hold `share` of the whole, the one that reaches it included."""
-    order = np.argsort(-probabilities, axis=-1, kind="stable")
-    falling = np.take_along_axis(probabilities, order, axis=-1)
+    falling = -np.sort(-probabilities, axis=-1)  # values alone: a third of the time of their order
     before = np.cumsum(falling, axis=-1) - falling
     whole = falling.sum(axis=-1, keepdims=True)
-    kept = np.where(before <= np.float32(share) * whole, falling, 0)
-    made = np.zeros_like(probabilities)
-    np.put_along_axis(made, order, kept, axis=-1)
+    count = (before <= np.float32(share) * whole).sum(axis=-1, keepdims=True)
+    least = np.take_along_axis(falling, count - 1, axis=-1)
+    likelier, equal = probabilities > least, probabilities == least
+    missing = count - likelier.sum(axis=-1, keepdims=True)
+    kept = likelier | (equal & (np.cumsum(equal, axis=-1) <= missing))  # of equals the first
+    made: Floats = np.where(kept, probabilities, 0)
     return made
 
 

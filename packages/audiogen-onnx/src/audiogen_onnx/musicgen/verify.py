@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from audiogen_core.errors import ManifestError, ModelError
 from audiogen_core.musicgen.conditioning import Floats, Rows
 from audiogen_onnx.catalog import located
 from audiogen_onnx.musicgen.load import Parts
-from audiogen_onnx.musicgen.manifest import MusicGenManifest, graphs
+from audiogen_onnx.musicgen.manifest import MusicGenManifest, Prompted
 from audiogen_onnx.vampnet.verify import Verified
 
 STEPS = 250
@@ -25,16 +26,36 @@ def verify(folder: str | Path, reference: str | Path | None = None) -> list[Veri
     Raises ManifestError when a file is not the one described, or the folders are not of one model; ModelError
     when what a graph gives is not finite.
     """
-    manifest, made = _outputs(located(folder))
+    return compared(located(folder), None if reference is None else located(reference), _outputs, "decoder")
+
+
+Outputs = Callable[[Path], tuple[Prompted, dict[str, Floats]]]
+"""A folder's description, and what its graphs make of random input, which is the same for every folder."""
+
+
+def compared(folder: Path, reference: Path | None, outputs: Outputs, network: str) -> list[Verified]:
+    """A row for every graph of a folder. Raises as `verify`.
+
+    network  the graph that makes logits
+    """
+    manifest, made = outputs(folder)
     expected: dict[str, Floats] = {}
     if reference is not None:
-        other, expected = _outputs(located(reference))
+        other, expected = outputs(reference)
         if (other.created_from, other.model) != (manifest.created_from, manifest.model):
             raise ManifestError(f"{reference}: is not the model of {folder}, so they cannot be compared")
+    for name, output in made.items():
+        if not np.isfinite(output).all():
+            raise ModelError(
+                f"{folder}: {name} gives numbers that are not finite; export it again, as float32"
+            )
     rows = []
-    for name in graphs(manifest.config):
-        size = sum(stored.size for stored in manifest.graphs[name].files)
-        rows.append(Verified(name, size, *_compared(name, made.get(name), expected.get(name))))
+    for name, graph in manifest.graphs.items():
+        size = sum(stored.size for stored in graph.files)
+        error = top1 = None
+        if name in made and name in expected:
+            error, top1 = _differences(made[name], expected[name])
+        rows.append(Verified(name, size, error, top1 if name == network else None))
     return rows
 
 
@@ -57,19 +78,10 @@ def _outputs(folder: Path) -> tuple[MusicGenManifest, dict[str, Floats]]:
     made["decoder"] = np.stack(logits)
     if config.chroma is not None:
         made["melody"] = parts.melody(np.eye(config.chroma.bins, dtype=np.float32))
-    for name, output in made.items():
-        if not np.isfinite(output).all():
-            raise ModelError(
-                f"{folder}: {name} gives numbers that are not finite; export it again, as float32"
-            )
     return manifest, made
 
 
-def _compared(name: str, made: Floats | None, expected: Floats | None) -> tuple[float | None, float | None]:
+def _differences(made: Floats, expected: Floats) -> tuple[float, float]:
     """The relative error, and the part of the likeliest tokens that agree."""
-    if made is None or expected is None:
-        return None, None
     error = float(np.linalg.norm(made - expected) / max(float(np.linalg.norm(expected)), 1e-12))
-    if name != "decoder":
-        return error, None
     return error, float((made.argmax(axis=-1) == expected.argmax(axis=-1)).mean())

@@ -34,8 +34,8 @@ FRAMES = 150
 
 GUIDANCE = 3.0
 
-MARGIN = 1.25
-"""How much wider than what was seen the range is."""
+MARGIN = 1.5
+"""How much wider than what was seen the range is: cutting off costs more than a coarser scale."""
 
 _WIDEST = 127
 

@@ -21,9 +21,10 @@ from audiogen_core.musicgen.config import Config
 from audiogen_core.musicgen.positions import positions
 from audiogen_core.ops import Float
 from audiogen_onnx.exporter.musicgen.nodes import FLOAT, INT32, INT64, Nodes, Shape, graph
-from audiogen_onnx.exporter.musicgen.numbers import half, stored
+from audiogen_onnx.exporter.musicgen.numbers import BLOCK, FINE, half, stored
 from audiogen_onnx.exporter.musicgen.source import Source
 from audiogen_onnx.exporter.musicgen.text import activated, softmax
+from audiogen_onnx.musicgen.decoder import padded
 
 EPS = 1e-5
 
@@ -74,7 +75,7 @@ def write(path: Path, config: Config, source: Source, dtype: str) -> None:
             x = block(nodes, x, config, index, source, _cached)
         x = nodes.node("GatherND", [x, "keep"], "kept", batch_dims=1)
         x = nodes.layer_norm(x, "norm", *_norm(source, "norm", width), EPS)
-        x = nodes.product(x, "heads", source.take("heads.weight", books * size, width))
+        x = nodes.product(x, "heads", source.take("heads.weight", books * size, width), FINE)
         x = nodes.node("Reshape", [x, nodes.constant([0, 0, books, size])], "by_codebook")
         nodes.node("Transpose", [x], "logits", perm=[0, 2, 1, 3])
 
@@ -115,11 +116,6 @@ def cross_ends(config: Config) -> dict[str, tuple[int, Shape]]:
     return ends
 
 
-def padded(config: Config) -> int:
-    """Width of a head in the cache: a multiple of 8."""
-    return -(-(config.width // config.heads) // 8) * 8
-
-
 def embedded(nodes: Nodes, codes: str, config: Config, source: Source) -> str:
     """The sums of the vectors of codes (R, K, S): (R, S, width)."""
     rows = config.codebook_size + 1
@@ -144,7 +140,7 @@ def block(nodes: Nodes, x: str, config: Config, index: int, source: Source, atte
         out = source.take(f"{name}.cross.out.weight", width, width)
         x = nodes.node("Add", [x, nodes.product(heard, f"{name}.cross.out", out)], f"{name}.crossed")
     y = nodes.layer_norm(x, f"{name}.feed_norm", *_norm(source, f"{name}.feed_norm", width), EPS)
-    y = nodes.product(y, f"{name}.up", source.take(f"{name}.up.weight", config.hidden, width))
+    y = nodes.product(y, f"{name}.up", source.take(f"{name}.up.weight", config.hidden, width), FINE)
     y = nodes.activate(y, f"{name}.active", config.activation)
     y = nodes.product(y, f"{name}.down", source.take(f"{name}.down.weight", width, config.hidden))
     return nodes.node("Add", [x, y], f"{name}.made")
@@ -221,7 +217,7 @@ def by_numpy(
         layer = _Numbers(config, source, index, dtype)
         streams = [layer(x, row.text, seen) for x, row in zip(streams, rows, strict=True)]
     norm, heads = _norm(source, "norm", width), source.take("heads.weight", books * size, width)
-    product = _Matrix(heads, dtype)
+    product = _Matrix(heads, dtype, FINE)
     logits = [product(_normed(x[-row.tokens.shape[1] :], norm)) for x, row in zip(streams, rows, strict=True)]
     return [made.reshape(len(made), books, size).transpose(1, 0, 2) for made in logits]
 
@@ -229,8 +225,8 @@ def by_numpy(
 class _Matrix:
     """A product with what a graph of some dtype keeps of a matrix."""
 
-    def __init__(self, weight: Float, dtype: str) -> None:
-        self.weight = stored(weight, dtype)
+    def __init__(self, weight: Float, dtype: str, size: int = BLOCK) -> None:
+        self.weight = stored(weight, dtype, size)
 
     def __call__(self, x: Float) -> Float:
         made: Float = x @ self.weight.T
@@ -251,7 +247,9 @@ class _Numbers:
             "down": (width, hidden),
         }
         self.matrix = {
-            part: _Matrix(source.take(f"{name}.{part}.weight", *shape), dtype)
+            part: _Matrix(
+                source.take(f"{name}.{part}.weight", *shape), dtype, FINE if part == "up" else BLOCK
+            )
             for part, shape in sizes.items()
         }
         self.cross: list[_Matrix] = []

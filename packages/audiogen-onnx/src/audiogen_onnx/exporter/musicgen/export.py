@@ -200,6 +200,8 @@ def _graphs(files: Files, folder: Path, dtype: str, check: bool) -> dict[str, Gr
     if config.clip == "style":
         paths["style"] = folder / "style.onnx"
         style.write(paths["style"], config, files)
+    if dtype in BITS:
+        _shrink_cache(files, paths)
     if check:
         compare.text(paths["text"], t5_config, config, encoder, model, dtype)
         compare.decoder(paths["decoder"], paths.get("cross"), config, model, dtype)
@@ -207,10 +209,6 @@ def _graphs(files: Files, folder: Path, dtype: str, check: bool) -> dict[str, Gr
             compare.melody(paths["melody"], config, model)
         if config.clip == "style":
             compare.style(paths["style"], config, files)
-    if dtype in BITS:
-        _shrink_cache(files, paths)
-        if check:
-            compare.decoder(paths["decoder"], paths.get("cross"), config, model, dtype)
     return {name: Graph.of(path) for name, path in paths.items()}
 
 

@@ -43,15 +43,15 @@ class Nodes(GraphWriter):
         name = f"constant.{array.dtype}.{array.shape}.{array.tolist()}".replace(" ", "")
         return name if any(tensor.name == name for tensor in self.tensors) else self.tensor(name, array)
 
-    def product(self, x: str, name: str, weight: Float) -> str:
-        """x @ weight.T, the weight (outputs, inputs)."""
+    def product(self, x: str, name: str, weight: Float, size: int = BLOCK) -> str:
+        """x @ weight.T, the weight (outputs, inputs); `size` of the blocks that share a scale."""
         if self.dtype == "float16":
             small = self.tensor(f"{name}.half", half(weight, name).T)
             return self.node("MatMul", [x, self.node("Cast", [small], f"{name}.weight", to=FLOAT)], name)
         if self.dtype not in BITS:
             return self.node("MatMul", [x, self.matrix(f"{name}.weight", weight, turned=True)], name)
         bits, (outputs, inputs) = BITS[self.dtype], weight.shape
-        made = blocks(weight, bits)
+        made = blocks(weight, bits, size)
         parts = [
             x,
             self.tensor(f"{name}.whole", packed(made.whole, bits)),
@@ -59,7 +59,7 @@ class Nodes(GraphWriter):
         ]
         if bits == 4:
             parts.append(self.tensor(f"{name}.zero", packed(made.zero, bits).reshape(-1)))
-        facts = {"K": inputs, "N": outputs, "bits": bits, "block_size": BLOCK, "accuracy_level": self.level}
+        facts = {"K": inputs, "N": outputs, "bits": bits, "block_size": size, "accuracy_level": self.level}
         return self.node("MatMulNBits", parts, name, **facts)
 
     def matrix(self, name: str, values: Float, *, turned: bool = False) -> str:

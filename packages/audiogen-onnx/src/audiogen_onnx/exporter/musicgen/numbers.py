@@ -3,6 +3,9 @@
 float16  half the bytes; arithmetic stays float32
 int8     whole numbers -127 to 127 with a scale for each 32 inputs of an output
 int4     whole numbers 0 to 15 with a scale and a zero point for each 32 inputs
+
+onnxruntime rounds what is multiplied by int8 and int4 in the same blocks. Most of what int8 loses is lost so,
+and not by the weights, and a good part of it where layers widen; there, and at the heads, a block has 16.
 """
 
 from __future__ import annotations
@@ -18,13 +21,16 @@ from audiogen_core.ops import Float
 BLOCK = 32
 """Weights that share a scale, along the inputs."""
 
+FINE = 16
+"""The same where rounding matters most."""
+
 BITS = {"int8": 8, "int4": 4}
 
 
 class Blocks(NamedTuple):
     """A matrix in blocks, as onnxruntime's MatMulNBits takes it.
 
-    whole  uint8 (outputs, blocks, BLOCK), not packed yet
+    whole  uint8 (outputs, blocks, size), not packed yet
     scale  float32 (outputs, blocks)
     zero   uint8 (outputs, blocks), the whole number that stands for 0
     """
@@ -34,10 +40,10 @@ class Blocks(NamedTuple):
     zero: NDArray[np.uint8]
 
 
-def blocks(weight: Float, bits: int) -> Blocks:
-    """A matrix (outputs, inputs) in blocks; the last is filled up with zeros."""
+def blocks(weight: Float, bits: int, size: int) -> Blocks:
+    """A matrix (outputs, inputs) in blocks of so many inputs; the last is filled up with zeros."""
     outputs, inputs = weight.shape
-    padded = np.pad(weight, ((0, 0), (0, -inputs % BLOCK))).reshape(outputs, -1, BLOCK)
+    padded = np.pad(weight, ((0, 0), (0, -inputs % size))).reshape(outputs, -1, size)
     if bits == 8:
         scale = _above_zero(np.abs(padded).max(axis=2) / np.float32(127))
         zero = np.full(scale.shape, 128, np.uint8)
@@ -82,13 +88,13 @@ def half(values: Float, name: str) -> NDArray[np.float16]:
     return small
 
 
-def stored(weight: Float, dtype: str) -> Float:
-    """What is left of a matrix, as float32."""
+def stored(weight: Float, dtype: str, size: int = BLOCK) -> Float:
+    """What is left of a matrix, as float32; `size` of the blocks, where there are."""
     if dtype == "float16":
         return half(weight, "a matrix").astype(np.float32)
     if dtype not in BITS:
         return weight
-    made = blocks(weight, BITS[dtype])
+    made = blocks(weight, BITS[dtype], size)
     values = (made.whole.astype(np.float32) - made.zero[..., None]) * made.scale[..., None]
     return np.ascontiguousarray(values.reshape(len(weight), -1)[:, : weight.shape[1]])
 
