@@ -25,7 +25,7 @@ from audiogen_onnx.vampnet.options import Options
 from audiogen_onnx.vampnet.verify import random_codes
 from audiogen_onnx.web.site import write_site
 from support.exported import exported
-from support.page import packages
+from support.page import packages, web_package
 
 pytestmark = [
     pytest.mark.slow,
@@ -104,7 +104,7 @@ def test_node_gives_what_python_gives(tmp_path, dtype):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     place = tmp_path_factory.mktemp("page") / "site"
-    write_site(["demo"], place, runtime_dir=packages() / "node_modules" / "onnxruntime-web")
+    write_site(["demo"], place, runtime_dir=web_package())
     return place
 
 

@@ -76,6 +76,8 @@ def test_models_that_the_page_has_no_place_for(tmp_path, computing):
         write_site([melody], tmp_path / "site", runtime_dir=computing)
     with pytest.raises(ManifestError, match="no such folder"):
         write_site([tmp_path / "none"], tmp_path / "site", runtime_dir=computing)
+    with pytest.raises(OptionError, match="a list of folders"):
+        write_site("demo", tmp_path / "site", runtime_dir=computing)
     with pytest.raises(OptionError, match="at least one"):
         write_site([], tmp_path / "site", runtime_dir=computing)
     changed = Path(shutil.copytree(CATALOG["demo"].path, tmp_path / "changed"))

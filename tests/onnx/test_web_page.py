@@ -24,9 +24,11 @@ from audiogen_onnx.vampnet.options import Options
 from audiogen_onnx.web.site import write_site
 from support import exported, musicgen_onnx
 from support.browser import Seen, chromium, needs_chromium
-from support.page import packages, page_server, stand_in
+from support.page import page_server, stand_in, web_package
 
 pytestmark = needs_chromium
+
+PUBLISHED = ("musicgen-mono", "musicgen-stereo")
 
 NAME = "<img src=x onerror=alert(1)>"
 
@@ -111,13 +113,13 @@ def _bytes(audio: Audio) -> bytes:
     return made.getvalue()
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_on_a_phone_nothing_lies_outside(browser: Any, still: str, dark: bool):
-    seen = Seen(browser, still, width=360, dark=dark)
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1280, False)])
+def test_nothing_lies_outside(browser: Any, still: str, width: int, dark: bool):
+    seen = Seen(browser, still, width=width, dark=dark)
     seen.page.locator("summary").click()
     for model in ("0", "1"):
         seen.page.select_option("#model", model)
-        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     paper = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(21, 21, 23)") == dark
     seen.context.close()
@@ -128,14 +130,20 @@ def test_on_a_phone_nothing_lies_outside(browser: Any, still: str, dark: bool):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A page of the demos and of float32 models of the fixtures: its address, and the folder of its clips."""
+    """A page of the demos and of a VampNet in float32: its address, and a folder for clips."""
     place = tmp_path_factory.mktemp("page")
-    web = packages() / "node_modules" / "onnxruntime-web"
-    models = ["demo", exported.exported("small"), musicgen_onnx.exported("musicgen-mono")]
-    models.append(musicgen_onnx.exported("musicgen-stereo"))
-    write_site(models, place / "site", runtime_dir=web)
+    write_site(["demo", exported.exported("small")], place / "site", runtime_dir=web_package())
     with page_server(place / "site") as address:
         yield address, place
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page of MusicGens that have T5 and EnCodec, as the published ones."""
+    site = tmp_path_factory.mktemp("page") / "site"
+    write_site([musicgen_onnx.exported(name) for name in PUBLISHED], site, runtime_dir=web_package())
+    with page_server(site) as address:
+        yield address
 
 
 def picture(seen: Seen, name: str) -> None:
@@ -233,10 +241,10 @@ def test_a_vamp_has_the_codes_of_python(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("model", "name"), [("3", "musicgen-mono"), ("4", "musicgen-stereo")])
-def test_models_in_the_layout_of_transformers(browser: Any, whole: tuple[str, Path], model: str, name: str):
-    seen = Seen(browser, whole[0])
-    seen.page.select_option("#model", model)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_models_in_the_layout_of_transformers(browser: Any, published: str, name: str):
+    seen = Seen(browser, published)
+    seen.page.select_option("#model", str(PUBLISHED.index(name)))
     seen.page.fill("#prompt", "80s pop track with bassy drums and synth")
     seen.page.fill("#seconds", "1")
     seen.page.fill("#seed", "3")

@@ -45,6 +45,11 @@ def packages() -> Path:
     return place
 
 
+def web_package() -> Path:
+    """Where onnxruntime-web is."""
+    return packages() / "node_modules" / "onnxruntime-web"
+
+
 @contextmanager
 def page_server(site: Path) -> Iterator[str]:
     """A static server of a folder, as `python -m http.server` is one: its address."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
@@ -16,6 +17,7 @@ from typing import Any
 from audiogen_core.codec import Codec
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_folder, require_new_folder, require_room
+from audiogen_core.hub import DownloadNotice
 from audiogen_core.models import Fetch, Shipped
 from audiogen_core.musicgen.options import Defaults
 from audiogen_core.musicgen.positions import speeds
@@ -57,7 +59,7 @@ def write_site(
     runtime_dir: str | Path | None = None,
     offline: bool = False,
     force: bool = False,
-    notify: Callable[[str], None] = print,
+    notify: Callable[[str], None] | None = None,
     fetch: Fetch | None = None,
 ) -> list[dict[str, Any]]:
     """Write a page that makes music in the browser. Returns what its `models.json` says.
@@ -67,20 +69,23 @@ def write_site(
     runtime_dir  where onnxruntime-web is; see `runtime`
     offline      never use the network
     force        a page that was written there before gives way
-    notify       called before onnxruntime-web is fetched
+    notify       called before onnxruntime-web is fetched; None: a DownloadNotice
     fetch        how the codec of a model comes, where it is not here
 
     Raises OptionError for a model that the page has no place for, ManifestError for a folder that is none,
     MissingDependency without onnx, and what `runtime` raises.
     """
     require_onnx()
+    if isinstance(models, str):
+        raise OptionError(f"models must be a list of folders, got {models!r}", "models")
     over = (MODELS,) if force else ()
     require_new_folder(out_dir, over)
     chosen = [folder for model in models for folder in _folders(model)]
     if not chosen:
         raise OptionError("name at least one exported folder, or demo", "models")
     require_room(out_dir, sum(path.stat().st_size for folder in chosen for path in folder.glob("*")))
-    computing = runtime(None if runtime_dir is None else Path(runtime_dir), offline=offline, notify=notify)
+    place = None if runtime_dir is None else Path(runtime_dir)
+    computing = runtime(place, offline=offline, notify=notify or _warn)
     with atomic_folder(out_dir, over=over) as site:
         with as_file(files("audiogen_onnx.web") / "page") as page:
             for name in PAGE:
@@ -92,6 +97,10 @@ def write_site(
         facts = [writer.add(folder) for folder in chosen]
         (site / MODELS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, DownloadNotice, stacklevel=3)
 
 
 def _folders(model: str | Path) -> list[Path]:

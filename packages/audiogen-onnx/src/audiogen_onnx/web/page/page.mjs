@@ -12,7 +12,7 @@ const models = await (await fetch("models.json")).json();
 let worker = null, device = null, file = null, asked = null;
 
 for (const [index, { name, dtype }] of models.entries()) $("model").append(new Option(`${name} (${dtype})`, index));
-$("devices").hidden = !("gpu" in navigator);
+navigator.gpu?.requestAdapter().then((found) => ($("devices").hidden = found === null));
 $("model").onchange = choose;
 $("another").onclick = () => ($("seed").value = Math.floor(Math.random() * LARGEST));
 $("another").click();

@@ -92,6 +92,7 @@ async function open(facts, device) {
   const graphs = new Graphs(ort, facts.graphs, read, { executionProviders: [device] });
   const texts = facts.texts ? await parsed(facts.texts, read) : null;
   for (const name of Object.keys(facts.graphs)) await graphs.open(name);
+  graphs.files.clear(); // onnxruntime has copies of its own
   return facts.family === "musicgen" ? new MusicGen(facts, graphs, texts) : new VampNet(facts, graphs);
 }
 
