@@ -36,6 +36,7 @@ API = {
         "musicgen.generate", "musicgen.options", "musicgen.manifest", "exporter.musicgen.export",
         "magnet.generate", "magnet.options", "magnet.staged", "exporter.magnet",
         "vampnet.beats", "vampnet.sampling", "codec", "session", "manifest", "catalog",
+        "web.site", "web.runtime",
     ],
     "audiogen-minigpt": [
         "encode", "settings", "config", "train", "run", "generate", "options", "evaluate", "export",

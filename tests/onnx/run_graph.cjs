@@ -1,7 +1,8 @@
-// Runs graphs in onnxruntime-node: node run_graph.cjs JOBS.json
+// Runs graphs in onnxruntime-node: node run_graph.cjs JOBS.json PACKAGES
 // JOBS: [{graph, inputs: {name: {type, dims, file}}, outputs: {name: file}}]; files hold raw little-endian numbers.
 const fs = require("fs");
-const ort = require("onnxruntime-node");
+const path = require("path");
+const ort = require(require.resolve("onnxruntime-node", { paths: [path.resolve(process.argv[3])] }));
 
 const ARRAYS = { float32: Float32Array, int64: BigInt64Array };
 

@@ -1,4 +1,7 @@
-"""An exported folder in onnxruntime-node: the same codes, logits, sound and draws as in Python."""
+"""An exported folder in onnxruntime-node: the same codes, logits, sound and draws as in Python.
+
+By the modules of the page, too, which make whole clips of the demos there.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiogen_core.audio import Audio
+from audiogen_core.compose import compose
+from audiogen_onnx.catalog import CATALOG
 from audiogen_onnx.exporter.export import quantize
 from audiogen_onnx.manifest import Manifest
+from audiogen_onnx.musicgen.generate import MusicGen
 from audiogen_onnx.session import Session
+from audiogen_onnx.vampnet.generate import Vampnet
+from audiogen_onnx.vampnet.options import Options
 from audiogen_onnx.vampnet.verify import random_codes
+from audiogen_onnx.web.site import write_site
 from support.exported import exported
+from support.page import packages, web_package
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,37 +34,21 @@ pytestmark = [
     ),
 ]
 
-PACKAGE = "onnxruntime-node@1.30.0"
-SCRIPT = Path(__file__).with_name("run_graph.cjs")
+HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    """Runs a script beside an installed onnxruntime-node."""
-    place = tmp_path_factory.mktemp("node")
-    (place / "package.json").write_text("{}")
-    subprocess.run(
-        ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", PACKAGE],
-        cwd=place,
-        check=True,
+def node(script: str, *arguments: object, asked: object = None) -> str:
+    """What a script prints that finds onnxruntime-node in `packages`."""
+    done = subprocess.run(
+        ["node", str(HERE / script), *map(str, arguments), str(packages())],
+        input=json.dumps(asked),
         capture_output=True,
+        text=True,
         timeout=240,
+        check=False,
     )
-    shutil.copyfile(SCRIPT, place / SCRIPT.name)
-
-    def run(jobs: list[dict]) -> None:
-        (place / "jobs.json").write_text(json.dumps(jobs))
-        done = subprocess.run(
-            ["node", SCRIPT.name, "jobs.json"],
-            cwd=place,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-
-    return run
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def cases(manifest):
@@ -80,7 +75,7 @@ def cases(manifest):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_node_gives_what_python_gives(node, tmp_path, dtype):
+def test_node_gives_what_python_gives(tmp_path, dtype):
     folder = exported() if dtype == "float32" else tmp_path / "int8"
     if dtype != "float32":
         quantize(exported(), folder, dtype)
@@ -96,10 +91,61 @@ def test_node_gives_what_python_gives(node, tmp_path, dtype):
             outputs[name] = str(tmp_path / f"{graph}.{name}.out")
             expected[outputs[name]] = values
         jobs.append({"graph": str(path), "inputs": entries, "outputs": outputs})
-    node(jobs)
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    node("run_graph.cjs", tmp_path / "jobs.json")
     for file, values in expected.items():
         made = np.frombuffer(Path(file).read_bytes(), values.dtype).reshape(values.shape)
         if values.dtype == np.int64:
             np.testing.assert_array_equal(made, values, err_msg=file)
         else:
             np.testing.assert_allclose(made, values, rtol=0, atol=1e-4, err_msg=file)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    place = tmp_path_factory.mktemp("page") / "site"
+    write_site(["demo"], place, runtime_dir=web_package())
+    return place
+
+
+@pytest.mark.parametrize("kind", ["native", "wasm"])
+def test_the_pages_modules_make_the_music_of_python(site, kind):
+    asked = [
+        {"prompt": "slow piano in C minor", "seconds": 2, "seed": "5"},
+        {"prompt": None, "seconds": 1, "seed": "6", "temperature": 1, "top_k": 0, "top_p": 0.8},
+        {"prompt": "fast drums", "negative_prompt": "piano", "seconds": 1, "seed": "7", "guidance_scale": 3},
+    ]
+    made = json.loads(
+        node("page_in_node.mjs", site, kind, asked=[{"model": 0, "asked": one} for one in asked])
+    )
+    model = MusicGen.load("demo", threads=1)
+    for one, clip in zip(asked, made, strict=True):
+        wanted = model.generate_codes(**{**one, "seed": int(one["seed"])})
+        np.testing.assert_array_equal(clip["codes"][0], wanted.values)
+        np.testing.assert_allclose(clip["sound"], model.decode(wanted).samples, rtol=0, atol=1e-4)
+
+
+def test_music_of_several_windows(site):
+    asked = {"prompt": "calm music box", "seconds": 12.5, "seed": "3"}
+    (made,) = json.loads(node("page_in_node.mjs", site, "native", asked=[{"model": 0, "asked": asked}]))
+    wanted = MusicGen.load("demo", threads=1).generate_codes("calm music box", seconds=12.5, seed=3)
+    np.testing.assert_array_equal(made["codes"][0], wanted.values)
+
+
+def test_the_pages_modules_vamp_as_python_does(site, tmp_path):
+    clip = compose(5, seconds=8).audio.resample(24_000)
+    stereo = Audio(np.concatenate([clip.mix(1).samples, 0.5 * clip.mix(1).samples[:, ::-1]]), 24_000)
+    files = []
+    for index, channel in enumerate(stereo.samples):
+        files.append(str(tmp_path / f"{index}.f32"))
+        Path(files[-1]).write_bytes(np.ascontiguousarray(channel).tobytes())
+    asked = [{}, {"infill": [1.0, 2.5]}, {"period": 0, "prefix": 1.0, "steps": 4, "temperature": 1.1}]
+    jobs = [{"model": 1, "asked": {**one, "seed": "7"}, "clip": files} for one in asked]
+    made = json.loads(node("page_in_node.mjs", site, "native", asked=jobs))
+    model = Vampnet.load(CATALOG["demo"].path, threads=1)
+    for one, result in zip(asked, made, strict=True):
+        opened, _ = model.prepared(Options.of({**one, "audio": stereo}))
+        wanted = opened.make(None, 7, 1, None)[0]
+        np.testing.assert_array_equal(result["codes"], wanted.codes)
+        sound = np.concatenate(list(opened.sound(wanted, 24_000)), axis=1)
+        np.testing.assert_allclose(result["sound"], sound, rtol=0, atol=1e-4)

@@ -292,6 +292,42 @@ def verify(asked: Verified) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Site(Shown):
+    """What `web` takes."""
+
+    models: Annotated[
+        tuple[str, ...],
+        argument("Exported folders; demo: those that come along.", "--model", "-m", metavar="DIR..."),
+    ] = ("demo",)
+    output: Annotated[Path, option("Folder of the page.", "-o", metavar="SITE")]
+    runtime: Annotated[
+        Path | None, option("Where onnxruntime-web is; without it npm fetches it, once.", metavar="FOLDER")
+    ] = None
+    force: Annotated[bool, option("Write over a page that was written there before.", "-f")] = False
+    offline: Annotated[bool, option("Never use the network.")] = False
+
+
+@commands.command(cli, "web", Site)
+def web(asked: Site) -> None:
+    """Write a page that makes music in the browser of whoever opens it. Needs the [export] extra."""
+    from audiogen_onnx.web.site import write_site
+
+    models = write_site(
+        asked.models,
+        asked.output,
+        runtime_dir=asked.runtime,
+        offline=asked.offline,
+        force=asked.force,
+        notify=shared.note,
+        fetch=commands.fetching(asked.offline, asked.quiet or asked.json),
+    )
+    size = sum(path.stat().st_size for path in asked.output.rglob("*") if path.is_file())
+    names = [str(model["name"]) for model in models]
+    shared.emit({"path": str(asked.output), "models": names, "bytes": size}, json=asked.json)
+    shared.note(f"to see it: python -m http.server -d {asked.output}, and open the address it says")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timed(Shown):
     """What `bench` takes."""
 

@@ -16,7 +16,7 @@ SUBJECT = doctor.Subject(
     ("onnxruntime", "numpy", "soundfile", "soxr", "safetensors", "huggingface-hub"),
     {
         "torch": doctor.Extra(_EXPORT, ("export", "tune", "bench --checkpoints")),
-        "onnx": doctor.Extra(_EXPORT, ("quantize",)),
+        "onnx": doctor.Extra(_EXPORT, ("quantize", "web")),
         "onnxscript": doctor.Extra(_EXPORT, ("export",)),
         "sounddevice": doctor.Extra(playback.INSTALL, ("vamp --play", "replay --play")),
         "matplotlib": doctor.Extra(_PLOT, ("vamp --preview",)),
