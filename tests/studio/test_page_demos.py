@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from audiogen_core import jobs
 from audiogen_core.audio import Audio
