@@ -187,7 +187,8 @@ def test_one_clip_of_a_second_has_nothing_held_out(tmp_path: Path):
     [
         ({}, "nothing to learn from"),
         ({"a.wav": b"RIFF"}, r"nothing to learn from: a.wav: .*"),
-        ({"a.m4a": b""}, "convert the file"),
+        ({"a.dsf": b""}, "convert the file"),
+        ({"a.m4a": b""}, "nothing to learn from: a.m4a: the file is empty"),
         ({"a.wav": SILENCE}, "nothing to learn from: a.wav: silence from end to end"),
     ],
 )

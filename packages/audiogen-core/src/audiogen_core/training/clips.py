@@ -23,6 +23,7 @@ from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.progress import OnStep
 from audiogen_core.recipe import hash_file
+from audiogen_core.sound_reader import name_of
 
 FOLDER = "data"
 
@@ -109,7 +110,7 @@ def prepare(
             kept = place / f"{digest[:32]}.safetensors"
             made = _clips(folder / name, kept, seconds, info, encode)
         except AudioError as error:
-            skips.append(Skip(name, "unreadable", str(error)))
+            skips.append(Skip(name, "unreadable", str(error).removeprefix(f"{name_of(folder / name)}: ")))
             continue
         digests[digest] = name
         if made:
