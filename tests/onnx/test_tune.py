@@ -17,7 +17,6 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from audiogen_core import codecs
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, ModelError, OptionError
 from audiogen_core.training import checkpoints, metrics
@@ -28,14 +27,15 @@ from audiogen_onnx.cli import cli
 from audiogen_onnx.exporter import adapted, model, stored
 from audiogen_onnx.exporter import tune as tuning
 from audiogen_onnx.exporter.base import Base
-from audiogen_onnx.exporter.config import LORA_RANK, NetworkConfig
-from audiogen_onnx.exporter.export import Trained, export_networks, quantize
+from audiogen_onnx.exporter.config import LORA_RANK
+from audiogen_onnx.exporter.export import quantize
 from audiogen_onnx.exporter.tune import Learner, tune
 from audiogen_onnx.exporter.weights import load, load_codec
 from audiogen_onnx.manifest import Manifest
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.tune_options import Tuning
 from support.exported import exported
+from support.tiny_vampnet import write_tiny_vampnet
 from support.vampnet_numpy import FIXTURES
 
 SMALL = FIXTURES / "small"
@@ -79,21 +79,7 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported folder of small networks of one's own over the demo codec, with random weights."""
-    codec, folder = codecs.load_codec("demo"), tmp_path_factory.mktemp("tiny") / "model"
-    vectors = codec.codebook_vectors()
-    trained = []
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for codebooks, given in ((4, 0), (8, 4)):
-            config = NetworkConfig(2, 2, 16, codebooks, given, 1024, vectors.shape[2])
-            net = model.VampNet(config)
-            tensors = {name: 0.2 * torch.randn(value.shape).numpy() for name, value in net.named_parameters()}
-            tables = np.concatenate([vectors[:codebooks], np.ones((codebooks, 1, vectors.shape[2]))], axis=1)
-            tensors["embedding.tables"] = tables.astype(np.float32)
-            trained.append(Trained(model.Checkpoint(config, tensors), 2.0))
-    export_networks(*trained, codec, folder, created_from={"mine": "0" * 64}, loudness=-14.0)
-    return folder
+    return write_tiny_vampnet(tmp_path_factory.mktemp("tiny") / "model")
 
 
 def test_it_learns(whole: Tuned):

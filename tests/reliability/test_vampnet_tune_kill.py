@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 from audiogen_core.audio import Audio
 from audiogen_core.training import metrics
 from support.figures import tell
-from support.vampnet_numpy import FIXTURES
+from support.tiny_vampnet import tune_in_process, write_tiny_vampnet
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -30,25 +29,30 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_loras_after_kills_are_bit_identical(clips: Path, tmp_path: Path) -> None:
-    _check_kills(clips, tmp_path, kills=2)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_vampnet(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def test_loras_after_kills_are_bit_identical(clips: Path, model: Path, tmp_path: Path) -> None:
+    _check_kills((clips, model), tmp_path, kills=2)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-def test_loras_after_twenty_kills(clips: Path, tmp_path: Path) -> None:
-    _check_kills(clips, tmp_path, kills=20)
+def test_loras_after_twenty_kills(clips: Path, model: Path, tmp_path: Path) -> None:
+    _check_kills((clips, model), tmp_path, kills=20)
 
 
-def _check_kills(clips: Path, folder: Path, kills: int) -> None:
+def _check_kills(given: tuple[Path, Path], folder: Path, kills: int) -> None:
     """Kill at random moments, every other time as soon as a checkpoint is being written."""
-    _finish(clips, folder / "undisturbed")
+    _finish(given, folder / "undisturbed")
     undisturbed, run = _learned(folder / "undisturbed"), folder / "run"
     rng, inside = random.Random(kills), 0
     for number in range(kills):
         if _learned(run) == undisturbed:  # it got through: begin anew
             run = folder / f"run{number}"
-        process = _begin(clips, run)
+        process = tune_in_process(*given, run, STEPS)
         moment = time.monotonic() + (30 if number % 2 else rng.uniform(0.5, 3.0))
         while process.is_alive() and time.monotonic() < moment:
             if number % 2 and list((run / "ckpt").glob(".tmp-*")):
@@ -58,7 +62,7 @@ def _check_kills(clips: Path, folder: Path, kills: int) -> None:
             time.sleep(0.0005)
         process.kill()
         process.join()
-    _finish(clips, run)
+    _finish(given, run)
     assert _learned(run) == undisturbed
     assert inside
     assert not list((run / "ckpt").glob(".tmp-*"))
@@ -77,23 +81,7 @@ def _learned(run: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted((run / "adapter").glob("*/lora.pth"))]
 
 
-def _finish(clips: Path, run: Path) -> None:
-    process = _begin(clips, run)
+def _finish(given: tuple[Path, Path], run: Path) -> None:
+    process = tune_in_process(*given, run, STEPS)
     process.join(120)
     assert process.exitcode == 0
-
-
-def _begin(clips: Path, run: Path) -> multiprocessing.process.BaseProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["audiogen_onnx.exporter.tune", "matplotlib.backends.backend_agg"])
-    process = context.Process(target=_tune, args=(clips, run))
-    process.start()
-    return process
-
-
-def _tune(clips: Path, run: Path) -> None:
-    from audiogen_onnx.exporter.tune import tune
-    from audiogen_onnx.vampnet.tune_options import Tuning
-
-    told = {"seconds": 1.0, "batch": 2, "steps": STEPS, "threads": 1, "samples": 0}
-    tune(Tuning.of({"folder": clips, "model": FIXTURES / "small", **told}), run)

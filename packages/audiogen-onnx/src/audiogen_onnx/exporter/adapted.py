@@ -97,14 +97,14 @@ def masked(r: Tensor, codes: Tensor, given: int, generator: torch.Generator | No
     return mask
 
 
-def cost(net: VampNet, codes: Tensor, mask: Tensor) -> Tensor:
-    """How badly the masked codes (B, K, T) are guessed: smoothed cross entropy, its sum over them."""
+def cost(net: VampNet, codes: Tensor, mask: Tensor, smoothing: float = SMOOTHING) -> Tensor:
+    """How badly masked codes (B, K, T) are guessed: cross entropy of smoothed labels, summed over them."""
     config = net.config
     logits = net(codes.masked_fill(mask, config.codebook_size))  # (B, P, T, N)
     given = config.conditioning_codebooks
     targets = codes.masked_fill(~mask, -100)[:, given:]
     return F.cross_entropy(
-        logits.flatten(0, 2), targets.flatten(), label_smoothing=SMOOTHING, reduction="sum"
+        logits.flatten(0, 2), targets.flatten(), label_smoothing=smoothing, reduction="sum"
     )
 
 

@@ -218,7 +218,9 @@ class Learner(tuning.Learner):
                     generator = torch.Generator().manual_seed(index)
                     given = pupil.net.config.conditioning_codebooks
                     mask = masked(torch.tensor(SHARES), codes, given, generator)
-                    total += float(cost(pupil.net, codes.to(self.device), mask.to(self.device)))
+                    total += float(
+                        cost(pupil.net, codes.to(self.device), mask.to(self.device), smoothing=0.0)
+                    )
                     count += int(mask.sum())
             losses.append(total / max(1, count))
         return float(np.mean(losses))
