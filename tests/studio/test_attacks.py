@@ -187,8 +187,8 @@ def test_a_text_on_the_page_names_no_file(studio: Studio, tmp_path: Path):
     secret, clip = tmp_path / "secret.txt", tmp_path / "a.wav"
     secret.write_text("zebra 1 2 3\n")
     clip.write_bytes(wave())
-    with gr.Blocks():
-        form = Form(studio, jobs.find("vamp"), "vamp")
+    with gr.Blocks(), gr.Tab("VampNet") as tab:
+        form = Form(studio, jobs.find("vamp"), "vamp", tab)
     values = dict(zip(form.components, (each.value for each in form.components.values()), strict=True))
     values |= {"audio": str(clip), "beats": str(secret)}
     with pytest.raises(OptionError, match="beats") as told:

@@ -11,6 +11,7 @@ const fround = Math.fround;
 const WIDEST = 1024; // frames of a window, at most
 const CONTEXT = 2.5; // seconds of what was made that a window of the coarse network sees; of the fine one a quarter
 const FADE = 0.01; // seconds of the cross-fades between a clip and what was made
+const LEAST_EXPONENTIAL = 2 ** -27; // what numpy gives as 0 now and then would draw what was ruled out, as 0 / 0
 const LEAST_UNIFORM = fround(1e-20), MOST_UNIFORM = 1 - 2 ** -24; // between them Gumbel noise is finite
 
 export class VampNet {
@@ -215,7 +216,9 @@ class Part {
     const exponential = draws ? new Float32Array(size) : null;
     for (let place = 0; place < tokens.length; place++) {
       // noise for settled places too: so it is the same, whatever is open
-      if (draws) for (let index = 0; index < size; index++) exponential[index] = noise.exponential();
+      if (draws)
+        for (let index = 0; index < size; index++)
+          exponential[index] = Math.max(noise.exponential(), LEAST_EXPONENTIAL);
       if (tokens[place] !== size) continue;
       const row = ((place % books) * frames + Math.floor(place / books)) * size;
       [tokens[place], chances[place]] = draw(logits.subarray(row, row + size), exponential, this.options);
