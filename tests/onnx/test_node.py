@@ -29,6 +29,7 @@ from support.page import packages, web_package
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         shutil.which("node") is None or shutil.which("npm") is None, reason="needs node and npm"
     ),
@@ -44,7 +45,7 @@ def node(script: str, *arguments: object, asked: object = None) -> str:
         input=json.dumps(asked),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -133,18 +134,21 @@ def test_music_of_several_windows(site):
 
 
 def test_the_pages_modules_vamp_as_python_does(site, tmp_path):
-    clip = compose(5, seconds=8).audio.resample(24_000)
-    stereo = Audio(np.concatenate([clip.mix(1).samples, 0.5 * clip.mix(1).samples[:, ::-1]]), 24_000)
-    files = []
-    for index, channel in enumerate(stereo.samples):
-        files.append(str(tmp_path / f"{index}.f32"))
-        Path(files[-1]).write_bytes(np.ascontiguousarray(channel).tobytes())
-    asked = [{}, {"infill": [1.0, 2.5]}, {"period": 0, "prefix": 1.0, "steps": 4, "temperature": 1.1}]
-    jobs = [{"model": 1, "asked": {**one, "seed": "7"}, "clip": files} for one in asked]
+    clip = compose(5, seconds=7).audio.resample(24_000).mix(1)
+    short = clip.samples[:, :36_000]
+    sides = Audio(np.concatenate([short, 0.5 * short[:, ::-1]]), 24_000)
+    free = {"period": 0, "prefix": 0.5, "steps": 4, "temperature": 1.1}
+    asked = [(clip, {"steps": 3}), (sides, {"infill": [0.5, 1.1]}), (sides, free)]
+    jobs = []
+    for number, (audio, one) in enumerate(asked):
+        files = [tmp_path / f"{number}-{side}.f32" for side in range(audio.channels)]
+        for file, channel in zip(files, audio.samples, strict=True):
+            file.write_bytes(np.ascontiguousarray(channel).tobytes())
+        jobs.append({"model": 1, "asked": {**one, "seed": "7"}, "clip": [str(file) for file in files]})
     made = json.loads(node("page_in_node.mjs", site, "native", asked=jobs))
     model = Vampnet.load(CATALOG["demo"].path, threads=1)
-    for one, result in zip(asked, made, strict=True):
-        opened, _ = model.prepared(Options.of({**one, "audio": stereo}))
+    for (audio, one), result in zip(asked, made, strict=True):
+        opened, _ = model.prepared(Options.of({**one, "audio": audio}))
         wanted = opened.make(None, 7, 1, None)[0]
         np.testing.assert_array_equal(result["codes"], wanted.codes)
         sound = np.concatenate(list(opened.sound(wanted, 24_000)), axis=1)

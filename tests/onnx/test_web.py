@@ -16,7 +16,6 @@ from audiogen_onnx.catalog import CATALOG, MUSICGEN
 from audiogen_onnx.cli import cli
 from audiogen_onnx.web import runtime
 from audiogen_onnx.web.site import PAGE, write_site
-from support import musicgen_onnx
 from support.commands import call
 from support.page import stand_in
 
@@ -71,9 +70,12 @@ def test_the_command(tmp_path, computing):
 
 
 def test_models_that_the_page_has_no_place_for(tmp_path, computing):
-    melody = musicgen_onnx.exported("musicgen-melody")
+    prefixed = Path(shutil.copytree(MUSICGEN["demo"].path, tmp_path / "prefixed"))
+    facts = json.loads((prefixed / "manifest.json").read_text())
+    facts["model"]["text_in_prefix"] = True
+    (prefixed / "manifest.json").write_text(json.dumps(facts))
     with pytest.raises(OptionError, match="models of text alone"):
-        write_site([melody], tmp_path / "site", runtime_dir=computing)
+        write_site([prefixed], tmp_path / "site", runtime_dir=computing)
     with pytest.raises(ManifestError, match="no such folder"):
         write_site([tmp_path / "none"], tmp_path / "site", runtime_dir=computing)
     with pytest.raises(OptionError, match="a list of folders"):

@@ -10,7 +10,8 @@ class Cancelled extends Error {}
 
 let runtime = null; // onnxruntime, as a promise
 let cancelled = false;
-let spoken = 0;
+let spoken = 0; // when something was said
+let said = ""; // of what
 const models = new Map(); // the name of a model in the list -> itself, as a promise
 
 self.onmessage = async ({ data }) => {
@@ -30,7 +31,7 @@ self.onmessage = async ({ data }) => {
 
 /** Say how far it is, now and then, and hear whether to go on. */
 async function say(doing, done, all) {
-  if (done < all && performance.now() - spoken < OFTEN) return;
+  if (doing === said && done < all && performance.now() - spoken < OFTEN) return;
   self.postMessage({ doing, done, all });
   await new Promise((next) => {
     const { port1, port2 } = new MessageChannel(); // a turn of messages, without the wait that timers have
@@ -38,7 +39,7 @@ async function say(doing, done, all) {
     port2.postMessage(null);
   });
   if (cancelled) throw new Cancelled();
-  spoken = performance.now();
+  [said, spoken] = [doing, performance.now()];
 }
 
 async function make({ facts, device, asked, clip }) {
@@ -89,7 +90,7 @@ async function open(facts, device) {
       done += bytes;
       await say("loading", done, all);
     });
-  const graphs = new Graphs(ort, facts.graphs, read, { executionProviders: [device] });
+  const graphs = new Graphs(ort, facts.graphs, read, { executionProviders: [device], logSeverityLevel: 3 });
   const texts = facts.texts ? await parsed(facts.texts, read) : null;
   for (const name of Object.keys(facts.graphs)) await graphs.open(name);
   graphs.files.clear(); // onnxruntime has copies of its own
