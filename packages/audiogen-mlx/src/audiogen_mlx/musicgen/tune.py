@@ -42,7 +42,7 @@ from audiogen_mlx.musicgen import tune_data
 from audiogen_mlx.musicgen.adapted import Adapted, Batch, Factors, batch, fresh, targeted
 from audiogen_mlx.musicgen.load import Parts, find_files
 from audiogen_mlx.musicgen.tune_data import Clip, Data
-from audiogen_mlx.musicgen.tune_options import FREE, Tuning
+from audiogen_mlx.musicgen.tune_options import FREE, RATE, Tuning
 
 CONFIG = "config.json"
 ADAPTER = "adapter"
@@ -162,8 +162,9 @@ class _Run:
             self.network, dict.fromkeys(modules, alpha / asked.rank), checkpoint=asked.checkpoint
         )
         self.factors = fresh(self.network, modules, asked.rank, asked.seed, dora=asked.dora)
+        self.lr = asked.lr or RATE / self.config.width
         self.optimiser = optim.AdamW(
-            asked.lr, betas=list(BETAS), weight_decay=asked.weight_decay, bias_correction=True
+            self.lr, betas=list(BETAS), weight_decay=asked.weight_decay, bias_correction=True
         )
         self.optimiser.init(self.factors)
         self._restore()
@@ -269,7 +270,7 @@ class _Run:
     def _update(self) -> tuple[float, float]:
         loss, gradients = self._gradients(self.step)
         clipped, norm = optim.clip_grad_norm(gradients, self.asked.clip or math.inf)  # type: ignore[no-untyped-call]
-        self.optimiser.learning_rate = self.asked.lr * self.plan.rate(self.step)
+        self.optimiser.learning_rate = self.lr * self.plan.rate(self.step)
         self.factors = self.optimiser.apply_gradients(clipped if self.asked.clip else gradients, self.factors)
         mx.eval(self.factors, self.optimiser.state, norm)
         if not math.isfinite(loss):
@@ -388,7 +389,7 @@ class _Run:
             "beside": ", ".join(asked.targets),
             "rank, alpha": f"{asked.rank}, {asked.alpha or asked.rank:g}" + ", DoRA" * asked.dora,
             "training": f"{self.step} of {self.plan.steps} updates of {asked.batch * asked.accumulate} "
-            f"clips, {shown_time(self.elapsed)}, rate {asked.lr:g}",
+            f"clips, {shown_time(self.elapsed)}, rate {self.lr:.2g}",
             "held-out loss": f"{_number(self.first_loss)} before, {_number(self.last_loss)} after",
         }
 

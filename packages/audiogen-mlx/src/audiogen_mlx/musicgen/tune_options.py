@@ -14,6 +14,10 @@ from audiogen_core.training.schedule import parse_time
 TIME = 1800.0
 """Seconds that a run takes where nobody says."""
 
+RATE = 0.384
+"""The learning rate by width: what is learned beside a matrix moves its outputs the more, the wider it is
+(arXiv 2203.03466)."""
+
 FREE = ("steps", "time", "samples", "threads", "unlisted")
 """What may change when a run goes on."""
 
@@ -39,10 +43,17 @@ class Tuning(Located):
     targets: Annotated[
         tuple[str, ...],
         option("Ends of names of the matrices beside which is learned, or attention, or all."),
-    ] = ("q_proj", "v_proj", "out_proj")
-    lr: Annotated[float, option("Full learning rate.", gt=0, le=1)] = 2e-4
-    batch: Annotated[int, option("Clips in one forward pass.", ge=1, le=4096)] = 2
-    accumulate: Annotated[int, option("Forward passes in one update.", ge=1, le=4096)] = 4
+    ] = ("all",)
+    lr: Annotated[
+        float | None,
+        option(
+            "Full learning rate; when absent by the model's width: 2e-3 for demo, 3.7e-4 for small.",
+            gt=0,
+            le=1,
+        ),
+    ] = None
+    batch: Annotated[int, option("Clips in one forward pass.", ge=1, le=4096)] = 1
+    accumulate: Annotated[int, option("Forward passes in one update.", ge=1, le=4096)] = 2
     seconds: Annotated[
         float, option("Length of the clips that files are cut into.", unit="s", ge=1, le=60)
     ] = 10.0
