@@ -1,4 +1,7 @@
-"""What a LoRA taught the demo MusicGen: `python learned.py RUN/adapter --style "organ hymn" [-o TABLE.md]`.
+"""What a LoRA teaches the demo MusicGen: `python learned.py FOLDER --style "organ hymn" [-o TABLE.md]`.
+
+FOLDER gets clips/, 20 composed pieces of a style that the model never heard, and run/, which tunes it on them
+with the settings that are usual; the same command goes on where it was stopped.
 
 The same prompts with the same seeds, with the adapter and without: for the style that it was tuned on, and
 for those that the model knew before. A small classifier, trained on composed pieces of all of them, says what
@@ -24,11 +27,15 @@ from classifier import Classifier
 from audiogen_core import codecs
 from audiogen_core.audio import Audio
 from audiogen_core.codec import Codec
-from audiogen_core.compose import DEFAULT_STYLES, HELD_OUT_STYLES, STYLES, TEMPI, compose
+from audiogen_core.compose import DEFAULT_STYLES, HELD_OUT_STYLES, STYLES, TEMPI, compose, write_folder
+from audiogen_core.compose.folder import CAPTIONS
 from audiogen_core.files import atomic_path
 from audiogen_mlx.musicgen.generate import MusicGen
+from audiogen_mlx.musicgen.tune import tune
+from audiogen_mlx.musicgen.tune_options import Tuning
 
 CODEBOOKS = 4
+PIECES, SEED = 20, 71
 HELD_OUT = 2_000_600_000
 """Seeds of the pieces of the ceiling."""
 
@@ -56,11 +63,45 @@ def share(heard: Sequence[str], wanted: Sequence[str]) -> float:
     return sum(one == other for one, other in zip(heard, wanted, strict=True)) / len(wanted)
 
 
-def judge(adapter: Path, style: str, count: int, seconds: float, model: str = "demo") -> list[Row]:
+def taught(folder: Path, style: str, seconds: float, minutes: float) -> Path:
+    """The adapter of a run in a folder, after as many minutes of training."""
+    clips = folder / "clips"
+    if not (clips / CAPTIONS).is_file():
+        write_folder(
+            clips, minutes=PIECES * seconds / 60, seed=SEED, styles=[style], piece_seconds=seconds, force=True
+        )
+    asked = Tuning(folder=clips, model="demo", time=60 * minutes, samples=0, threads=1)
+    made = tune(asked, folder / "run", on_record=_say)
+    if made.adapter is None or made.signal is not None:
+        raise SystemExit(1)
+    return made.adapter
+
+
+def _say(record: dict[str, Any]) -> None:
+    if record["kind"] == "eval":
+        print(f"step {record['step']}: held-out loss {record['loss']:.3f}", flush=True)
+
+
+def trained(style: str, codec: Codec, cache: Path | None) -> Classifier:
+    """A classifier that knows the style too; from a file that keeps it, or else put there."""
+    classifier = Classifier((*DEFAULT_STYLES, style))
+    kept = torch.load(cache, weights_only=True) if cache and cache.exists() else {}
+    if kept.get("style") == style:
+        classifier.load(kept["classifier"])
+        return classifier
+    classifier.train(codec)
+    if cache:
+        with atomic_path(cache) as temporary:
+            torch.save({"style": style, "classifier": classifier.state()}, temporary)
+    return classifier
+
+
+def judge(
+    adapter: Path, style: str, count: int, seconds: float, cache: Path | None = None, model: str = "demo"
+) -> list[Row]:
     """The rows of the table: what is heard in clips of each kind, and what of it is right."""
     codec = codecs.load_codec("demo", ops="torch")
-    classifier = Classifier((*DEFAULT_STYLES, style))
-    classifier.train(codec)
+    classifier = trained(style, codec, cache)
     new, old = prompts([style], count), prompts(DEFAULT_STYLES, count)
     sounds = {("composed", "new"): composed(style, count, seconds, codec)}
     for name, lora in (("untuned", None), ("tuned", [adapter])):
@@ -120,15 +161,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("adapter", type=Path, help="the folder that audiogen-mlx tune wrote")
-    parser.add_argument("--style", choices=HELD_OUT_STYLES, required=True, help="that it was tuned on")
+    parser.add_argument("folder", type=Path, help="of the clips and the run")
+    parser.add_argument("--style", choices=HELD_OUT_STYLES, required=True, help="that it is tuned on")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of training")
+    parser.add_argument("--adapter", type=Path, help="one that is there already, instead of a run")
     parser.add_argument("--count", type=int, default=24, help="clips of each kind")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each clip")
+    parser.add_argument("--cache", type=Path, help="keeps the classifier")
     parser.add_argument("-o", "--output", type=Path, help="the table as Markdown")
     parser.add_argument("--json", type=Path, help="the rows as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = judge(given.adapter, given.style, given.count, given.seconds)
+    adapter = given.adapter or taught(given.folder, given.style, given.seconds, given.minutes)
+    rows = judge(adapter, given.style, given.count, given.seconds, given.cache)
     print(table(rows, given.style), end="")
     for path, text in (
         (given.output, table(rows, given.style)),

@@ -48,6 +48,7 @@ def component(place: str, field: Field, here: Mapping[str, Path]) -> gr.HTML:
         html_template=_LIST.format(label=escape(label), help=escape(field.option.help), most=_MOST),
         js_on_load=_SLIDES,
         elem_id=f"{place}-{field.name}",
+        elem_classes="adapting",
     )
 
 

@@ -35,7 +35,7 @@ from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.musicgen import tune_data
 from audiogen_mlx.musicgen.adapted import Adapted, Batch, Factors, batch, fresh, targeted
 from audiogen_mlx.musicgen.load import Parts, find_files
-from audiogen_mlx.musicgen.tune_options import Tuning
+from audiogen_mlx.musicgen.tune_options import RATE, Tuning
 
 BETAS = (0.9, 0.999)
 
@@ -90,15 +90,16 @@ class Learner(tuning.Learner):
         scales = dict.fromkeys(modules, self.alpha / asked.rank)
         self.model = Adapted(self.network, scales, checkpoint=asked.checkpoint)
         self.factors = fresh(self.network, modules, asked.rank, asked.seed, dora=asked.dora)
+        self.lr = asked.lr or RATE / self.config.width
         self.optimiser = optim.AdamW(
-            asked.lr, betas=list(BETAS), weight_decay=asked.weight_decay, bias_correction=True
+            self.lr, betas=list(BETAS), weight_decay=asked.weight_decay, bias_correction=True
         )
         self.optimiser.init(self.factors)
 
     def update(self, step: int, share: float) -> dict[str, float]:
         loss, gradients = self._gradients(step)
         clipped, norm = optim.clip_grad_norm(gradients, self.asked.clip or math.inf)  # type: ignore[no-untyped-call]
-        self.optimiser.learning_rate = rate = self.asked.lr * share
+        self.optimiser.learning_rate = rate = self.lr * share
         self.factors = self.optimiser.apply_gradients(clipped if self.asked.clip else gradients, self.factors)
         mx.eval(self.factors, self.optimiser.state, norm)
         if not math.isfinite(loss):
@@ -193,7 +194,7 @@ class Learner(tuning.Learner):
             "length of a clip": f"up to {asked.seconds:g} s",
             "beside": ", ".join(asked.targets),
             "rank, alpha": f"{asked.rank}, {self.alpha:g}" + ", DoRA" * asked.dora,
-            "learning rate": f"{asked.lr:g}",
+            "learning rate": f"{self.lr:.2g}",
         }
 
 

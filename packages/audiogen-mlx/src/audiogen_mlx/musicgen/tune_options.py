@@ -10,6 +10,10 @@ from audiogen_core.musicgen.options import Located
 from audiogen_core.options import Field, option
 from audiogen_core.training import options
 
+RATE = 0.384
+"""The learning rate by width: what is learned beside a matrix moves its outputs the more, the wider it is
+(arXiv 2203.03466)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning(options.Tuning, Located):
@@ -20,8 +24,17 @@ class Tuning(options.Tuning, Located):
     targets: Annotated[
         tuple[str, ...],
         option("Ends of names of the matrices beside which is learned, or attention, or all."),
-    ] = ("q_proj", "v_proj", "out_proj")
-    lr: Annotated[float, option("Full learning rate.", gt=0, le=1)] = 2e-4
+    ] = ("all",)
+    lr: Annotated[
+        float | None,
+        option(
+            "Full learning rate; when absent by the model's width: 2e-3 for demo, 3.7e-4 for small.",
+            gt=0,
+            le=1,
+        ),
+    ] = None
+    batch: options.Batch = 1
+    accumulate: options.Accumulate = 2
     seconds: Annotated[
         float, option("Length of the clips that files are cut into.", unit="s", ge=1, le=60)
     ] = 10.0
