@@ -88,7 +88,7 @@ def blockwise(function: Rows, *arrays: mx.array) -> mx.array:
 
 def in_parts(function: Rows, *arrays: Floats) -> Floats:
     """`function` over some rows at a time of arrays of numpy (rows, width), by all threads."""
-    out = np.empty(arrays[0].shape, np.float32)
+    out: Floats = np.empty(arrays[0].shape, np.float32)
 
     def some(start: int, stop: int) -> None:
         function(out[start:stop], *(array[start:stop] for array in arrays))

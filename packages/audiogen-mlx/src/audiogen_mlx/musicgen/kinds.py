@@ -228,27 +228,29 @@ class Device:
         return slope * (share + x * mx.exp(-0.5 * x * x) * _AT_ZERO)
 
     def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
-        made = self._attend(*given, seen, causal)
+        made = self._attend(given, seen, causal)
         return made.reshape(-1, made.shape[-1])
 
     def attend_back(
         self, given: Heads, heard: Array, slope: Array, seen: Array | None, *, causal: bool
     ) -> list[Array]:
-        def attended(query: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-            return self._attend(query, keys, values, seen, causal)
+        def attended(*parts: mx.array) -> mx.array:
+            return self._attend(parts, seen, causal)
 
         laid = slope.reshape(*given[0].shape[:2], -1)
-        return mx.vjp(attended, list(given), [laid])[1]
+        _, slopes = mx.vjp(attended, list(given), [laid])
+        return list(slopes)
 
-    def _attend(self, query: Array, keys: Array, values: Array, seen: Array | None, causal: bool) -> Array:
+    def _attend(self, given: Heads, seen: Array | None, causal: bool) -> mx.array:
         mask: Any = "causal" if causal else None
         if seen is not None:
             mask = seen[:, None, None, :]
             if causal:
-                places = mx.arange(keys.shape[1])
+                places = mx.arange(given[1].shape[1])
                 mask = mx.logical_and(mask, places[None, :] <= places[:, None])
-        query, keys, values = (part.transpose(0, 2, 1, 3) for part in (query, keys, values))
-        return attend(query, keys, values, mask)
+        query, keys, values = (part.transpose(0, 2, 1, 3) for part in given)
+        heard: mx.array = attend(query, keys, values, mask)
+        return heard
 
     def cross_entropy(self, said: Array, targets: NDArray[np.int32]) -> tuple[float, Array]:
         share, places = mx.array(_shares(targets)), mx.array(np.maximum(targets, 0))[..., None]
