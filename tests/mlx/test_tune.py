@@ -254,7 +254,7 @@ def test_the_clip_itself_is_what_is_followed(tmp_path: Path):
     (tmp_path / "in").mkdir()
     tone = Audio(np.float32([0.3 * np.sin(2 * np.pi * 440 * times)]), 32_000)
     tone.save(tmp_path / "in" / "a.wav", subtype="FLOAT")
-    data = tune_data.prepare(music._parts, tmp_path / "in", tmp_path, 1.0)
+    data, _ = tune_data.prepare(music._parts, tmp_path / "in", tmp_path, 1.0)
     (clip,) = data.train
     network = music._parts.transformer
     heard = repeated(chroma(tone, music.config.chroma), music.config.melody_frames)
