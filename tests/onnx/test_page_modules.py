@@ -14,7 +14,7 @@ import soundfile
 
 from audiogen_core.audio import Audio
 from audiogen_core.musicgen.windows import plan as musicgen_windows
-from audiogen_core.noise import SeededNoise
+from audiogen_core.noise import SMALLEST, SeededNoise
 from audiogen_core.sampling import Sampling
 from audiogen_core.tokenizer import Tokenizer
 from audiogen_onnx.catalog import MUSICGEN
@@ -127,7 +127,7 @@ def test_vampnet_draws_the_same_tokens(temperature, top_p):
     rows = (3 * rng.standard_normal((200, 128))).astype(np.float32)
     rows[:50] = np.round(rows[:50])
     noise = rng.exponential(size=rows.shape).astype(np.float32)
-    noise[5, 3] = 0
+    noise[5, 3] = SMALLEST
     given = None if temperature == 0 else noise
     filters = {"temperature": temperature, "topP": top_p}
     asked = {"rows": rows.tolist(), "noise": None if given is None else given.tolist(), "filters": filters}
