@@ -73,6 +73,13 @@ def test_random_numbers_are_those_of_numpy(seed):
     assert made[4] == rng.integers(1 << 23, size=3, dtype=np.uint32).tolist()
 
 
+def test_no_exponential_number_is_nothing():
+    """With this seed numpy draws a 0 soon."""
+    (made,) = computed(("random", {"seed": "271", "order": [("exponential", 2304)]}))
+    assert np.random.default_rng(271).standard_exponential(2304, dtype=np.float32)[-1] == 0
+    assert made[0][-1] == SMALLEST == SeededNoise(271).exponential((1, 2304))[0, -1]
+
+
 TEXTS = [
     "slow piano in C minor",
     "  Fast, CHIPTUNE!! at 140 bpm  ",

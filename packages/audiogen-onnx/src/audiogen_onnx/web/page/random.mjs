@@ -4,6 +4,7 @@
 const fround = Math.fround;
 
 const WORD = 4294967296; // 2 ** 32
+const SMALLEST = 2 ** -27; // of exponential numbers, as in the package's noise
 
 /** The eight words of 32 bits, low ones first, by which a generator begins: SeedSequence(seed). */
 export function seedWords(seed) {
@@ -117,8 +118,12 @@ export class Random {
     return (this.word() >>> 8) / 16777216;
   }
 
-  /** With mean 1, as `standard_exponential(dtype=float32)`. */
+  /** With mean 1, as `standard_exponential(dtype=float32)`, but never 0, by which nothing can be divided. */
   exponential() {
+    return Math.max(SMALLEST, this.fromZiggurat());
+  }
+
+  fromZiggurat() {
     for (;;) {
       const bits = this.word() >>> 1, strip = bits & 255, place = bits >>> 8;
       const x = fround(place * WIDTHS[strip]);

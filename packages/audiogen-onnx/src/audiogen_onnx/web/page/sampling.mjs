@@ -96,12 +96,11 @@ export function draw(logits, noise, { temperature, topP }) {
   return [token, probabilities[token]];
 }
 
-/** The first of the largest quotients; one of nothing by nothing, which is no number, comes before all. */
+/** The first of the largest quotients. */
 function race(probabilities, noise) {
   let best = 0, most = -Infinity;
   for (let index = 0; index < probabilities.length; index++) {
     const quotient = fround(probabilities[index] / noise[index]);
-    if (quotient !== quotient) return index;
     if (quotient > most) [best, most] = [index, quotient];
   }
   return best;
