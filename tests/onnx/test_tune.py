@@ -181,8 +181,9 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(clips: Path, whole: Tuned, 
         tune(asked(clips), tmp_path / "run", on_record=kill)
     made = tune(asked(clips), tmp_path / "run")
     assert bits(made) == bits(whole)
-    steps = [record["step"] for record in metrics.read(tmp_path / "run") if record["kind"] == "train"]
-    assert steps == list(range(1, STEPS + 1))
+    records = metrics.read(tmp_path / "run")
+    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [record["step"] for record in records if record["kind"] == "eval"] == list(range(STEPS + 1))
 
 
 def test_a_signal_ends_it_after_the_update(clips: Path, whole: Tuned, tmp_path: Path):

@@ -173,7 +173,7 @@ class _Run:
         self.asked, self.run, self.stop, self.on_stage = asked, run, stop, on_stage
         self.program = program
         self.metrics = metrics.Metrics(run, on_record)
-        self.elapsed, self.step = 0.0, 0
+        self.elapsed, self.step, self.fresh = 0.0, 0, True
         self.first_loss: float | None = None
         self.last_loss: float | None = None
 
@@ -198,6 +198,7 @@ class _Run:
         """Go on from the newest checkpoint, if there is one."""
         checkpoints.clean(self.run)
         last = checkpoints.newest(self.run)
+        self.fresh = last is None
         if last is None:
             self.metrics.truncate(-1)
             return
@@ -246,7 +247,7 @@ class _Run:
     def train(self) -> None:
         """Update, record, judge, save, until the plan is done or a signal comes."""
         every = max(1, self.plan.steps // JUDGED)
-        if self.step == 0:
+        if self.fresh:
             self.first_loss = self.last_loss = self._judge()
             self._sample("before")
             self.save()
