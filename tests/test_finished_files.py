@@ -194,6 +194,30 @@ def test_names_of_before_are_taken_with_a_hint() -> None:
     assert "hint" not in make((*MAKING["vamp"], "--inpaint", "0.05:0.1"), "-o", "d.wav")
 
 
+def test_a_length_may_be_called_a_duration() -> None:
+    told = make((*PROMPTED["generate"], "--continue", "in.wav", "--duration", 0.35), "-o", "e.wav")
+    assert told.count("hint: --duration is called --seconds now") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ("audiogen-mlx", "musicgen", "slow", "piano", "-m", "demo"),
+            "a prompt of several words stands in quotes",
+        ),
+        (
+            ("audiogen-minigpt", "generate"),
+            "Missing option '--model' / '-m': Folder of a run or of a checkpoint, or: demo.",
+        ),
+    ],
+)
+def test_wrong_usage_says_what_to_write(arguments: tuple[str, ...], told: str) -> None:
+    done = call(program(arguments[0]), *arguments[1:])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Usage: ") and told in done.stderr
+
+
 def test_errors_are_led_by_the_option_and_are_results_of_json() -> None:
     name, *arguments = MAKING["musicgen"]
     done = call(program(str(name)), *arguments, "--top-k", -1, "--json")

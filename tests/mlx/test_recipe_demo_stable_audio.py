@@ -21,6 +21,7 @@ from support import recipes
 
 TINY = {
     "depth": 2,
+    "clock": True,
     "frames": 40,
     "width": 64,
     "heads": 2,
@@ -81,6 +82,29 @@ def test_the_log_tells_losses_at_noise_levels(recipe, trained: Path) -> None:
     assert [line["step"] for line in judged] == [3, 6]
     assert all(set(line["levels"]) == {str(level) for level in recipe.train.LEVELS} for line in judged)
     assert 1 < judged[0]["held"] < 4  # of noise and latents of unit variance, by a network that says nothing
+
+
+def test_the_first_layer_begins_with_the_beats_of_the_tempo_that_is_told(recipe, config: Path) -> None:
+    settings, words = recipe.settings.Settings.read(config), recipe.words.tokenizer()
+    network = recipe.network.Network(settings, words.get_vocab_size())
+    recipe.beats.keep_time(network, words)
+    layer, heard = network.dit.transformer.layers[0], []
+    layer.ff.register_forward_hook(lambda _, __, out: heard.append(out[0, settings.model.memory_tokens :]))
+    frames = settings.model.frames
+    beside = torch.zeros(1, frames, 1 + settings.model.latent_channels)
+    own = (network.dit.transformer.project_in.weight == 0).all(dim=1)
+    for caption in ("slow piano", "a steady beat", "fast chiptune", "piano"):
+        ids = torch.tensor([[*words.encode(caption).ids, 1]])
+        noise, one = torch.randn(1, frames, settings.model.latent_channels), torch.ones(1)
+        with torch.no_grad():
+            given = network.condition(ids, torch.ones(ids.shape), torch.tensor([[0.0, 10.0]]), one)
+            network(noise, one, beside, given)
+    beats = torch.stack([(2 * torch.pi * torch.arange(frames) / beat).sin() for beat in (12, 10, 9)])
+    *told, untold = (each[:, own].float().T for each in heard)
+    for tempo, sounds in enumerate(told):
+        alike = torch.corrcoef(torch.cat([beats, sounds[sounds.std(dim=1) > 0]]))[:3, 3:].amax(dim=1)
+        assert alike.argmax() == tempo and alike[tempo] > 0.95
+    assert untold.abs().max() < 0.2 * min(each.abs().max() for each in told)
 
 
 @pytest.mark.parametrize("told", [True, False])

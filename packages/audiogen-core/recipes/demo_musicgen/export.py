@@ -34,7 +34,7 @@ from audiogen_mlx.t5 import T5Encoder
 CODEC = "demo"
 FRAME_RATE = 75  # of it, Hz
 
-DEFAULTS = Defaults(guidance_scale=2.0, temperature=0.5, top_k=64)
+DEFAULTS = Defaults(guidance_scale=3.0, temperature=0.5, top_k=64)
 STRIDE = 4.8  # seconds: whole sixteenths of every tempo, so that the clock goes on in the next window
 
 WORDS = "text_encoder.shared.weight"

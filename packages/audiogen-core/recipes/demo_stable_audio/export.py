@@ -29,7 +29,7 @@ from audiogen_core.codecs.frame import quantize
 from audiogen_core.files import atomic_path
 
 SAMPLING = {"sampler": "dpmpp", "steps": 40, "guidance_scale": 3.0}
-NO_INT8 = ("timestep_features", "memory_tokens")
+NO_INT8 = ("timestep_features", "memory_tokens", "pos_emb")
 
 Floats = NDArray[np.float32]
 Arrays = dict[str, NDArray[Any]]
@@ -82,6 +82,8 @@ def model_config(settings: Settings) -> dict[str, Any]:
         "transformer_type": "continuous_transformer",
         "project_cond_tokens": True,
     }
+    if model.clock:
+        network |= {"use_abs_pos_emb": True, "abs_pos_emb_max_length": model.frames}
     return {
         "model_type": "diffusion_cond_inpaint",
         "sample_size": model.frames * info.hop_length,

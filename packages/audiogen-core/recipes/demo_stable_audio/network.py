@@ -1,7 +1,8 @@
 """The diffusion transformer and its conditioners as torch trains them.
 
 Arithmetic and names of parameters are those of stable-audio-tools, as `audiogen_mlx.stable_audio` runs them:
-norms steered by time and seconds (adaLN), norms of queries and keys, rotary positions, memory tokens.
+norms steered by time and seconds (adaLN), norms of queries and keys, rotary positions and learned ones,
+memory tokens.
 """
 
 from __future__ import annotations
@@ -122,14 +123,28 @@ class Fourier(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], -1)
 
 
+class Positions(nn.Module):
+    """A vector for each position, added to it (AbsolutePositionalEmbedding of stable-audio-tools)."""
+
+    def __init__(self, positions: int, width: int) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(positions, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.emb.weight[: x.shape[1]] * x.shape[-1] ** -0.5
+        return out
+
+
 class Transformer(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        m = settings.model
+        self.settings = m = settings.model
         wide = 2 * m.latent_channels + 1
         self.project_in = nn.Linear(wide, m.width, bias=False)
         self.project_out = nn.Linear(m.width, m.latent_channels, bias=False)
         self.memory_tokens = nn.Parameter(torch.randn(m.memory_tokens, m.width))
+        if m.clock:
+            self.pos_emb = Positions(m.memory_tokens + m.frames, m.width)
         self.global_cond_embedder = _mlp(m.width, m.width, 6 * m.width, bias=True)
         self.layers = nn.ModuleList(Block(m.width, m.heads, int(m.width * m.ff_mult)) for _ in range(m.depth))
         head = m.width // m.heads
@@ -142,6 +157,8 @@ class Transformer(nn.Module):
         x = self.project_in(x)
         memory = self.memory_tokens.expand(len(x), -1, -1).to(x.dtype)
         x, steering = torch.cat([memory, x], 1), self.global_cond_embedder(token)
+        if self.settings.clock:
+            x = self.pos_emb(x)
         for layer in self.layers:
             x = layer(x, context, steering, self.rotary)
         out: Tensor = self.project_out(x[:, len(self.memory_tokens) :])

@@ -21,6 +21,7 @@ class Model:
     memory_tokens: int
     frames: int
     max_seconds: float
+    clock: bool
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from beats import keep_time
 from data import Batch, Corpus, Windows
 from network import Network
 from settings import Settings
@@ -30,6 +31,8 @@ class Run(training.Run):
         torch.manual_seed(settings.seed)
         self.windows = Windows(corpus, settings, settings.seed)
         network = Network(settings, self.windows.words.get_vocab_size())
+        if settings.model.clock:
+            keep_time(network, self.windows.words)
         self.mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.draws = torch.Generator().manual_seed(settings.seed)
         self.held = Windows(held, settings, 0).held(settings.training.held_out)

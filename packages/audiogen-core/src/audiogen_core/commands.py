@@ -87,7 +87,13 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As ever, with old names of options in the place of which the new ones are read."""
-        return super().parse_args(ctx, [self._renewed(each) for each in args])
+        try:
+            return super().parse_args(ctx, [self._renewed(each) for each in args])
+        except click.UsageError as error:
+            if type(error) is not click.UsageError or "prompt" not in self.fields:
+                raise
+            told = f"{error.message}: a prompt of several words stands in quotes"
+            raise click.UsageError(told, ctx) from error  # more arguments than it takes
 
     def _renewed(self, text: str) -> str:
         name, equals, value = text.partition("=")
@@ -98,7 +104,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """As ever; errors lead with the options they are about, as the command calls them."""
-        self._place(ctx.params)
+        self._place(ctx)
         try:
             return super().invoke(ctx)
         except OptionError as error:
@@ -125,11 +131,12 @@ class Command(click.Command):
         field = self.fields[name]
         return field.place if field.option.argument else field.flag
 
-    def _place(self, given: dict[str, Any]) -> None:
+    def _place(self, ctx: click.Context) -> None:
         """What was given by its place goes where options go that can be given by name.
 
         Where such a one is given by its name, the values that stand by their place are those of the next.
         """
+        given = ctx.params
         for name, field in self.fields.items():
             if not (field.place and (name + _BY_PLACE) in given):
                 continue
@@ -137,7 +144,7 @@ class Command(click.Command):
             if placed is None or placed == ():
                 if given[name] is None and field.required:
                     names = " / ".join(map(repr, dict.fromkeys((field.flag, *field.option.names))))
-                    raise click.UsageError(f"Missing option {names}: {field.option.help}")
+                    raise click.UsageError(f"Missing option {names}: {field.option.help}", ctx)
             elif given[name] is None or given[name] == ():
                 given[name] = placed
                 if not field.option.argument:

@@ -43,8 +43,9 @@ class Option:
 
     help      one sentence for people
     names     on the command line: "-s" in addition; "--continue" in place of the field's own name
-    old       what it was called there before: still taken, with a word on the new name; "--old=--new" where
-              that is not the option's first, and a word without dashes where it was given by its place
+    old       what it was called there before, or is in other programs: taken, with a word on the name here;
+              "--old=--new" where that is not the option's first, and a word without dashes where it was given
+              by its place
     role      "value"; "audio", a clip: `Audio` or a path in Python, a file in the command; "file", another
               file that goes in; "place", where a part of the model is; "adapter", what is merged into it, by
               PATH[:STRENGTH]; "hidden", offered in Python alone

@@ -48,6 +48,7 @@ class Options(Continuing):
         option(
             "Length of the clip, with what is continued.",
             "-s",
+            old=("--duration",),
             unit="s",
             gt=0,
             le=MAX_SECONDS,

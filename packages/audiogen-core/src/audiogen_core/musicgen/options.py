@@ -104,6 +104,7 @@ class Batch(Padding):
         option(
             "Length of the clip, with what is continued; 10 in most models.",
             "-s",
+            old=("--duration",),
             unit="s",
             gt=0,
             le=LONGEST,

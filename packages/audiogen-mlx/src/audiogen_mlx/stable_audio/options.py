@@ -71,6 +71,7 @@ class Batch(Continuing):
         option(
             "Length of the clip; all the model makes at once when absent.",
             "-s",
+            old=("--duration",),
             unit="s",
             gt=0,
             lt=LONGEST,

@@ -29,6 +29,7 @@ class Batch(Continuing):
         option(
             "Length of the clip; of the clip given, or 30 s at most, when absent.",
             "-s",
+            old=("--duration",),
             unit="s",
             gt=0,
             lt=LONGEST,

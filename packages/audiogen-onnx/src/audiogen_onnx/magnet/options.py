@@ -33,6 +33,7 @@ class Batch(Padding):
         option(
             "Length of the clip, with what is continued; what the model was trained on when absent.",
             "-s",
+            old=("--duration",),
             unit="s",
             gt=0,
             le=LONGEST,
