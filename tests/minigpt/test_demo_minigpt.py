@@ -130,7 +130,12 @@ def test_it_streams_past_its_context(demo):
 
 
 def test_the_command_makes_it_offline_and_again(tmp_path: Path):
-    environment = {"HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8", "PATH": "/nowhere"}
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "PATH": "/nowhere",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "audiogen_minigpt"]
     line = [*command, "generate", "demo", "-o", "a.wav", "--seconds", "2", "--seed", "3"]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, check=True)

@@ -262,6 +262,9 @@ def test_a_configuration_is_described_as_the_authors_do(size, tmp_path):
 # verify, and the command
 
 
+@pytest.mark.parametrize(
+    "archives", ["tiny-small", pytest.param("tiny-medium", marks=pytest.mark.slow)], indirect=True
+)
 def test_verify_reads_every_tensor(archives, tmp_path):
     from audiogen_mlx.musicgen.load import Places
 
