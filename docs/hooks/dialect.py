@@ -64,7 +64,8 @@ def _about(fields: dict[str, Field]) -> str:
 
 def _before(installed: list[jobs.Job]) -> list[str]:
     """What options were called before."""
-    lines = ["## Names of before, and of other programs", "", "They are taken still, and a hint says the new ones.", ""]
+    lines = ["## Names of before, and of other programs", ""]
+    lines += ["They are taken still, and a hint says the new ones.", ""]
     lines += [_line("command", "before", "now"), _line("---", "---", "---")]
     for job in installed:
         for field in options(job):
