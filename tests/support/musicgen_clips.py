@@ -10,12 +10,13 @@ What cannot run says why instead of "ready".
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from measured import peak_memory  # beside this file, and not that of the process it was started from
 
 PROMPT = "80s pop track with bassy drums and synth"
 GUIDANCE, TOP_K = 3.0, 250
@@ -96,8 +97,9 @@ def main() -> None:
             first = first or time.perf_counter() - began
             samples += made
         took = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        print(json.dumps({"first": first, "whole": took, "samples": samples, "peak": peak}), flush=True)
+        print(
+            json.dumps({"first": first, "whole": took, "samples": samples, "peak": peak_memory()}), flush=True
+        )
 
 
 if __name__ == "__main__":
