@@ -134,6 +134,7 @@ def test_a_signal_ends_it_after_the_update(clips: Path, whole: Tuned, tmp_path: 
 
     made = tune(asked(clips), tmp_path / "run", on_record=ask)
     assert (made.signal, made.step) == (signal.SIGTERM, 2) and made.adapter is not None
+    assert made.page is None and not (made.run / "report.html").exists()  # which says that all is done
     assert bits(tune(asked(clips), tmp_path / "run")) == bits(whole)
     again = tune(asked(clips), tmp_path / "run")  # all is done
     assert again.step == STEPS and bits(again) == bits(whole)
