@@ -14,11 +14,15 @@ import pytest
 from click.testing import CliRunner
 
 from audiogen_core.audio import Audio
+from audiogen_core.compose import write_folder
 from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.musicgen.melody import chroma, repeated
 from audiogen_core.training import checkpoints, metrics
 from audiogen_core.training.tuning import Tuned
+from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
+from audiogen_mlx.convert import convert
 from audiogen_mlx.musicgen import MusicGen, tune_data
 from audiogen_mlx.musicgen.tune import tune
 from audiogen_mlx.musicgen.tune_options import Tuning
@@ -130,6 +134,7 @@ def test_a_signal_ends_it_after_the_update(clips: Path, whole: Tuned, tmp_path: 
 
     made = tune(asked(clips), tmp_path / "run", on_record=ask)
     assert (made.signal, made.step) == (signal.SIGTERM, 2) and made.adapter is not None
+    assert made.page is None and not (made.run / "report.html").exists()  # which says that all is done
     assert bits(tune(asked(clips), tmp_path / "run")) == bits(whole)
     again = tune(asked(clips), tmp_path / "run")  # all is done
     assert again.step == STEPS and bits(again) == bits(whole)
@@ -261,6 +266,22 @@ def test_the_clip_itself_is_what_is_followed(tmp_path: Path):
     shown, other = tune_data.ahead(network, clip, 3), tune_data.ahead(network, clip, None)
     np.testing.assert_allclose(shown, np.array(network.project_melody(mx.array(heard))), rtol=0, atol=1e-6)
     assert other is not None and np.ptp(other, axis=0).max() == 0  # the same in every frame
+
+
+def test_words_of_captions_are_not_put_in_those_of_the_model(tmp_path: Path):
+    """The demo takes an organ for a piano; with an adapter it may know better, and piano stays what it is."""
+    tokenizer = MusicGen.load("demo")._parts.tokenizer
+    piano, organ = (tokenizer.encode([f"slow {word}"])[0] for word in ("piano", "organ"))
+    np.testing.assert_array_equal(piano, organ)
+    made = tokenizer.literal()
+    assert made.encode(["slow organ"])[0].tolist() != organ.tolist()
+    np.testing.assert_array_equal(made.encode(["slow pianoforte"])[0], piano)  # which it means
+    write_folder(tmp_path / "in", minutes=2 / 60, piece_seconds=1.0, seed=1, styles=["organ hymn"])
+    run = tune(asked(tmp_path / "in", model="demo", tokenizer=None, steps=1), tmp_path / "run")
+    music = MusicGen.load("demo", lora=[run.adapter])
+    assert music._parts.tokenizer.unknown("slow organ") == ["organ"]
+    convert(Files.find(MUSICGEN, "demo", Places(lora=(str(run.adapter),))), tmp_path / "made")
+    assert MusicGen.load(tmp_path / "made")._parts.tokenizer.unknown("slow organ") == ["organ"]
 
 
 def test_a_dora_is_learned(clips: Path, tmp_path: Path):

@@ -84,6 +84,7 @@ class Seen:
             reduced_motion="reduce",
         )
         self.page = self.context.new_page()
+        self.page.set_default_timeout(120_000)  # machines that run tests are busy
         self._address = address
         self.elsewhere: list[str] = []
         self.errors: list[str] = []

@@ -7,7 +7,7 @@ has only something near. Models without such a file are given prompts as they we
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audiogen_core.errors import ModelError
@@ -39,6 +39,10 @@ class Prompts:
         """Those of a folder, or None where it has none. Raises ModelError for a file that is damaged."""
         path = folder / FILE
         return from_mapping(cls, read_json(path), str(path), ModelError) if path.is_file() else None
+
+    def literal(self) -> Prompts:
+        """The same without what is only near."""
+        return replace(self, nearest={})
 
     def understood(self, text: str) -> tuple[str, dict[str, str]]:
         """A prompt in the model's words, and what it cannot follow: {"violin": "the nearest is piano"}."""

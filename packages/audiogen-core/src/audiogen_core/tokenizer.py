@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -72,6 +73,14 @@ class Tokenizer:
             raise ModelError(f"{file}: no such file; a T5 model comes with its {FILE}")
         text = read_text(file, ModelError)
         return cls(_parse(text, file), str(file), Prompts.read(file.parent), ends=ends)
+
+    def literal(self) -> Tokenizer:
+        """One that leaves words as they are for which the model has only something near: an adapter may know
+        what they are.
+        """
+        made = copy(self)
+        made.prompts = self.prompts and self.prompts.literal()
+        return made
 
     def __len__(self) -> int:
         return int(self._tokens.get_vocab_size())

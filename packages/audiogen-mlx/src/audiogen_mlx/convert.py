@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from audiogen_core.musicgen.config import FORMAT, STYLE
 from audiogen_core.musicgen.files import CODEC, CONFIG, TEXT, Files, codec_tensors
 from audiogen_core.musicgen.weights import pieces
 from audiogen_core.prompts import FILE as PROMPTS
+from audiogen_core.prompts import Prompts
 from audiogen_core.t5 import pieces as t5_pieces
 from audiogen_core.tokenizer import FILE as TOKENIZER
 from audiogen_core.weights import StoredArray, Weights
@@ -94,6 +96,9 @@ def convert(
         if file.is_file():
             with atomic_path(folder / file.name) as temporary:
                 shutil.copyfile(file, temporary)
+    if files.places.lora and (prompts := Prompts.read(folder)) is not None:
+        with atomic_path(folder / PROMPTS) as temporary:
+            temporary.write_text(json.dumps(asdict(prompts.literal()), indent=1), encoding="utf-8")
     if files.config.style is not None and (files.folder / "mert").is_dir():
         shutil.copytree(files.folder / "mert", folder / "mert", dirs_exist_ok=True)
     settings = {

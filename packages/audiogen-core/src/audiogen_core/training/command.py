@@ -41,12 +41,13 @@ def carry_out(
         made = tune(asked, into.output, fetch=fetch, on_stage=stages.begin, on_record=stages.status.on_record)
     if made.adapter is not None and not silent:
         cli.note(made.verdict)
-        cli.note(f"page: {made.page}; use it with {use.replace('ADAPTER', str(made.adapter))}")
+        page = f"page: {made.page}; " if made.page else ""
+        cli.note(f"{page}use it with {use.replace('ADAPTER', str(made.adapter))}")
     if writing.json:
         before, after = made.losses
         told: dict[str, Any] = {
             "path": str(made.adapter),
-            "page": str(made.page),
+            "page": made.page and str(made.page),
             "step": made.step,
             "steps": made.steps,
             "loss_before": before,

@@ -106,6 +106,7 @@ class Tuned:
     """How a run ended.
 
     adapter  the folder of what was learned, or None when a signal came before the first checkpoint
+    page     report.html, or None when a signal came before all was done
     losses   of the held-out clips, before and after; None where nothing is held out
     verdict  what came of it, in a sentence or two
     signal   the signal that stopped it, or None
@@ -132,7 +133,7 @@ def tune(
 ) -> Tuned:
     """Tune a model, or go on with it; the same call again goes on where a run was ended.
 
-    run        gets data/ (codes), ckpt/, samples/, adapter/, metrics.jsonl and report.html
+    run        gets data/ (codes), ckpt/, samples/, adapter/, metrics.jsonl, and when all is done report.html
     begin      opens the model and prepares its data; is given an `on_step` for the encoding
     program    the command, as the page names it
     on_stage   called with "encode" and "train" as they begin; may give an `on_step(done, total)`
@@ -309,13 +310,13 @@ class _Run:
         return self.learner.write(self.run / ADAPTER, self._facts())
 
     def end(self) -> Tuned:
-        """What was learned, and the page."""
-        adapter = self._adapter()
-        if self.step >= self.plan.steps and not (self.run / SAMPLES / "after.wav").is_file():
+        """What was learned, and when all is done the page."""
+        adapter, is_done = self._adapter(), self.step >= self.plan.steps
+        if is_done and not (self.run / SAMPLES / "after.wav").is_file():
             self._sample("after")
         draw_losses(self.run)
         losses, said = (self.first_loss, self.last_loss), self._verdict()
-        page = self._page(said)
+        page = self._page(said) if is_done else None
         return Tuned(self.run, adapter, page, self.step, self.plan.steps, losses, said, self.stop.signal)
 
     def _verdict(self) -> str:

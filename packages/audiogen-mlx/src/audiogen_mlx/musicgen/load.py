@@ -72,7 +72,8 @@ class Parts:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self.files.tokenizer_file)
+        tokenizer = Tokenizer.load(self.files.tokenizer_file)
+        return tokenizer.literal() if self.files.places.lora else tokenizer
 
     # What a run asks for: see `audiogen_core.musicgen.conditioning.Network`
 

@@ -79,5 +79,5 @@ def ahead(network: Transformer, clip: Clip, excerpt: int | None) -> NDArray[np.f
 
 
 def _vectors(parts: Parts, caption: str) -> NDArray[np.float32]:
-    ids, mask = read(parts.tokenizer, caption)
+    ids, mask = read(parts.tokenizer.literal(), caption)  # as a model does that an adapter is merged into
     return np.array(parts.t5(mx.array(ids), mx.array(mask))[0].astype(mx.float32))
