@@ -125,6 +125,8 @@ def test_a_clip_comes_with_the_request(client: TestClient, tmp_path: Path):
     by_name = generate(client, seconds=0.25, clip=name)
     assert by_name.status_code == 200
     assert len(by_name.content) > len(sent)
+    (newest, *_) = client.get("/v1/jobs").json()["data"]
+    assert newest["options"]["clip"] == f"uploads/{name}"  # not where the library is
 
 
 def test_a_file_that_is_no_sound_comes_with_the_request(client: TestClient, tmp_path: Path):

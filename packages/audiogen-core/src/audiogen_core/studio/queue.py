@@ -42,7 +42,7 @@ class Work:
 
     id        of this work; it sorts by time
     job, package  name of the job, and whose it is
-    load, options  as JSON has them, with names of clips in the place of clips
+    load, options  as JSON has them, with places in the library for clips and models of its own
     files     names of the files it makes, in the library
     channel   what is taken out of stereo clips that go in
     fetch     whether its model may be fetched

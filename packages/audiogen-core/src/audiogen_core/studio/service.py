@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -173,22 +174,22 @@ def application(
     @app.get("/v1/jobs")
     async def works() -> dict[str, Any]:
         """What was asked for, from the newest on."""
-        return {"object": "list", "data": [shown(work) for work in studio.queue.all()]}
+        return {"object": "list", "data": [shown(studio, work) for work in studio.queue.all()]}
 
     @app.post("/v1/jobs", status_code=202, openapi_extra=_takes(_BODY))
     async def add(request: Request) -> dict[str, Any]:
         """Ask for work, and be told its id; it waits its turn."""
-        return shown(await _accepted(studio, await _values(studio, request)))
+        return shown(studio, await _accepted(studio, await _values(studio, request)))
 
     @app.get("/v1/jobs/{name}")
     async def work(name: str) -> dict[str, Any]:
         """How a work goes on."""
-        return shown(studio.queue.get(name))
+        return shown(studio, studio.queue.get(name))
 
     @app.delete("/v1/jobs/{name}")
     async def cancel(name: str) -> dict[str, Any]:
         """End a work."""
-        return shown(await run_in_threadpool(studio.cancel, name))
+        return shown(studio, await run_in_threadpool(studio.cancel, name))
 
     @app.get("/v1/jobs/{name}/events", response_class=StreamingResponse)
     async def events(name: str) -> StreamingResponse:
@@ -220,7 +221,7 @@ def application(
             return await _streamed(studio, work, with_header=format == "wav")
         ended = await _waited(studio, work, request)
         if len(ended.files) > 1:
-            return JSONResponse(shown(ended))
+            return JSONResponse(shown(studio, ended))
         path = studio.library.path(ended.files[0])
         headers = _headers(studio, ended)
         if format == "pcm":
@@ -304,9 +305,18 @@ def status_of(error: AudiogenError) -> int:
     return next(status for kind, status in STATUS if isinstance(error, kind))
 
 
-def shown(work: Work) -> dict[str, Any]:
-    """A work as the service tells it."""
+def shown(studio: Studio, work: Work) -> dict[str, Any]:
+    """A work as the service tells it: without where the library is."""
+    place = f"{studio.library.folder}{os.sep}"
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, list):
+            return [bare(each) for each in value]
+        return value.replace(place, "") if isinstance(value, str) else value
+
     facts: dict[str, Any] = plain(work.to_json())
+    for part in ("load", "options"):
+        facts[part] = {name: bare(value) for name, value in facts[part].items()}
     return {"object": "job", **facts}
 
 
@@ -512,6 +522,6 @@ async def _events(studio: Studio, name: str) -> AsyncIterator[bytes]:
         now = studio.queue.get(name)
         if now != told:
             told = now
-            yield f"event: {now.state}\ndata: {json.dumps(shown(now))}\n\n".encode()
+            yield f"event: {now.state}\ndata: {json.dumps(shown(studio, now))}\n\n".encode()
         else:
             await asyncio.sleep(OFTEN)
