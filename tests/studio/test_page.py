@@ -214,10 +214,10 @@ def test_a_file_that_is_no_sound_goes_in(seen: Seen, place: tuple[str, Studio], 
 
 
 def test_what_is_missing_says_so(seen: Seen):
-    seen.tab("absent")
-    assert "pip install audiogen-absent" in seen.page.inner_text("div[role=tabpanel]:visible")
-    seen.tab("broken")
-    assert "No module named 'support.no_such_module'" in seen.page.inner_text("div[role=tabpanel]:visible")
+    said = {"absent": "pip install audiogen-absent", "broken": "No module named 'support.no_such_module'"}
+    for tab, words in said.items():
+        seen.tab(tab)
+        seen.page.locator("div[role=tabpanel]:visible", has_text=words).wait_for()
 
 
 def test_by_the_keyboard_and_on_a_phone(seen: Seen):
