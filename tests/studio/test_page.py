@@ -92,6 +92,13 @@ def test_text_becomes_sound_that_is_heard_before_it_is_whole(seen: Seen, place: 
     seen.wait("document.querySelector('#cards img').naturalWidth == 800")
 
 
+def test_what_is_missing_says_so(seen: Seen):
+    said = {"absent": "pip install audiogen-absent", "broken": "No module named 'support.no_such_module'"}
+    for tab, words in said.items():
+        seen.tab(tab)
+        seen.page.locator("div[role=tabpanel]:visible", has_text=words).wait_for()
+
+
 def test_variations_lie_side_by_side_and_each_is_kept_in_four_formats(
     seen: Seen, place: tuple[str, Studio], tmp_path: Path
 ):
@@ -211,13 +218,6 @@ def test_a_file_that_is_no_sound_goes_in(seen: Seen, place: tuple[str, Studio], 
     assert halves.argmax(axis=1).tolist() == [110, 165]
     seen.page.locator("#again").click()
     seen.has("tones-tune")
-
-
-def test_what_is_missing_says_so(seen: Seen):
-    said = {"absent": "pip install audiogen-absent", "broken": "No module named 'support.no_such_module'"}
-    for tab, words in said.items():
-        seen.tab(tab)
-        seen.page.locator("div[role=tabpanel]:visible", has_text=words).wait_for()
 
 
 def test_by_the_keyboard_and_on_a_phone(seen: Seen):
