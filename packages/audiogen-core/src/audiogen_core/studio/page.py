@@ -212,8 +212,9 @@ class Page:
         self._rows.click(self._pick, None, view, **_ALIKE)
         self._works.click(self._end_picked, None, self._works, **_ALIKE)
         listed = [self._rows, self._works]
-        self._search.change(self._list, self._search, listed, **_ALIKE)
-        self._library_tab.select(self._list, self._search, listed, **_ALIKE)
+        # One event, so that no answer to what was searched for before comes after the last one.
+        searched = [self._search.change, self._library_tab.select]
+        gr.on(searched, self._list, self._search, listed, trigger_mode="always_last", **_ALIKE)
         self._drop.upload(self._dropped, self._drop, [self._status, self._drop, *view], **_ALIKE)
         self._delete.click(
             self._remove,
