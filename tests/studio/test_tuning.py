@@ -6,17 +6,18 @@ AUDIOGEN_PICTURES=docs/assets/studio has the pictures written there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from audiogen_core import jobs
+from audiogen_core import jobs, lora
 from audiogen_core.compose import write_folder
 from audiogen_core.errors import OptionError
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio import adapters
-from audiogen_core.studio.studio import ADAPTERS, Asked, Studio
+from audiogen_core.studio.studio import ADAPTERS, Asked, Studio, clips_of
 from audiogen_core.studio.trainer import _said
 from support.browser import Seen, chromium, drawn, needs_chromium, served
 
@@ -69,6 +70,25 @@ def test_an_adapter_is_asked_for_by_its_name(studio: Studio, tmp_path: Path):
     for other in ("polka:0.5", str(tmp_path)):
         with pytest.raises(OptionError, match="places on this machine"):
             studio.accept(Asked(values={**values, "lora": [other]}, job="musicgen", package="audiogen-mlx"))
+
+
+def test_what_an_adapter_was_merged_for_is_made_again(studio: Studio, tmp_path: Path):
+    place = tuned(studio, "waltz", tmp_path)
+    recipe = Recipe(
+        "audiogen-mlx",
+        "0.1.0",
+        "demo",
+        seed=1,
+        settings={"command": "musicgen", "prompt": "a waltz", "seconds": 2.0, "lora": [f"{place}:0.5"]},
+        inputs={"lora": lora.hashed(str(place))},
+    )
+    assert studio.replay(recipe).load["lora"] == [f"{place}:0.5"]
+    job = jobs.job_of(recipe)
+    assert clips_of(job, replace(recipe, inputs={**recipe.inputs, "melody": "5"})) == [("melody", "5")]
+    elsewhere = put(tmp_path / "elsewhere")
+    other = {**recipe.settings, "lora": [f"{elsewhere}:0.5"]}
+    with pytest.raises(OptionError, match="places on this machine"):
+        studio.replay(replace(recipe, settings=other, inputs={"lora": lora.hashed(str(elsewhere))}))
 
 
 def test_a_list_of_sliders_is_an_option_and_back(tmp_path: Path):

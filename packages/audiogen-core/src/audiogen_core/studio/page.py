@@ -22,7 +22,7 @@ from audiogen_core.options import Field
 from audiogen_core.studio import show
 from audiogen_core.studio.form import Form, received
 from audiogen_core.studio.queue import ENDED, Work
-from audiogen_core.studio.studio import Studio
+from audiogen_core.studio.studio import Studio, clips_of
 from audiogen_core.studio.trainer import Trainer
 
 OFTEN = 0.15
@@ -368,7 +368,7 @@ class Page:
             job = jobs.job_of(clip.recipe)
             values = {**clip.recipe.settings, "model": clip.recipe.model, "seed": clip.recipe.seed}
             values = {job.renamed.get(name, name): value for name, value in values.items()}
-            for name, digest in clip.recipe.inputs.items():
+            for name, digest in clips_of(job, clip.recipe):
                 values[job.renamed.get(name, name)] = str(self._studio.library.holding(digest))
         except AudiogenError as error:
             return [show.wrong(str(error)), *[gr.skip()] * (1 + self._count())]

@@ -124,8 +124,7 @@ class Studio:
                 else:
                     self._check_place(job, field, value)
             elif field is not None and field.option.role == "adapter":
-                given = value if isinstance(value, list) else [value]
-                values[name] = [self._adapter(job, field, each) for each in given if each]
+                values[name] = self._adapted(job, field, value)
         if "seed" in fields and values.get("seed") is None:
             values["seed"] = secrets.randbits(32)
         load = {name: values.pop(name) for name in list(values) if name in opening and name not in fields}
@@ -154,8 +153,10 @@ class Studio:
         Raises OptionError when one of them, or the model, is not here; AudioError as `jobs.again` does.
         """
         job = jobs.job_of(recipe)
+        for field in job.adapters:
+            self._adapted(job, field, recipe.settings.get(field.name))
         moved: dict[str, str] = {}
-        for name, digest in recipe.inputs.items():
+        for name, digest in clips_of(job, recipe):
             try:
                 moved[name] = str(self.library.holding(digest))
             except Missing as error:
@@ -326,16 +327,20 @@ class Studio:
             raise UnknownModel(value, known)
         raise OptionError(f"{field.name}: places on this machine cannot be named here")
 
-    def _adapter(self, job: Job, field: Field, value: Any) -> str:
-        """PATH:STRENGTH of an adapter that is asked for by its name here, or by its place."""
-        if not isinstance(value, str):
-            raise OptionError(f"{field.name} takes texts, got {value!r}")
-        asked = lora.Asked.of(value)
-        if (path := self.adapters(job).get(str(asked.path))) is not None:
-            return f"{path}:{asked.strength!r}"
-        if not self._is_allowed(str(asked.path)):
-            raise OptionError(f"{field.name}: places on this machine cannot be named here")
-        return value
+    def _adapted(self, job: Job, field: Field, value: Any) -> list[str]:
+        """PATH:STRENGTH of adapters that are asked for by their names here, or by their places."""
+        here, found = self.adapters(job), []
+        for each in value if isinstance(value, list) else [value]:
+            if not each:
+                continue
+            if not isinstance(each, str):
+                raise OptionError(f"{field.name} takes texts, got {each!r}")
+            asked = lora.Asked.of(each)
+            path = here.get(str(asked.path), asked.path)
+            if path not in here.values() and not self._is_allowed(str(path)):
+                raise OptionError(f"{field.name}: places on this machine cannot be named here")
+            found.append(f"{path}:{asked.strength!r}")
+        return found
 
     def _is_allowed(self, value: str) -> bool:
         if "\0" in value:
@@ -438,3 +443,9 @@ class Studio:
                 return
         self.queue.end(name, "cancelled")
         process.kill()
+
+
+def clips_of(job: Job, recipe: Recipe) -> list[tuple[str, str]]:
+    """The clips that went into what a recipe tells of, by their names in it, and their hashes."""
+    adapters = {each.name for each in job.adapters}
+    return [(name, digest) for name, digest in recipe.inputs.items() if name not in adapters]
