@@ -77,7 +77,7 @@ def test_models_that_the_page_has_no_place_for(tmp_path, computing):
     with pytest.raises(OptionError, match="models of text alone"):
         write_site([prefixed], tmp_path / "site", runtime_dir=computing)
     with pytest.raises(ManifestError, match="no such folder"):
-        write_site([tmp_path / "none"], tmp_path / "site", runtime_dir=computing)
+        write_site([tmp_path / "none"], tmp_path / "site", runtime_dir=tmp_path / "asked for last")
     with pytest.raises(OptionError, match="a list of folders"):
         write_site("demo", tmp_path / "site", runtime_dir=computing)
     with pytest.raises(OptionError, match="at least one"):

@@ -84,6 +84,7 @@ def write_site(
     if not chosen:
         raise OptionError("name at least one exported folder, or demo", "models")
     require_room(out_dir, sum(path.stat().st_size for folder in chosen for path in folder.glob("*")))
+    families = [_family(folder) for folder in chosen]  # before anything is fetched
     place = None if runtime_dir is None else Path(runtime_dir)
     computing = runtime(place, offline=offline, notify=notify or _warn)
     with atomic_folder(out_dir, over=over) as site:
@@ -94,7 +95,7 @@ def write_site(
         for name in FILES:
             shutil.copyfile(computing / name, site / "runtime" / name)
         writer = _Site(site, fetch)
-        facts = [writer.add(folder) for folder in chosen]
+        facts = [writer.add(*each) for each in zip(chosen, families, strict=True)]
         (site / MODELS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
@@ -112,6 +113,13 @@ def _folders(model: str | Path) -> list[Path]:
     return [each.path for each in shipped if isinstance(each, Shipped)]
 
 
+def _family(folder: Path) -> str:
+    family = family_of(folder)
+    if family not in _GRAPHS:
+        raise OptionError(f"{folder}: is a model of the family {family!r}; the page has MusicGen and VampNet")
+    return family
+
+
 @dataclass
 class _Site:
     """The folder of a page in the making.
@@ -124,13 +132,8 @@ class _Site:
     codecs: dict[str, dict[str, Any]] = field(default_factory=dict)
     count: int = 0
 
-    def add(self, folder: Path) -> dict[str, Any]:
+    def add(self, folder: Path, family: str) -> dict[str, Any]:
         """Take a model in. Returns what the page is told of it."""
-        family = family_of(folder)
-        if family not in _GRAPHS:
-            raise OptionError(
-                f"{folder}: is a model of the family {family!r}; the page has MusicGen and VampNet"
-            )
         place = f"models/{self.count}"
         self.count += 1
         (self.site / place).mkdir(parents=True)
