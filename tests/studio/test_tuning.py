@@ -14,7 +14,7 @@ import pytest
 
 from audiogen_core import jobs, lora
 from audiogen_core.compose import write_folder
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio import adapters
 from audiogen_core.studio.studio import ADAPTERS, Asked, Studio, clips_of
@@ -85,6 +85,9 @@ def test_what_an_adapter_was_merged_for_is_made_again(studio: Studio, tmp_path: 
     assert studio.replay(recipe).load["lora"] == [f"{place}:0.5"]
     job = jobs.job_of(recipe)
     assert clips_of(job, replace(recipe, inputs={**recipe.inputs, "melody": "5"})) == [("melody", "5")]
+    more = {**recipe.settings, "lora": [f"{place}:0.5", f"{place}:0.2"]}
+    with pytest.raises(AudioError, match="does not say which adapters"):
+        studio.replay(replace(recipe, settings=more))
     elsewhere = put(tmp_path / "elsewhere")
     other = {**recipe.settings, "lora": [f"{elsewhere}:0.5"]}
     with pytest.raises(OptionError, match="places on this machine"):

@@ -718,9 +718,12 @@ def again(
     except OptionError as error:
         raise AudioError(f"the recipe is damaged ({error})") from error
     for each in job.adapters:
-        digests = recipe.inputs.get(each.name, "").split(", ")
-        for text, digest in zip(getattr(opened, each.name) or (), digests, strict=False):
-            if digest and _differs(text, digest):
+        merged = getattr(opened, each.name) or ()
+        digests = [digest for digest in recipe.inputs.get(each.name, "").split(", ") if digest]
+        if len(digests) != len(merged):
+            raise AudioError(f"the recipe does not say which adapters were merged as {each.name}")
+        for text, digest in zip(merged, digests, strict=True):
+            if _differs(text, digest):
                 raise AudioError(
                     f"{text}: not the adapter that was merged as {each.name}; its hash is another"
                 )

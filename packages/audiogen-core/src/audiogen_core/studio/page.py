@@ -309,11 +309,14 @@ class Page:
 
     def _end_picked(self, event: gr.EventData) -> str:
         self._studio.cancel(event.work)
-        return str(self._list("")[1])
+        return self._going()
 
     def _list(self, search: str) -> list[Any]:
+        return [show.rows(self._studio.library.clips(search), ROWS), self._going()]
+
+    def _going(self) -> str:
         going = [work for work in self._studio.queue.all() if work.state not in ENDED]
-        return [show.rows(self._studio.library.clips(search), ROWS), show.works(going[:ROWS])]
+        return show.works(going[:ROWS])
 
     def _pick(self, event: gr.EventData) -> list[Any]:
         return self._view([event.clip], event.clip)
