@@ -66,8 +66,13 @@ class Library:
         self._lock = Lock()
         for each in ("clips", "uploads", "spool"):
             (folder / each).mkdir(parents=True, exist_ok=True)
-        begun = [path for each in ("clips", "uploads") for path in (folder / each).glob(".*.tmp*")]
-        for left in [*(folder / "spool").iterdir(), *begun]:  # by one that was killed, and is not gone yet
+        for left in [*(folder / "spool").iterdir(), *(folder / "uploads").glob(".*.tmp*")]:
+            left.unlink(missing_ok=True)
+        self.clear()
+
+    def clear(self) -> None:
+        """Delete what was left half made in clips/ by one that was killed; called while nothing is made."""
+        for left in (self.folder / "clips").glob(".*.tmp*"):
             left.unlink(missing_ok=True)
 
     def clips(self, search: str = "") -> list[Clip]:

@@ -380,6 +380,7 @@ class Studio:
             self._follow(work, self._process(package), outputs)
         except (AudiogenError, OSError) as error:  # OSError: no process can be started, no file read
             if not self._closing:  # else it is done again by the next server
+                self.library.clear()
                 self.queue.end(work.id, "failed", kind=type(error).__name__, error=str(error))
 
     def _follow(self, work: Work, process: Process, outputs: Sequence[Path]) -> None:
