@@ -52,9 +52,9 @@ def own_music(music: MusicGen, seconds: float, prompts: Sequence[str] = PROMPTS)
     return music.generate_codes_batch(list(prompts), seconds=seconds, seed=1)
 
 
-def walk(music: MusicGen, clips: Sequence[Codes], prompts: Sequence[str] = PROMPTS) -> Walk:
-    """Lead a model through clips, with guidance as it has by default."""
-    config, settings = music.config, music.settings()
+def walk(music: MusicGen, clips: Sequence[Codes], prompts: Sequence[str] = PROMPTS, **options: float) -> Walk:
+    """Lead a model through clips, with guidance as it has by default where no option says otherwise."""
+    config, settings = music.config, music.settings(**options)
     laid = [patterns.delay(clip.values, config.delays, config.special) for clip in clips]
     tokens = np.pad(np.stack(laid), ((0, 0), (0, 0), (1, 0)), constant_values=config.special)
     conditioner = Conditioner(music._parts, [Item(prompt) for prompt in prompts], settings)
@@ -62,7 +62,8 @@ def walk(music: MusicGen, clips: Sequence[Codes], prompts: Sequence[str] = PROMP
     found = []
     for step in range(tokens.shape[2] - 1):
         given = np.tile(tokens[:, :, step : step + 1], (len(conditioner.groups), 1, 1))
-        found.append(conditioner.join(run(given, last=True)))
+        joined = conditioner.join(run(given, last=True))
+        found.append(np.array(joined))  # without guidance these are the run's own, and written over
     run.close()
     return Walk(tokens, np.concatenate(found, axis=2), tokens[:, :, 1:] != config.special)
 
