@@ -1,7 +1,7 @@
 """What a LoRA teaches the demo MusicGen: `python learned.py FOLDER --style "organ hymn" [-o TABLE.md]`.
 
-FOLDER gets clips/, 20 composed pieces of a style that the model never heard, and run/, which tunes it on them
-with the settings that are usual; the same command goes on where it was stopped.
+FOLDER gets clips/, 20 composed pieces of a minute, of a style that the model never heard, and run/, which
+tunes it on them with the settings that are usual; the same command goes on where it was stopped.
 
 The same prompts with the same seeds, with the adapter and without: for the style that it was tuned on, and
 for those that the model knew before. A small classifier, trained on composed pieces of all of them, says what
@@ -35,7 +35,7 @@ from audiogen_mlx.musicgen.tune import tune
 from audiogen_mlx.musicgen.tune_options import Tuning
 
 CODEBOOKS = 4
-PIECES, SEED = 20, 71
+PIECES, PIECE_SECONDS, SEED = 20, 60.0, 71
 HELD_OUT = 2_000_600_000
 """Seeds of the pieces of the ceiling."""
 
@@ -63,12 +63,17 @@ def share(heard: Sequence[str], wanted: Sequence[str]) -> float:
     return sum(one == other for one, other in zip(heard, wanted, strict=True)) / len(wanted)
 
 
-def taught(folder: Path, style: str, seconds: float, minutes: float) -> Path:
+def taught(folder: Path, style: str, minutes: float) -> Path:
     """The adapter of a run in a folder, after as many minutes of training."""
     clips = folder / "clips"
     if not (clips / CAPTIONS).is_file():
         write_folder(
-            clips, minutes=PIECES * seconds / 60, seed=SEED, styles=[style], piece_seconds=seconds, force=True
+            clips,
+            minutes=PIECES * PIECE_SECONDS / 60,
+            seed=SEED,
+            styles=[style],
+            piece_seconds=PIECE_SECONDS,
+            force=True,
         )
     asked = Tuning(folder=clips, model="demo", time=60 * minutes, samples=0, threads=1)
     made = tune(asked, folder / "run", on_record=_say)
@@ -172,7 +177,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="the rows as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    adapter = given.adapter or taught(given.folder, given.style, given.seconds, given.minutes)
+    adapter = given.adapter or taught(given.folder, given.style, given.minutes)
     rows = judge(adapter, given.style, given.count, given.seconds, given.cache)
     print(table(rows, given.style), end="")
     for path, text in (

@@ -67,6 +67,11 @@ def listed(run: str | Path) -> list[Path]:
     return sorted((Path(run) / FOLDER).glob("step-*"), reverse=True)
 
 
+def folder(run: str | Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return Path(run) / FOLDER / f"step-{step:08d}"
+
+
 def valid(run: str | Path, read: Callable[[Path], Found]) -> Iterator[Found]:
     """What is read of a run's checkpoints, newest first. A damaged one is told in the log and passed over."""
     for folder in listed(run):
@@ -82,11 +87,11 @@ def writing(run: str | Path, step: int) -> Iterator[Path]:
 
     One of that step gives way: it is damaged, or training went back to an earlier step. Raises DiskFull.
     """
-    target = Path(run) / FOLDER / f"step-{step:08d}"
+    target = folder(run, step)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(target, replace=True) as folder:
-            yield folder
+        with atomic_folder(target, replace=True) as made:
+            yield made
     except OSError as error:
         if means_full(error):
             raise DiskFull(
@@ -103,23 +108,23 @@ def clean(run: str | Path) -> None:
 
 def prune(run: str | Path, keep: int = 2, best: int | None = None) -> None:
     """Delete all but the newest `keep` checkpoints and the one of step `best`."""
-    for folder in listed(run)[keep:]:
-        if best is None or folder.name != f"step-{best:08d}":
-            remove_folder(folder)
+    for each in listed(run)[keep:]:
+        if best is None or each != folder(run, best):
+            remove_folder(each)
 
 
 def save(run: Path, step: int, tables: Mapping[str, Table], state: Mapping[str, Any]) -> Path:
     """Write a checkpoint; one of that step gives way. Returns its folder. Raises DiskFull."""
-    with writing(run, step) as folder:
+    with writing(run, step) as target:
         sums = {}
         for name, table in tables.items():
             arrays = {key: StoredArray.of(np.ascontiguousarray(value)) for key, value in table.items()}
-            sums[f"{name}.safetensors"] = write_safetensors(folder / f"{name}.safetensors", arrays)
+            sums[f"{name}.safetensors"] = write_safetensors(target / f"{name}.safetensors", arrays)
         payload = json.dumps({**state, "step": step}, indent=2).encode()
-        (folder / STATE).write_bytes(payload)
+        (target / STATE).write_bytes(payload)
         sums[STATE] = hashlib.sha256(payload).hexdigest()
-        (folder / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
-    return run / FOLDER / f"step-{step:08d}"
+        (target / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
+    return folder(run, step)
 
 
 def read(folder: Path) -> Checkpoint:

@@ -37,7 +37,10 @@ ADAPTER = "adapter"
 SAMPLES = "samples"
 
 JUDGED = 8
-"""Held-out clips that are judged at most, and how often in a run at least."""
+"""Held-out clips that are judged at most."""
+
+TIMES = 16
+"""How often in a run they are, at least."""
 
 OFTEN = 60.0
 """Seconds between two checkpoints, at most an update more."""
@@ -107,7 +110,7 @@ class Tuned:
 
     adapter  the folder of what was learned, or None when a signal came before the first checkpoint
     page     report.html, or None when a signal came before all was done
-    losses   of the held-out clips, before and after; None where nothing is held out
+    losses   of the held-out clips, before and with the adapter; None where nothing is held out
     verdict  what came of it, in a sentence or two
     signal   the signal that stopped it, or None
     """
@@ -138,6 +141,9 @@ def tune(
     program    the command, as the page names it
     on_stage   called with "encode" and "train" as they begin; may give an `on_step(done, total)`
     on_record  called with each record of metrics.jsonl
+
+    What is kept in the end is what had the least loss of held-out clips, so a run that is too long for its
+    clips costs time and nothing else.
 
     SIGINT and SIGTERM end it after the current update, with a checkpoint. Raises OptionError for settings
     that do not fit the model or the run, AudioError when there is nothing to learn from, Diverged, DiskFull,
@@ -176,7 +182,7 @@ class _Run:
         self.metrics = metrics.Metrics(run, on_record)
         self.elapsed, self.step, self.fresh = 0.0, 0, True
         self.first_loss: float | None = None
-        self.last_loss: float | None = None
+        self.best: tuple[int, float] | None = None  # the update after which held-out clips cost least
 
     def begin(self, begin: Callable[[OnStep], Learner]) -> None:
         """The model and its data, what is learned where the last checkpoint left it, and the plan."""
@@ -210,7 +216,8 @@ class _Run:
             )
         self.metrics.truncate(last.step)
         self.step, self.elapsed = last.step, last.state["elapsed"]
-        self.first_loss, self.last_loss = last.state["losses"]
+        self.first_loss = last.state["first_loss"]
+        self.best = last.state["best"] and tuple(last.state["best"])
         self.learner.restore(last)
 
     def save(self) -> None:
@@ -218,10 +225,11 @@ class _Run:
         state = {
             "data": self.data.identity,
             "elapsed": self.elapsed,
-            "losses": [self.first_loss, self.last_loss],
+            "first_loss": self.first_loss,
+            "best": self.best,
         }
         checkpoints.save(self.run, self.step, self.learner.tables(), state)
-        checkpoints.prune(self.run)
+        checkpoints.prune(self.run, best=self.best and self.best[0])
 
     # Training
 
@@ -247,9 +255,9 @@ class _Run:
 
     def train(self) -> None:
         """Update, record, judge, save, until the plan is done or a signal comes."""
-        every = max(1, self.plan.steps // JUDGED)
+        every = max(1, self.plan.steps // TIMES)
         if self.fresh:
-            self.first_loss = self.last_loss = self._judge()
+            self.first_loss = self._judge()
             self._sample("before")
             self.save()
         saved = time.monotonic()
@@ -265,7 +273,9 @@ class _Run:
             if self.progress:
                 self.progress(self.step, self.plan.steps)
             if self.step % every == 0 or self.step == self.plan.steps:
-                self.last_loss = self._judge()
+                loss = self._judge()
+                if loss is not None and (self.best is None or loss < self.best[1]):
+                    self.best = self.step, loss
                 saved -= OFTEN
             if time.monotonic() - saved >= OFTEN:
                 self.save()
@@ -311,11 +321,13 @@ class _Run:
 
     def end(self) -> Tuned:
         """What was learned, and when all is done the page."""
+        if self.best is not None and self.best[0] != self.step:
+            self.learner.restore(checkpoints.read(checkpoints.folder(self.run, self.best[0])))
         adapter, is_done = self._adapter(), self.step >= self.plan.steps
         if is_done and not (self.run / SAMPLES / "after.wav").is_file():
             self._sample("after")
         draw_losses(self.run)
-        losses, said = (self.first_loss, self.last_loss), self._verdict()
+        losses, said = (self.first_loss, self.best and self.best[1]), self._verdict()
         page = self._page(said) if is_done else None
         return Tuned(self.run, adapter, page, self.step, self.plan.steps, losses, said, self.stop.signal)
 
@@ -336,8 +348,10 @@ class _Run:
             **self.learner.facts(),
             "training": f"{self.step} of {self.plan.steps} updates of {asked.batch * asked.accumulate} "
             f"clips, {shown_time(self.elapsed)}",
-            "held-out loss": f"{_number(self.first_loss)} before, {_number(self.last_loss)} after",
         }
+        if self.first_loss is not None and self.best is not None:
+            step, loss = self.best
+            facts["held-out loss"] = f"{self.first_loss:.3f} before; least {loss:.3f}, after {step} updates"
         return {name: value for name, value in facts.items() if value}
 
     def _page(self, said: str) -> Path:
@@ -371,18 +385,19 @@ def verdict(losses: Sequence[tuple[int, float]]) -> str:
     if not losses:
         return "Nothing was held out, so nobody can say whether it learned; listen, or give more files."
     (start, first), (end, last) = losses[0], losses[-1]
-    best_step, best = min(losses, key=lambda each: each[1])
     if end == start:
         return "It has not learned yet."
-    change = f"held-out clips cost {last:.3f} nats a code, and {first:.3f} before"
-    if best < LESS * last:
-        return (
-            f"It began to learn its clips by heart: {change}, but {best:.3f} after {best_step} updates. Take "
-            "fewer updates, or more clips."
-        )
-    if last < LESS * first:
+    best_step, best = min(losses[1:], key=lambda each: each[1])
+    change = f"held-out clips cost {best:.3f} nats a code, and {first:.3f} before"
+    if best >= LESS * first:
+        more = "Take more updates, or more of one kind."
+        return f"It learned little that holds for other clips: {change}. {more}"
+    if best >= LESS * last:
         return f"It learned: {change}."
-    return f"It learned little that holds for other clips: {change}. Take more updates, or more of one kind."
+    return (
+        f"It learned: {change}. That was after {best_step} of {end} updates, and is what is kept; then it "
+        f"began to learn its clips by heart ({last:.3f} in the end). More clips would carry further."
+    )
 
 
 def card(base: str, facts: Mapping[str, Any], **head: str) -> str:
@@ -428,7 +443,3 @@ def _check_resumable(asked: Tuning, run: Path) -> None:
         return
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(said, indent=2), encoding="utf-8")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
