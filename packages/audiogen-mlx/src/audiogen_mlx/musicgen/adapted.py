@@ -13,7 +13,7 @@ CPU, of mlx elsewhere; what differs between them is in `kinds`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,16 +120,19 @@ class Adapted:
 
     def loss(self, factors: Factors, given: Batch) -> float:
         """Cross entropy: its mean over each codebook's targets of the whole batch, then over codebooks."""
-        return _Pass(self, factors, given).loss()
+        with self.kind.threads():
+            return _Pass(self, factors, given).loss()
 
     def gradients(self, factors: Factors, given: Batch) -> tuple[float, Factors]:
         """The loss, and its gradients of all that is learned."""
-        return _Pass(self, factors, given).gradients()
+        with self.kind.threads():
+            return _Pass(self, factors, given).gradients()
 
     def logits(self, factors: Factors, given: Batch) -> NDArray[np.float32]:
         """Of the token after each: (B, K, S, N), float32."""
         rows, books, steps = given.tokens.shape
-        said = np.array(_Pass(self, factors, given).said(keep=False))
+        with self.kind.threads():
+            said = np.array(_Pass(self, factors, given).said(keep=False))
         return said.reshape(rows, steps, books, -1).transpose(0, 2, 1, 3)
 
 
@@ -249,8 +252,8 @@ class _Pass:
     def _beside(self, name: str, x: Array, y: Array) -> Array:
         """y and what the path beside a matrix makes of x."""
         own = self.own[name]
-        low = self.kind.exact(x) @ own["lora_A"].T
-        return y + self.model.scales[name] * (low @ own["lora_B"].T)
+        low = self.kind.narrow(self.kind.exact(x), own["lora_A"].T)
+        return y + self.model.scales[name] * self.kind.narrow(low, own["lora_B"].T)
 
     def _ratio(self, name: str, layer: Any, start: int, size: int) -> tuple[Array, Array]:
         """The length that is learned for each row by that which it has, and this one."""
@@ -303,7 +306,7 @@ class _Pass:
     def _back(self, slope: Array) -> None:
         """From the gradient of the logits to all that are asked for."""
         kind, network = self.kind, self.network
-        slope = self._linear_back("heads", kind.norm(network.norm, self.last), slope)
+        slope = self._linear_back("heads", lambda: kind.norm(network.norm, self.last), slope)
         slope = kind.norm_back(network.norm, self.last, slope).reshape(self.clips, self.steps, -1)
         if (ahead := self.length - self.steps) > 0:
             nothing = kind.array(np.zeros((self.clips, ahead, self.config.width), np.float32))
@@ -322,55 +325,61 @@ class _Pass:
         if self.learns_text:
             if not self.crosses:
                 self.of_text = (slope[:, self._before : ahead] * self._told()).reshape(len(self.text), -1)
-            self._linear_back("text", self.raw, self.of_text)
+            self._linear_back("text", lambda: self.raw, self.of_text)
 
     def _layer_back(self, index: int, kept: _Kept, slope: Array) -> Array:
         """The gradient of what went into a layer, from that of what came out."""
         kind, block, at = self.kind, self.network.blocks[index], f"blocks.{index}"
-        activation = self.config.activation
-        inner = self._linear_back(f"{at}.down", kind.activate(kept.wide, activation), slope)
-        inner = kind.activate_back(kept.wide, inner, activation)
-        inner = self._linear_back(f"{at}.up", kind.norm(block.feed_norm, kept.last), inner)
+        active, steep = kind.activated(kept.wide, self.config.activation)
+        inner = self._linear_back(f"{at}.down", lambda: active, slope) * steep
+        inner = self._linear_back(f"{at}.up", lambda: kind.norm(block.feed_norm, kept.last), inner)
         slope = slope + kind.norm_back(block.feed_norm, kept.last, inner)
         if self.crosses:
-            inner = self._linear_back(f"{at}.cross.out", kept.told, self.share * slope)
+            inner = self._linear_back(f"{at}.cross.out", lambda: kept.told, self.share * slope)
             given = self._parts(kept.query, 1) + self._parts(kept.pair, 2)
             query, *pair = kind.attend_back(given, kept.told, inner, self.seen_text, causal=False)
             inner = self._linear_back(
-                f"{at}.cross.qkv", kind.norm(block.cross.norm, kept.then), self._rows([query]), 0, 1
+                f"{at}.cross.qkv", lambda: kind.norm(block.cross.norm, kept.then), self._rows([query]), 0, 1
             )
-            of_text = self._linear_back(f"{at}.cross.qkv", self.text, self._rows(pair), 1, 3)
+            of_text = self._linear_back(f"{at}.cross.qkv", lambda: self.text, self._rows(pair), 1, 3)
             if self.learns_text:
                 self.of_text = self.of_text + of_text
             slope = slope + kind.norm_back(block.cross.norm, kept.then, inner)
-        inner = self._linear_back(f"{at}.out", kept.heard, slope)
+        inner = self._linear_back(f"{at}.out", lambda: kept.heard, slope)
         given = self._parts(kept.qkv, 3)
         inner = self._rows(kind.attend_back(given, kept.heard, inner, self.seen, causal=True))
-        inner = self._linear_back(f"{at}.qkv", kind.norm(block.attention_norm, kept.x), inner)
+        inner = self._linear_back(f"{at}.qkv", lambda: kind.norm(block.attention_norm, kept.x), inner)
         return slope + kind.norm_back(block.attention_norm, kept.x, inner)
 
-    def _linear_back(self, path: str, x: Array, slope: Array, first: int = 0, last: int = 0) -> Array:
-        """The gradient of x, from that of what `_linear` made of it; those of the paths are kept."""
+    def _linear_back(
+        self, path: str, made_of: Callable[[], Array], slope: Array, first: int = 0, last: int = 0
+    ) -> Array:
+        """The gradient of what went in, from that of what `_linear` made of it; those of the paths are kept.
+
+        made_of  gives what went in, which only paths need
+        """
         kind = self.kind
         layer, names, size = self._matrix(path, first, last)
         learned = [(index, name) for index, name in enumerate(names) if name in self.own]
         if any("lora_magnitude_vector" in self.own[name] for _, name in learned):
             slope = slope + 0  # one of its own, to be written over
         beside: Array = 0
+        given: Array = kind.exact(made_of()) if learned else None
         for index, name in learned:
             own, scale, span = self.own[name], self.model.scales[name], (index * size, (index + 1) * size)
-            part, given = kind.exact(slope[:, span[0] : span[1]]), kind.exact(x)
+            part = kind.exact(slope[:, span[0] : span[1]])
             if "lora_magnitude_vector" in own:
                 start = (first + index) * size
                 ratio, lengths = self._ratio(name, layer, start, size)
-                made = self._beside(name, x, kind.product(layer, x, (start, start + size)))
+                made = self._beside(name, given, kind.product(layer, given, (start, start + size)))
                 self._find(name, "lora_magnitude_vector", (part * made).sum(axis=0) / lengths)
                 part = part * ratio
                 kind.put(slope, span, part)
-            low, above = given @ own["lora_A"].T, scale * (part @ own["lora_B"])
-            self._find(name, "lora_B", scale * (part.T @ low))
-            self._find(name, "lora_A", above.T @ given)
-            beside = beside + above @ own["lora_A"]
+            low = kind.narrow(given, own["lora_A"].T)
+            above = scale * kind.narrow(part, own["lora_B"])
+            self._find(name, "lora_B", scale * kind.narrow(part.T, low))
+            self._find(name, "lora_A", kind.narrow(given.T, above).T)
+            beside = beside + kind.narrow(above, own["lora_A"])
         through = kind.product_back(layer, slope, (first * size, (first + len(names)) * size))
         return through + beside if learned else through
 

@@ -1,23 +1,27 @@
 """What a layer that learns is made of, forward and back: over arrays of numpy on a CPU, of mlx elsewhere.
 
 On a CPU mlx makes exponentials one at a time, and its gradients keep all that was on the way; numpy's are
-worked out here by hand, in blocks that stay in the cache, and attention keeps none of its weights. All are
-exact but for rounding. Signals have a row for each position of each clip, (B * S, width).
+worked out here by hand, in parts that stay in the cache and that threads share, and attention keeps none of
+its weights. All are exact but for rounding, which no number of threads changes. Signals have a row for each
+position of each clip, (B * S, width).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, Protocol, TypeAlias
 
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.quantized import QuantizedLinear
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from audiogen_core.errors import OptionError
-from audiogen_mlx import cpu
+from audiogen_mlx import blas, cpu
 from audiogen_mlx.musicgen.model import EPS, attend, outputs
 from audiogen_mlx.nn import gelu
 
@@ -29,6 +33,15 @@ Span = tuple[int, int]
 
 ROWS = 64
 """Positions whose attention is worked out at a time."""
+
+WEIGHTS = 1 << 17
+"""Weights of attention that are worked out at a time."""
+
+COLUMNS = 1024
+"""Of a product's outputs, those that a thread works out at a time, or fewer, so that all have some."""
+
+HEIGHT = 256
+"""Rows of a product with a narrow matrix that a thread works out at a time."""
 
 
 Heads = Sequence[Array]
@@ -53,13 +66,17 @@ class Kind(Protocol):
     def weight(self, layer: Any, span: Span) -> Array:
         """Rows of the layer's matrix, float32. Raises OptionError where it is quantised."""
 
+    def narrow(self, x: Array, matrix: Array) -> Array:
+        """x @ matrix, where one side of it is short."""
+
     def norm(self, layer: Any, x: Array) -> Array: ...
 
     def norm_back(self, layer: Any, x: Array, slope: Array) -> Array: ...
 
     def activate(self, x: Array, activation: str) -> Array: ...
 
-    def activate_back(self, x: Array, slope: Array, activation: str) -> Array: ...
+    def activated(self, x: Array, activation: str) -> tuple[Array, Array]:
+        """What comes of x, and how steep it is there."""
 
     def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
         """What is heard, (B * S, H * D)."""
@@ -85,6 +102,9 @@ class Kind(Protocol):
     def settle(self, *arrays: Array) -> None:
         """Have it worked out now, and forget how."""
 
+    def threads(self) -> AbstractContextManager[Any]:
+        """Let threads be shared as this kind shares them, as long as the block lasts."""
+
 
 class Host:
     """numpy, in float32; weights that are kept in half of that are widened where they are used."""
@@ -103,65 +123,108 @@ class Host:
     exact = array
 
     def product(self, layer: Any, x: Array, span: Span) -> Array:
-        return x @ self.weight(layer, span).T
+        return _multiplied(x, self.weight(layer, span).T)
 
     def product_back(self, layer: Any, slope: Array, span: Span) -> Array:
-        return slope @ self.weight(layer, span)
+        return _multiplied(slope, self.weight(layer, span))
+
+    def narrow(self, x: Array, matrix: Array) -> Array:
+        out = np.empty((len(x), matrix.shape[1]), np.float32)
+
+        def some(start: int, stop: int) -> None:
+            np.matmul(x[start:stop], matrix, out=out[start:stop])
+
+        cpu.shared(some, len(x), HEIGHT)
+        return out
 
     def norm(self, layer: Any, x: Array) -> Array:
-        return cpu.layer_norm(x, self.array(layer.weight), self.array(layer.bias), EPS)
+        weight, bias = self.array(layer.weight), self.array(layer.bias)
+
+        def some(out: Array, x: Array) -> None:
+            out[:] = cpu.layer_norm(x, weight, bias, EPS)
+
+        return cpu.in_parts(some, x)
 
     def norm_back(self, layer: Any, x: Array, slope: Array) -> Array:
-        return _norm_back(x, slope * self.array(layer.weight))
+        weight = self.array(layer.weight)
+
+        def some(out: Array, x: Array, slope: Array) -> None:
+            out[:] = _norm_back(x, slope * weight)
+
+        return cpu.in_parts(some, x, slope)
 
     def activate(self, x: Array, activation: str) -> Array:
         return cpu.in_parts(_gelu, x) if activation == "gelu" else np.maximum(x, 0)
 
-    def activate_back(self, x: Array, slope: Array, activation: str) -> Array:
-        return cpu.in_parts(_gelu_back, x, slope) if activation == "gelu" else slope * (x > 0)
+    def activated(self, x: Array, activation: str) -> tuple[Array, Array]:
+        if activation != "gelu":
+            return np.maximum(x, 0), np.float32(x > 0)
+        steep = np.empty_like(x)
+
+        def some(out: Array, x: Array, steep: Array) -> None:
+            share, density = _normal(x)
+            np.multiply(x, share, out=out)
+            density *= np.float32(_AT_ZERO)
+            density *= x
+            np.add(share, density, out=steep)
+
+        return cpu.in_parts(some, x, steep), steep
 
     def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
-        query, keys, values = given
-        count, steps, heads, width = query.shape
-        out = np.empty((count, steps, heads * width), np.float32)
-        laid = out.reshape(query.shape)
-        for item, start, stop, end in _blocks(query, keys, causal):
-            weights = _weights(
-                query[item, start:stop], keys[item, :end], None if seen is None else seen[item], causal
-            )
-            laid[item, start:stop] = (weights @ _by_head(values[item, :end])).transpose(1, 0, 2)
-        return out.reshape(count * steps, -1)
+        out = np.empty(given[0].shape, np.float32)
+
+        def some(item: int, own: slice) -> None:
+            query, keys, values = (_by_head(part[item, :, own]) for part in given)
+            laid = _by_head(out[item, :, own])
+            for start, stop, end in _blocks(query, keys, causal):
+                weights = _weights(query[:, start:stop], keys[:, :end], _row(seen, item), causal)
+                laid[:, start:stop] = weights @ values[:, :end]
+
+        _by_heads(some, given)
+        return out.reshape(-1, out.shape[2] * out.shape[3])
 
     def attend_back(
         self, given: Heads, heard: Array, slope: Array, seen: Array | None, *, causal: bool
     ) -> list[Array]:
-        query, keys, values = given
-        heard, slope = heard.reshape(query.shape), slope.reshape(query.shape)
-        scale = np.float32(query.shape[3] ** -0.5)
-        of_query, of_keys, of_values = (np.zeros(each.shape, np.float32) for each in given)
-        for item, start, stop, end in _blocks(query, keys, causal):
-            asked, back = query[item, start:stop], _by_head(slope[item, start:stop])  # back: (H, r, D)
-            weights = _weights(asked, keys[item, :end], None if seen is None else seen[item], causal)
-            of_values[item, :end] += (weights.swapaxes(1, 2) @ back).transpose(1, 0, 2)
-            scores = back @ _by_head(values[item, :end]).swapaxes(1, 2)
-            scores -= (back * _by_head(heard[item, start:stop])).sum(axis=2, keepdims=True)
-            scores *= weights
-            scores *= scale
-            of_query[item, start:stop] = (scores @ _by_head(keys[item, :end])).transpose(1, 0, 2)
-            of_keys[item, :end] += (scores.swapaxes(1, 2) @ _by_head(asked)).transpose(1, 0, 2)
-        return [of_query, of_keys, of_values]
+        heard, slope = heard.reshape(given[0].shape), slope.reshape(given[0].shape)
+        scale = np.float32(given[0].shape[3] ** -0.5)
+        found = [np.zeros(each.shape, np.float32) for each in given]
+
+        def some(item: int, own: slice) -> None:
+            query, keys, values, of_query, of_keys, of_values, was, back = (
+                _by_head(part[item, :, own]) for part in (*given, *found, heard, slope)
+            )
+            for start, stop, end in _blocks(query, keys, causal):
+                asked, given_back = query[:, start:stop], back[:, start:stop]
+                weights = _weights(asked, keys[:, :end], _row(seen, item), causal)
+                of_values[:, :end] += weights.swapaxes(1, 2) @ given_back
+                scores = given_back @ values[:, :end].swapaxes(1, 2)
+                scores -= (given_back * was[:, start:stop]).sum(axis=2, keepdims=True)
+                scores *= weights
+                scores *= scale
+                of_query[:, start:stop] = scores @ keys[:, :end]
+                of_keys[:, :end] += scores.swapaxes(1, 2) @ asked
+
+        _by_heads(some, given)
+        return found
 
     def cross_entropy(self, said: Array, targets: NDArray[np.int32]) -> tuple[float, Array]:
-        said -= said.max(axis=2, keepdims=True)
-        share, places = _shares(targets), np.maximum(targets, 0)[..., None]
-        chosen = np.take_along_axis(said, places, axis=2)
-        np.exp(said, out=said)
-        total = said.sum(axis=2, keepdims=True)
-        loss = float(((np.log(total) - chosen)[..., 0] * share).sum(dtype=np.float64))
-        said /= total
-        np.put_along_axis(said, places, np.take_along_axis(said, places, axis=2) - 1, axis=2)
-        said *= share[..., None]
-        return loss, said
+        shares, places = _shares(targets), np.maximum(targets, 0)[..., None]
+        losses = np.empty(shares.shape, np.float64)
+
+        def some(start: int, stop: int) -> None:
+            part, place, share = said[start:stop], places[start:stop], shares[start:stop]
+            part -= part.max(axis=2, keepdims=True)
+            chosen = np.take_along_axis(part, place, axis=2)
+            np.exp(part, out=part)
+            total = part.sum(axis=2, keepdims=True)
+            losses[start:stop] = (np.log(total) - chosen)[..., 0] * share
+            part /= total
+            np.put_along_axis(part, place, np.take_along_axis(part, place, axis=2) - 1, axis=2)
+            part *= share[..., None]
+
+        cpu.shared(some, len(said), max(1, cpu.BLOCK // max(said[0].size, 1)))
+        return float(losses.sum()), said
 
     def join(self, parts: list[Array], axis: int = -1) -> Array:
         return np.concatenate(parts, axis=axis)
@@ -171,6 +234,10 @@ class Host:
 
     def settle(self, *arrays: Array) -> None:
         return None
+
+    def threads(self) -> AbstractContextManager[Any]:
+        limits: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+        return limits
 
 
 class Device:
@@ -212,6 +279,9 @@ class Device:
             bits=layer.bits,
         )
 
+    def narrow(self, x: Array, matrix: Array) -> Array:
+        return x @ matrix
+
     def norm(self, layer: Any, x: Array) -> Array:
         return mx.fast.layer_norm(x, layer.weight, layer.bias, EPS)
 
@@ -221,11 +291,11 @@ class Device:
     def activate(self, x: Array, activation: str) -> Array:
         return gelu(x) if activation == "gelu" else mx.maximum(x, 0)
 
-    def activate_back(self, x: Array, slope: Array, activation: str) -> Array:
+    def activated(self, x: Array, activation: str) -> tuple[Array, Array]:
         if activation != "gelu":
-            return slope * (x > 0)
+            return mx.maximum(x, 0), (x > 0).astype(x.dtype)
         share = 0.5 * (1 + mx.erf(x * math.sqrt(0.5)))
-        return slope * (share + x * mx.exp(-0.5 * x * x) * _AT_ZERO)
+        return gelu(x), share + x * mx.exp(-0.5 * x * x) * _AT_ZERO
 
     def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
         made = self._attend(given, seen, causal)
@@ -272,6 +342,9 @@ class Device:
     def settle(self, *arrays: Array) -> None:
         mx.eval(arrays)
 
+    def threads(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
 
 def _shares(targets: NDArray[np.int32]) -> NDArray[np.float32]:
     """How much each target counts in the loss."""
@@ -294,31 +367,61 @@ def _norm_back(x: Array, slope: Array) -> Array:
     return (slope - slope.mean(axis=-1, keepdims=True) - normal * along) * inverse
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    """Those whose threads can be told to be one: the threads here share what is to be done themselves."""
+    return ThreadpoolController()
+
+
+def _multiplied(x: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """x @ matrix, some columns at a time."""
+    out = np.empty((len(x), matrix.shape[1]), np.float32)
+
+    def some(start: int, stop: int) -> None:
+        np.matmul(x, matrix[:, start:stop], out=out[:, start:stop])
+
+    cpu.shared(some, matrix.shape[1], min(COLUMNS, -(-matrix.shape[1] // blas.threads())))
+    return out
+
+
 def _by_head(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, H, D) -> (H, n, D), where it lies."""
     return x.transpose(1, 0, 2)
 
 
-def _blocks(query: Array, keys: Array, causal: bool) -> list[tuple[int, int, int, int]]:
-    """Clip, first and last position, and how many keys those see, of every block of positions."""
-    count, steps = query.shape[:2]
-    starts = range(0, steps, ROWS)
-    return [
-        (item, start, stop, stop if causal else keys.shape[1])
-        for item in range(count)
-        for start in starts
-        for stop in (min(start + ROWS, steps),)
-    ]
+def _by_heads(work: Callable[[int, slice], None], given: Heads) -> None:
+    """`work(clip, heads)` on some heads of a clip at a time."""
+    count, _, heads, _ = given[0].shape
+    size = max(1, WEIGHTS // (ROWS * given[1].shape[1]))
+    parts = [(item, slice(first, first + size)) for item in range(count) for first in range(0, heads, size)]
+
+    def some(start: int, stop: int) -> None:
+        for item, own in parts[start:stop]:
+            work(item, own)
+
+    cpu.shared(some, len(parts), 1)
+
+
+def _row(seen: NDArray[np.bool_] | None, item: int) -> NDArray[np.bool_] | None:
+    """Which keys of a clip are real, where not all are."""
+    return None if seen is None or seen[item].all() else seen[item]
+
+
+def _blocks(query: Array, keys: Array, causal: bool) -> Iterator[tuple[int, int, int]]:
+    """First and last position of each block (H, S, D), and how many keys (H, n, D) it sees."""
+    for start in range(0, query.shape[1], ROWS):
+        stop = min(start + ROWS, query.shape[1])
+        yield start, stop, stop if causal else keys.shape[1]
 
 
 def _weights(query: Array, keys: Array, seen: Array | None, causal: bool) -> Array:
-    """How much each position (r, H, D) attends to each key (n, H, D): (H, r, n). The last keys are theirs."""
+    """How much each position (H, r, D) attends to each key (H, n, D): (H, r, n). The last keys are theirs."""
     scale = np.float32(query.shape[2] ** -0.5)
-    weights = _by_head(query * scale) @ keys.transpose(1, 2, 0)
+    weights = (query * scale) @ keys.swapaxes(1, 2)
     if seen is not None:
-        weights[:, :, ~seen[: keys.shape[0]]] = -np.inf
+        weights[:, :, ~seen[: keys.shape[1]]] = -np.inf
     if causal:
-        rows = query.shape[0]
+        rows = query.shape[1]
         weights[:, :, -rows:] += np.triu(np.full((rows, rows), -np.inf, np.float32), 1)
     weights -= weights.max(axis=2, keepdims=True)
     np.exp(weights, out=weights)
@@ -329,14 +432,6 @@ def _weights(query: Array, keys: Array, seen: Array | None, causal: bool) -> Arr
 def _gelu(out: Array, x: Array) -> None:
     share, _ = _normal(x)
     np.multiply(x, share, out=out)
-
-
-def _gelu_back(out: Array, x: Array, slope: Array) -> None:
-    share, density = _normal(x)
-    density *= np.float32(_AT_ZERO)
-    density *= x
-    share += density
-    np.multiply(slope, share, out=out)
 
 
 def _normal(x: Array) -> tuple[Array, Array]:
