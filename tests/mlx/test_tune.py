@@ -174,6 +174,33 @@ def test_other_settings_or_clips_are_another_run(clips: Path, tmp_path: Path):
         tune(asked(tmp_path / "clips", steps=1), tmp_path / "run")
 
 
+def test_what_it_is_to_keep_is_shown_with_the_rest(clips: Path, whole: Tuned, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "kept").mkdir()
+    for index in range(2):
+        noise = rng.normal(0, 0.1, (1, 40_000)).astype(np.float32)
+        Audio(noise, 32_000).save(tmp_path / "kept" / f"{index}.wav")
+        (tmp_path / "kept" / f"{index}.txt").write_text("an old sound")
+
+    def kill(record: dict[str, Any]) -> None:
+        if record["kind"] == "train" and record["step"] == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tune(asked(clips, keep=tmp_path / "kept"), tmp_path / "run", on_record=kill)
+    made = tune(asked(clips, keep=tmp_path / "kept"), tmp_path / "run")
+    assert bits(made) == bits(tune(asked(clips, keep=tmp_path / "kept"), tmp_path / "again"))
+    assert bits(made) != bits(whole) and made.losses[0] == whole.losses[0]  # of the clips it is to learn
+    never = tune(asked(clips, keep=tmp_path / "kept", keep_share=0.0), tmp_path / "never")
+    assert made.adapter is not None and never.losses != made.losses
+    assert "2 clips, 30% of all" in (made.adapter / "README.md").read_text()
+    (tmp_path / "kept" / "0.txt").write_text("another sound")
+    with pytest.raises(OptionError, match="other clips or captions"):
+        tune(asked(clips, keep=tmp_path / "kept"), tmp_path / "run")
+    with pytest.raises(AudioError, match="nothing"):
+        tune(asked(clips, keep=tmp_path / "nothing"), tmp_path / "other")
+
+
 def test_a_time_makes_a_plan(clips: Path, tmp_path: Path):
     made = tune(asked(clips, steps=None, time=0.4), tmp_path / "run")
     assert made.step == made.steps >= 1

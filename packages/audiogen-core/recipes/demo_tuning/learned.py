@@ -1,7 +1,8 @@
 """What a LoRA teaches the demo MusicGen: `python learned.py FOLDER --style "organ hymn" [-o TABLE.md]`.
 
-FOLDER gets clips/, 20 composed pieces of a minute, of a style that the model never heard, and run/, which
-tunes it on them with the settings that are usual; the same command goes on where it was stopped.
+FOLDER gets clips/, 20 composed pieces of a minute, of a style that the model never heard; kept/, clips that
+the model makes of what it knows; and run/, which tunes it on both with the settings that are usual. The same
+command goes on where it was stopped.
 
 The same prompts with the same seeds, with the adapter and without: for the style that it was tuned on, and
 for those that the model knew before. A small classifier, trained on composed pieces of all of them, says what
@@ -34,8 +35,11 @@ from audiogen_mlx.musicgen.generate import MusicGen
 from audiogen_mlx.musicgen.tune import tune
 from audiogen_mlx.musicgen.tune_options import Tuning
 
-CODEBOOKS = 4
+CODEBOOKS, SECONDS = 4, 10.0
 PIECES, PIECE_SECONDS, SEED = 20, 60.0, 71
+KEPT, KEPT_SEED = 36, 1000
+"""Clips that the model makes before it is tuned, and their first seed: others than those it is judged by."""
+
 HELD_OUT = 2_000_600_000
 """Seeds of the pieces of the ceiling."""
 
@@ -50,8 +54,8 @@ def prompts(styles: Sequence[str], count: int) -> list[tuple[str, str]]:
     return [(f"{tempo} {style} in {key}", style) for style, key, tempo in islice(cycle(kinds), count)]
 
 
-def made(model: MusicGen, asked: Sequence[tuple[str, str]], seconds: float) -> list[Audio]:
-    return model.generate_batch([prompt for prompt, _ in asked], seconds=seconds, seed=0)
+def made(model: MusicGen, asked: Sequence[tuple[str, str]], seconds: float, seed: int = 0) -> list[Audio]:
+    return model.generate_batch([prompt for prompt, _ in asked], seconds=seconds, seed=seed)
 
 
 def composed(style: str, count: int, seconds: float, codec: Codec) -> list[Audio]:
@@ -75,11 +79,19 @@ def taught(folder: Path, style: str, minutes: float) -> Path:
             piece_seconds=PIECE_SECONDS,
             force=True,
         )
-    asked = Tuning(folder=clips, model="demo", time=60 * minutes, samples=0, threads=1)
-    made = tune(asked, folder / "run", on_record=_say)
-    if made.adapter is None or made.signal is not None:
+    kept = folder / "kept"
+    if not (kept / f"{KEPT - 1}.txt").is_file():
+        kept.mkdir(exist_ok=True)
+        asked_for = prompts(DEFAULT_STYLES, KEPT)
+        sounds = made(MusicGen.load("demo"), asked_for, SECONDS, seed=KEPT_SEED)
+        for index, (sound, (prompt, _)) in enumerate(zip(sounds, asked_for, strict=True)):
+            sound.save(kept / f"{index}.wav", force=True)
+            (kept / f"{index}.txt").write_text(prompt + "\n", encoding="utf-8")
+    asked = Tuning(folder=clips, keep=kept, model="demo", time=60 * minutes, samples=0, threads=1)
+    tuned = tune(asked, folder / "run", on_record=_say)
+    if tuned.adapter is None or tuned.signal is not None:
         raise SystemExit(1)
-    return made.adapter
+    return tuned.adapter
 
 
 def _say(record: dict[str, Any]) -> None:
@@ -171,7 +183,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="of training")
     parser.add_argument("--adapter", type=Path, help="one that is there already, instead of a run")
     parser.add_argument("--count", type=int, default=24, help="clips of each kind")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each clip")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each clip")
     parser.add_argument("--cache", type=Path, help="keeps the classifier")
     parser.add_argument("-o", "--output", type=Path, help="the table as Markdown")
     parser.add_argument("--json", type=Path, help="the rows as JSON")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ class Learner(tuning.Learner):
         self.asked, self.fetch = asked, fetch
         self.base, self.licence = known(MUSICGEN, str(asked.model))
         self.data, self.texts = tune_data.prepare(parts, asked.folder, run, asked.seconds, on_step)
+        self.kept: list[Clip] = []
+        if asked.keep is not None:
+            kept, texts = tune_data.prepare(parts, asked.keep, run, asked.seconds, on_step)
+            self.kept, self.texts = [*kept.train, *kept.held_out], self.texts | texts
+            self.data = replace(self.data, identity=f"{self.data.identity} {kept.identity}")
         self.config, self.network = parts.config, parts.transformer
         del parts  # the text encoder and the codec have done their work
         gc.collect()
@@ -116,7 +122,9 @@ class Learner(tuning.Learner):
         total: Any = None
         for part in range(asked.accumulate):
             first = (step * asked.accumulate + part) * asked.batch
-            chosen = [clips[turn(first + i, len(clips), asked.seed)] for i in range(asked.batch)]
+            places = range(first, first + asked.batch)
+            shown = [self.kept if self.kept and rng.random() < asked.keep_share else clips for _ in places]
+            chosen = [of[turn(place, len(of), asked.seed)] for of, place in zip(shown, places, strict=True)]
             told = (rng.random(len(chosen)) >= asked.text_dropout).tolist()
             excerpts = [
                 int(rng.integers(1 << 30)) if each and rng.random() >= asked.clip_dropout else None
@@ -195,6 +203,7 @@ class Learner(tuning.Learner):
             "beside": ", ".join(asked.targets),
             "rank, alpha": f"{asked.rank}, {self.alpha:g}" + ", DoRA" * asked.dora,
             "learning rate": f"{self.lr:.2g}",
+            "of what it is to keep": self.kept and f"{len(self.kept)} clips, {asked.keep_share:.0%} of all",
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from audiogen_core.errors import OptionError
@@ -38,6 +39,17 @@ class Tuning(options.Tuning, Located):
     seconds: Annotated[
         float, option("Length of the clips that files are cut into.", unit="s", ge=1, le=60)
     ] = 10.0
+    keep: Annotated[
+        Path | None,
+        option(
+            "Folder of clips, with captions, of what the model is to go on making as it does.",
+            metavar="FOLDER",
+            local=True,
+        ),
+    ] = None
+    keep_share: Annotated[
+        float, option("Share of the clips of an update that are of these.", ge=0, lt=1, advanced=True)
+    ] = 0.3
     text_dropout: Annotated[
         float, option("Share of clips shown without their caption.", ge=0, le=1, advanced=True)
     ] = 0.1
