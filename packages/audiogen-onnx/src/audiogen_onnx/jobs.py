@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.jobs import Job, Sound
+from audiogen_core.jobs import Job, Sound, Training
 from audiogen_core.musicgen.options import Options as MusicGenOptions
 from audiogen_onnx.magnet import options as magnet
 from audiogen_onnx.musicgen import options as musicgen
@@ -85,6 +85,19 @@ VAMP = Job(
     label="making",
     unit="steps",
     together=True,
+)
+
+TUNE = Training(
+    name="tune-vampnet",
+    title="Tune",
+    summary="Teach a VampNet the sound of your clips: a small adapter, for the tab of VampNet.",
+    package="audiogen-onnx",
+    job="vamp",
+    module="audiogen_onnx",
+    verb="tune",
+    options="audiogen_onnx.vampnet.tune_options:plain",
+    diary="audiogen_core.training.metrics:read",
+    adapter="adapter",
 )
 
 MUSICGEN = Job(
