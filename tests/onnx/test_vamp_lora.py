@@ -232,6 +232,8 @@ def test_what_is_none_is_told(tiny: Path, learned: Path, tmp_path: Path):
         (tmp_path / "gone", WeightsError, "no such file or folder"),
         (peft, WeightsError, r"expected a folder with coarse/lora\.pth or c2f/lora\.pth"),
         (tmp_path / "lora.pth", OptionError, "does not say which network it is for"),
+        (SMALL / "coarse.pth", WeightsError, r"of its tensors are no parts of a LoRA"),
+        (Path(__file__), WeightsError, "test_vamp_lora.py"),
     ]
     for path, kind, message in wrong:
         with pytest.raises(kind, match=message):

@@ -112,8 +112,11 @@ class Adapters:
             )
         of: dict[str, list[Adapter]] = {network: [] for network in PAIR}
         for each in map(Asked.of, asked):
-            for network, path in (pair(each.path) or {_network(each.path): each.path}).items():
-                of[network].append(read(Asked(path, each.strength)))
+            if both := pair(each.path):
+                for network, path in both.items():
+                    of[network].append(read(Asked(path, each.strength)))
+            else:
+                of[_network(each.path)].append(read(each))
         updates = manifest.updates or {}
         own = {name: read(Asked(folder / updates[name].file)) for name in updates if of[name]}
         return cls(of, own)
@@ -169,18 +172,19 @@ def _check_layers(adapter: Adapter, network: str, layers: int) -> None:
 
 def _network(path: Path) -> str:
     """The network that a file is for, as its name says, or that of a folder not far above."""
-    if path.is_file():
-        names = [path.stem.split("_")[0].split(".")[0], *(each.name for each in list(path.parents)[:3])]
-        for name in names:
-            if name in _NAMED:
-                return _NAMED[name]
+    if not path.exists():
+        raise WeightsError(f"{path}: no such file or folder")
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no LoRA of a VampNet; expected a folder with {' or '.join(map(str, PAIR.values()))}"
+        )
+    names = (re.split(r"[._-]", path.stem)[0], *(each.name for each in list(path.parents)[:3]))
+    network = next((_NAMED[name] for name in names if name in _NAMED), None)
+    if network is None:
+        read(Asked(path))  # which says so when it is no LoRA at all
         raise OptionError(
             f"{path}: does not say which network it is for; put it into FOLDER/{PAIR['coarse']} or "
             f"FOLDER/{PAIR['fine']}, and name FOLDER",
             "lora",
         )
-    if not path.exists():
-        raise WeightsError(f"{path}: no such file or folder")
-    raise WeightsError(
-        f"{path}: no LoRA of a VampNet; expected a folder with {' or '.join(map(str, PAIR.values()))}"
-    )
+    return network
