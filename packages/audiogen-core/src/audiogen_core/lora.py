@@ -305,7 +305,8 @@ def _changed(stored: StoredArray, changes: Sequence[tuple[Place, Change, Adapter
         for place, change, adapter in changes:
             rows = len(whole) // place.parts
             own = slice(place.index * rows, (place.index + 1) * rows)
-            whole[own] = change.applied(whole[own], adapter.strength)
+            with np.errstate(over="ignore", invalid="ignore"):
+                whole[own] = change.applied(whole[own], adapter.strength)
             if not np.isfinite(whole[own]).all():
                 raise WeightsError(
                     f"{adapter.path}: {place.tensor} holds NaN or infinity with it; the file is damaged"
