@@ -309,6 +309,17 @@ def test_the_demo_learns_and_is_exported_with_it(tmp_path: Path, clips: Path):
     codes = np.random.default_rng(0).integers(0, 1024, (4, 40))
     logits = [Vampnet.load(place).coarse.logits(codes) for place in ("demo", tmp_path / "demo")]
     assert 1e-3 < np.abs(logits[1] - logits[0]).max() < np.abs(logits[0]).max()
+    merged = Vampnet.load("demo", lora=[f"{run / 'adapter'}:10"])
+    np.testing.assert_array_equal(merged.coarse.logits(codes), logits[1])
+    (tone,) = clips.glob("*1.wav")
+    told = ["vamp", tone, "--seed", 1, "--steps", 2, "--fine-steps", 1, "--threads", 1]
+    for name, how in (("a", ["demo", "--lora", f"{run / 'adapter'}:10"]), ("b", [tmp_path / "demo"])):
+        made = CliRunner().invoke(
+            cli, [str(each) for each in (*told, "-o", tmp_path / f"{name}.wav", "-m", *how)]
+        )
+        assert made.exit_code == 0, made.output
+    a, b = (Audio.load(tmp_path / f"{name}.wav").samples for name in "ab")
+    np.testing.assert_array_equal(a, b)
 
 
 def test_a_folder_whose_updates_cannot_be_told_from_its_weights_is_refused(tmp_path: Path, clips: Path):

@@ -15,6 +15,7 @@ import pytest
 from audiogen_core import jobs, lora
 from audiogen_core.compose import write_folder
 from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.jobs import Training
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio import adapters
 from audiogen_core.studio.studio import ADAPTERS, Asked, Studio, clips_of
@@ -29,23 +30,59 @@ def studio(tmp_path: Path) -> Studio:
     return Studio(tmp_path / "library", offline=True)
 
 
-def put(folder: Path) -> Path:
+def put(folder: Path, *files: str) -> Path:
     """What looks like an adapter that was trained."""
-    folder.mkdir(parents=True)
-    (folder / "adapter_config.json").write_text("{}")
-    (folder / "adapter_model.safetensors").write_bytes(b"")
+    for name in files or ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
     return folder
 
 
-def tuned(studio: Studio, name: str, tmp_path: Path) -> Path:
+def training_of(job: str) -> Training:
+    return next(each for each in jobs.trainings() if each.job == job)
+
+
+def tuned(studio: Studio, name: str, tmp_path: Path, job: str = "musicgen", *files: str) -> Path:
     """A training that came to an adapter, without the work."""
-    tune = next(each for each in jobs.trainings() if each.name == "tune")
     (clip, *_) = write_folder(tmp_path / name, minutes=1 / 60, seed=1, piece_seconds=1.0)
     studio.trainings.go_on = lambda name: None  # type: ignore[method-assign]
-    studio.trainings.begin(tune, name, [clip], ["--steps", "1"], ["a caption\n"])
+    studio.trainings.begin(training_of(job), name, [clip], ["--steps", "1"], ["a caption\n"])
     folder = studio.trainings.folder / name
     assert (folder / "clips" / "00000.txt").read_text() == "a caption\n"
-    return put(folder / "run" / "adapter")
+    return put(folder / "run" / "adapter", *files)
+
+
+def test_every_package_tunes_what_it_has():
+    """By names of their own; what comes of each is for a job that merges adapters."""
+    tuning = {each.name: each for each in jobs.trainings() if each.adapter}
+    assert {each.job for each in tuning.values()} == {"musicgen", "vamp"}
+    assert len({each.title for each in tuning.values()}) == 1 and len(tuning) == 2
+    for each in tuning.values():
+        assert jobs.find(each.job, each.package).adapters
+        fields = jobs.imported(each.options)()
+        assert [field.name for field in fields][:2] == ["model", "time"]
+
+
+def test_the_tab_has_all_of_them(studio: Studio):
+    """Each with its options, which no two share a place for."""
+    from audiogen_core.studio.page import Page  # gradio takes seconds to import
+
+    trainers = {each.training.name: each for each in Page(studio)._trainers}
+    assert set(trainers) == {each.name for each in jobs.trainings()}
+    for name, trainer in trainers.items():
+        assert set(trainer.asked) == {field.name for field in trainer.fields}
+        assert {each.elem_id for each in trainer.asked.values()} == {f"{name}-{key}" for key in trainer.asked}
+
+
+def test_what_a_vampnet_learned_is_for_vamp(studio: Studio, tmp_path: Path):
+    place = tuned(studio, "tape", tmp_path, "vamp", "coarse/lora.pth", "c2f/lora.pth")
+    job = jobs.find("vamp")
+    assert studio.adapters(job) == {"tape": place}
+    assert studio.adapters(jobs.find("musicgen", "audiogen-mlx")) == {}
+    (clip,) = (studio.trainings.folder / "tape" / "clips").glob("*.wav")
+    values = {"audio": str(clip), "model": "demo", "lora": ["tape:0.5"]}
+    work = studio.accept(Asked(values=values, job="vamp", package="audiogen-onnx"))
+    assert work.load["lora"] == [f"{place}:0.5"]
 
 
 def test_adapters_of_a_job_are_those_trained_for_it_and_those_put_there(studio: Studio, tmp_path: Path):
@@ -104,7 +141,7 @@ def test_a_list_of_sliders_is_an_option_and_back(tmp_path: Path):
 
 
 def test_options_are_said_as_the_command_takes_them():
-    tune = next(each for each in jobs.trainings() if each.name == "tune")
+    tune = training_of("musicgen")
     fields = {each.name: each for each in jobs.imported(tune.options)()}
     assert list(fields)[:2] == ["model", "time"]
     said = {
@@ -191,3 +228,34 @@ def test_a_sound_is_taught_and_used(browser: Any, place: tuple[str, Studio], tmp
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
         drawn(seen, name)
         seen.context.close()
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_vampnet_is_taught_and_used(browser: Any, place: tuple[str, Studio], tmp_path: Path):
+    clips = write_folder(tmp_path / "music", minutes=0.2, seed=7, piece_seconds=4.0)
+    seen = Seen(browser, place[0])
+    seen.page.set_default_timeout(1000 * LONG)
+    seen.tab("Tune")
+    seen.page.locator("div[role=tabpanel]:visible").get_by_role("tab", name="VampNet", exact=True).click()
+    seen.page.set_input_files("#tune-vampnet-clips input[type=file]", [str(path) for path in clips])
+    seen.fill("tune-vampnet-name", "Tape")
+    seen.page.locator("#tune-vampnet-begin").scroll_into_view_if_needed()
+    seen.page.locator("div[role=tabpanel]:visible").get_by_role("button", name="Options").last.click()
+    for name, value in {"steps": "2", "seconds": "2", "batch": "2", "samples": "1"}.items():
+        seen.fill(f"tune-vampnet-{name}", value)
+    seen.page.locator("#tune-vampnet-begin").click()
+    shown = "document.querySelector('#tune-vampnet-shown').innerText"
+    seen.page.wait_for_function(f"{shown}.includes('done')", timeout=1000 * LONG)
+    assert seen.page.locator("#tune-vampnet-shown audio").count() >= 2
+    assert not seen.page.locator("#tune-vampnet-captions").is_visible()
+
+    seen.tab("VampNet")
+    seen.page.locator("#vamp-lora input[type=range]").fill("0.8")
+    seen.give("vamp-audio", clips[0])
+    recipe = Recipe.read(place[1].library.path(seen.make("vamp", LONG)))
+    (used,) = recipe.settings["lora"]
+    assert used.endswith("tape/run/adapter:0.8") and recipe.inputs["lora"]
+    assert seen.elsewhere == [] and seen.errors == []
+    seen.context.close()

@@ -103,7 +103,7 @@ class Seen:
 
     def tab(self, name: str) -> None:
         """Open a tab, by the menu of those for which there is no room if need be."""
-        tab = self.page.get_by_role("tab", name=name, exact=True).first
+        tab = self.page.get_by_role("tablist").first.get_by_role("tab", name=name, exact=True)
         if tab.is_visible():
             tab.click()
             return

@@ -468,7 +468,8 @@ class Job:
 class Training:
     """How a package makes a model of a folder of clips; named under the entry points of TRAININGS.
 
-    name, title, summary  as of a `Job`
+    name     no other training has it
+    title, summary  as of a `Job`; those of one title are behind one another on the page
     package  the distribution it belongs to
     job      name of the job that its models are for
     module   that is run as a program, with `verb`, a folder of clips and --output: the run's folder; the same

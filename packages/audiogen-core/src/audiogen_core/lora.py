@@ -148,9 +148,19 @@ def moved(asked: Sequence[str], paths: str | Sequence[str]) -> list[str]:
     return [f"{path}:{strength!r}" for path, strength in zip(given, strengths, strict=True)]
 
 
+PAIR = {"coarse": Path("coarse/lora.pth"), "fine": Path("c2f/lora.pth")}
+"""VampNet's networks -> where an adapter of each lies in a folder."""
+
+
+def pair(path: Path) -> dict[str, Path]:
+    """The adapters in a folder of VampNet's, by network; none in another."""
+    return {network: path / place for network, place in PAIR.items() if (path / place).is_file()}
+
+
 @closed()
 def files(path: Path) -> tuple[Path, ...]:
-    """The files that an adapter at a path is made of: its settings, where it has some, and its weights.
+    """The files that an adapter at a path is made of: its settings, where it has some, and its weights; of
+    VampNet's, those of both networks.
 
     Raises WeightsError when there is none.
     """
@@ -167,6 +177,8 @@ def files(path: Path) -> tuple[Path, ...]:
         if weights is None:
             raise WeightsError(f"{path}: has {CONFIG}, but neither {MODEL} nor {OLDER}")
         return (path / CONFIG, weights)
+    if both := pair(path):
+        return tuple(both.values())
     versions = [each for each in path.iterdir() if re.fullmatch(r"v\d{1,9}", each.name)]
     newest = sorted(versions, key=lambda each: int(each.name[1:]))[-1:]
     for folder in (path, path / "active", *newest):
@@ -189,6 +201,8 @@ def read(asked: Asked) -> Adapter:
     Raises WeightsError for a kind that is not known, half a change, or a rank that is not the one its
     settings say.
     """
+    if pair(asked.path):
+        raise WeightsError(f"{asked.path}: is for the two networks of a VampNet, and this is another model")
     found = files(asked.path)
     changes, joint = read_changes(found)
     return Adapter(asked.path, found, changes, asked.strength, joint)
@@ -291,7 +305,8 @@ def _changed(stored: StoredArray, changes: Sequence[tuple[Place, Change, Adapter
         for place, change, adapter in changes:
             rows = len(whole) // place.parts
             own = slice(place.index * rows, (place.index + 1) * rows)
-            whole[own] = change.applied(whole[own], adapter.strength)
+            with np.errstate(over="ignore", invalid="ignore"):
+                whole[own] = change.applied(whole[own], adapter.strength)
             if not np.isfinite(whole[own]).all():
                 raise WeightsError(
                     f"{adapter.path}: {place.tensor} holds NaN or infinity with it; the file is damaged"

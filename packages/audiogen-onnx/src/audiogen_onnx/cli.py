@@ -144,8 +144,7 @@ def tune(asked: Tuning, writing: Writing, into: Into) -> None:
     require_train()
     from audiogen_onnx.exporter.tune import tune as learn
 
-    use = f"audiogen-onnx export -m {asked.model} --lora ADAPTER -o FOLDER"
-    carry_out(learn, asked, writing, into, unlisted=asked.unlisted, use=use)
+    carry_out(learn, asked, writing, into, unlisted=asked.unlisted, use="--lora ADAPTER")
 
 
 @commands.command(cli, "doctor", Shown)

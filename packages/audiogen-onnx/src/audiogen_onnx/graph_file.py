@@ -12,7 +12,7 @@ Source: onnx.proto of the ONNX project, and the encoding of protocol buffers.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +53,15 @@ _ONCE: dict[str, frozenset[int]] = {
 _KEYS = ("location", "offset", "length", "checksum")
 """What is said of a tensor in another file."""
 
+_GRAPH, _INITIALISER = 7, 5  # of a model, and of its graph
+_DIMS, _KIND, _NAME, _RAW, _EXTERNAL = 1, 2, 8, 9, 13  # of a tensor
 _OP_TYPE = 4  # of a node
 _FOREIGN = "EPContext"
 """The operator whose program an execution provider loads from another file."""
 
 _DEEPEST = 64
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FORMS = {_DIMS: _VARINT, _KIND: _VARINT, _NAME: _BYTES, _RAW: _BYTES}
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,32 @@ def identity(path: Path) -> tuple[int, ...]:
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a graph, and where its numbers lie: bytes [start, stop) of `file`, or of the graph itself.
+
+    kind  number of its type in onnx's TensorProto
+    file  beside the graph; "" for the graph
+    """
+
+    kind: int
+    shape: tuple[int, ...]
+    file: str
+    start: int
+    stop: int
+
+
+def tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    """The initialisers of a graph by name, but those that are kept in fields of their own types.
+
+    Raises as `external_data`.
+    """
+    try:
+        return dict(_initialisers(data))
+    except _Damaged as error:
+        raise _not_whole(path, error) from error
+
+
 class _Damaged(ValueError):
     """The bytes are no protocol buffer of this kind."""
 
@@ -142,28 +171,63 @@ def _external_data(path: Path, data: bytes) -> list[ExternalData]:
     try:
         return _collect(data)
     except _Damaged as error:
-        raise ManifestError(f"{path}: not a whole ONNX graph ({error}); copy or export it again") from error
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path: Path, error: _Damaged) -> ManifestError:
+    return ManifestError(f"{path}: not a whole ONNX graph ({error}); copy or export it again")
 
 
 def _collect(data: bytes) -> list[ExternalData]:
     sizes: dict[str, int] = {}
-    if not any(number == 7 for number, _, _ in _fields(data, 0, len(data), "model")):
+    if not any(number == _GRAPH for number, _, _ in _fields(data, 0, len(data), "model")):
         raise _Damaged("it holds no graph")
     for start, end in _tensors(data, "model", 0, len(data), 0):
-        entries: dict[str, str] = {}
-        for number, *span in _fields(data, start, end, "tensor"):
-            if number != 13:
-                continue
-            key, value = _entry(data, *span)
-            if key not in _KEYS or key in entries:
-                raise _Damaged(f"a tensor in another file has {key!r}, unknown or twice")
-            entries[key] = value
-        if not entries:
-            continue
-        name = entries.get("location", "")
-        offset, length = _count(entries.get("offset", "0")), _count(entries.get("length", "0"))
-        sizes[name] = max(sizes.get(name, 0), offset + length)
+        entries = [span for number, *span in _fields(data, start, end, "tensor") if number == _EXTERNAL]
+        outside = _outside(data, entries)
+        if outside is not None:
+            name, _, stop = outside
+            sizes[name] = max(sizes.get(name, 0), stop)
     return [ExternalData(name, size) for name, size in sizes.items()]
+
+
+def _outside(data: bytes, spans: Iterable[Sequence[int]]) -> tuple[str, int, int] | None:
+    """The file of a tensor and where it begins and ends there, as its entries say; None without any."""
+    entries: dict[str, str] = {}
+    for start, end in spans:
+        key, value = _entry(data, start, end)
+        if key not in _KEYS or key in entries:
+            raise _Damaged(f"a tensor in another file has {key!r}, unknown or twice")
+        entries[key] = value
+    if not entries:
+        return None
+    offset, length = _count(entries.get("offset", "0")), _count(entries.get("length", "0"))
+    return entries.get("location", ""), offset, offset + length
+
+
+def _initialisers(data: bytes) -> Iterator[tuple[str, Tensor]]:
+    for outer, *graph in _fields(data, 0, len(data), "model"):
+        if outer == _GRAPH:
+            for inner, start, end in _fields(data, graph[0], graph[1], "graph"):
+                if inner == _INITIALISER:
+                    yield from _initialiser(data, start, end)
+
+
+def _initialiser(data: bytes, start: int, end: int) -> Iterator[tuple[str, Tensor]]:
+    shape, found, entries = list[int](), dict[int, tuple[int, int]](), list[tuple[int, int]]()
+    for number, form, begin, stop in _every(data, start, end, "tensor"):
+        if number in _FORMS and form != _FORMS[number]:
+            raise _Damaged(f"field {number} of a tensor is of another kind")
+        if number == _DIMS:
+            shape.append(_varint(data, begin, stop)[0])
+        elif number == _EXTERNAL:
+            entries.append((begin, stop))
+        else:
+            found[number] = begin, stop
+    place = _outside(data, entries) or (("", *found[_RAW]) if _RAW in found else None)
+    if place is not None and _NAME in found and _KIND in found:
+        name = data[slice(*found[_NAME])].decode(errors="replace")
+        yield name, Tensor(_varint(data, *found[_KIND])[0], tuple(shape), *place)
 
 
 def _tensors(data: bytes, kind: str, start: int, end: int, depth: int) -> Iterator[tuple[int, int]]:
@@ -199,7 +263,14 @@ def _count(text: str) -> int:
 
 
 def _fields(data: bytes, start: int, end: int, kind: str) -> Iterator[tuple[int, int, int]]:
-    """(number, start, end) of each field with bytes in it; other fields are passed over.
+    """(number, start, end) of each field with bytes in it; other fields are passed over."""
+    for number, form, begin, stop in _every(data, start, end, kind):
+        if form == _BYTES:
+            yield number, begin, stop
+
+
+def _every(data: bytes, start: int, end: int, kind: str) -> Iterator[tuple[int, int, int, int]]:
+    """(number, form, start, end) of each field and what is in it.
 
     Raises _Damaged for what readers may take in different ways.
     """
@@ -220,14 +291,14 @@ def _fields(data: bytes, start: int, end: int, kind: str) -> Iterator[tuple[int,
             size, at = _varint(data, at, end)
             if size > end - at:
                 raise _Damaged(f"{size} bytes are announced at byte {at}, {end - at} are there")
-            yield number, at, at + size
-            at += size
         elif form == _VARINT:
-            _, at = _varint(data, at, end)
+            size = _varint(data, at, end)[1] - at
         elif form in (_FIXED64, _FIXED32):
-            at += 8 if form == _FIXED64 else 4
+            size = 8 if form == _FIXED64 else 4
         else:
             raise _Damaged(f"unknown kind of field at byte {at}")
+        yield number, form, at, at + size
+        at += size
     if at != end:
         raise _Damaged(f"a field ends beyond byte {end}")
 

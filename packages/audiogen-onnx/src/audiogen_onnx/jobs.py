@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from audiogen_core.jobs import Job, Sound
+from audiogen_core.jobs import Job, Sound, Training
 from audiogen_core.musicgen.options import Options as MusicGenOptions
 from audiogen_onnx.magnet import options as magnet
 from audiogen_onnx.musicgen import options as musicgen
@@ -19,9 +20,22 @@ def estimate(load: Load, options: Asked, *, offline: bool) -> dict[str, Any]:
 
     Raises DownloadError when it is not here and may not be asked for.
     """
+    from audiogen_core import hub, lora
     from audiogen_onnx.exporter.export import to_fetch
 
     first = to_fetch(load.model, offline=offline, unlisted=load.unlisted)
+    missing: list[hub.Plan] = []
+    policy = hub.Policy(offline=offline, listed=not load.unlisted, notify=warnings.warn)
+    lora.local(load.lora or (), hub.planning(policy, missing))
+    if missing and first is None:
+        of_first = missing[0].spec
+        first = {
+            "model": load.model,
+            "license": of_first.license,
+            "page": of_first.page,
+            "download_bytes": sum(todo.bytes for todo in missing),
+            "download_to": str(missing[0].folder),
+        }
     return first or plan(VAMP.open_with(load), load, options)
 
 
@@ -71,6 +85,19 @@ VAMP = Job(
     label="making",
     unit="steps",
     together=True,
+)
+
+TUNE = Training(
+    name="tune-vampnet",
+    title="Tune",
+    summary="Teach a VampNet the sound of your clips: a small adapter, for the tab of VampNet.",
+    package="audiogen-onnx",
+    job="vamp",
+    module="audiogen_onnx",
+    verb="tune",
+    options="audiogen_onnx.vampnet.tune_options:plain",
+    diary="audiogen_core.training.metrics:read",
+    adapter="adapter",
 )
 
 MUSICGEN = Job(

@@ -29,6 +29,9 @@ DTYPES = ("float32", "float16", "int8", "int4")
 NETWORKS = ("coarse", "fine", "coarse_step", "fine_step")
 """Graphs every folder has; `beats` may be added."""
 
+CHECKPOINTS = {"coarse": "coarse.pth", "fine": "c2f.pth"}
+"""The networks, and the checkpoints of VampNet's authors, as `created_from` names them."""
+
 CODEC = ("encoder", "decoder")
 """Graphs of the codec. A folder without them names a codec of audiogen-core, which takes their place."""
 
@@ -288,6 +291,8 @@ class Manifest(Exported):
     """An exported VampNet.
 
     codec, coarse, fine  geometry
+    updates  network -> the low-rank updates that are in its weights, as a lora.pth has them; None in a folder
+             that does not tell
 
     Its graphs are coarse, fine, coarse_step, fine_step; encoder and decoder, unless the codec is one of
     audiogen-core; beats if present. Its defaults are options of a vamp.
@@ -296,14 +301,24 @@ class Manifest(Exported):
     codec: CodecGeometry
     coarse: NetworkGeometry
     fine: NetworkGeometry
+    updates: Mapping[str, StoredFile] | None = None
 
     def problem(self) -> str | None:
         return _problem(self)
+
+    @property
+    def beside(self) -> tuple[StoredFile, ...]:
+        return tuple((self.updates or {}).values())
 
     @classmethod
     def parsed(cls, facts: dict[str, Any], damaged: str) -> Self:
         facts |= {"codec": CodecGeometry(**facts["codec"])}
         facts |= {name: NetworkGeometry(**facts[name]) for name in ("coarse", "fine")}
+        if (updates := facts.get("updates")) is not None:
+            facts["updates"] = {
+                name: from_mapping(StoredFile, entry, f"{damaged}: {name}", ManifestError)
+                for name, entry in dict(updates).items()
+            }
         return cls(**facts)
 
     @property
@@ -332,6 +347,8 @@ def _problem(manifest: Manifest) -> str | None:
         value = getattr(codec, name)
         if not _whole(value) or value < 1:
             return f"the codec's {name} is {value!r}"
+    if unknown := set(manifest.updates or {}) - set(nets):
+        return f"there are low-rank updates of {', '.join(sorted(unknown))}, which is no network"
     for name, net in nets.items():
         if not _whole(net.codebooks) or not 1 <= net.codebooks <= codec.codebooks:
             return f"the {name} model reads {net.codebooks!r} codebooks, the codec has {codec.codebooks}"

@@ -15,8 +15,11 @@ from audiogen_core.errors import ManifestError, ModelError, OptionError
 from audiogen_core.threads import check as check_threads
 from audiogen_core.values import closed
 from audiogen_onnx.graph_file import check_beside, identity, read_graph
+from audiogen_onnx.tensors import Tensors
 
 CPU = "CPUExecutionProvider"
+
+Change = Callable[[Tensors], Iterable[tuple[str, NDArray[Any]]]]
 
 
 class Session:
@@ -25,6 +28,7 @@ class Session:
     path       the .onnx file; its weights lie in it or in files beside it
     providers  onnxruntime's execution providers in order of preference; None means the processor
     threads    of one operator; None lets onnxruntime take every core
+    change     gives other numbers for some of the graph's tensors, by name, of their shapes and kinds
 
     Raises ManifestError when the graph or its data is missing, cut off, a link, or names a file outside
     its folder (before onnxruntime opens anything), or is not a graph onnxruntime can run; OptionError for
@@ -33,12 +37,19 @@ class Session:
 
     @closed()
     def __init__(
-        self, path: str | Path, providers: Sequence[str] | None = None, threads: int | None = None
+        self,
+        path: str | Path,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        change: Change | None = None,
     ) -> None:
         self.path = Path(path)
-        graph = read_graph(self.path)
+        graph, instead = read_graph(self.path), dict[str, Any]()
         beside = check_beside(self.path, graph)
-        self._session = _open(self.path, graph, _providers(providers), threads)
+        if change is not None:
+            graph, instead = _changed(Tensors(self.path, graph), change)
+        self._lent = instead  # onnxruntime goes on reading from these arrays
+        self._session = _open(self.path, graph, _providers(providers), threads, instead)
         if beside != {path: identity(path) for path in beside}:
             raise ManifestError(f"{self.path}: its data was replaced while it was read; load it again")
         self.inputs: dict[str, str] = {item.name: item.type for item in self._session.get_inputs()}
@@ -154,8 +165,24 @@ def _providers(wanted: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _open(path: Path, graph: bytes, providers: list[str], threads: int | None) -> Any:
-    """A session of the bytes that were checked: what the file holds by now is not read again."""
+def _changed(tensors: Tensors, change: Change) -> tuple[bytes, dict[str, Any]]:
+    """A graph with other numbers in it, and what goes in the place of its tensors in files."""
+    from onnxruntime import OrtValue
+
+    instead = {}
+    for name, values in change(tensors):
+        if (put := tensors.put(name, values)) is not None:
+            instead[name] = OrtValue.ortvalue_from_numpy_with_onnx_type(put, tensors.kind(name))
+    return tensors.graph, instead
+
+
+def _open(
+    path: Path, graph: bytes, providers: list[str], threads: int | None, instead: Mapping[str, Any]
+) -> Any:
+    """A session of the bytes that were checked: what the file holds by now is not read again.
+
+    instead  tensors in the place of some that lie in files
+    """
     import onnxruntime
 
     if threads is not None:
@@ -166,6 +193,8 @@ def _open(path: Path, graph: bytes, providers: list[str], threads: int | None) -
     # A file can be a whole ONNX graph and onnxruntime's own format as well, which is another graph.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    if instead:
+        options.add_external_initializers(list(instead), list(instead.values()))
     errors = _errors()
     refusals = (
         errors.Fail,

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from audiogen_core import jobs
 from audiogen_core.errors import AudiogenError, OptionError
+from audiogen_core.jobs import Training
 from audiogen_core.options import Field
 from audiogen_core.studio import show
 from audiogen_core.studio.form import Form, received
@@ -128,9 +129,21 @@ class Page:
                 )
 
     def _trainings(self) -> None:
+        alike: dict[str, list[Training]] = {}
         for training in jobs.trainings():
-            with gr.Tab(training.title, id=training.name):
-                self._trainers.append(Trainer(self._studio, training, self._followed))
+            alike.setdefault(training.title, []).append(training)
+        for title, several in alike.items():
+            with gr.Tab(title, id=several[0].name):
+                if len(several) == 1:
+                    self._trainer(several[0])
+                    continue
+                with gr.Tabs(elem_classes="tabs"):
+                    for training in several:
+                        with gr.Tab(jobs.find(training.job, training.package).title, id=training.name):
+                            self._trainer(training)
+
+    def _trainer(self, training: Training) -> None:
+        self._trainers.append(Trainer(self._studio, training, self._followed))
 
     def _library(self) -> None:
         with gr.Tab("Library", id="library") as self._library_tab:

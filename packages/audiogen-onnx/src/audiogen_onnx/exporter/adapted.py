@@ -19,6 +19,7 @@ from audiogen_core.files import atomic_path
 from audiogen_onnx.exporter.config import LORA_RANK
 from audiogen_onnx.exporter.model import Checkpoint, VampNet, build
 from audiogen_onnx.exporter.weights import Array, Updates
+from audiogen_onnx.vampnet import lora
 
 SMOOTHING = 0.1
 DROPOUT = 0.1
@@ -26,13 +27,7 @@ CLIP = 5.0
 WARM_UP = 500
 NOAM_FACTOR = 2.0
 
-UPSTREAM = {
-    "attention.query": "self_attn.w_qs",
-    "attention.value": "self_attn.w_vs",
-    "attention.output": "self_attn.fc",
-    "feed_forward.up": "feed_forward.w_1",
-    "feed_forward.down": "feed_forward.w_2",
-}
+UPSTREAM = {name: upstream for name, upstream in lora.UPSTREAM.items() if name != "attention.key"}
 """The matrices of a layer that are adapted -> what they are called in a lora.pth."""
 
 

@@ -40,6 +40,7 @@ from audiogen_onnx.manifest import (
     Graph,
     Manifest,
     NetworkGeometry,
+    StoredFile,
     over,
 )
 from audiogen_onnx.vampnet.options import VampOptions
@@ -316,7 +317,7 @@ def _staged(
 
 
 def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
-    from audiogen_onnx.exporter.weights import load, load_codec
+    from audiogen_onnx.exporter.weights import load_apart, load_codec, merged, save_updates
 
     coarse_config, fine_config = _configs(sources)
     codec = load_codec(sources.codec)
@@ -324,11 +325,14 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
     graphs = {} if sources.beats is None else {"beats": _beats_graph(sources.beats, folder, check)}
     graphs |= _codec_graphs(codec, folder, check)
     del codec
-    coarse = load(sources.coarse, vectors, sources.coarse_lora)
-    graphs |= _network_graphs(coarse, "coarse", folder, check)
-    del coarse
-    fine = load(sources.fine, vectors, sources.fine_lora)
-    graphs |= _network_graphs(fine, "fine", folder, check)
+    kept: dict[str, StoredFile] = {}
+    loras = {"coarse": (sources.coarse, sources.coarse_lora), "fine": (sources.fine, sources.fine_lora)}
+    for name, (path, lora) in loras.items():
+        checkpoint, updates = load_apart(path, vectors)
+        if updates:
+            kept[name] = StoredFile.of(save_updates(updates, folder / f"{name}.lora.safetensors"))
+        graphs |= _network_graphs(merged(checkpoint, updates, lora), name, folder, check)
+        del checkpoint, updates
     manifest = Manifest(
         package_version=version("audiogen-onnx"),
         created_from=sources.hashes(),
@@ -337,6 +341,7 @@ def _write(sources: Sources, folder: Path, check: bool) -> Manifest:
         coarse=_geometry(coarse_config, COARSE_SECONDS),
         fine=_geometry(fine_config, FINE_SECONDS),
         graphs=graphs,
+        updates=kept,
     )
     manifest.save(folder)
     return manifest

@@ -24,23 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import onnx
-from audiogen_core.errors import OptionError, WeightsError
+from audiogen_core.errors import OptionError
+from audiogen_onnx import products
 from audiogen_onnx.exporter import step
 from audiogen_onnx.exporter.graph import GraphWriter, save
 from audiogen_onnx.manifest import DTYPES, NETWORKS, Graph, Manifest
+from audiogen_onnx.products import BLOCK
+from audiogen_onnx.tensors import nibbles
 from onnx import TensorProto, helper, numpy_helper
-
-BLOCK = 32
-"""Weights that share a scale in int4, along the inputs."""
 
 LARGE = 1 << 16
 """Numbers of a tensor that is stored as float16 wherever weights are made smaller."""
 
 CLASSIFIER = "classifier"
-
-_WIDEST = 64  # of an int8 weight: two products with activations of 8 bits, 2 * 255 * 64, fit into 16 bits
-
-Float = NDArray[np.float32]
 
 
 def convert(source: Path, target: Path, dtype: str) -> Manifest:
@@ -64,9 +60,9 @@ def convert(source: Path, target: Path, dtype: str) -> Manifest:
         _rewrite(source / decoder.name, decoder, half=BLOCK)
         graphs["decoder"] = Graph.of(decoder)
         changed.add("decoder")
-    for graph in (graph for name, graph in graphs.items() if name not in changed):
-        for stored in graph.files:
-            shutil.copyfile(source / stored.file, target / stored.file)
+    kept = (stored for name, graph in graphs.items() if name not in changed for stored in graph.files)
+    for stored in (*kept, *manifest.beside):
+        shutil.copyfile(source / stored.file, target / stored.file)
     written = replace(manifest, dtype=dtype, graphs=graphs)
     written.save(target)
     return written
@@ -129,12 +125,7 @@ def _keep(rewrite: _Rewrite, name: str, half: int) -> None:
     if values.dtype != np.float32 or values.size < half:
         rewrite.writer.tensor(name, values)
         return
-    with np.errstate(over="ignore"):
-        small = values.astype(np.float16)
-    if not np.isfinite(small).all():
-        raise WeightsError(
-            f"{rewrite.source}: {name} holds numbers too large for float16; use int8 or float32"
-        )
+    small = products.half(values, f"{rewrite.source}: {name}")
     stored = rewrite.writer.tensor(f"{name}.half", small)
     rewrite.writer.node("Cast", [stored], name, to=TensorProto.FLOAT)
 
@@ -142,9 +133,7 @@ def _keep(rewrite: _Rewrite, name: str, half: int) -> None:
 def _int8(rewrite: _Rewrite, node: Any) -> None:
     """activation * weight as whole numbers, a scale for each column of the weight."""
     name, writer = node.output[0], rewrite.writer
-    weight = rewrite.values(node.input[1])
-    scale = _above_zero(np.abs(weight).max(axis=0) / np.float32(_WIDEST))
-    whole = np.clip(np.rint(weight / scale), -_WIDEST, _WIDEST).astype(np.int8)
+    whole, scale = products.int8(rewrite.values(node.input[1]))
     activation = node.input[0]
     if activation not in rewrite.scaled:
         parts = [f"{activation}.{part}" for part in ("whole", "scale", "zero")]
@@ -164,34 +153,17 @@ def _int4(rewrite: _Rewrite, node: Any) -> None:
     """activation * weight, the weight unpacked from blocks of 4-bit numbers (onnxruntime joins the two)."""
     name, writer = node.output[0], rewrite.writer
     weight = rewrite.values(node.input[1])
-    inputs, outputs = weight.shape
-    if name == CLASSIFIER or inputs % BLOCK:
+    if name == CLASSIFIER or len(weight) % BLOCK:
         _int8(rewrite, node)
         return
-    blocks = weight.reshape(-1, BLOCK, outputs)
-    low, high = np.minimum(blocks.min(axis=1), 0), np.maximum(blocks.max(axis=1), 0)  # (inputs / 32, outputs)
-    scale = _above_zero((high - low) / np.float32(15))
-    zero = np.clip(np.rint(-low / scale), 0, 15)
-    whole = np.clip(np.rint(blocks / scale[:, None]) + zero[:, None], 0, 15).reshape(weight.shape)
+    whole, scale, zero = products.int4(weight)
     stored = [
-        writer.packed(f"{name}.weight.int4", TensorProto.UINT4, weight.shape, _nibbles(whole)),
+        writer.packed(f"{name}.weight.int4", TensorProto.UINT4, weight.shape, nibbles(whole).tobytes()),
         writer.tensor(f"{name}.weight.scale", scale),
-        writer.packed(f"{name}.weight.zero", TensorProto.UINT4, zero.shape, _nibbles(zero)),
+        writer.packed(f"{name}.weight.zero", TensorProto.UINT4, zero.shape, nibbles(zero).tobytes()),
     ]
     unpacked = writer.node("DequantizeLinear", stored, f"{name}.weight", axis=0, block_size=BLOCK)
     writer.node("MatMul", [node.input[0], unpacked], name)
 
 
 _PRODUCTS: dict[str, Product] = {"int8": _int8, "int4": _int4}
-
-
-def _above_zero(scale: Float) -> Float:
-    """Scales that can be divided by: all-zero weights get 1."""
-    return np.where(scale > 0, scale, 1).astype(np.float32)
-
-
-def _nibbles(values: NDArray[Any]) -> bytes:
-    """Whole numbers 0..15 packed by two, the first in the low half."""
-    flat = values.astype(np.uint8).reshape(-1)
-    flat = np.append(flat, np.zeros(flat.size % 2, np.uint8))
-    return (flat[0::2] | flat[1::2] << 4).tobytes()

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.lora import Asked
+from audiogen_core.lora import PAIR, Asked, pair
 from audiogen_onnx.exporter.config import NetworkConfig
-from audiogen_onnx.manifest import sha256
+from audiogen_onnx.manifest import CHECKPOINTS, sha256
 
-CODEC, COARSE, FINE, BEATS = "codec.pth", "coarse.pth", "c2f.pth", "wavebeat.pth"
-"""The files of a folder of checkpoints, as upstream publishes them; the last one may be missing."""
+CODEC, BEATS = "codec.pth", "wavebeat.pth"
+COARSE, FINE = CHECKPOINTS["coarse"], CHECKPOINTS["fine"]
+"""The files of a folder of checkpoints, as upstream publishes them; the beat tracker may be missing."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +70,20 @@ def lora_hashes(coarse: str | Path | None, fine: str | Path | None) -> dict[str,
     return hashes
 
 
-LORAS = {"coarse": Path("coarse/lora.pth"), "fine": Path("c2f/lora.pth")}
-"""Network -> where `tune`, as the original, puts what it has learned."""
-
-
 def loras_in(lora: str | Path) -> tuple[str | None, str | None]:
     """The lora.pth of each network in a folder of `tune`, or FOLDER:STRENGTH; None where it has none.
 
     Raises OptionError for another folder, or none.
     """
     asked = Asked.of(str(lora))
-    found = [asked.path / place for place in LORAS.values()]
-    if not any(path.is_file() for path in found):
+    found = pair(asked.path)
+    if not found:
         raise OptionError(
-            f"{asked.path}: expected a folder with {' or '.join(map(str, LORAS.values()))}; a single file is "
+            f"{asked.path}: expected a folder with {' or '.join(map(str, PAIR.values()))}; a single file is "
             "named by coarse_lora or fine_lora",
             *("lora", "coarse_lora", "fine_lora"),
         )
-    coarse, fine = (f"{path}:{asked.strength!r}" if path.is_file() else None for path in found)
+    coarse, fine = (f"{found[name]}:{asked.strength!r}" if name in found else None for name in PAIR)
     return coarse, fine
 
 

@@ -24,6 +24,7 @@ from audiogen_core.codes import Codes
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_folder
 from audiogen_core.hub import asking
+from audiogen_core.lora import PAIR
 from audiogen_core.models import Fetch
 from audiogen_core.ops.torch_ops import TorchOps
 from audiogen_core.progress import OnStep
@@ -39,7 +40,6 @@ from audiogen_onnx.exporter.adapted import adapted, cost, factors, masked, noam,
 from audiogen_onnx.exporter.base import Base, Part
 from audiogen_onnx.exporter.export import checkpoints
 from audiogen_onnx.exporter.model import VampNet, runner
-from audiogen_onnx.exporter.sources import LORAS
 from audiogen_onnx.vampnet.generate import Vampnet
 from audiogen_onnx.vampnet.loudness import loudness
 from audiogen_onnx.vampnet.network import WIDEST, Network
@@ -270,7 +270,7 @@ class Learner(tuning.Learner):
     def write(self, folder: Path, facts: Mapping[str, Any]) -> Path:
         with atomic_folder(folder, replace=True) as made:
             for pupil in self._learning():
-                place = made / LORAS[pupil.name]
+                place = made / PAIR[pupil.name]
                 place.parent.mkdir()
                 save(pupil.net, place)
             (made / "README.md").write_text(card(self.base, facts), encoding="utf-8")

@@ -21,11 +21,13 @@ from audiogen_core import weights
 from audiogen_core.codec import Codec
 from audiogen_core.codecs import dac
 from audiogen_core.errors import ModelError, WeightsError
+from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.lora import Asked
 from audiogen_core.ops import resolve
-from audiogen_core.weights import Drop, FuseWeightNorm, Network, Rename, Rules, Weights
+from audiogen_core.weights import Drop, FuseWeightNorm, Network, Rename, Rules, StoredArray, Weights
 from audiogen_onnx.exporter.config import LORA_RANK, NetworkConfig, from_metadata
 from audiogen_onnx.exporter.model import Checkpoint, VampNet
+from audiogen_onnx.vampnet.lora import upstream_name
 
 Array = NDArray[np.float32]
 Updates = Mapping[str, tuple[Array, Array]]
@@ -102,6 +104,17 @@ def load_apart(path: str | Path, vectors: Array) -> tuple[Checkpoint, Updates]:
     tensors["classifier.weight"] = _by_codebook(tensors["classifier.weight"][..., 0], config)
     tensors["classifier.bias"] = _by_codebook(tensors["classifier.bias"], config)
     return Checkpoint(config, tensors), updates
+
+
+def save_updates(updates: Updates, path: Path) -> Path:
+    """Write low-rank updates by the names of a lora.pth, which takes their place later. Returns the path."""
+    named = {
+        f"{upstream_name(name)}.lora_{half}": StoredArray.of(value)
+        for name, both in sorted(updates.items())
+        for half, value in zip("AB", both, strict=True)
+    }
+    write_safetensors(path, named)
+    return path
 
 
 def load_codec(path: str | Path, ops: str = "torch") -> Codec:

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from audiogen_core import lora
 from audiogen_core.audio import Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
 from audiogen_core.errors import ManifestError, OptionError
+from audiogen_core.hub import asking
 from audiogen_core.jobs import MOST, Model, Take, imported
 from audiogen_core.noise import Noise
 from audiogen_core.options import described, verb
@@ -105,19 +107,22 @@ class Vampnet(Model):
         fetched is exported the first time, which needs the extra `export`.
 
         Raises UnknownModel, DownloadError, MissingDependency; ManifestError when the folder is none, or its
-        files are not those it describes; OptionError for a provider that is not installed or an impossible
-        number of threads.
+        files are not those it describes; WeightsError when a lora does not fit; OptionError for a provider
+        that is not installed or an impossible number of threads.
         """
         from audiogen_onnx.codec import codec_of
+        from audiogen_onnx.vampnet.lora import Adapters
 
         exported = imported("audiogen_onnx.exporter.export:exported")  # by name: to run takes no exporter
         fetch, providers = opening.fetch, providers_of(opening.device, opening.providers)
         folder = exported(opening.model, notify=warnings.warn, fetch=fetch, unlisted=opening.unlisted)
         threads = use_threads(opening.threads)
+        wanted = lora.local(opening.lora or (), fetch or asking(unlisted=opening.unlisted))
         with Manifest.opened(folder, verify=opening.verify) as manifest:
+            adapters = Adapters.read(wanted, manifest, folder)
 
             def session(name: str) -> Session:
-                return Session(manifest.graph_path(folder, name), providers, threads)
+                return Session(manifest.graph_path(folder, name), providers, threads, adapters.change(name))
 
             geometry = manifest.codec
             codec = codec_of(manifest, folder, providers, threads, fetch)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from audiogen_core.errors import OptionError
-from audiogen_core.jobs import MOST, JobLoad, JobOptions
+from audiogen_core.jobs import MOST, JobLoad, JobOptions, Loras
 from audiogen_core.options import Clip, Described, Noise, Place, audio, described, file, hidden, option, place
 
 if TYPE_CHECKING:
@@ -356,6 +356,7 @@ class Load(JobLoad):
 
     model: Annotated[Place, place("Catalogue name, hub id or path.", "-m", metavar="NAME|PATH")] = "vampnet"
     _: KW_ONLY
+    lora: Loras = None
     providers: Annotated[
         tuple[str, ...] | None,
         option(

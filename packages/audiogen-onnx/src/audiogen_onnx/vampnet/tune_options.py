@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from audiogen_core.jobs import JobLoad
-from audiogen_core.options import Place, option, place
+from audiogen_core.options import Field, Place, option, place
 from audiogen_core.training import options
 from audiogen_core.training.options import Accumulate, Batch, Clipped, Warmup
 
@@ -47,3 +47,8 @@ class Tuning(options.Tuning, JobLoad):
     accumulate: Accumulate = 1
     warmup: Warmup = 0.0
     clip: Clipped = 5.0
+
+
+def plain() -> list[Field]:
+    """What a page asks for."""
+    return options.plain(Tuning)
