@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -33,6 +34,7 @@ TINY = {
     "checkpoint_every": 3,
     "evaluate_every": 3,
     "held_out": 2,
+    "compile": False,
 }
 
 
@@ -84,11 +86,62 @@ def test_the_log_tells_losses_at_noise_levels(recipe, trained: Path) -> None:
     assert 1 < judged[0]["held"] < 4  # of noise and latents of unit variance, by a network that says nothing
 
 
-def test_the_first_layer_begins_with_the_beats_of_the_tempo_that_is_told(recipe, config: Path) -> None:
-    settings, words = recipe.settings.Settings.read(config), recipe.words.tokenizer()
-    network = recipe.network.Network(settings, words.get_vocab_size())
-    recipe.beats.keep_time(network, words)
-    layer, heard = network.dit.transformer.layers[0], []
+@pytest.fixture(scope="module")
+def narrow(recipe, config: Path, tmp_path_factory) -> tuple[Any, Path]:
+    """A network without a clock, and the folder that is exported of it."""
+    settings = recipe.settings.Settings.read(config)
+    settings = replace(settings, model=replace(settings.model, clock=False))
+    torch.manual_seed(1)
+    network = recipe.network.Network(settings, recipe.words.tokenizer().get_vocab_size())
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in network.parameters():
+            value += 0.05 * torch.randn(value.shape, generator=draw)
+    folder = tmp_path_factory.mktemp("narrow")
+    torch.save({"settings": settings.to_dict(), "mean": network.state_dict()}, folder / "checkpoint.pt")
+    return network, recipe.export.export(folder / "checkpoint.pt", folder / "model", exact=True)
+
+
+@pytest.fixture
+def widened(recipe, config: Path, corpus: Path, narrow: tuple[Any, Path]) -> Callable[[bool], Any]:
+    """A network of twice the width that begins with that folder."""
+
+    def begun(clock: bool) -> Any:
+        settings, words = recipe.settings.Settings.read(config), recipe.words.tokenizer()
+        model = replace(settings.model, clock=clock, width=128, heads=4)
+        settings = replace(settings, model=model)
+        network = recipe.network.Network(settings, words.get_vocab_size())
+        windows = recipe.data.Windows(recipe.make.Corpus.read(corpus, "train"), settings, 0)
+        recipe.start.begin(network, narrow[1], words, windows.batch(8))
+        return network
+
+    return begun
+
+
+def test_a_wider_network_begins_with_what_a_narrow_one_says(recipe, narrow, widened, corpus: Path) -> None:
+    networks = [narrow[0], widened(False)]
+    windows = recipe.data.Windows(recipe.make.Corpus.read(corpus, "held"), narrow[0].settings, 0)
+    batch = windows.batch(3)
+    noise, t = torch.randn(batch.latents.shape), torch.tensor([0.3, 0.8, 1.0])
+    with torch.no_grad():
+        before, after = (
+            network(noise, t, batch.beside, network.condition(batch.ids, batch.mask, batch.seconds, batch.told))
+            for network in networks
+        )
+    assert (after - before).std() < 0.05 * before.std()
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_the_first_layer_begins_with_the_beats_of_the_tempo_that_is_told(
+    recipe, config: Path, widened, anew: bool
+) -> None:
+    words = recipe.words.tokenizer()
+    if anew:
+        network = recipe.network.Network(recipe.settings.Settings.read(config), words.get_vocab_size())
+        recipe.beats.keep_time(network, words)
+    else:
+        network = widened(True)
+    settings, layer, heard = network.settings, network.dit.transformer.layers[0], []
     layer.ff.register_forward_hook(lambda _, __, out: heard.append(out[0, settings.model.memory_tokens :]))
     frames = settings.model.frames
     beside = torch.zeros(1, frames, 1 + settings.model.latent_channels)
@@ -178,15 +231,19 @@ def test_every_verb(recipe, trained: Path, tmp_path: Path) -> None:
     assert model.generate_long("beat", seconds=4.0, **quick).samples.shape == (1, 4 * rate)
 
 
-def test_words_it_does_not_know_are_told(recipe, trained: Path, tmp_path: Path) -> None:
-    model = StableAudio.load(recipe.export.export(trained, tmp_path / "model"))
-    with pytest.warns(UserWarning, match="never seen: zither"):
-        model.generate("happy zither", seconds=0.5, seed=0, steps=1)
+def test_words_it_does_not_know_are_told(recipe, narrow, trained: Path, tmp_path: Path) -> None:
+    """A tempo is one that a model without a clock does not follow."""
+    models = StableAudio.load(narrow[1]), StableAudio.load(recipe.export.export(trained, tmp_path / "model"))
+    quick: dict[str, Any] = {"seconds": 0.5, "seed": 0, "steps": 1}
+    for model in models:
+        with pytest.warns(UserWarning, match="never seen: zither"):
+            model.generate("happy zither", **quick)
     with pytest.warns(UserWarning, match=r"cannot follow Fast \(it keeps to a tempo of its own choice\)$"):
-        model.generate("Fast, chiptune in C minor!", seconds=0.5, seed=0, steps=1)
+        models[0].generate("Fast, chiptune in C minor!", **quick)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.generate("Sad, chiptune in C minor!", seconds=0.5, seed=0, steps=1)
+        models[0].generate("Sad, chiptune in C minor!", **quick)
+        models[1].generate("Fast, chiptune in C minor!", **quick)
 
 
 def test_windows_begin_with_bars_or_have_something_given(recipe, config: Path, corpus: Path) -> None:

@@ -24,9 +24,9 @@ PROMPT_PIECES = 2_000_500_000
 PROMPT_SECONDS = 4.0
 
 
-def prompts(tempo: str | None) -> Iterator[Piece]:
+def prompts(tempo: str | None, first: int) -> Iterator[Piece]:
     """Beginnings of pieces that nobody trained on, of one tempo or of all."""
-    for seed in numbers(PROMPT_PIECES):
+    for seed in numbers(PROMPT_PIECES + first):
         piece = compose(seed, seconds=PROMPT_SECONDS)
         if tempo in (None, piece.attributes["tempo"]):
             yield piece
@@ -40,11 +40,12 @@ def make(
     sampling: Sampling,
     prompted: bool,
     tempo: str | None = None,
+    first: int = 0,
 ) -> None:
     """Write clips, their codes and captions.jsonl."""
     out.mkdir(parents=True)
-    lines, pieces = [], prompts(tempo)
-    for index in range(count):
+    lines, pieces = [], prompts(tempo, first)
+    for index in range(first, first + count):
         facts: dict[str, Any] = {}
         prompt: Audio | None = None
         if prompted:
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--continue", dest="prompted", action="store_true", help="go on with held-out pieces")
     parser.add_argument("--tempo", choices=list(TEMPI), help="of the pieces that are gone on with")
     parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--first", type=int, default=0, help="number of the first: others are other clips")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--temperature", type=float, nargs="+")
     parser.add_argument("--top-k", type=int)
@@ -79,7 +81,8 @@ def main() -> None:
     if options.top_k is not None:
         table["top_k"] = options.top_k
     drawn = Sampling(**table)
-    make(generator, options.out, options.count, options.seconds, drawn, options.prompted, options.tempo)
+    asked = options.count, options.seconds, drawn, options.prompted, options.tempo, options.first
+    make(generator, options.out, *asked)
 
 
 if __name__ == "__main__":

@@ -115,12 +115,14 @@ def optimizers(
     betas: tuple[float, float],
     weight_decay: float,
     momentum: float = 0.95,
+    dtype: torch.dtype = torch.float32,
 ) -> list[torch.optim.Optimizer]:
     """Muon for matrices of layers, AdamW for groups of everything else.
 
     groups  of AdamW's parameters; "share" in one is its part of the learning rate, 1 when absent
+    dtype   in which Muon computes
     """
-    muon = Muon(list(matrices), momentum=momentum, weight_decay=weight_decay)
+    muon = Muon(list(matrices), momentum=momentum, weight_decay=weight_decay, dtype=dtype)
     return [muon, torch.optim.AdamW(list(groups), betas=betas)]
 
 
@@ -128,11 +130,14 @@ class Muon(torch.optim.Optimizer):
     """Muon (kellerjordan.github.io/posts/muon), moving matrices as far as AdamW would at the same rate.
 
     That of torch computes in bfloat16, which takes longer than all the rest on a CPU without instructions
-    for it; here in float32, matrices of one shape at a time.
+    for it; here in the dtype that is asked for, matrices of one shape at a time.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], *, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, matrices: list[nn.Parameter], *, momentum: float, weight_decay: float, dtype: torch.dtype
+    ) -> None:
         super().__init__(matrices, {"lr": 0.0, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -149,7 +154,7 @@ class Muon(torch.optim.Optimizer):
                     mean.lerp_(matrix.grad, 1 - group["momentum"])
                     moves.append(matrix.grad.lerp(mean, group["momentum"]))
                 far = group["lr"] * 0.2 * max(shape) ** 0.5
-                for matrix, move in zip(matrices, _orthogonal(torch.stack(moves)), strict=True):
+                for matrix, move in zip(matrices, _orthogonal(torch.stack(moves).to(self.dtype)), strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-far)
 
 

@@ -24,21 +24,21 @@ PROMPT_SECONDS = 4.0
 AT_ONCE = 50  # clips in a batch
 
 
-def free(count: int) -> list[dict[str, Any]]:
+def free(first: int, count: int) -> list[dict[str, Any]]:
     """What is asked for, with its facts: each kind in turn."""
     kinds = [
         (style, key, tempo) for style in DEFAULT_STYLES for key, tempo in product(STYLES[style].keys, TEMPI)
     ]
     return [
         {"style": style, "key": key, "tempo": tempo, "lead": STYLES[style].lead}
-        for style, key, tempo in islice(cycle(kinds), count)
+        for style, key, tempo in islice(cycle(kinds), first, first + count)
     ]
 
 
-def held_out(model: MusicGen, count: int) -> tuple[list[dict[str, Any]], list[Codes]]:
+def held_out(model: MusicGen, first: int, count: int) -> tuple[list[dict[str, Any]], list[Codes]]:
     """Facts of pieces, and the codes of their beginnings."""
     facts, codes = [], []
-    for index in range(count):
+    for index in range(first, first + count):
         piece = compose(PROMPT_PIECES + index, seconds=PROMPT_SECONDS)
         known = {name: piece.attributes[name] for name in ("style", "tempo", "key", "lead")}
         facts.append({**known, "start": PROMPT_SECONDS})
@@ -50,7 +50,14 @@ def words(facts: dict[str, Any]) -> str:
     return f"{facts['tempo']} {facts['style']} in {facts['key']}"
 
 
-def make(model: MusicGen, out: Path, facts: list[dict[str, Any]], codes: list[Codes], **options: Any) -> None:
+def make(
+    model: MusicGen,
+    out: Path,
+    first: int,
+    facts: list[dict[str, Any]],
+    codes: list[Codes],
+    **options: Any,
+) -> None:
     """Write clips, their codes and captions.jsonl."""
     out.mkdir(parents=True)
     lines, sampling = [], options.pop("sampling")
@@ -59,9 +66,9 @@ def make(model: MusicGen, out: Path, facts: list[dict[str, Any]], codes: list[Co
         if codes:
             options["prompt_codes"] = codes[start : start + AT_ONCE]
         made = model.generate_codes_batch(
-            [words(one) for one in batch], sampling=sampling, seed=start, **options
+            [words(one) for one in batch], sampling=sampling, seed=first + start, **options
         )
-        for index, (known, one) in enumerate(zip(batch, made, strict=True), start):
+        for index, (known, one) in enumerate(zip(batch, made, strict=True), first + start):
             one.save(out / f"{index}.safetensors", force=True)
             model.decode(one).save(out / f"{index}.wav", subtype="FLOAT", force=True)
             named = {"path": f"{index}.wav", "codes": f"{index}.safetensors", "caption": words(known)}
@@ -77,6 +84,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
     parser.add_argument("--continue", dest="prompted", action="store_true", help="go on with held-out pieces")
     parser.add_argument("--count", type=int, help="36, or 30 continuations")
+    parser.add_argument("--first", type=int, default=0, help="number of the first: others are other clips")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--guidance-scale", type=float)
     parser.add_argument("--temperature", type=float)
@@ -92,9 +100,14 @@ def main() -> None:
         **{name: value for name, value in own.items() if value is not None},
     }
     scale = defaults.guidance_scale if given.guidance_scale is None else given.guidance_scale
-    facts, codes = held_out(model, given.count or 30) if given.prompted else (free(given.count or 36), [])
-    seconds = given.seconds + (PROMPT_SECONDS if given.prompted else 0)
-    make(model, given.out, facts, codes, seconds=seconds, guidance_scale=scale, sampling=Sampling(**drawn))
+    first, seconds = given.first, given.seconds
+    if given.prompted:
+        facts, codes = held_out(model, first, given.count or 30)
+        seconds += PROMPT_SECONDS
+    else:
+        facts, codes = free(first, given.count or 36), []
+    options = {"seconds": seconds, "guidance_scale": scale, "sampling": Sampling(**drawn)}
+    make(model, given.out, first, facts, codes, **options)
 
 
 if __name__ == "__main__":

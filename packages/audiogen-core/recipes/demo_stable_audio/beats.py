@@ -26,27 +26,32 @@ from captions import TEMPI as SPOKEN
 from words import BPM, captions
 
 LOUD = 3.0  # of a word for a tempo among tokens, and of what it says among frames
-CLOCK = {"fast": (9.0, 36.0), "medium": (10.0, 40.0), "slow": (12.0, 48.0)}  # frames in a beat and in a bar
+BEATS = {"fast": 9.0, "medium": 10.0, "slow": 12.0}  # frames
+SHARES = (0.5, 1.0, 2.0, 4.0)  # of a beat: what is told of, up to a bar
 
 
 @torch.no_grad()
-def keep_time(network: Network, words: Tokenizer) -> None:
-    """Let a network that has learned nothing yet begin with that."""
+def keep_time(network: Network, words: Tokenizer, level: float = 1.0) -> None:
+    """Let a network begin with that: one that has learned nothing yet, or has channels that say nothing.
+
+    level  how large what stands in the other channels is
+    """
     transformer = network.dit.transformer
-    waves = 2 * sum(len(periods) for periods in CLOCK.values())
-    phases = waves // len(CLOCK)
-    own = transformer.project_in.weight.norm(dim=1).argsort()[: waves + phases + len(CLOCK) + 1]
-    wave, phase, tempo, steady = own.split([waves, phases, len(CLOCK), 1])
+    phases = 2 * len(SHARES)
+    waves = phases * len(BEATS)
+    own = transformer.project_in.weight.norm(dim=1).argsort(stable=True)[: waves + phases + len(BEATS) + 1]
+    wave, phase, tempo, steady = own.split([waves, phases, len(BEATS), 1])
     _clear(network, own)
     table = transformer.pos_emb.emb.weight
     table[:] = 0.0
     model = network.settings.model
     frames = torch.arange(-model.memory_tokens, model.frames).float()[:, None]
-    angles = 2 * torch.pi * frames / torch.tensor([period for each in CLOCK.values() for period in each])
-    table[:, wave] = torch.stack([angles.sin(), angles.cos()], -1).flatten(1) * model.width**0.5
-    table[:, steady] = model.width**0.5
-    _tell(network, words, tempo, steady)
-    _gate(transformer, wave.view(len(CLOCK), phases), phase, tempo)
+    angles = 2 * torch.pi * frames / torch.tensor([beat * share for beat in BEATS.values() for share in SHARES])
+    table[:, wave] = torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+    table[:, steady] = 1.0
+    table *= level * model.width**0.5
+    _tell(network, words, tempo, steady, level)
+    _gate(transformer, wave.view(len(BEATS), phases), phase, tempo, level)
 
 
 def _clear(network: Network, own: Tensor) -> None:
@@ -70,7 +75,7 @@ def _clear(network: Network, own: Tensor) -> None:
         layer.ff.ff[2].bias[own] = 0.0
 
 
-def _tell(network: Network, words: Tokenizer, tempo: Tensor, steady: Tensor) -> None:
+def _tell(network: Network, words: Tokenizer, tempo: Tensor, steady: Tensor, level: float) -> None:
     """Let the last head of the first layer's attention to tokens say which tempo a caption has."""
     embed, cross = network.dit.to_cond_embed, network.dit.transformer.layers[0].cross_attn
     marks = _mark(network, words)
@@ -91,14 +96,14 @@ def _tell(network: Network, words: Tokenizer, tempo: Tensor, steady: Tensor) -> 
     values[rows] = 0
     values[rows][: len(marks)] = quiet.T
     cross.to_out.weight[:, rows] = 0
-    cross.to_out.weight[tempo, torch.arange(len(tempo)) - size] = 1.0
+    cross.to_out.weight[tempo, torch.arange(len(tempo)) - size] = level
 
 
 def _mark(network: Network, words: Tokenizer) -> Tensor:
     """Give the words for each tempo a channel of the text encoder that is theirs alone; returns them."""
     encoder, embed = network.text.encoder, network.dit.to_cond_embed[0]
     table, norm = network.text.shared.weight, encoder.final_layer_norm.weight
-    marks = (norm * embed.weight.norm(dim=0)).argsort()[: len(CLOCK)]  # channels that said least
+    marks = (norm * embed.weight.norm(dim=0)).argsort()[: len(BEATS)]  # channels that said least
     table[:, marks] = 0.0
     for block in encoder.block:
         block.layer[0].SelfAttention.o.weight[marks] = 0.0
@@ -109,7 +114,7 @@ def _mark(network: Network, words: Tokenizer) -> Tensor:
         number.out.weight[marks], number.out.bias[marks] = 0.0, 0.0
     norm[marks] = 1.0
     size = _size(network, words)
-    for mark, name in zip(marks, CLOCK, strict=True):
+    for mark, name in zip(marks, BEATS, strict=True):
         spoken = {word for saying in SPOKEN[name] for word in saying.lower().replace("-", " ").split()}
         numbers = {str(number) for number in range(80, 140) if abs(number - BPM[name]) < 6}
         for word in (spoken | numbers) - {"tempo"}:
@@ -130,7 +135,7 @@ def _size(network: Network, words: Tokenizer) -> float:
     return float(torch.stack(seen).mean())
 
 
-def _gate(transformer: Transformer, wave: Tensor, phase: Tensor, tempo: Tensor) -> None:
+def _gate(transformer: Transformer, wave: Tensor, phase: Tensor, tempo: Tensor, level: float) -> None:
     """Let as many of the first layer's gates as there are waves pass on those of the tempo that is told."""
     layer = transformer.layers[0]
     inner, out = layer.ff.ff[0].proj, layer.ff.ff[2]
@@ -141,4 +146,4 @@ def _gate(transformer: Transformer, wave: Tensor, phase: Tensor, tempo: Tensor) 
         values[unit, wave[told, which]], gates[unit, tempo[told]] = 1.0, 1.0
         inner.bias[unit] = inner.bias[unit + len(values)] = 0.0
         out.weight[:, unit] = 0.0
-        out.weight[phase[which], unit] = 1.0
+        out.weight[phase[which], unit] = level

@@ -43,7 +43,7 @@ def export(checkpoint: Path, folder: Path, *, exact: bool = False) -> Path:
     text, pack = folder / "t5", plain if exact else packed
     text.mkdir(parents=True, exist_ok=True)
     words.save(str(text / "tokenizer.json"))
-    save_prompts(text / "prompts.json", OWN_TEMPO)
+    save_prompts(text / "prompts.json", {} if settings.model.clock else OWN_TEMPO)
     write_json(text / "config.json", text_config(settings, words.get_vocab_size()))
     save(text / "model.safetensors", text_weights(mean), plain if exact else halves)
     save(folder / "model.safetensors", model_weights(mean), pack)

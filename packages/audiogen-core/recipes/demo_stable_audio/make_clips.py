@@ -20,11 +20,13 @@ PIECES = 2_000_500_000
 PROMPT_SECONDS = 4.0
 
 
-def make(model: StableAudio, out: Path, count: int, seconds: float, prompted: bool, **options: Any) -> None:
+def make(
+    model: StableAudio, out: Path, clips: range, seconds: float, prompted: bool, **options: Any
+) -> None:
     """Write clips and captions.jsonl."""
     out.mkdir(parents=True)
     lines = []
-    for index in range(count):
+    for index in clips:
         piece = compose(PIECES + index, seconds=PROMPT_SECONDS)
         facts = {key: piece.attributes[key] for key in ("style", "tempo", "key", "lead")}
         caption = f"{facts['tempo']} {facts['style']} in {facts['key']}"
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
     parser.add_argument("--continue", dest="prompted", action="store_true", help="go on with held-out pieces")
     parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--first", type=int, default=0, help="number of the first: others are other clips")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sampler")
@@ -49,7 +52,8 @@ def main() -> None:
     given = parser.parse_args()
     model = StableAudio.load(given.model)
     options = {"steps": given.steps, "sampler": given.sampler, "guidance_scale": given.guidance}
-    make(model, given.out, given.count, given.seconds, given.prompted, **options)
+    clips = range(given.first, given.first + given.count)
+    make(model, given.out, clips, given.seconds, given.prompted, **options)
 
 
 if __name__ == "__main__":

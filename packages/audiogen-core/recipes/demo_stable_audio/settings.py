@@ -63,6 +63,7 @@ class Training:
     clip: float
     average: float
     precision: str
+    compile: bool
     checkpoint_every: int
     evaluate_every: int
     held_out: int

@@ -1,4 +1,4 @@
-"""Train the demo model: `python train.py --corpus CORPUS --out RUN [--config config.toml]`.
+"""Train the demo model: `python train.py --corpus CORPUS --out RUN [--start FOLDER]`.
 
 Rectified flow: from clean latents with a share of noise in [0, 1] to the velocity between them. A training
 that was stopped goes on from its last checkpoint. One thread is used.
@@ -16,6 +16,7 @@ from beats import keep_time
 from data import Batch, Corpus, Windows
 from network import Network
 from settings import Settings
+from start import begin
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
@@ -27,12 +28,19 @@ LEVELS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)  # of noise, at which it is judged
 class Run(training.Run):
     """A training in progress: network and its running mean, optimisers, data, and where it stands."""
 
-    def __init__(self, settings: Settings, corpus: Corpus, held: Corpus) -> None:
+    FREE = frozenset({"steps", "decay_from", "last_rate", "compile", "checkpoint_every", "evaluate_every"})
+
+    def __init__(self, settings: Settings, corpus: Corpus, held: Corpus, start: Path | None = None) -> None:
         torch.manual_seed(settings.seed)
         self.windows = Windows(corpus, settings, settings.seed)
         network = Network(settings, self.windows.words.get_vocab_size())
-        if settings.model.clock:
+        if start:
+            begin(network, start, self.windows.words, Windows(corpus, settings, settings.seed).batch())
+        elif settings.model.clock:
             keep_time(network, self.windows.words)
+        if settings.training.compile:
+            for layer in network.dit.transformer.layers:
+                layer.compile()
         self.mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.draws = torch.Generator().manual_seed(settings.seed)
         self.held = Windows(held, settings, 0).held(settings.training.held_out)
@@ -111,7 +119,13 @@ def _optimizers(network: Network, settings: Settings) -> list[torch.optim.Optimi
         {"params": outer, "weight_decay": wanted.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return training.optimizers(inner, groups, betas=wanted.betas, weight_decay=wanted.weight_decay)
+    return training.optimizers(
+        inner,
+        groups,
+        betas=wanted.betas,
+        weight_decay=wanted.weight_decay,
+        dtype=getattr(torch, wanted.precision),
+    )
 
 
 def noise_levels(count: int, settings: Settings, draws: torch.Generator) -> Tensor:
@@ -121,9 +135,9 @@ def noise_levels(count: int, settings: Settings, draws: torch.Generator) -> Tens
     return torch.sigmoid(settings.noise.location + settings.noise.scale * torch.special.ndtri(share))
 
 
-def train(settings: Settings, corpus: Path, folder: Path) -> Path:
+def train(settings: Settings, corpus: Path, folder: Path, start: Path | None = None) -> Path:
     """Train to the end; returns the path of the last checkpoint. Progress goes to `log.jsonl`."""
-    run = Run(settings, Corpus.read(corpus, "train"), Corpus.read(corpus, "held"))
+    run = Run(settings, Corpus.read(corpus, "train"), Corpus.read(corpus, "held"), start)
     return run.go_on(settings.training.steps, folder / "checkpoint.pt", folder / "log.jsonl")
 
 
@@ -134,9 +148,10 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("config.toml"))
+    parser.add_argument("--start", type=Path, help="a folder of export.py to begin with")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(train(Settings.read(arguments.config), arguments.corpus, arguments.out))
+    print(train(Settings.read(arguments.config), arguments.corpus, arguments.out, arguments.start))
 
 
 if __name__ == "__main__":
