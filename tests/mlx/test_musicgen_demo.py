@@ -19,8 +19,7 @@ from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
 from audiogen_mlx.musicgen.generate import MusicGen
-
-HOP = 320
+from support.heard import HOP, tempo
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +56,6 @@ def in_scale(audio: Audio, tonic: int, scale: tuple[int, ...]) -> float:
     heard = (hertz > 100) & (hertz < 2000)
     semitones = np.rint(69 + 12 * np.log2(hertz[heard] / 440)).astype(int)
     return float(power[heard][np.isin((semitones - tonic) % 12, scale)].sum() / power[heard].sum())
-
-
-def tempo(audio: Audio) -> str:
-    """The tempo whose sixteenths and eighths the rises of sound, in frames of 1/75 s, agree with best."""
-    frames = audio.samples[0, : audio.samples.shape[1] // HOP * HOP].reshape(-1, HOP) * np.hanning(HOP)
-    levels = np.log(np.abs(np.fft.rfft(frames)) + 1e-3)
-    rises = np.maximum(np.diff(levels, axis=0), 0).mean(axis=1)
-    rises -= rises.mean()
-    turns = 2j * np.pi * np.arange(len(rises))
-    heard = {
-        name: sum(abs(np.exp(turns / (many * sixteenth)) @ rises) for many in (1, 2))
-        for name, sixteenth in TEMPI.items()
-    }
-    return max(heard, key=heard.__getitem__)
 
 
 def test_it_is_there_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

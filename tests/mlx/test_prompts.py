@@ -39,6 +39,15 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.load(FOLDER)
 
 
+@pytest.fixture
+def deaf(tmp_path: Path) -> Path:
+    """A model that learned the words for a tempo and does not follow them."""
+    folder = shutil.copytree(DIFFUSION.parent, tmp_path / "deaf")
+    with recipes.recipe("demo_music") as modules:
+        modules.prompts.save(folder / "t5" / FILE, modules.prompts.OWN_TEMPO)
+    return folder
+
+
 def told(tokenizer: Tokenizer, prompt: str) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -48,8 +57,8 @@ def told(tokenizer: Tokenizer, prompt: str) -> list[str]:
 
 def test_the_files_are_what_the_recipe_writes(tmp_path: Path) -> None:
     with recipes.recipe("demo_music") as modules:
-        for folder, limits in ((FOLDER, {}), (DIFFUSION, modules.prompts.OWN_TEMPO)):
-            made = modules.prompts.save(tmp_path / FILE, limits)
+        made = modules.prompts.save(tmp_path / FILE)
+        for folder in (FOLDER, DIFFUSION):
             assert made.read_bytes() == (folder / FILE).read_bytes()
 
 
@@ -112,8 +121,8 @@ def test_what_it_cannot_follow_is_named_once_with_what_it_does_instead(
     assert told(tokenizer, typed) == [f"the model cannot follow {named}"]
 
 
-def test_words_it_knows_and_does_not_follow_are_named() -> None:
-    words = Tokenizer.load(DIFFUSION)
+def test_words_it_knows_and_does_not_follow_are_named(deaf: Path) -> None:
+    words = Tokenizer.load(deaf / "t5")
     assert told(words, "Slow piano in C minor") == [f"the model cannot follow Slow ({OWN})"]
     assert told(words, "presto beat") == [f"the model cannot follow presto ({OWN})"]
     assert told(words, "60 bpm piano") == [f"the model cannot follow 60 bpm ({OWN})"]
@@ -196,7 +205,7 @@ def test_such_words_make_the_clip_of_the_model_s_own() -> None:
     np.testing.assert_array_equal(first.values, second.values)
 
 
-def test_the_command_lists_them() -> None:
+def test_the_command_lists_them(deaf: Path) -> None:
     shown = call(cli, "prompts", "-m", "demo")
     assert shown.exit_code == 0, shown.output
     for line in ("tempo", "  slow    slow, calm,", "only near", "  piano  "):
@@ -208,7 +217,7 @@ def test_the_command_lists_them() -> None:
     assert facts["the same as"]["hip hop"] == "hip hop beat"
     assert facts["bpm"]["fast"] == "125"
     assert facts["not followed"] == {}
-    listed = json.loads(call(cli, "prompts", "-m", DIFFUSION.parent, "--json").stdout)
+    listed = json.loads(call(cli, "prompts", "-m", deaf, "--json").stdout)
     assert listed["not followed"] == {"tempo": OWN}
 
 

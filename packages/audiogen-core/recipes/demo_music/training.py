@@ -154,7 +154,8 @@ class Muon(torch.optim.Optimizer):
                     mean.lerp_(matrix.grad, 1 - group["momentum"])
                     moves.append(matrix.grad.lerp(mean, group["momentum"]))
                 far = group["lr"] * 0.2 * max(shape) ** 0.5
-                for matrix, move in zip(matrices, _orthogonal(torch.stack(moves).to(self.dtype)), strict=True):
+                drawn = _orthogonal(torch.stack(moves).to(self.dtype))
+                for matrix, move in zip(matrices, drawn, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-far)
 
 

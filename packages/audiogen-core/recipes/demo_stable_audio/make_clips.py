@@ -20,9 +20,7 @@ PIECES = 2_000_500_000
 PROMPT_SECONDS = 4.0
 
 
-def make(
-    model: StableAudio, out: Path, clips: range, seconds: float, prompted: bool, **options: Any
-) -> None:
+def make(model: StableAudio, out: Path, clips: range, seconds: float, prompted: bool, **options: Any) -> None:
     """Write clips and captions.jsonl."""
     out.mkdir(parents=True)
     lines = []

@@ -1,7 +1,7 @@
 """Begin with what a folder that `export.py` wrote has learned, in a network that may be wider.
 
-What is new says nothing yet: no part that was there reads it, so the network gives what it gave. Only norms are
-taken over more channels than before; their gains are set so that they give what they gave, on average.
+What is new says nothing yet: no part that was there reads it, so the network gives what it gave. Only norms
+are taken over more channels than before; their gains are set so that they give what they gave, on average.
 """
 
 from __future__ import annotations
