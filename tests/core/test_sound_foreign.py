@@ -152,6 +152,15 @@ def test_a_caf_file_that_was_never_finished_is_read_to_its_end(tmp_path):
     np.testing.assert_allclose(read.samples, clip.samples, atol=2**-14)
 
 
+@pytest.mark.parametrize("length", [2**63 - 1, 2**63 - 12, 2**62, 2**40, -2, -(2**63)])
+@pytest.mark.parametrize("chunk", [b"free", b"desc", b"data"])
+def test_a_length_of_64_bits_leads_nowhere(tmp_path, chunk, length):
+    path = tmp_path / "a.caf"
+    path.write_bytes(b"caff\0\1\0\0" + struct.pack(">4sq", chunk, length) + bytes(50))
+    with pytest.raises(AudioError, match=r"a\.caf: "):
+        probe(path)
+
+
 def test_bounds_hold_for_ffmpeg_too(tmp_path):
     path = write_foreign(tmp_path / "a.m4a", tone(3.0), "aac")
     with pytest.raises(AudioError, match="are allowed"):

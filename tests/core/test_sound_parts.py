@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -194,6 +195,16 @@ def test_a_tag_that_says_it_is_longer_than_the_file_hides_no_sound(tmp_path):
     np.testing.assert_array_equal(read, Audio.load(tmp_path / "a.mp3").samples)
 
 
+def test_names_of_counting_frames_inside_others_take_no_time(tmp_path):
+    head = bytes([0xFF, 0xF3, 0x14, 0xC0])
+    frame = head + bytes(12) + b"Info"
+    path = tmp_path / "a.mp3"
+    path.write_bytes(frame.ljust(mp3_frames.header(head).size, b"\0") * 40_000)
+    began = time.process_time()
+    assert probe(path).frames == 40_000 * 576
+    assert time.process_time() - began < 2
+
+
 def test_libmpg123_says_nothing_on_the_terminal(tmp_path):
     rng = np.random.default_rng(3)
     data = mp3(tmp_path / "a.mp3", tone(2.0, channels=2))
@@ -235,6 +246,15 @@ def test_streams_in_a_row_are_all_read(tmp_path, name, subtype, count):
         Audio.load(tmp_path / name, max_seconds=joined.duration - 0.01)
 
 
+def test_more_streams_than_anybody_puts_in_a_row(tmp_path):
+    path = tmp_path / "a.flac"
+    path.write_bytes(b"fLaC\0\0\0\x22" * 1_000_000)
+    began = time.process_time()
+    with pytest.raises(AudioError, match="more than 1000 files in a row"):
+        probe(path)
+    assert time.process_time() - began < 2
+
+
 @pytest.mark.parametrize(
     ("name", "subtype"), [("a.ogg", "VORBIS"), ("a.flac", "PCM_16"), ("a.wav", "PCM_16")]
 )
@@ -270,9 +290,13 @@ def test_a_chain_whose_last_stream_has_no_end_is_refused(tmp_path):
         Audio.load(tmp_path / "b.ogg")
 
 
-def test_wav_files_in_a_row_are_all_read(tmp_path):
+@pytest.mark.parametrize("forms", [("WAV",) * 3, ("W64",) * 3, ("RF64",) * 3, ("RF64", "WAV", "W64")])
+def test_wav_files_in_a_row_are_all_read(tmp_path, forms):
     clips = [tone(0.2 + 0.1 * index, seed=index) for index in range(3)]
-    datas = [clip.save(tmp_path / "a.wav", force=True).read_bytes() for clip in clips]
+    datas = [
+        write_reference(tmp_path / "a.wav", clip, "PCM_16", form=form).read_bytes()
+        for clip, form in zip(clips, forms, strict=True)
+    ]
     joined = load(tmp_path / "b.wav", b"".join(datas))
     wanted = np.concatenate([clip.samples for clip in clips], axis=1)
     np.testing.assert_allclose(joined.samples, wanted, atol=2**-15)
@@ -324,6 +348,48 @@ def test_a_wav_of_a_pipe_or_a_dead_recorder_is_read_and_told(tmp_path, riff, dat
     np.testing.assert_allclose(read.samples, audio.samples, atol=2**-15)
     with pytest.warns(SoundWarning):
         assert probe(path).frames == audio.samples.shape[1]
+
+
+@pytest.mark.parametrize("size", [0, 24, 2**63 - 1, 2**64 - 1])
+@pytest.mark.parametrize("form", ["W64", "RF64"])
+def test_sizes_of_64_bits_that_nobody_knew_are_told_too(tmp_path, form, size):
+    audio = tone(0.3, channels=2)
+    made = bytearray(write_reference(tmp_path / "a.wav", audio, "PCM_16", form=form).read_bytes())
+    places = [16, made.index(b"data") + 16] if form == "W64" else [20, 28]
+    for at in places:  # ffmpeg's Wave64 into a pipe has the two largest numbers
+        made[at : at + 8] = struct.pack("<Q", size if form == "W64" or size != 24 else 0)
+    path = tmp_path / "b.wav"
+    path.write_bytes(made)
+    with pytest.warns(SoundWarning, match="it was read to its end"):
+        read = Audio.load(path)
+    np.testing.assert_allclose(read.samples, audio.samples, atol=2**-15)
+    made[places[1] : places[1] + 8] = struct.pack("<Q", 2**62 + len(made))  # one bit is another
+    path.write_bytes(made)
+    with pytest.raises(AudioError, match="it was cut off"):
+        Audio.load(path)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+@pytest.mark.parametrize("hollow", [True, False])
+def test_thousands_of_headers_take_no_time(tmp_path, kind, hollow):
+    """Hollow ones, each of which is a chunk of those before it, or whole files of four samples."""
+    whole = write_reference(
+        tmp_path / "a.wav", Audio(np.zeros((1, 4), np.float32), 8000), "PCM_16", form=kind
+    )
+    data, order = whole.read_bytes(), "<" if kind == "WAV" else ">"
+    part = data[:4] + struct.pack(f"{order}I", 4) + data[8:12] if hollow else data
+    path = tmp_path / "b.wav"
+    path.write_bytes(part * 20_000 + data[12:])
+    began = time.process_time()
+    with pytest.raises(AudioError, match=r"more than|without samples"):
+        probe(path)
+    path.write_bytes(part * 900 + data[12:])
+    if hollow and kind == "AIFF":
+        with pytest.raises(AudioError, match="not readable"):
+            probe(path)
+    else:
+        assert probe(path).frames == (4 if hollow else 3600)
+    assert time.process_time() - began < 2
 
 
 def test_half_a_frame_at_the_end_of_a_pipe_is_left(tmp_path):
@@ -441,6 +507,109 @@ def test_floats_far_beyond_full_scale_are_told(tmp_path, subtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Audio.load(write_reference(tmp_path / "b.wav", Audio(tone(0.3).samples * 8, 48_000), subtype))
+
+
+# -- headers of AIFF -----------------------------------------------------------------------------------
+
+
+def aiff_with(
+    path: Path,
+    audio: Audio,
+    form: int | None = None,
+    frames: int | None = None,
+    sound: int | None = None,
+    subtype: str = "PCM_16",
+) -> bytes:
+    """An AIFF file with other sizes in its header."""
+    made = bytearray(write_reference(path, audio, subtype).read_bytes())
+    for at, value in (
+        (4, form), (made.index(b"COMM") + 10, frames), (made.index(b"SSND") + 4, sound)
+    ):  # fmt: skip
+        if value is not None:
+            made[at : at + 4] = struct.pack(">I", value)
+    return bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("form", "frames", "sound"),
+    [
+        (0x7F00002E, 0x7F000000, 0x7F000008),  # sox, whose numbers are of whole rows
+        (0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF),
+        (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF),
+        (0, 0, 0),  # ffmpeg
+        (46, 0, 8),  # what libsndfile writes before there is sound: a recorder that died
+        (None, 0, 8),
+        (None, None, 0),
+        (None, 0, None),
+        (0, 17, None),
+    ],
+)
+@pytest.mark.parametrize(("rate", "channels"), [(44_100, 2), (8_000, 1), (96_000, 4)])
+def test_an_aiff_of_a_pipe_or_a_dead_recorder_is_read_and_told(tmp_path, form, frames, sound, rate, channels):
+    audio = tone(0.3, sample_rate=rate, channels=channels)
+    if frames == 0x7F000000:
+        frames //= 2 * channels
+    path = tmp_path / "a.aiff"
+    path.write_bytes(aiff_with(path, audio, form, frames, sound))
+    with pytest.warns(SoundWarning, match=r"a\.aiff: the header .*; it was read to its end"):
+        read = Audio.load(path)
+    np.testing.assert_allclose(read.samples, audio.samples, atol=2**-15)
+    with pytest.warns(SoundWarning):
+        assert probe(path).frames == audio.samples.shape[1]
+
+
+@pytest.mark.parametrize("size", [9_607, 9_610, 60_000, 2**31 + 9_608, 3_000_000_000, 0xF0000000])
+def test_an_aiff_that_was_cut_is_no_pipe(tmp_path, size):
+    """Or one whose size was damaged: its samples are counted once more, and are there."""
+    path = tmp_path / "a.aiff"
+    data = aiff_with(path, tone(0.1), sound=size)
+    assert len(data) == data.index(b"SSND") + 8 + 9_608
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match=r"promises \d+ bytes of sound, \d+ are there; it was cut off"):
+        Audio.load(path)
+
+
+def test_chunks_behind_an_aiff_are_no_sound_and_other_bytes_are_told(tmp_path):
+    path, audio = tmp_path / "a.aiff", tone(0.2, channels=2)
+    plain = aiff_with(path, audio)
+    whole = load(path, plain).samples
+    named = b"NAME" + struct.pack(">I", 5) + b"piece\0"
+    for tail in (named, 3 * named, b"ID3\x04" + bytes(90), bytes(999)):
+        np.testing.assert_array_equal(load(path, plain + tail).samples, whole)
+    path.write_bytes(plain + b"\x17\x03" * 50)
+    with pytest.warns(SoundWarning, match="100 bytes behind the sound are left out"):
+        np.testing.assert_array_equal(Audio.load(path).samples, whole)
+    empty = aiff_with(path, audio, frames=0, sound=8)
+    path.write_bytes(empty[: empty.index(b"SSND") + 16] + named)
+    with pytest.raises(AudioError, match="holds no samples"):
+        Audio.load(path)
+
+
+def test_aiffs_in_a_row_are_read_one_after_the_other(tmp_path):
+    clips = [tone(0.1 + 0.1 * index, seed=index, channels=2) for index in range(3)]
+    datas = [aiff_with(tmp_path / "a.aiff", clip, subtype="PCM_24") for clip in clips]
+    joined = load(tmp_path / "b.aiff", b"".join(datas)).samples
+    np.testing.assert_allclose(joined, np.concatenate([clip.samples for clip in clips], 1), atol=2**-23)
+    died = aiff_with(tmp_path / "a.aiff", clips[2], 46, 0, 8, "PCM_24")
+    (tmp_path / "c.aiff").write_bytes(b"".join(datas[:2]) + died)
+    with pytest.warns(SoundWarning, match="never finished"):
+        np.testing.assert_array_equal(Audio.load(tmp_path / "c.aiff").samples, joined)
+    other = aiff_with(tmp_path / "a.aiff", tone(0.1, sample_rate=44_100, channels=2), subtype="PCM_24")
+    (tmp_path / "d.aiff").write_bytes(datas[0] + other)
+    with pytest.raises(AudioError, match=r"changes from 48000 Hz.* to 44100 Hz"):
+        Audio.load(tmp_path / "d.aiff")
+
+
+def test_an_aiff_above_4_gb_is_refused_where_it_cannot_count_them(tmp_path):
+    path = tmp_path / "a.aiff"
+    for sound in (8, None):
+        path.write_bytes(aiff_with(path, tone(0.1), 46, 0 if sound else None, sound))
+        with path.open("r+b") as file:
+            file.truncate((4 << 30) + 5000)
+            file.seek(-1000, os.SEEK_END)
+            file.write(b"\1" * 1000)
+        with pytest.raises(AudioError, match="more than 4 GiB"):
+            Audio.load(path)
 
 
 # -- no regular files ----------------------------------------------------------------------------------

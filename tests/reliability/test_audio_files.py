@@ -1,4 +1,4 @@
-"""Damaged audio files of ten formats: only AudioError, no crash, no hang, little memory.
+"""Damaged audio files of twelve formats: only AudioError, no crash, no hang, little memory.
 
 Files are loaded in a process of their own, so that a fault inside the decoder is seen and counted.
 """
@@ -92,6 +92,8 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
     for name, subtype in FILES.items():
         audio = tone(0.3, channels=2)
         made[name] = write_reference(folder / name, audio, subtype, comment=comment).read_bytes()
+    for form in ("W64", "RF64"):
+        made[f"{form}.wav"] = write_reference(folder / "long.wav", audio, "PCM_16", form=form).read_bytes()
     return made
 
 
@@ -106,13 +108,15 @@ def foreign(tmp_path_factory) -> dict[str, bytes]:
         "d.webm": "libopus",
         "e.mka": "flac",
         "f.wv": "wavpack",
+        "g.caf": "pcm_s16be",
+        "h.au": "pcm_s16be",
     }
     clip = tone(0.3, channels=2)
     return {name: write_foreign(folder / name, clip, codec).read_bytes() for name, codec in kinds.items()}
 
 
 def run(
-    worker: Worker, originals: dict[str, bytes], folder: Path, count: int, what: str = "of ten formats"
+    worker: Worker, originals: dict[str, bytes], folder: Path, count: int, what: str = "of twelve formats"
 ) -> None:
     results: Counter[str] = Counter()
     wrong: list[str] = []

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from audiogen_core.stable_bytes import settle
 
+W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+"""Of the names of Wave64's chunks."""
+
 Mutation = Callable[[bytearray, random.Random], bytearray]
 
 LIES = (0, 1, 2, 255, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
+LONG_LIES = (*LIES, 2**40, 2**62, 2**63 - 12, 2**63 - 1, 2**63, 2**64 - 1)
 
 
 def truncate(data: bytearray, rng: random.Random) -> bytearray:
@@ -28,11 +32,11 @@ def flip_bits(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def false_size(data: bytearray, rng: random.Random) -> bytearray:
-    """A 16 or 32 bit number of the header, replaced by an extreme one."""
-    order, width = rng.choice("<>"), rng.choice([2, 4])
-    value = rng.choice(LIES) % 2 ** (8 * width)
-    at = rng.randrange(min(160, len(data) - 4))
-    data[at : at + width] = struct.pack(order + ("H" if width == 2 else "I"), value)
+    """A number of the header of 16, 32 or 64 bits, replaced by an extreme one."""
+    order, width = rng.choice("<>"), rng.choice([2, 4, 8])
+    value = rng.choice(LONG_LIES) % 2 ** (8 * width)
+    at = rng.randrange(min(160, len(data) - 8))
+    data[at : at + width] = value.to_bytes(width, "little" if order == "<" else "big")
     return data
 
 
@@ -48,6 +52,12 @@ def named_field(data: bytearray, rng: random.Random) -> bytearray:
         b"OpusHead": [(9, "<B"), (10, "<H"), (12, "<I"), (18, "<B")],
         b"LIST": [(4, "<I")],
         b"ID3": [(6, ">I")],
+        b"ds64": [(8, "<Q"), (16, "<Q"), (24, "<Q")],
+        b"data" + W64_TAIL: [(16, "<Q")],
+        b"riff": [(16, "<Q")],
+        b"desc": [(4, ">Q"), (12, ">Q"), (28, ">I"), (32, ">I"), (36, ">I"), (40, ">I")],
+        b"caff": [(8 + 12 + 32 + 4, ">Q")],
+        b".snd": [(4, ">I"), (8, ">I"), (12, ">I"), (16, ">I"), (20, ">I")],
     }
     there = [
         (data.find(name), field) for name, choices in fields.items() for field in choices if name in data
@@ -57,7 +67,7 @@ def named_field(data: bytearray, rng: random.Random) -> bytearray:
         return data
     start, (offset, form) = rng.choice(there)
     size = struct.calcsize(form)
-    value = rng.choice([*LIES, rng.randrange(2**32)]) % 2 ** (8 * size)
+    value = rng.choice([*LONG_LIES, rng.randrange(2**32)]) % 2 ** (8 * size)
     data[start + offset : start + offset + size] = struct.pack(form, value)
     return data
 
@@ -116,6 +126,11 @@ def zeros(data: bytearray, rng: random.Random) -> bytearray:
     return data
 
 
+def many_heads(data: bytearray, rng: random.Random) -> bytearray:
+    """What a file begins with, very often."""
+    return data[: rng.choice([4, 12, 40, 44, 54, 128])] * rng.randrange(2, 9000) + data
+
+
 def other_head(data: bytearray, rng: random.Random) -> bytearray:
     heads = [
         b"RIFF\xff\xff\xff\xffWAVE",
@@ -142,6 +157,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     joined,
     uncounted,
     zeros,
+    many_heads,
 )
 
 

@@ -39,20 +39,6 @@ FOREIGN = {
 """Kinds that FFmpeg reads, by the name of its demuxer."""
 
 MAX_CHUNKS = 10_000
-_AIFC_CODINGS = {
-    b"NONE",
-    b"twos",
-    b"sowt",
-    b"in24",
-    b"in32",
-    b"42n1",
-    b"23ni",
-    b"fl32",
-    b"FL32",
-    b"fl64",
-    b"FL64",
-    b"raw ",
-}
 OGG_CODECS = (b"\x01vorbis", b"OpusHead")
 _W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 _MAGICS = (
@@ -101,25 +87,42 @@ def chunks(file: BinaryIO, *, order: str, start: int = 12, end: int | None = Non
         position += 8 + size + size % 2
 
 
+def counted(listed: Iterator[Chunk], walked: Iterator[int], name: str) -> Iterator[Chunk]:
+    """The same chunks, as long as `walked`, which files in a row share, counts on; else AudioError."""
+    for chunk in listed:
+        if next(walked, None) is None:
+            raise AudioError(f"{name}: more than {MAX_CHUNKS} chunks; convert it first, or cut it")
+        yield chunk
+
+
+def are_chunks(file: BinaryIO, *, order: str, start: int, end: int) -> bool:
+    """Whether what follows is chunks, to the end of the file, or a tag that a player put there."""
+    file.seek(start)
+    head = file.read(8)
+    if head[:3] in (b"ID3", b"TAG") or head == b"APETAGEX":
+        return True
+    reached = start
+    for chunk in chunks(file, order=order, start=start):
+        reached = chunk.start + chunk.size
+        if reached > end or not all(32 <= byte < 127 for byte in chunk.name):
+            return False
+    return end - reached < 8
+
+
 def sniff(file: BinaryIO, name: str) -> str:
     """The container of an open file: "WAV", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", or one of FOREIGN.
 
-    Raises AudioError, with `name` in front, for anything else, for coded AIFF, and for an AIFF file that ends
-    before its header says, and a CAF file likewise.
+    Raises AudioError, with `name` in front, for anything else, and for a CAF file that ends before its header
+    says.
     """
     size = file.seek(0, 2)
     if size == 0:
         raise AudioError(f"{name}: the file is empty")
     file.seek(0)
     head = file.read(40)
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        return "WAV"
-    if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return "RF64"
-    if head[:16] == _W64_RIFF and head[24:28] == b"wave":
-        return "W64"
+    if form := wave_form(head):
+        return form
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        _check_aiff(file, size, name, coded=head[8:12] == b"AIFC")
         return "AIFF"
     if head[:4] == b"OggS":
         return _ogg(file)
@@ -138,6 +141,13 @@ def sniff(file: BinaryIO, name: str) -> str:
         f"{name}: not an audio file of a known format; {KNOWN} can be read, "
         "and others converted with: ffmpeg -i IN OUT.flac"
     )
+
+
+def wave_form(head: bytes) -> str:
+    """ "WAV", "RF64" or "W64", where such a file begins with these 40 bytes; else ""."""
+    if head[8:12] == b"WAVE":
+        return {b"RIFF": "WAV", b"RF64": "RF64", b"BW64": "RF64"}.get(head[:4], "")
+    return "W64" if head[:16] == _W64_RIFF and head[24:28] == b"wave" else ""
 
 
 def _foreign(head: bytes) -> str | None:
@@ -159,45 +169,17 @@ def _ogg(file: BinaryIO) -> str:
     return "OGG" if head[body:].startswith(OGG_CODECS) else "ogg"
 
 
-def _check_aiff(file: BinaryIO, size: int, name: str, *, coded: bool) -> None:
-    promised = None
-    for chunk in chunks(file, order=">"):
-        if chunk.name == b"COMM":
-            file.seek(chunk.start)
-            promised = _aiff_bytes(file.read(min(chunk.size, 22)), name, coded=coded)
-        elif chunk.name == b"SSND":
-            if promised is None:
-                raise AudioError(f"{name}: an AIFF file without a description of its samples")
-            _check_fits(chunk, size, name)
-            _check_fits(Chunk(chunk.name, chunk.start, promised), chunk.start + chunk.size, name)
-            return
-    raise AudioError(f"{name}: an AIFF file without samples; it was cut off or never finished")
-
-
-def _aiff_bytes(body: bytes, name: str, *, coded: bool) -> int:
-    """How many bytes of sound a COMM chunk promises."""
-    if len(body) < (22 if coded else 18):
-        raise AudioError(f"{name}: an AIFF file that ends inside its header")
-    channels, frames, bits = struct.unpack(">HIH", body[:8])
-    if coded and body[18:22] not in _AIFC_CODINGS:
-        raise AudioError(
-            f"{name}: an AIFF file with coding {body[18:22]!r}; only PCM and float are read: convert it first"
-        )
-    return int(channels * frames * ((bits + 7) // 8))
-
-
 def _check_caf(file: BinaryIO, size: int, name: str) -> None:
     """Refuse a CAF file that ends before its sound does, which FFmpeg reads without a word."""
     position = 8
     for _ in range(MAX_CHUNKS):
-        file.seek(position)
-        header = file.read(12)
-        if len(header) < 12:
+        if position + 12 > size:  # a length of 64 bits may lead further than a file can be
             break
-        chunk, length = struct.unpack(">4sq", header)
+        file.seek(position)
+        chunk, length = struct.unpack(">4sq", file.read(12))
         if chunk == b"data":
             # A recorder that never came back to its header leaves -1: the sound goes to the end of the file.
-            _check_fits(Chunk(chunk, position + 12, length), size, name)
+            check_fits(Chunk(chunk, position + 12, length), size, name)
             return
         if length < 0:
             break
@@ -205,7 +187,8 @@ def _check_caf(file: BinaryIO, size: int, name: str) -> None:
     raise AudioError(f"{name}: a CAF file without samples; it was cut off or never finished")
 
 
-def _check_fits(chunk: Chunk, end: int, name: str) -> None:
+def check_fits(chunk: Chunk, end: int, name: str) -> None:
+    """Raise AudioError for a chunk of sound that goes on behind `end`."""
     there = end - chunk.start
     if chunk.size > there:
         raise AudioError(

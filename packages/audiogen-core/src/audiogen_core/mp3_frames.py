@@ -235,7 +235,7 @@ def _runs(file: BinaryIO, start: int, end: int) -> Iterator[_Run | int]:
     position, base, data = start, start, b""
     last: Frame | None = None
     sizes: dict[bytes, int] = {}  # of frames that are alike, by their headers
-    mark = 0  # where in the data the next name of a counting frame is
+    marks: dict[bytes, int] = {}  # where in the data each name of a counting frame is next
     while position + 4 <= end:
         at = position - base
         if not 0 <= at < len(data) - _CHAIN * _LONGEST_FRAME and base + len(data) < end:
@@ -243,7 +243,7 @@ def _runs(file: BinaryIO, start: int, end: int) -> Iterator[_Run | int]:
             base, data, at = position, file.read(min(_READ, end - position)), 0
             if len(data) < 4:
                 return
-            mark = _mark(data, 0)
+            marks = _marks(data, 0, {})
         frame = header(data[at : at + 4])
         if frame is not None and (last is None or _alike(frame, last) or _chained(data, at, _CHAIN)):
             if last is None or not _alike(frame, last):
@@ -251,9 +251,8 @@ def _runs(file: BinaryIO, start: int, end: int) -> Iterator[_Run | int]:
             last = frame
             sizes[data[at : at + 4]] = frame.size
             count, to = 1, at + frame.size
-            if mark < to:
-                mark = _mark(data, to)
-            fence = min(mark, len(data)) - _LONGEST_FRAME
+            marks = _marks(data, to, marks)
+            fence = min(*marks.values(), len(data)) - _LONGEST_FRAME
             if _stated(frame, data, at) is None:
                 while to < fence and (size := sizes.get(data[to : to + 4])):
                     to += size
@@ -270,10 +269,19 @@ def _runs(file: BinaryIO, start: int, end: int) -> Iterator[_Run | int]:
         position += step
 
 
-def _mark(data: bytes, at: int) -> int:
-    """Where the next name of a frame that counts others is, at or behind an index."""
-    found = [place for name in _COUNTING if (place := data.find(name, at)) >= 0]
-    return min(found, default=len(data) + _LONGEST_FRAME)
+def _marks(data: bytes, at: int, known: dict[bytes, int]) -> dict[bytes, int]:
+    """Where each name of a frame that counts others is next, at or behind an index.
+
+    known  the same for an index before; only what lies before `at` is looked for again
+    """
+    if known and min(known.values()) >= at:
+        return known
+    places = {name: known.get(name, -1) for name in _COUNTING}
+    for name, place in places.items():
+        if place < at:
+            found = data.find(name, at)
+            places[name] = found if found >= 0 else len(data) + _LONGEST_FRAME
+    return places
 
 
 def _alike(frame: Frame, last: Frame) -> bool:

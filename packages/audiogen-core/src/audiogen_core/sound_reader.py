@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core import channels, containers, ffmpeg_reader, mp3_frames, ogg_pages, wave_files
+from audiogen_core import aiff_files, channels, containers, ffmpeg_reader, mp3_frames, ogg_pages, wave_files
 from audiogen_core.c_stderr import silenced
 from audiogen_core.errors import AudioError, SoundWarning
 from audiogen_core.mp3_frames import Piece
@@ -128,13 +128,13 @@ def open_sound(path: str | Path) -> Iterator[Reader]:
             with ffmpeg_reader.open_foreign(file, name, kind) as (info, decode):
                 yield Reader(path, _check(FileInfo(**info), name), decode)
         elif kind in ("WAV", "RF64", "W64"):
-            yield _wave(file, path, name, kind)
+            yield _wave(file, path, name)
         else:
             yield _sndfile(file, path, name, kind)
 
 
-def _wave(file: BinaryIO, path: Path, name: str, kind: str) -> Reader:
-    sounds = wave_files.open_wave(file, name, kind)
+def _wave(file: BinaryIO, path: Path, name: str) -> Reader:
+    sounds = wave_files.open_wave(file, name)
     infos = [
         FileInfo(
             each.form, each.subtype, each.sample_rate, each.channels, each.frames, each.comment,
@@ -165,6 +165,10 @@ def _sndfile(file: BinaryIO, path: Path, name: str, kind: str) -> Reader:
         parts = [[link] for link in links]
     elif kind == "FLAC" and len(streams := _flac_streams(file)) > 1:
         parts = [[stream] for stream in streams]
+    elif kind == "AIFF":
+        parts, doubts = aiff_files.parts(file, name)
+        for doubt in doubts:
+            _warn(f"{name}: {doubt}")
     if len(parts) > _FEW_PARTS:
         raise AudioError(f"{name}: more than {_FEW_PARTS} files in a row; cut it")
     pieces: list[list[Piece] | None] = [*parts] or [None]
@@ -269,12 +273,12 @@ def _order(file: BinaryIO, sound: Any, pieces: list[Piece] | None) -> tuple[int,
 
 
 def _flac_streams(file: BinaryIO) -> list[tuple[int, int]]:
-    """Where each of the FLAC streams of a file begins and ends. libsndfile reads the first alone."""
+    """Where each of the first FLAC streams of a file begins and ends. libsndfile reads one alone."""
     size = file.seek(0, 2)
     starts: list[int] = []
     base, held = 0, b""
     file.seek(0)
-    while data := file.read(1 << 20):
+    while len(starts) <= _FEW_PARTS and (data := file.read(1 << 20)):
         held += data
         at = held.find(b"fLaC")
         while at >= 0:

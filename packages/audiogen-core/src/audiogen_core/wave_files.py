@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.containers import MAX_CHUNKS, Chunk, chunks
+from audiogen_core.containers import MAX_CHUNKS, Chunk, are_chunks, chunks, counted, wave_form
 from audiogen_core.errors import AudioError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -44,7 +44,7 @@ class WaveSound:
     subtype      how they are stored, in libsndfile's words
     width        bytes of one sample
     speakers     which speaker each channel is for: the mask of WAVEFORMATEXTENSIBLE, 0 where it is not said
-    comment      the text of the comment tag (LIST/INFO/ICMT), or ""
+    comment      of the first of several in a row: the text of its comment tag (LIST/INFO/ICMT), or ""
     doubt        what is wrong with the header, or ""
     """
 
@@ -77,28 +77,35 @@ class WaveSound:
             yield _floats(data, self.subtype).reshape(-1, self.channels)
 
 
-def open_wave(file: BinaryIO, name: str, form: str) -> list[WaveSound]:
-    """The sound of a file that starts as a WAV, RF64 or W64 does: one, or several of WAVs put in a row.
+def open_wave(file: BinaryIO, name: str) -> list[WaveSound]:
+    """The sound of a file that starts as a WAV, RF64 or W64 does: one, or several put in a row.
 
     Raises AudioError for coded samples, and for a file that ends before its header says.
     """
     size = file.seek(0, 2)
-    if form == "W64":
-        return [replace(_described(file, name, _w64_chunks(file, size), None, size), form=form)]
     sounds: list[WaveSound] = []
-    start = 0
-    while not sounds or _is_wave(file, start):
-        if len(sounds) == MAX_CHUNKS:
-            raise AudioError(f"{name}: more than {MAX_CHUNKS} WAV files in a row; cut it")
-        file.seek(start + 4)
-        stated = int.from_bytes(file.read(4), "little")
-        end = size if stated < 4 or _never_known(stated) else min(size, start + 8 + stated + stated % 2)
+    start, walked = 0, iter(range(MAX_CHUNKS))
+    while not sounds or _form_at(file, start):
+        form = _form_at(file, start)
+        file.seek(start + (16 if form == "W64" else 4))
+        stated = int.from_bytes(file.read(8 if form == "W64" else 4), "little")
         listed = chunks(file, order="<", start=start + 12)
-        if form == "RF64":
-            return [replace(_described(file, name, _in_64_bits(file, listed), None, end), form=form)]
-        sounds.append(_described(file, name, listed, stated, end))
-        start = end
-    return sounds
+        if form == "W64":
+            listed = _w64_chunks(file, start, size)
+            end = size if stated == 0 or _never_known_in_64_bits(stated) else start + stated + -stated % 8
+        else:
+            if form == "RF64":
+                file.seek(start + 12)
+                head = file.read(16)
+                stated = int.from_bytes(head[8:], "little") if head[:4] == b"ds64" else 0
+                listed = _in_64_bits(file, listed)
+            never = _never_known_in_64_bits(stated) if form == "RF64" else _never_known(stated)
+            end = size if stated < 4 or never else start + 8 + stated + stated % 2
+        end, listed = min(size, end), counted(listed, walked, name)
+        sound = _described(file, name, listed, stated if form == "WAV" else None, end)
+        sounds.append(sound if form == "WAV" else replace(sound, form=form))
+        start = max(end, sound.start + sound.size + sound.size % 2)
+    return [replace(sounds[0], comment=_comment(file)), *sounds[1:]]
 
 
 def _never_known(size: int) -> bool:
@@ -106,10 +113,14 @@ def _never_known(size: int) -> bool:
     return 0x7FFF0000 <= size <= 0x80010000 or size >= 0xFFFF0000
 
 
-def _is_wave(file: BinaryIO, start: int) -> bool:
+def _never_known_in_64_bits(size: int) -> bool:
+    """The same of Wave64 and RF64: the largest numbers."""
+    return (1 << 63) - (1 << 16) <= size < 1 << 63 or size >= (1 << 64) - (1 << 16)
+
+
+def _form_at(file: BinaryIO, start: int) -> str:
     file.seek(start)
-    head = file.read(12)
-    return len(head) == 12 and head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    return wave_form(file.read(40))
 
 
 def _described(file: BinaryIO, name: str, listed: Iterator[Chunk], stated: int | None, end: int) -> WaveSound:
@@ -127,7 +138,7 @@ def _described(file: BinaryIO, name: str, listed: Iterator[Chunk], stated: int |
             if form is None:
                 raise AudioError(f"{name}: a WAV file without a description of its samples")
             length, doubt = _length(file, name, chunk, stated, end)
-            return replace(form, start=chunk.start, size=length, comment=_comment(file), doubt=doubt)
+            return replace(form, start=chunk.start, size=length, doubt=doubt)
     raise AudioError(f"{name}: a WAV file without samples; it was cut off or never finished")
 
 
@@ -157,13 +168,18 @@ def _length(file: BinaryIO, name: str, chunk: Chunk, stated: int | None, end: in
     if chunk.size > there:
         # 0x80000000 alone may be a damaged size; beside another such size it is a pipe's
         alone = chunk.size <= 0x7FFFFFFF or chunk.size >= 0xFFFF0000
-        if stated is not None and _never_known(chunk.size) and (alone or stated == 0 or _never_known(stated)):
+        of_a_pipe = _never_known(chunk.size) and (alone or stated == 0 or _never_known(stated or 0))
+        if _never_known_in_64_bits(chunk.size) if stated is None else of_a_pipe:
             return there, "the header does not say how much sound there is"
         raise AudioError(
             f"{name}: the header promises {chunk.size} bytes of sound, {there} are there; it was cut off"
         )
     behind = chunk.start + chunk.size + chunk.size % 2
-    if behind >= size or _is_wave(file, end) or _are_chunks(file, behind, size):
+    if (
+        behind >= size
+        or _form_at(file, max(end, behind))
+        or are_chunks(file, order="<", start=behind, end=size)
+    ):
         return chunk.size, ""
     if chunk.size == 0:
         return there, "the header was never finished and says that there is no sound"
@@ -173,20 +189,6 @@ def _length(file: BinaryIO, name: str, chunk: Chunk, stated: int | None, end: in
     if end > behind or not file.read(1 << 16).strip(b"\0"):
         return chunk.size, ""
     return chunk.size, f"{size - behind} bytes behind the sound are left out: the header does not count them"
-
-
-def _are_chunks(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether what follows the sound is chunks, to the end of the file, or a tag that a player put there."""
-    file.seek(start)
-    head = file.read(8)
-    if head[:3] in (b"ID3", b"TAG") or head == b"APETAGEX":
-        return True
-    reached = start
-    for chunk in chunks(file, order="<", start=start):
-        reached = chunk.start + chunk.size
-        if reached > end or not all(32 <= byte < 127 for byte in chunk.name):
-            return False
-    return end - reached < 8
 
 
 def _in_64_bits(file: BinaryIO, listed: Iterator[Chunk]) -> Iterator[Chunk]:
@@ -200,15 +202,17 @@ def _in_64_bits(file: BinaryIO, listed: Iterator[Chunk]) -> Iterator[Chunk]:
         yield Chunk(chunk.name, chunk.start, large) if unsized and large is not None else chunk
 
 
-def _w64_chunks(file: BinaryIO, end: int) -> Iterator[Chunk]:
+def _w64_chunks(file: BinaryIO, start: int, end: int) -> Iterator[Chunk]:
     """The chunks of a Wave64 file: names of 16 bytes, sizes of 64 bits that count the names too."""
-    position = 40
+    position = start + 40
     for _ in range(MAX_CHUNKS):
         if position + 24 > end:  # a size of 64 bits may lead further than a file can be
             return
         file.seek(position)
         head = file.read(24)
         size = int.from_bytes(head[16:], "little") - 24
+        if head[:4] == b"data" and size == -24:
+            size = 0  # never written
         if size < 0:
             return
         if head[4:16] == _W64_TAIL:
