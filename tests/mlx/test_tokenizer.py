@@ -69,6 +69,18 @@ def test_a_missing_file_is_named(tmp_path):
         Tokenizer.load(tmp_path)
 
 
+def test_rules_that_come_to_no_end_are_refused(tmp_path):
+    """What the library finds after ten million steps is a panic of Rust, and no Exception."""
+    stored = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
+    stored["normalizer"] = {"type": "Replace", "pattern": {"Regex": "(a+a+)+[^a]"}, "content": "b"}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    made = Tokenizer.load(path)
+    for call in (made.unknown, made.tell_unknown, lambda text: made.encode([text])):
+        with pytest.raises(ModelError, match=r"tokenizer\.json: not a tokenizer"):
+            call("a" * 40)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from yaml import Node
 
 MAX_BYTES = 32 << 20
-"""Of a JSON or TOML file: a plan of 100,000 sound files has 15 MB."""
+"""Of a JSON file: a plan of 100,000 sound files has 15 MB."""
 
-MAX_YAML = 1 << 18
-"""Bytes of YAML: it is read in Python, at 100 kB a second. The settings of audiocraft have 10 kB."""
+MAX_YAML = MAX_TOML = 1 << 18
+"""Bytes of YAML or TOML: they are read in Python, YAML at 100 kB a second. Real ones have 10 kB."""
+
+MAX_DOTS = 256
+"""In a line of TOML. Its reader takes a time that grows with the square of them where they stand in a key."""
 
 MAX_VALUES = 2_000_000
 MAX_WRITTEN_OUT = 100_000  # values of YAML with its aliases written out, or of settings with their references
@@ -72,7 +75,9 @@ def read_toml(path: str | Path, error: Error = OptionError, *, finite: bool = Tr
 
     finite  refuse NaN and infinity
     """
-    text = read_text(path, error, what="TOML")
+    text = read_text(path, error, MAX_TOML, "TOML")
+    if any(line.count(".") > MAX_DOTS for line in text.split("\n")):
+        raise error(f"{path}: not readable as TOML (a line with more than {MAX_DOTS} dots)")
     try:
         tree = tomllib.loads(text)
         _check(tree, _values, finite=finite)

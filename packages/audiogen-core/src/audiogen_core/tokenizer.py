@@ -50,7 +50,7 @@ class Tokenizer:
             raise ModelError(f"{source}: not a {kind} tokenizer: it has no {lacks} token")
         tokens.no_padding()
         tokens.no_truncation()
-        self._tokens, self.prompts = tokens, prompts
+        self._tokens, self.prompts, self._source = tokens, prompts, source
         self._unknown = tokens.token_to_id(UNKNOWN)
         self.end: int | None = end if ends else None
         self._ends: list[int] = [] if self.end is None else [self.end]
@@ -121,7 +121,7 @@ class Tokenizer:
     def unknown(self, text: str) -> list[str]:
         """The parts of a text that no token stands for, each once, in order."""
         text, _ = self._understood(text)
-        made = self._tokens.encode(text, add_special_tokens=False)
+        made = self._cut(text)
         spans = [span for id, span in zip(made.ids, made.offsets, strict=True) if id == self._unknown]
         return list(dict.fromkeys(text[start:end] for start, end in spans))
 
@@ -144,15 +144,20 @@ class Tokenizer:
 
     def _row(self, text: str, max_length: int | None) -> list[int]:
         text, _ = self._understood(text)
-        row: list[int] = self._tokens.encode(text, add_special_tokens=False).ids
+        row: list[int] = self._cut(text).ids
         return [*(row if max_length is None else row[: max_length - len(self._ends)]), *self._ends]
+
+    def _cut(self, text: str) -> tokenizers.Encoding:
+        """The text in tokens. Raises ModelError for rules of the tokenizer that come to no end."""
+        with _Refusals(self._source):
+            return self._tokens.encode(text, add_special_tokens=False)
 
 
 def _parse(text: str, file: Path) -> tokenizers.Tokenizer:
     import tokenizers
 
     stored = parse_json(text, f"{file}: not readable as JSON")
-    with _Refusals(file):
+    with _Refusals(str(file)):
         tokens = tokenizers.Tokenizer.from_str(text)
         if isinstance(tokens.model, tokenizers.models.Unigram):
             # The library misreads the last bit of a third of the scores. Where two ways to cut a text are
@@ -166,10 +171,12 @@ def _parse(text: str, file: Path) -> tokenizers.Tokenizer:
 
 
 class _Refusals:
-    """Turns what the tokenizers library raises, which is a plain Exception and no subclass, into ours."""
+    """Turns what the tokenizers library raises into ours: a plain Exception, no subclass, or a panic of Rust,
+    which is no Exception.
+    """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, source: str) -> None:
+        self.source = source
 
     def __enter__(self) -> None:
         return None
@@ -177,5 +184,5 @@ class _Refusals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is Exception:
-            raise ModelError(f"{self.file}: not a tokenizer ({error})") from error
+        if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
+            raise ModelError(f"{self.source}: not a tokenizer ({error})") from error

@@ -47,7 +47,7 @@ def read(data: bytes, source: str) -> tokenizers.Tokenizer:
                 trainer = dict(_fields(_bytes(value)))
             elif number == 3:
                 normalizer = dict(_fields(_bytes(value)))
-    except ValueError as error:
+    except (ValueError, struct.error) as error:
         raise ModelError(f"{source}: a damaged SentencePiece model: {error}") from error
     if trainer.get(3, 1) != _BPE:
         raise ModelError(f"{source}: a SentencePiece model of another kind than BPE")

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, WeightsError
 from audiogen_core.files import atomic_folder
+from audiogen_core.formats.expressions import Expressions
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.settings import Section, read_json
 from audiogen_core.weights import StoredArray, Weights, read
@@ -144,7 +145,10 @@ def _peft(said: Section, path: Path) -> dict[str, Change]:
         down, up = _pair(own, f"{stem}A", f"{stem}B", name, path)
         if embeds:
             down, up = _transposed(up), _transposed(down)
-        wanted = next((value for each, value in ranks if each.fullmatch(name)), rank)
+        try:
+            wanted, strength = ranks.value(name, rank), alphas.value(name, alpha)
+        except ValueError as error:
+            raise WeightsError(f"{path}: its patterns of names cannot be used: {error}") from error
         if down.shape[0] != wanted:
             raise WeightsError(f"{path}: {name} is of rank {down.shape[0]}, its {CONFIG} says {wanted:g}")
         lengths = own.get("lora_magnitude_vector")
@@ -155,7 +159,6 @@ def _peft(said: Section, path: Path) -> dict[str, Change]:
                 f"{path}: {name} {'lacks' if dora else 'has'} the lengths of a DoRA (lora_magnitude_vector), "
                 f"and its {CONFIG} says use_dora {str(dora).lower()}"
             )
-        strength = next((value for each, value in alphas if each.fullmatch(name)), alpha)
         changes[name] = Change(down, up, strength / (math.sqrt(wanted) if root else wanted), lengths)
     return changes
 
@@ -205,18 +208,12 @@ def write_peft(
     return folder
 
 
-def _patterns(said: Section) -> list[tuple[re.Pattern[str], float]]:
-    """Regular expressions of the ends of names, with what holds for those. Raises WeightsError."""
-    patterns = []
-    for key in list(said.left):
-        # What a file says is matched against many names: it may not be of the kind that takes for ever.
-        if len(key) > 200 or len(re.findall(r"[*+{]", key)) > 4 or re.search(r"\)[*+{]", key):
-            raise WeightsError(f"{said.where}: the pattern {key[:200]!r} is more than a name needs")
-        try:
-            patterns.append((re.compile(rf"(?:.*\.)?(?:{key})"), said.take(key, float)))
-        except re.error as error:
-            raise WeightsError(f"{said.where}: {key!r} is no pattern of names ({error})") from error
-    return patterns
+def _patterns(said: Section) -> Expressions:
+    """What holds for modules whose names end as regular expressions say. Raises WeightsError."""
+    try:
+        return Expressions({key: said.take(key, float) for key in list(said.left)})
+    except ValueError as error:
+        raise WeightsError(f"{said.where}: not a pattern of names: {error}") from error
 
 
 def _mlx_audiogen(said: Section, path: Path) -> dict[str, Change]:
