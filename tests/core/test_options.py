@@ -225,6 +225,18 @@ def test_help_shows_names_units_and_choices(commands):
     assert "--noise" not in text and "--no-loud" not in text
 
 
+@pytest.mark.parametrize(
+    ("facts", "range"),
+    [
+        ({"ge": 0, "lt": 2**31}, "0 or more and below 2147483648"),
+        ({"gt": 0.0, "le": 1e9}, "more than 0 and at most 1000000000"),
+        ({"ge": 1e-5, "le": 1234567.25}, "from 1e-05 to 1234567.25"),
+    ],
+)
+def test_limits_are_written_in_all_their_digits(facts, range):
+    assert option("Help.", **facts).range == range
+
+
 def test_an_option_is_one_line():
     """One more field is all that one more option takes: it is in the command, in Python and in the schema."""
 

@@ -97,11 +97,11 @@ class Option:
     def range(self) -> str:
         """The allowed numbers in words; "" when all are."""
         if self.ge is not None and self.le is not None:
-            return f"from {self.ge:g} to {self.le:g}"
-        low = "" if self.ge is None else f"{self.ge:g} or more"
-        low = low if self.gt is None else f"more than {self.gt:g}"
-        high = "" if self.le is None else f"at most {self.le:g}"
-        high = high if self.lt is None else f"below {self.lt:g}"
+            return f"from {written(self.ge)} to {written(self.le)}"
+        low = "" if self.ge is None else f"{written(self.ge)} or more"
+        low = low if self.gt is None else f"more than {written(self.gt)}"
+        high = "" if self.le is None else f"at most {written(self.le)}"
+        high = high if self.lt is None else f"below {written(self.lt)}"
         return " and ".join(part for part in (low, high) if part)
 
     @property
@@ -394,6 +394,11 @@ def admitted(name: str, kind: Any, value: Any, error: type[AudiogenError] = Opti
         if error is OptionError:
             raise
         raise error(str(fault)) from None
+
+
+def written(number: float) -> str:
+    """A number as people write it: in all its digits, and without a point where it is whole."""
+    return f"{number:.15g}" if isinstance(number, float) else str(number)
 
 
 def shown(value: Any) -> str:

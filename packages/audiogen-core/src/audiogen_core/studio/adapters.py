@@ -11,6 +11,7 @@ import gradio as gr
 
 from audiogen_core.lora import Asked
 from audiogen_core.options import Field
+from audiogen_core.values import written
 
 Rows = list[dict[str, Any]]
 """What the list holds, in order: "name" and "strength"."""
@@ -66,4 +67,4 @@ def rows(here: Mapping[str, Path], asked: Sequence[str] = ()) -> Rows:
 
 def texts(listed: Rows | None) -> list[str]:
     """The adapters that are used, as the option takes them."""
-    return [f"{row['name']}:{row['strength']:g}" for row in listed or () if row["strength"]]
+    return [f"{row['name']}:{written(row['strength'])}" for row in listed or () if row["strength"]]

@@ -17,7 +17,7 @@ from audiogen_core.output import Output
 from audiogen_core.studio import adapters
 from audiogen_core.studio.library import Library
 from audiogen_core.studio.studio import Asked, Studio
-from audiogen_core.values import members
+from audiogen_core.values import members, written
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
 
@@ -359,7 +359,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         inner = any(isinstance(each, list | tuple) for each in value)
         return (" " if inner or len(value) != 2 else ":").join(_text(each) for each in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return written(value) if isinstance(value, float) else str(value)
 
 
 def _is_given(value: Any) -> bool:

@@ -25,6 +25,7 @@ from audiogen_core.studio.form import Form, received
 from audiogen_core.studio.queue import ENDED, Work
 from audiogen_core.studio.studio import Studio, clips_of
 from audiogen_core.studio.trainer import Trainer
+from audiogen_core.values import written
 
 OFTEN = 0.15
 """Seconds between two looks at a work, at least."""
@@ -401,7 +402,7 @@ class Page:
         """Puts a clip into an option of a job; and a span of it into another, where that is what is asked."""
 
         def give(picked: str, model: str, start: float | None, end: float | None) -> list[Any]:
-            span = [f"{start or 0:g}:{end or 0:g}"] if field.option.of else []
+            span = [f"{written(start or 0)}:{written(end or 0)}"] if field.option.of else []
             try:
                 path = str(self._studio.library.path(picked))
             except AudiogenError as error:
