@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from audiogen_core import codecs, coding, describe, doctor
-from audiogen_core.audio import Audio
+from audiogen_core.audio import Audio, probe
 from audiogen_core.codecs.catalog import CATALOG
 from audiogen_core.codes import Codes, Latents
 from audiogen_core.errors import CodesError
@@ -89,7 +89,7 @@ def test_encode_conforms_visibly(tmp_path):
 
 
 def test_decode_gives_the_sound_of_the_library(tmp_path, codes):
-    call("decode", codes, "-o", tmp_path / "a.flac", "--codec", CODEC)
+    call("decode", codes, "-o", tmp_path / "a.flac", "--codec", CODEC, "--no-normalize")
     made = Audio.load(tmp_path / "a.flac")
     expected = codecs.load(CODEC).decode(Codes.load(codes))
     assert made.samples.shape == expected.samples.shape == (1, 28_800)
@@ -97,6 +97,27 @@ def test_decode_gives_the_sound_of_the_library(tmp_path, codes):
     recipe = Recipe.read(tmp_path / "a.flac")
     assert recipe.inputs == {"codes": hash_file(codes)}
     assert recipe.model.startswith("encodec-24khz@")
+
+
+def test_decode_takes_what_every_command_takes_that_makes_sound(tmp_path, codes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = codecs.load(CODEC).decode(Codes.load(codes))
+    loud = made.peak
+    call("decode", codes, "-o", "as.wav", "--codec", CODEC, "--subtype", "float", "--gain", "40")
+    kept = Audio.load("as.wav")  # beyond full scale but for the one gain that keeps it below
+    assert kept.samples.shape == made.samples.shape
+    np.testing.assert_allclose(kept.samples, made.samples * (kept.peak / loud), atol=1e-6)
+    assert kept.peak == pytest.approx(10 ** (-0.05 / 20), abs=1e-6)
+    call("decode", codes, "-o", "b.opus", "--codec", CODEC, "--fade", "0.1:0.2", "--channels", "2")
+    call("decode", codes, "-o", "c.aiff", "--codec", CODEC, "--sample-rate", "16000")
+    call("decode", codes, "-o", "d.wav", "--codec", CODEC, "--loudness", "-30")
+    rates = [(probe(name).sample_rate, probe(name).channels) for name in ("b.opus", "c.aiff", "d.wav")]
+    assert rates == [(24_000, 2), (16_000, 1), (24_000, 1)]
+    assert abs(float(Audio.load("b.opus").samples[:, 0].max())) < 0.02
+    call("decode", codes, "-o", "f.wav", "--codec", CODEC, "--subtype", "float", "--gain", "-6")
+    np.testing.assert_allclose(Audio.load("f.wav").samples, made.samples * 10 ** (-6 / 20), atol=1e-6)
+    refused = call("decode", codes, "-o", "e.ogg", "--codec", CODEC, "--subtype", "24", code=1)
+    assert "is not stored as 24" in refused.stderr and not Path("e.ogg").exists()
 
 
 def test_names_are_found_where_none_is_given(tmp_path, sound, monkeypatch):
@@ -115,7 +136,7 @@ def test_replay_makes_again_what_core_made(tmp_path, sound, monkeypatch):
     assert call("replay", piece).stdout == "piece-00000-again.wav\n"
     assert (tmp_path / "piece-00000-again.wav").read_bytes() == piece.read_bytes()
     call("encode", "in.wav")
-    call("decode", "in.codes", "-o", "out.wav")
+    call("decode", "in.codes", "-o", "out.wav", "--gain", "-3", "--fade", "0.2", "--subtype", "24")
     assert "--use" in call("replay", "out.wav", "-o", "again.wav", code=1).stderr
     assert "its hash is another" in call("replay", "out.wav", "--use", "codes=in.wav", code=1).stderr
     call("replay", "out.wav", "-o", "again.wav", "--use", "codes=in.codes")
@@ -168,17 +189,18 @@ def test_long_files_are_worked_off_in_blocks(tmp_path):
     assert len(seen) == 3
     assert seen[-1] == (pytest.approx(25.3), pytest.approx(25.3))
     seen.clear()
-    seconds = coding.decode_file(
+    saved = coding.decode_file(
         made, codec, tmp_path / "out.wav", on_step=lambda done, total: seen.append((done, total))
     )
-    assert seconds == Audio.load(tmp_path / "out.wav").duration == pytest.approx(25.3)
+    assert saved.seconds == Audio.load(tmp_path / "out.wav").duration == pytest.approx(25.3)
     assert len(seen) > 1
 
 
 def test_codes_of_unknown_length_are_decoded_whole(tmp_path, codes):
     read = Codes.load(codes)
     endless = Codes(read.values, read.codebook_size, read.frame_rate, read.codec)
-    assert coding.decode_file(endless, codecs.load(CODEC), tmp_path / "a.wav") == read.frames / 75
+    saved = coding.decode_file(endless, codecs.load(CODEC), tmp_path / "a.wav")
+    assert saved.seconds == read.frames / 75
 
 
 def test_nothing_is_written_over(tmp_path, sound, codes):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from audiogen_core.audio import AudioWriter, probe, stream
+from audiogen_core import finish
+from audiogen_core.audio import Audio, probe, stream
 from audiogen_core.codec import Autoencoder, AutoencoderInfo, Codec, CodecInfo, Info
 from audiogen_core.codes import Codes, Latents
 from audiogen_core.errors import CodesError, OptionError
+from audiogen_core.output import Output, Take
 from audiogen_core.progress import OnStep
 from audiogen_core.recipe import Recipe
 from audiogen_core.sound_reader import FileInfo, Floats
+from audiogen_core.store import cut
 
 
 def load_coded(path: str | Path) -> Codes | Latents:
@@ -72,16 +75,18 @@ def decode_file(
     coded: Codes | Latents,
     codec: Codec | Autoencoder,
     path: str | Path,
+    asked: Output | None = None,
     *,
     recipe: Recipe | None = None,
     on_step: OnStep | None = None,
-) -> float:
-    """Decode into an audio file, trimmed to the length of the original. Returns its seconds.
+) -> finish.Saved:
+    """Decode into an audio file, trimmed to the length of the original.
 
+    asked    what is done to the sound; nothing when absent
     on_step  called with (seconds done, seconds in all)
 
     Raises CodesError when the codes or latents are not this codec's, AudioError when the file cannot be
-    written.
+    written, and as `finish.form` does.
     """
     info = codec.info
     match coded, codec:
@@ -96,10 +101,10 @@ def decode_file(
     length = longest if coded.length is None else min(coded.length, longest)
     if length == 0:
         raise CodesError("the codes stand for no samples: there is nothing to decode")
-    with AudioWriter(path, info.sample_rate, info.channels, recipe=recipe) as writer:
-        for block in _telling(blocks, info, length / info.sample_rate, on_step):
-            writer.write(block[:, : length - writer.samples])
-        return writer.samples / info.sample_rate
+    told = _telling(cut(blocks, 0, length, info.channels), info, length / info.sample_rate, on_step)
+    pieces = (Audio(block, info.sample_rate) for block in told)
+    take = Take(pieces, info.sample_rate, info.channels, {}, closed=True)
+    return finish.save(take, asked or Output(), Path(path), recipe)
 
 
 def _telling(

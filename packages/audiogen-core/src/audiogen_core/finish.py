@@ -8,7 +8,7 @@ two passes is kept in a `Store`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -25,7 +25,7 @@ from audiogen_core.errors import OptionError
 from audiogen_core.loudness import SILENCE, Meter, gain_to
 from audiogen_core.output import Output, Sound, Take, continued
 from audiogen_core.recipe import Recipe
-from audiogen_core.sound_writer import LOSSY, fitting_rate, stored_as
+from audiogen_core.sound_writer import LOSSY, check_sound, fitting_rate, stored_as
 from audiogen_core.store import Samples, Store
 
 Blocks = Iterator[Samples]
@@ -75,6 +75,20 @@ def form(asked: Output, made: Sound, path: Path | None = None) -> Sound:
         if rate is not None and asked.sample_rate is None and asked.output():
             rate = fitting_rate(path, rate)
     return Sound(rate, channels, made.seconds, subtype)
+
+
+def check(asked: Output, made: Sound, paths: Sequence[Path], channel: str | None = None) -> None:
+    """Refuse clips that could not be written, one to each path, before they are made.
+
+    channel  what is taken out of the clips that go in, which leaves one
+
+    Raises as `form` and `check_sound` do.
+    """
+    for path in paths[:1]:  # all have one suffix, and lie in one folder
+        to = form(asked, made, path)
+        channels = to.channels if channel is None or asked.channels else 1
+        twice = bool(asked.normalize) or asked.loudness is not None
+        check_sound(path, to.sample_rate, channels, to.seconds, len(paths), to.subtype, twice=twice)
 
 
 def finished(take: Take, asked: Output, to: Sound, *, path: Path | None = None, live: bool = False) -> Blocks:
@@ -131,8 +145,8 @@ class Saved:
     resampled: str
 
 
-def save(take: Take, asked: Output, path: Path, recipe: Recipe, *, stays: bool = True) -> Saved:
-    """Write a take to a file, with its recipe, and listen to what is written.
+def save(take: Take, asked: Output, path: Path, recipe: Recipe | None, *, stays: bool = True) -> Saved:
+    """Write a take to a file, with its recipe if it has one, and listen to what is written.
 
     stays  whether the file is to be there although something is wrong with it
 

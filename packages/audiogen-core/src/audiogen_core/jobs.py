@@ -386,9 +386,9 @@ class Job:
         Raises AudioError when a clip is missing or no sound, or an output would not hold what is made,
         OptionError when it cannot be written to or the disk is too full.
         """
+        from audiogen_core import finish
         from audiogen_core.audio import probe
-        from audiogen_core.finish import form
-        from audiogen_core.sound_writer import check_sound, check_suffix
+        from audiogen_core.sound_writer import check_suffix
 
         for path in outputs:
             check_suffix(path)
@@ -398,11 +398,7 @@ class Job:
                 if isinstance(clip, str | Path) and each.option.role == "audio":
                     probe(clip)
         sound: Sound = imported(self.sound)(load, options) if self.sound and outputs else Sound()
-        for path in outputs[:1]:  # all have one suffix, and lie in one folder
-            to = form(options, sound, path)
-            channels = to.channels if channel is None or options.channels else 1
-            twice = bool(options.normalize) or options.loudness is not None
-            check_sound(path, to.sample_rate, channels, to.seconds, len(outputs), to.subtype, twice=twice)
+        finish.check(options, sound, outputs, channel)
 
     def schema(self) -> dict[str, Any]:
         """What it can be asked, as JSON Schema 2020-12: the options of the clip and of opening the model."""

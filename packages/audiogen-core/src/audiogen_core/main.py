@@ -12,8 +12,9 @@ from audiogen_core import cli, jobs
 from audiogen_core.commands import Replay, command, fetching, model_rows, replayed, to_replay
 from audiogen_core.devices import Computing
 from audiogen_core.errors import AudioError, OptionError
-from audiogen_core.jobs import Channel, Play, Shown, Writing, Written
+from audiogen_core.jobs import Channel, Shown, Sounding, Writing, Written
 from audiogen_core.options import Described, argument, option, place
+from audiogen_core.output import Output, Sound
 from audiogen_core.present import printable
 
 if TYPE_CHECKING:
@@ -27,17 +28,7 @@ commands = cli.Program(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Into(Writing):
-    """Where `encode` and `decode` write."""
-
-    output: Annotated[
-        Path | None,
-        option("Where the result goes. A name that is free when absent.", "-o", metavar="PATH"),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoding(Computing):
+class Encoding(Computing, Writing):
     """What `encode` takes."""
 
     audio: Annotated[Path, argument("Audio file.", metavar="IN")]
@@ -46,6 +37,10 @@ class Encoding(Computing):
     )
     codebooks: Annotated[int | None, option("How many to use; all when absent.", ge=1)] = None
     channel: Channel = None
+    output: Annotated[
+        Path | None,
+        option("Where the codes go. A name that is free when absent.", "-o", metavar="PATH"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +51,6 @@ class Decoding(Computing):
     codec: Annotated[
         str | None, place("The codec; the one named in CODES when absent.", metavar="NAME|PATH")
     ] = None
-    play: Play = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +122,8 @@ class Serving(Shown):
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
-@command(commands, "encode", Encoding, Into)
-def encode(asked: Encoding, written: Into) -> None:
+@command(commands, "encode", Encoding)
+def encode(asked: Encoding) -> None:
     """Turn an audio file into codes, or latents where the codec is an autoencoder."""
     from audiogen_core import codecs, coding
     from audiogen_core.audio import probe
@@ -137,14 +131,14 @@ def encode(asked: Encoding, written: Into) -> None:
     from audiogen_core.describe import facts_of
     from audiogen_core.files import require_room
 
-    output = written.output or cli.free_name(asked.audio.stem, ".codes")
+    output = asked.output or cli.free_name(asked.audio.stem, ".codes")
     check_name(output)
-    cli.require_new(output, written.force)
+    cli.require_new(output, asked.force)
     info = probe(asked.audio)
     seconds, facts = info.frames / info.sample_rate, facts_of(asked.codec)
     if facts is not None:
         require_room(output, coding.coded_size(facts, seconds, asked.codebooks))
-    codec = codecs.load(asked.codec, asked.on, _fetching(written))
+    codec = codecs.load(asked.codec, asked.on, _fetching(asked))
     if facts is None:
         require_room(output, coding.coded_size(codec.info, seconds, asked.codebooks))
     if change := coding.conversion(info, codec) if asked.channel is None else "":
@@ -154,19 +148,19 @@ def encode(asked: Encoding, written: Into) -> None:
         codes = coding.encode_file(
             asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
         )
-    codes.save(output, force=written.force)
+    codes.save(output, force=asked.force)
     seconds = codes.values.shape[1] / codes.frame_rate
-    cli.finished(output, seconds=seconds, took=time.monotonic() - started, json=written.json)
+    cli.finished(output, seconds=seconds, took=time.monotonic() - started, json=asked.json)
 
 
-@command(commands, "decode", Decoding, Into)
-def decode(asked: Decoding, written: Into) -> None:
+@command(commands, "decode", Decoding, Output, Sounding)
+def decode(asked: Decoding, made: Output, written: Sounding) -> None:
     """Turn codes or latents into an audio file; its suffix chooses the format."""
-    from audiogen_core import codecs, coding
+    from audiogen_core import codecs, coding, finish
     from audiogen_core.codes import Codes
     from audiogen_core.describe import facts_of
-    from audiogen_core.sound_writer import check_sound
 
+    made = made.standard()
     output = written.output or cli.free_name(asked.codes.stem, ".wav")
     cli.require_new(output, written.force)
     read = coding.load_coded(asked.codes)
@@ -175,14 +169,18 @@ def decode(asked: Decoding, written: Into) -> None:
     seconds = int(read.values.shape[1]) / read.frame_rate
     facts = facts_of(name)
     rate, channels = (None, None) if facts is None else (facts.sample_rate, facts.channels)
-    check_sound(output, rate, channels, seconds)
+    finish.check(made, Sound(rate, channels, seconds), [output])
     codec = codecs.load(name, asked.on, _fetching(written))
-    recipe = _decoding(asked.codes, maker, codec)
+    recipe = _decoding(asked.codes, maker, codec, made)
     started = time.monotonic()
     with cli.progress("decoding", unit="s") as on_step:
-        seconds = coding.decode_file(read, codec, output, recipe=recipe, on_step=on_step)
+        saved = coding.decode_file(read, codec, output, made, recipe=recipe, on_step=on_step)
+    if saved.resampled:
+        cli.note(f"{output}: {saved.resampled}")
     took = time.monotonic() - started
-    cli.finished(output, seconds=seconds, took=took, picture=True, json=written.json)
+    cli.finished(
+        output, seconds=saved.seconds, took=took, faults=saved.faults, picture=True, json=written.json
+    )
 
 
 @command(commands, "info", Named)
@@ -318,7 +316,7 @@ def _composed(asked: Replay, recipe: Recipe, output: Path) -> float:
 
 def _decoded(asked: Replay, recipe: Recipe, output: Path) -> float:
     """Decode codes again; the seconds of sound."""
-    from audiogen_core import codecs, coding
+    from audiogen_core import codecs, coding, finish
     from audiogen_core.recipe import hash_file
 
     if "codes" not in asked.moved:
@@ -327,9 +325,15 @@ def _decoded(asked: Replay, recipe: Recipe, output: Path) -> float:
     if hash_file(codes) != recipe.inputs.get("codes"):
         raise AudioError(f"{codes}: not the file that went in as codes; its hash is another")
     fetch = fetching(asked.offline, asked.quiet or asked.json)
-    codec = codecs.load(recipe.model, fetch=fetch)
+    try:
+        made = Output.of({name: value for name, value in recipe.settings.items() if name != "command"})
+    except OptionError as error:
+        raise AudioError(f"{asked.file}: the recipe is damaged ({error})") from error
+    codec, read = codecs.load(recipe.model, fetch=fetch), coding.load_coded(codes)
+    seconds = read.values.shape[1] / read.frame_rate
+    finish.check(made, Sound(codec.info.sample_rate, codec.info.channels, seconds), [output])
     with cli.progress("decoding", unit="s", quiet=asked.json) as on_step:
-        return coding.decode_file(coding.load_coded(codes), codec, output, recipe=recipe, on_step=on_step)
+        return coding.decode_file(read, codec, output, made, recipe=recipe, on_step=on_step).seconds
 
 
 @command(commands, "compose", Composing, Written)
@@ -421,7 +425,7 @@ def _codec_of(name: str, path: Path) -> str:
     return name
 
 
-def _decoding(path: Path, name: str, codec: Codec | Autoencoder) -> Any:
+def _decoding(path: Path, name: str, codec: Codec | Autoencoder, made: Output) -> Recipe:
     from audiogen_core.codecs.catalog import CATALOG
     from audiogen_core.recipe import Recipe, hash_file
     from audiogen_core.version import version
@@ -432,7 +436,7 @@ def _decoding(path: Path, name: str, codec: Codec | Autoencoder) -> Any:
         model=codec.info.name,
         revision=CATALOG[name].revision if name in CATALOG else "",
         seed=None,
-        settings={"command": "decode"},
+        settings={"command": "decode", **made.output()},
         inputs={"codes": hash_file(path)},
     )
 
