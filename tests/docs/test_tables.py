@@ -97,3 +97,8 @@ def test_figures_of_another_machine_are_thrown_away(tmp_path: Path) -> None:
     old = {"machine": {"processor": "another"}, "files": {"test_old.py": vars(outcome([]))}}
     store.write_text(json.dumps(old))
     assert tables.update(store, [], "not slow")[1] == {}
+    here, kept = tables.update(store, [], "not slow", stay=["test_old.py"])
+    assert kept["test_old.py"].machine == {"processor": "another"}
+    shown = tables.described(here, kept)
+    assert "- Of another machine: `test_old.py` (processor another; 2026-01-02)" in shown
+    assert "- Date: never" in shown

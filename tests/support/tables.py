@@ -1,7 +1,8 @@
 """Running test files one by one, and keeping what they tell: the common part of both `run.py`.
 
 What a file told is kept in a JSON file with machine, versions and date, so that files can be run again one
-by one. Entries of another machine or of other versions are thrown away: a table is of one machine.
+by one. Entries of another machine or of other versions are thrown away, since a table is of one machine; but
+for those that are to stay, of which the table says so.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -31,13 +32,17 @@ Figure = dict[str, Any]
 
 @dataclass
 class Outcome:
-    """What one test file gave: how many tests ended how, and the figures they told."""
+    """What one test file gave: how many tests ended how, and the figures they told.
+
+    machine  where it ran, when that was not the machine of the table
+    """
 
     counts: dict[str, int]
     failed: list[str]
     figures: list[Figure]
     date: str
     seconds: float
+    machine: dict[str, str] = field(default_factory=dict)
 
 
 def machine() -> dict[str, str]:
@@ -83,10 +88,19 @@ def _outcome(results: ET.Element, figures: list[Figure]) -> Outcome:
     return Outcome(counts, failed, figures, f"{datetime.now(UTC):%Y-%m-%d}", seconds)
 
 
-def update(store: Path, files: Iterable[Path], markers: str) -> tuple[dict[str, str], dict[str, Outcome]]:
-    """Run the files, keep what they told beside what is known of others, and return machine and outcomes."""
-    here, known = machine(), read(store)
-    outcomes = known[1] if known[0] == here else {}
+def update(
+    store: Path, files: Iterable[Path], markers: str, stay: Collection[str] = ()
+) -> tuple[dict[str, str], dict[str, Outcome]]:
+    """Run the files, keep what they told beside what is known of others, and return machine and outcomes.
+
+    stay  files whose figures are kept when they are of another machine
+    """
+    here, (there, known) = machine(), read(store)
+    outcomes = known
+    if there != here:
+        outcomes = {
+            name: replace(each, machine=each.machine or there) for name, each in known.items() if name in stay
+        }
     for path in files:
         outcomes[path.name] = run_file(path, markers)
         content = {"machine": here, "files": {name: vars(each) for name, each in sorted(outcomes.items())}}
@@ -104,15 +118,18 @@ def read(store: Path) -> tuple[dict[str, str], dict[str, Outcome]]:
 
 def described(here: dict[str, str], outcomes: dict[str, Outcome]) -> str:
     """Machine, versions and dates as a list."""
-    dates = sorted({each.date for each in outcomes.values()})
+    dates = sorted({each.date for each in outcomes.values() if not each.machine})
     versions = ", ".join(f"{name} {here[name]}" for name in ("python", *VERSIONS))
-    return "\n".join(
-        [
-            f"- Machine: {here['processor']}, {here['cores']} cores, {here['memory']}, {here['system']}",
-            f"- Versions: {versions}",
-            f"- Date: {' to '.join(dict.fromkeys((dates[0], dates[-1]))) if dates else 'never'}",
-        ]
-    )
+    lines = [
+        f"- Machine: {here['processor']}, {here['cores']} cores, {here['memory']}, {here['system']}",
+        f"- Versions: {versions}",
+        f"- Date: {' to '.join(dict.fromkeys((dates[0], dates[-1]))) if dates else 'never'}",
+    ]
+    for name, each in outcomes.items():
+        if each.machine:
+            other = ", ".join(f"{key} {told}" for key, told in each.machine.items() if here.get(key) != told)
+            lines.append(f"- Of another machine: `{name}` ({other}; {each.date})")
+    return "\n".join(lines)
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
