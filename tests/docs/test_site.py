@@ -167,3 +167,5 @@ def test_pictures_are_there_and_small() -> None:
     assert ROOT / "docs" / "assets" / "first.png" in pictures
     for picture in pictures:
         assert picture.stat().st_size < 150_000
+    with Image.open(ROOT / "docs" / "assets" / "first.png") as drawn:
+        assert drawn.convert("RGBA").getpixel((0, 0))[3] == 0, "the ground is the page's, light or dark"
