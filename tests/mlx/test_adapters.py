@@ -19,7 +19,7 @@ from audiogen_core import jobs, lora
 from audiogen_core.audio import Audio
 from audiogen_core.errors import AudioError, AudiogenError, ModelError, OptionError, WeightsError
 from audiogen_core.formats import packed
-from audiogen_core.formats.adapters import first_ten
+from audiogen_core.formats.adapters import first_ten, read_changes
 from audiogen_core.lora import Asked
 from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.musicgen.weights import matrices, pieces
@@ -279,6 +279,14 @@ def test_loraw_and_comfyui(tmp_path: Path, form: str, suffix: str, name: str):
             np.array(each._parts.dit().layers[index].self_attn.qkv.weight) for each in (made, plain)
         )
         np.testing.assert_allclose(now - before, 0.5 * delta, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2,), (1, 0), (1 << 20,)])
+def test_an_alpha_that_is_no_number_is_refused(shape: tuple[int, ...], tmp_path: Path):
+    halves = {"x.lora_down.weight": np.ones((2, 4)), "x.lora_up.weight": np.ones((4, 2))}
+    save_file({**halves, "x.alpha": np.ones(shape)}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="x has an alpha of shape"):
+        read_changes([tmp_path / "a.safetensors"])
 
 
 def test_lengths_of_rows_and_alpha_beside_the_file(tmp_path: Path):

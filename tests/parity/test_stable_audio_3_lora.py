@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -128,9 +129,38 @@ def test_what_is_no_lora_is_refused(tmp_path):
     save_file(tensors, path, {"lora_config": '{"adapter_type": "loha"}'})
     with pytest.raises(WeightsError, match="the kind 'loha' is not known"):
         Lora.read(Asked(path))
-    save_file(tensors | {first: np.zeros((4, 7), np.float32)}, path)
-    with pytest.raises(WeightsError, match="this LoRA is for another size"):
-        StableAudio3.load(FIXTURES / "tiny-small", lora=(str(path),))._parts.embedders  # noqa: B018
+    second = f"{first[:-1]}B"
+    a, b = tensors[first].shape, tensors[second].shape
+    huge = 1 << 20  # a product that would have four tebibytes
+    for shapes in (
+        [(4, 7), b],
+        [(0, a[1]), (b[0], 0)],
+        [(), b],
+        [a, (1, b[1])],
+        [(a[0], 1), b],
+        [(1, huge), (huge, 1)],
+    ):
+        changed = {
+            name: np.zeros(shape, np.float32) for name, shape in zip((first, second), shapes, strict=True)
+        }
+        save_file(tensors | changed, path)
+        with pytest.raises(WeightsError, match="this LoRA is for another size"):
+            StableAudio3.load(FIXTURES / "tiny-small", lora=(str(path),))._parts.embedders  # noqa: B018
+    for kind in ("lora-xs", "dora-rows", "dora-cols", "bora"):
+        own = load_file(FILES / f"{kind}.safetensors")
+        with safe_open(FILES / f"{kind}.safetensors", "np") as file:
+            said = file.metadata()
+        leaf = next(name for name in own if name.startswith("model") and "lora_" not in name)
+        for shape in ((), (1,), (1, 1)):
+            save_file(own | {leaf: np.ones(shape, np.float32)}, path, said)
+            if kind == "lora-xs" and shape == (1, 1):
+                continue  # of rank 1, then
+            with pytest.raises(WeightsError, match="this LoRA is for another size"):
+                StableAudio3.load(FIXTURES / "tiny-small", lora=(str(path),))._parts.dit(0.6)
+    endless = {"lora_config": {"alpha": float("nan")}}
+    torch.save({name: torch.tensor(array) for name, array in tensors.items()} | endless, tmp_path / "a.ckpt")
+    with pytest.raises(WeightsError, match="alpha must be a finite number"):
+        Lora.read(Asked(tmp_path / "a.ckpt"))
     moved = {name.replace("layers.1", "layers.9"): array for name, array in tensors.items()}
     save_file(moved, path)
     with pytest.raises(WeightsError, match="which this model has not"):

@@ -260,8 +260,10 @@ def _down_up(table: Weights, path: Path) -> tuple[dict[str, Change], str]:
     for name, own in parts.items():
         down, up = _pair(own, "lora_down.weight", "lora_up.weight", name, path)
         scale = usual
-        if "alpha" in own:
-            scale = float(np.ravel(own["alpha"].read())[0]) / max(down.shape[0], 1)
+        if (alpha := own.get("alpha")) is not None:
+            if math.prod(alpha.shape) != 1:
+                raise WeightsError(f"{path}: {name} has an alpha of shape {alpha.shape}, expected a number")
+            scale = float(np.ravel(alpha.read())[0]) / max(down.shape[0], 1)
         changes[name] = Change(down, up, scale, own.get("dora_scale", own.get("dora_mag.weight")))
     return changes, joint
 

@@ -9,6 +9,7 @@ Source: stable-audio-3, models/lora.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -91,6 +92,8 @@ class Lora:
                     f"{', '.join(sorted(wanted))}"
                 )
         alpha = config.take("alpha", float, -1.0)
+        if not math.isfinite(alpha):
+            raise WeightsError(f"{path}: lora_config: alpha must be a finite number, found {alpha}")
         filters = tuple(part.strip().lower() for part in off.split(",") if part.strip())
         return cls(str(path), stem, low, None if alpha < 0 else alpha, asked.strength, modules, filters)
 
@@ -102,33 +105,43 @@ class Lora:
 
     def change(self, module: str, weight: Floats, original: Original) -> Floats:
         """A matrix (out, in) with this merged into it. Raises WeightsError when shapes do not fit."""
+        rank = self._rank(module, weight)
         tensors = {name: array.read().astype(np.float32) for name, array in self.modules[module].items()}
-        try:
-            delta, rank = self._delta(tensors, original)
-            scale = np.float32(self.strength) * np.float32((self.alpha or rank) / rank)
-            changed: Floats = weight + scale * delta
-            if self.kind == "dora-rows":
-                return tensors["magnitude"].reshape(-1, 1) * changed / (_lengths(changed, 1) + TINY)
-            if self.kind == "dora-cols":
-                return tensors["magnitude"].reshape(1, -1) * changed / (_lengths(changed, 0) + TINY)
-            if self.kind == "bora":
-                rows = tensors["magnitude_r"].reshape(-1, 1) * changed / (_lengths(changed, 1) + TINY)
-                return tensors["magnitude_c"].reshape(1, -1) * rows / (_lengths(rows, 0) + TINY)
-            return changed
-        except ValueError:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in tensors.items())
-            raise WeightsError(
-                f"{self.source}: {module} is of shape {weight.shape} in this model, and here {shapes}; this "
-                "LoRA is for another size"
-            ) from None
+        if self.low:
+            left, right = original.vectors
+            delta = np.asarray(left[:, :rank] @ tensors["M_xs"] @ right[:rank], np.float32)
+        else:
+            delta = tensors["lora_B"] @ tensors["lora_A"]
+        changed: Floats = weight + np.float32(self.strength) * np.float32((self.alpha or rank) / rank) * delta
+        if self.kind == "dora-rows":
+            return tensors["magnitude"].reshape(-1, 1) * changed / (_lengths(changed, 1) + TINY)
+        if self.kind == "dora-cols":
+            return tensors["magnitude"].reshape(1, -1) * changed / (_lengths(changed, 0) + TINY)
+        if self.kind == "bora":
+            rows = tensors["magnitude_r"].reshape(-1, 1) * changed / (_lengths(changed, 1) + TINY)
+            return tensors["magnitude_c"].reshape(1, -1) * rows / (_lengths(rows, 0) + TINY)
+        return changed
 
-    def _delta(self, tensors: Mapping[str, Floats], original: Original) -> tuple[Floats, int]:
-        if not self.low:
-            return tensors["lora_B"] @ tensors["lora_A"], len(tensors["lora_A"])
-        small = tensors["M_xs"]
-        left, right = original.vectors
-        rank = len(small)
-        return np.asarray(left[:, :rank] @ small @ right[:rank], np.float32), rank
+    def _rank(self, module: str, weight: Floats) -> int:
+        """Of what it changes in a matrix. Raises WeightsError where the shapes do not go together."""
+        shapes = {name: array.shape for name, array in self.modules[module].items()}
+        first = shapes["M_xs" if self.low else "lora_A"]
+        rank, (rows, columns) = first[0] if first else 0, weight.shape
+        matrices = {"lora_A": (rank, columns), "lora_B": (rows, rank), "M_xs": (rank, rank)}
+        lengths = {"magnitude_r": rows, "magnitude_c": columns, "magnitude": rows}
+        if self.kind == "dora-cols":
+            lengths["magnitude"] = columns
+        fits = all(
+            math.prod(shape) == lengths[name] if name in lengths else shape == matrices[name]
+            for name, shape in shapes.items()
+        )
+        if not fits or rank == 0 or (self.low and rank > min(rows, columns)):
+            told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise WeightsError(
+                f"{self.source}: {module} is of shape {weight.shape} in this model, and here {told}; this "
+                "LoRA is for another size"
+            )
+        return rank
 
 
 class Original:
