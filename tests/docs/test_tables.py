@@ -72,7 +72,7 @@ def test_the_largest_count_stands_in_the_reliability_table(told: Path) -> None:
     page = runner("reliability").page({}, {"test_a.py": outcome(lines(told))})
     assert "| audio files | damaged | 20,000 | 20000 refused | all refused |" in page
     assert "400 refused" not in page
-    assert "| `test_a.py` | 3 | 0 | 1 | 5 |" in page
+    assert "| `test_a.py` | 3 | 0 | 1 | 5 | 2026-01-02 |" in page
 
 
 def test_a_file_of_tests_is_run_and_kept(tmp_path: Path) -> None:
@@ -100,5 +100,5 @@ def test_figures_of_another_machine_are_thrown_away(tmp_path: Path) -> None:
     here, kept = tables.update(store, [], "not slow", stay=["test_old.py"])
     assert kept["test_old.py"].machine == {"processor": "another"}
     shown = tables.described(here, kept)
-    assert "- Of another machine: `test_old.py` (processor another; 2026-01-02)" in shown
+    assert "- On another machine (processor another): `test_old.py`" in shown
     assert "- Date: never" in shown

@@ -125,10 +125,12 @@ def described(here: dict[str, str], outcomes: dict[str, Outcome]) -> str:
         f"- Versions: {versions}",
         f"- Date: {' to '.join(dict.fromkeys((dates[0], dates[-1]))) if dates else 'never'}",
     ]
+    elsewhere: dict[str, list[str]] = {}
     for name, each in outcomes.items():
         if each.machine:
             other = ", ".join(f"{key} {told}" for key, told in each.machine.items() if here.get(key) != told)
-            lines.append(f"- Of another machine: `{name}` ({other}; {each.date})")
+            elsewhere.setdefault(other, []).append(f"`{name}`")
+    lines += [f"- On another machine ({other}): {', '.join(names)}" for other, names in elsewhere.items()]
     return "\n".join(lines)
 
 
