@@ -22,8 +22,9 @@ _PAGE = re.compile(r"reference/(?P<kind>cli|api)/(?P<name>audiogen-[a-z]+)\.md")
 API = {
     "audiogen-core": [
         "audio", "codes", "codec", "codecs", "recipe", "sampling", "noise", "patterns", "weights", "compose",
-        "jobs", "options", "models", "hub", "plot", "terminal_picture", "errors", "musicgen.generate",
-        "musicgen.options", "musicgen.melody", "musicgen.style",
+        "jobs", "options", "models", "hub", "dataset.folder", "dataset.encode", "dataset.options",
+        "dataset.shards", "plot", "terminal_picture", "errors", "musicgen.generate", "musicgen.options",
+        "musicgen.melody", "musicgen.style",
     ],
     "audiogen-mlx": [
         "musicgen.generate", "musicgen.options", "stable_audio.generate",
@@ -39,8 +40,7 @@ API = {
         "web.site", "web.runtime",
     ],
     "audiogen-minigpt": [
-        "encode", "settings", "config", "train", "run", "generate", "options", "evaluate", "export",
-        "dataset", "shards", "info",
+        "settings", "config", "train", "run", "generate", "options", "evaluate", "export", "dataset", "info",
     ],
 }  # fmt: skip
 """The modules that are the public face of each package, in reading order."""

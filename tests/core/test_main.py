@@ -381,7 +381,7 @@ def test_doctor():
     found = json.loads(call("doctor", "--json").stdout)
     assert found["python"].startswith("3.")
     assert found["packages"]["numpy"] == np.__version__
-    assert set(found["optional"]) == {"av", "fastapi", "torch", "matplotlib", "sounddevice"}
+    assert set(found["optional"]) == {"av", "fastapi", "matplotlib", "ray", "sounddevice", "torch"}
     assert "numpy" in found["devices"]
     assert found["cache"]["bytes"] == 0
     assert "libsndfile" in call("doctor").stdout

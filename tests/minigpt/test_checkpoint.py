@@ -16,8 +16,8 @@ from audiogen_core.errors import AudiogenError, ModelError, OptionError, Weights
 from audiogen_core.training.errors import DiskFull
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import ModelConfig
+from audiogen_minigpt.dataset import check_data
 from audiogen_minigpt.model import GPT
-from audiogen_minigpt.shards import check_data
 from support.training import FACTS, MODEL
 
 

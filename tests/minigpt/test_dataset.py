@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audiogen_core.dataset.shards import Meta, Track, checksum, write_shard
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_minigpt import measures
 from audiogen_minigpt.dataset import Dataset
 from audiogen_minigpt.measures import baselines
-from audiogen_minigpt.shards import Meta, Track, checksum, write_shard
 
 SIZE, BOOKS = 50, 3
 
@@ -185,3 +185,37 @@ def test_baselines_are_those_of_the_formula(tmp_path):
     found = baselines(folder)
     assert found.unigram[0] == pytest.approx(-np.log([single[0], single[1], single[1]]).mean())
     assert found.bigram[0] == pytest.approx(-np.log([single[0], after_0, after_1]).mean())
+
+
+def test_a_damaged_shard_is_named_when_a_folder_is_opened_or_its_codes_are_read(data):
+    path = data / "shard-00000.u16"
+    whole = path.read_bytes()
+    path.write_bytes(b"\xff\xff" + whole[2:])
+    with pytest.raises(CodesError, match="beyond the codebook"):
+        Dataset.open(data).read(0, 50)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(CodesError, match=r"shard-00000\.u16: 1 byte\(s\) short"):
+        Dataset.open(data)
+    path.unlink()
+    with pytest.raises(CodesError, match=r"shard-00000\.u16: the shard's codes are missing"):
+        Dataset.open(data)
+    path.write_bytes(whole)
+    index = path.with_suffix(".jsonl")
+    index.write_text(index.read_text()[:-20])
+    with pytest.raises(CodesError, match=r"shard-00000\.jsonl: the index is damaged"):
+        Dataset.open(data)
+
+
+def test_the_same_sound_stands_in_one_split_alone(tmp_path):
+    Meta("test", "00000000", 24000, 320, 2, 50).save(tmp_path)
+
+    def part(path: str, sha1: str, split: str) -> tuple[Track, np.ndarray]:
+        codes = np.full((10, 2), len(path), np.uint16)
+        return Track(path, 10, None, split, 0.0, sha1, checksum(codes)), codes
+
+    write_shard(tmp_path, 0, [part("a", "x", "train"), part("bb", "y", "train"), part("bb", "y", "val")])
+    write_shard(tmp_path, 1, [part("ccc", "x", "val"), part("dddd", "z", "val")])
+    train, val = (Dataset.open(tmp_path, split=split) for split in ("train", "val"))
+    assert [track.path for track in train.tracks] == ["a", "bb"]
+    assert [track.path for track in val.tracks] == ["bb", "dddd"]
+    assert (val.track(0) == 2).all() and (val.track(1) == 4).all()

@@ -14,15 +14,15 @@ from audiogen_core import codecs
 from audiogen_core.audio import Audio
 from audiogen_core.codec import fingerprint
 from audiogen_core.compose import write_folder
+from audiogen_core.dataset.encode import encode
+from audiogen_core.dataset.shards import Meta, Track, checksum, write_shard
 from audiogen_core.errors import CodesError, ModelError, OptionError
 from audiogen_core.training import metrics
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.catalog import locate
 from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.encode import encode
 from audiogen_minigpt.evaluate import evaluate, read_evaluation
 from audiogen_minigpt.measures import baselines, embed, entropies, kernel_distance, longest_quotes
-from audiogen_minigpt.shards import Meta, Track, checksum, write_shard
 from audiogen_minigpt.train import train
 from support.tokens import write_tokens
 from support.training import MODEL, tiny

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiogen_core.dataset.shards import Meta
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.dataset import Dataset
 from audiogen_minigpt.generate import Generator
 from audiogen_minigpt.settings import Settings
-from audiogen_minigpt.shards import Meta
 from audiogen_minigpt.train import train
 from support import recipes
 

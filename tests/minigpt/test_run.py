@@ -24,6 +24,7 @@ import soundfile
 
 from audiogen_core.audio import Audio
 from audiogen_core.compose import compose
+from audiogen_core.dataset.encode import NoUsableAudio
 from audiogen_core.errors import DownloadError, ModelError, OptionError
 from audiogen_core.models import ModelSpec
 from audiogen_core.recipe import Recipe
@@ -32,7 +33,6 @@ from audiogen_core.training.page import Clip, Section, write_report
 from audiogen_core.training.signals import Stop
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.codec_choice import choose_codec
-from audiogen_minigpt.encode import NoUsableAudio
 from audiogen_minigpt.info import codes_info
 from audiogen_minigpt.run import RunReport, run
 from audiogen_minigpt.settings import Settings
@@ -285,7 +285,7 @@ def test_stopped_while_encoding_nothing_is_lost(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C on a terminal reaches the processes that encode, too: what they have begun is finished."""
-    monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 1)
+    monkeypatch.setattr("audiogen_core.dataset.plan._SHARD_FILES", 1)
 
     def on_stage(stage: str) -> Callable[[float, float], None] | None:
         def on_step(done: float, total: float) -> None:

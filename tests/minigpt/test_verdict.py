@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audiogen_core.dataset.shards import Meta
 from audiogen_core.training import metrics
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.evaluate import Evaluation, Verdict, evaluate, verdict
 from audiogen_minigpt.settings import TrainConfig
-from audiogen_minigpt.shards import Meta
 from audiogen_minigpt.train import train
 from support.tokens import write_codes
 

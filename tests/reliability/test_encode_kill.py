@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from audiogen_minigpt.encode import encode, verify
-from audiogen_minigpt.shards import read_shards
+from audiogen_core.dataset.encode import encode, verify
+from audiogen_core.dataset.shards import read_shards
 from support.figures import tell
 from support.kills import KILLED, contents, encode_killed_after, encode_killed_at_sync, wait_until_gone
 from support.noise_files import CODEC, noise, noise_files
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX sig
 
 def few_files_per_shard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: int, seconds: float) -> Path:
     """A folder of audio whose files go into shards two by two; a killed run goes on by the plan it finds."""
-    monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 2)
+    monkeypatch.setattr("audiogen_core.dataset.plan._SHARD_FILES", 2)
     return noise_files(tmp_path / "audio", files, seconds)
 
 

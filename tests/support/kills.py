@@ -55,7 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def _run(target: object, *args: object) -> int | None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["audiogen_minigpt.encode", "audiogen_core.codecs.encodec"])
+    context.set_forkserver_preload(["audiogen_core.dataset.encode", "audiogen_core.codecs.encodec"])
     process: ForkServerProcess = context.Process(target=target, args=args)  # type: ignore[arg-type]
     process.start()
     process.join(120)
@@ -69,7 +69,7 @@ def _die() -> None:
 def _encode_after(
     folder: Path, data: Path, shards: int, seconds: float, workers: int, pids: Path | None
 ) -> None:
-    from audiogen_minigpt.encode import encode
+    from audiogen_core.dataset.encode import encode
 
     begun: list[int] = []
 
@@ -85,7 +85,7 @@ def _encode_after(
 
 def _encode_at_sync(folder: Path, data: Path, count: int) -> None:
     from audiogen_core import files
-    from audiogen_minigpt.encode import encode
+    from audiogen_core.dataset.encode import encode
 
     flush, left = files.sync, [count]
 

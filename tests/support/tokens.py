@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from audiogen_core.dataset import Skip
-from audiogen_minigpt.shards import Meta, Track, checksum, write_report, write_shard
+from audiogen_core.dataset.shards import Meta, Track, checksum, write_report, write_shard
 
 CODEBOOKS = 4
 SIZE = 16

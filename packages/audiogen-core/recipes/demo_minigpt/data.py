@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from audiogen_core import codecs
 from audiogen_core.codec import fingerprint
 from audiogen_core.compose import TEMPI
-from audiogen_minigpt.shards import Meta, Part, Track, checksum, write_report, write_shard
+from audiogen_core.dataset.shards import Meta, Part, Track, checksum, write_report, write_shard
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_music"))
 from make import Corpus

@@ -60,6 +60,7 @@ CORE = Subject(
         "matplotlib": Extra('pip install "audiogen-core[plot]"', ("plot -o",)),
         "sounddevice": Extra('pip install "audiogen-core[play]"', ("decode --play", "replay --play")),
         "av": Extra('pip install "audiogen-core[ffmpeg]"', ("encode IN.m4a",)),
+        "ray": Extra('pip install "audiogen-core[ray]"', ("encode --engine ray",)),
         "fastapi": Extra('pip install "audiogen-core[studio]"', ("serve", "studio")),
     },
     (

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from audiogen_core import cli, jobs
-from audiogen_core.commands import Replay, command, fetching, model_rows, replayed, to_replay
+from audiogen_core.commands import (
+    Replay,
+    add,
+    command,
+    fetching,
+    gathered,
+    model_rows,
+    replayed,
+    to_replay,
+)
+from audiogen_core.dataset.options import Coder, Division, Preparation
 from audiogen_core.devices import Computing
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.jobs import Channel, Shown, Sounding, Writing, Written
-from audiogen_core.options import Described, argument, option, place
+from audiogen_core.options import Described, argument, described, option, place
 from audiogen_core.output import Output, Sound
 from audiogen_core.present import printable
 
@@ -28,14 +38,10 @@ commands = cli.Program(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding(Computing, Writing):
-    """What `encode` takes."""
+class Encoding(Coder, Writing):
+    """What `encode` takes of a file; of a folder there is more."""
 
-    audio: Annotated[Path, argument("Audio file.", metavar="IN")]
-    codec: Annotated[str, place("Name in the catalogue (see `codecs`), or path.", metavar="NAME|PATH")] = (
-        "demo"
-    )
-    codebooks: Annotated[int | None, option("How many to use; all when absent.", ge=1)] = None
+    audio: Annotated[Path, argument("Audio file, or folder of them, at any depth.", metavar="IN")]
     channel: Channel = None
     output: Annotated[
         Path | None,
@@ -49,7 +55,7 @@ class Decoding(Computing):
 
     codes: Annotated[Path, argument("File that `encode` wrote.", metavar="CODES")]
     codec: Annotated[
-        str | None, place("The codec; the one named in CODES when absent.", metavar="NAME|PATH")
+        str | None, place("The codec; the one named in CODES when absent.", "-m", metavar="NAME|PATH")
     ] = None
 
 
@@ -122,9 +128,59 @@ class Serving(Shown):
     offline: Annotated[bool, option("Never use the network.")] = False
 
 
-@command(commands, "encode", Encoding)
-def encode(asked: Encoding) -> None:
-    """Turn an audio file into codes, or latents where the codec is an autoencoder."""
+_OF_A_FOLDER = tuple(
+    replace(field, option=replace(field.option, group="Of a folder"))
+    for field in (*described(Preparation), *described(Division))
+    if field.name != "codebooks"
+)
+
+
+def encode(**given: Any) -> None:
+    """Turn an audio file into codes, or latents where the codec is an autoencoder; or a folder into shards.
+
+    Of a folder, what was encoded already is not encoded again: stopped at any moment, it goes on.
+    """
+    asked, preparation = gathered(Encoding, given), gathered(Preparation, given)
+    if asked.audio.is_dir():
+        _encode_folder(asked, preparation, gathered(Division, given))
+        return
+    if names := [field.name for field in _OF_A_FOLDER if given[field.name] != field.default]:
+        raise OptionError(f"{asked.audio} is no folder, and this is for folders alone", *names)
+    _encode_file(asked, preparation.codebooks)
+
+
+add(
+    commands,
+    "encode",
+    encode,
+    [
+        *described(Encoding),
+        *(field for field in described(Preparation) if field.name == "codebooks"),
+        *_OF_A_FOLDER,
+    ],
+    encode.__doc__,
+)
+
+
+def _encode_folder(asked: Encoding, preparation: Preparation, division: Division) -> None:
+    from audiogen_core.codes import FOREIGN
+    from audiogen_core.dataset.command import carry_out
+
+    output = asked.output
+    if asked.channel is not None:
+        raise OptionError(f"{asked.audio} is a folder: --stereo says what becomes of channels", "channel")
+    if asked.force:
+        raise OptionError(f"{asked.audio} is a folder: its codes are added to, never written over", "force")
+    if output and output.suffix.lower() in FOREIGN | {".codes", ".safetensors"} and not output.is_dir():
+        raise OptionError(
+            f"{output}: {output.suffix} is the name of a file, and a folder of codes is made of a folder; "
+            "choose a name without",
+            "output",
+        )
+    carry_out(asked.audio, output, asked, preparation, division, _fetching(asked), asked)
+
+
+def _encode_file(asked: Encoding, codebooks: int | None) -> None:
     from audiogen_core import codecs, coding
     from audiogen_core.audio import probe
     from audiogen_core.codes import check_name
@@ -137,16 +193,16 @@ def encode(asked: Encoding) -> None:
     info = probe(asked.audio)
     seconds, facts = info.frames / info.sample_rate, facts_of(asked.codec)
     if facts is not None:
-        require_room(output, coding.coded_size(facts, seconds, asked.codebooks))
+        require_room(output, coding.coded_size(facts, seconds, codebooks))
     codec = codecs.load(asked.codec, asked.on, _fetching(asked))
     if facts is None:
-        require_room(output, coding.coded_size(codec.info, seconds, asked.codebooks))
+        require_room(output, coding.coded_size(codec.info, seconds, codebooks))
     if change := coding.conversion(info, codec) if asked.channel is None else "":
         cli.note(f"{asked.audio}: {change}")
     started = time.monotonic()
     with cli.progress("encoding", unit="s") as on_step:
         codes = coding.encode_file(
-            asked.audio, codec, codebooks=asked.codebooks, channel=asked.channel, on_step=on_step
+            asked.audio, codec, codebooks=codebooks, channel=asked.channel, on_step=on_step
         )
     codes.save(output, force=asked.force)
     seconds = codes.values.shape[1] / codes.frame_rate

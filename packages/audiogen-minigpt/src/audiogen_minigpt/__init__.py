@@ -19,9 +19,9 @@ TYPE_CHECKING = False  # as in typing, which takes longer to import than all els
 if TYPE_CHECKING:
     from typing import Any
 
+    from audiogen_core.dataset.encode import encode, verify
     from audiogen_minigpt.config import ModelConfig
     from audiogen_minigpt.dataset import Dataset
-    from audiogen_minigpt.encode import encode, verify
     from audiogen_minigpt.evaluate import evaluate
     from audiogen_minigpt.export import export
     from audiogen_minigpt.generate import Generator
@@ -44,13 +44,14 @@ __all__ = [
     "verify",
 ]
 
-# Where a name lives, unless in a module of its own name.
+# Where a name lives, unless in a module here of its own name.
 _HOMES = {
-    "Dataset": "dataset",
-    "Generator": "generate",
-    "ModelConfig": "config",
-    "TrainConfig": "settings",
-    "verify": "encode",
+    "Dataset": "audiogen_minigpt.dataset",
+    "Generator": "audiogen_minigpt.generate",
+    "ModelConfig": "audiogen_minigpt.config",
+    "TrainConfig": "audiogen_minigpt.settings",
+    "encode": "audiogen_core.dataset.encode",
+    "verify": "audiogen_core.dataset.encode",
 }
 
 
@@ -70,7 +71,7 @@ def __getattr__(name: str) -> Any:
         return version("audiogen-minigpt")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, name)}"), name)
+    value = getattr(import_module(_HOMES.get(name, f"{__name__}.{name}")), name)
     globals()[name] = value
     return value
 

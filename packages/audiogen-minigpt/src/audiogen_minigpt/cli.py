@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 from audiogen_core import cli
 from audiogen_core.commands import add, add_job, add_models, add_replay, command, fetching, gathered, parsed
-from audiogen_core.devices import Computing
+from audiogen_core.dataset.options import Coder, Division, Preparation, Spread
 from audiogen_core.jobs import Shown
 from audiogen_core.models import Fetch
 from audiogen_core.options import Described, Field, argument, described, option, place
 from audiogen_minigpt.jobs import GENERATE
-from audiogen_minigpt.options import Load, Preparation, Trained
+from audiogen_minigpt.options import Load, Trained
 from audiogen_minigpt.settings import Settings, Shape, TrainConfig, left_open, plain
 
 commands = cli.Program(
@@ -41,10 +41,6 @@ class Beside(Shown):
         option("Where the result goes; named after the audio when absent.", "-o", metavar="PATH"),
     ] = None
 
-    def beside(self, folder: Path, kind: str) -> Path:
-        """Where that is: as it was said, or music-run here for a folder of music."""
-        return self.output or Path(f"{folder.resolve().name}-{kind}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fetching(Described):
@@ -62,18 +58,6 @@ class Source(Fetching):
     """The audio that is encoded."""
 
     folder: Annotated[Path, argument("Audio files, at any depth.", metavar="FOLDER")]
-    workers: Annotated[int | None, option("Processes; one per core when absent.", ge=1)] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoding(Computing, Source):
-    """What `encode` takes beside the preparation of the audio."""
-
-    codec: Annotated[str, option("The codec.", metavar="NAME|PATH")] = "demo"
-    val_permille: Annotated[int, option("How much is held out, in thousandths of the files.")] = 50
-    split_by: Annotated[str, option("What is held out as a whole.", choices=("file", "parent"))] = "file"
-    engine: Annotated[str, option("What spreads the work.", choices=("local", "ray"))] = "local"
-    verify: Annotated[bool, option("Check every shard to the last byte afterwards.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +142,8 @@ def run(**given: Any) -> None:
     from audiogen_core.training.status import Stages
 
     source, running = gathered(Source, given), gathered(Running, given)
-    into = gathered(Beside, given)
-    output = into.beside(source.folder, "run")
+    into, workers = gathered(Beside, given), gathered(Spread, given).workers
+    output = into.output or Path(f"{source.folder.resolve().name}-run")
     codec = given.pop("codec")  # of all stages
     with _answering(into), Stages(_BARS, into.quiet or into.json) as stages:
         from audiogen_minigpt.run import run
@@ -170,7 +154,7 @@ def run(**given: Any) -> None:
             codec=codec,
             settings=_settings(given, running),
             from_scratch=running.from_scratch,
-            workers=source.workers,
+            workers=workers,
             new_data=running.new_data,
             on_stage=stages.begin,
             on_record=stages.status.on_record,
@@ -192,6 +176,7 @@ add(
     run,
     [
         *described(Source),
+        *described(Spread),
         *plain(),
         *described(Running),
         *described(Beside),
@@ -200,42 +185,19 @@ add(
 )
 
 
-@command(commands, "encode", Encoding, Preparation, Beside)
-def encode(encoding: Encoding, preparation: Preparation, into: Beside) -> None:
+@command(commands, "encode", Source, Coder, Preparation, Division, Beside)
+def encode(source: Source, coder: Coder, preparation: Preparation, division: Division, into: Beside) -> None:
     """Turn a folder of audio into a folder of codes. Goes on where it was stopped."""
-    from audiogen_minigpt.encode import encode, verify
+    from audiogen_core.dataset.command import carry_out
 
-    output = into.beside(encoding.folder, "codes")
-    with cli.progress("encoding", unit="shards", quiet=into.quiet or into.json) as on_step:
-        report = encode(
-            encoding.folder,
-            output,
-            codec=encoding.codec,
-            ops=encoding.on,
-            engine=encoding.engine,
-            workers=encoding.workers,
-            options=preparation,
-            val_permille=encoding.val_permille,
-            split_by=encoding.split_by,
-            fetch=encoding.fetch(into),
-            on_step=on_step,
-        )
-    if encoding.verify:
-        cli.note(f"checked: {verify(output)} frames are as they were written")
-    if report.skips:
-        cli.note(f"left out: {len(report.skips)} files; the reasons are in {output / 'report.jsonl'}")
-    if report.tails:
-        cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
-    facts = {"path": str(output), "tracks": report.tracks, "seconds": report.seconds}
-    changes = {kind: len(paths) for kind, paths in vars(report.changes).items()}
-    _tell({**facts, "val_seconds": report.val_seconds, "left_out": len(report.skips), **changes}, into)
+    carry_out(source.folder, into.output, coder, preparation, division, source.fetch(into), into)
 
 
 def train(**given: Any) -> None:
     """Train a model on a folder of codes; alone, or as one of the processes of torchrun."""
+    from audiogen_core.dataset.shards import Meta
     from audiogen_core.training.status import Status
     from audiogen_minigpt.settings import load_config
-    from audiogen_minigpt.shards import Meta
     from audiogen_minigpt.train import train
 
     training, shown = gathered(Resumable, given), gathered(Shown, given)
@@ -328,9 +290,9 @@ def info(place: Place, shown: Shown) -> None:
 @command(commands, "verify", Place, Shown)
 def verify(place: Place, shown: Shown) -> None:
     """Check a folder of codes, a run or a checkpoint: hashes, and every tensor's name, shape and values."""
+    from audiogen_core.dataset.encode import verify
     from audiogen_minigpt.catalog import locate
     from audiogen_minigpt.checkpoint import load_model
-    from audiogen_minigpt.encode import verify
 
     path = locate(place.path)
     if (path / "meta.json").is_file():

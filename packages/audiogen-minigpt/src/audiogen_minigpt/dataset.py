@@ -9,17 +9,19 @@ of processes, so a resumed run needs to remember its step and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audiogen_core.dataset.shards import FACTS, Meta, Stretch, Track, identity, read_shards, tracks_of
 from audiogen_core.errors import CodesError, OptionError
+from audiogen_core.training.errors import differences
 from audiogen_core.values import closed
-from audiogen_minigpt.shards import Meta, Stretch, Track, identity, read_shards, tracks_of
 
 Ints = NDArray[np.int64]
 
@@ -209,3 +211,16 @@ def _shuffled(windows: int, context: int, seed: int, epoch: int) -> tuple[Ints, 
     """
     raw = np.random.PCG64([seed, epoch]).random_raw(windows + 1)
     return np.argsort(raw[:-1], kind="stable"), int(raw[-1] % context)
+
+
+def check_data(where: str, facts: Mapping[str, Any], data_where: str, data: Mapping[str, Any]) -> None:
+    """Raise OptionError, with the differences, unless data is what a checkpoint was trained on.
+
+    More codebooks in the data than the model uses do no harm; every other fact must agree.
+    """
+    different = [key for key in FACTS if key != "codebooks" and facts.get(key) != data.get(key)]
+    if int(data.get("codebooks", 0)) < int(facts.get("codebooks", 0)):
+        different.append("codebooks")
+    if different:
+        rows = {key: (facts.get(key), data.get(key)) for key in different}
+        raise OptionError(f"{data_where} does not fit {where}; {differences(rows, where, data_where)}")

@@ -10,7 +10,7 @@ SUBJECT = doctor.Subject(
     "audiogen-minigpt",
     ("torch", "numpy", "matplotlib", "soundfile", "soxr", "safetensors", "huggingface-hub"),
     {
-        "ray": doctor.Extra('pip install "audiogen-minigpt[ray]"', ("encode --engine ray",)),
+        "ray": doctor.Extra('pip install "audiogen-core[ray]"', ("encode --engine ray",)),
         "sounddevice": doctor.Extra(playback.INSTALL, ("generate --play", "replay --play")),
     },
     ("run", "encode", "train", "replay", "eval", "export", "info", "models", "verify"),

@@ -107,11 +107,11 @@ def evaluate(
     Raises ModelError for a folder without a valid checkpoint, OptionError when the data does not fit the
     model, CodesError when it is damaged or empty.
     """
+    from audiogen_core.dataset.shards import Meta
     from audiogen_core.training.metrics import bits_per_second
-    from audiogen_minigpt.dataset import Dataset
+    from audiogen_minigpt.dataset import Dataset, check_data
     from audiogen_minigpt.device import choose_device
     from audiogen_minigpt.measures import baselines
-    from audiogen_minigpt.shards import Meta, check_data
 
     data = _data_of(Path(run), data)
     saved = checkpoint.find(run, which)

@@ -38,8 +38,8 @@ def info(path: str | Path) -> dict[str, Any]:
 
 def codes_info(path: Path) -> dict[str, Any]:
     """Facts about a folder of codes. Times in seconds."""
+    from audiogen_core.dataset.shards import read_report, read_shards
     from audiogen_minigpt.dataset import Dataset
-    from audiogen_minigpt.shards import read_report, read_shards
 
     parts = {split: Dataset.open(path, split=split) for split in ("train", "val")}
     meta, shards = parts["train"].meta, read_shards(path)

@@ -1,4 +1,4 @@
-"""What can be asked, described once: `Options` of a clip, `Load` of a model, `Preparation` of audio.
+"""What can be asked, described once: `Options` of a clip, `Load` of a model.
 
 The commands, the keywords of Python, the JSON schema and recipes are read from these fields. Those of
 training stand in `settings`.
@@ -9,16 +9,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Continuing, JobLoad
 from audiogen_core.options import Clip, Described, Place, audio, hidden, option, place
 from audiogen_core.sampling import Sampling
 from audiogen_minigpt.config import SAMPLING
-
-if TYPE_CHECKING:
-    from audiogen_core.codec import CodecInfo
 
 MAX_SECONDS = 3600.0
 """Seconds of audio made at once, unless it is streamed."""
@@ -204,37 +201,3 @@ def _seconds_of(clip: Clip | None) -> float:
     from audiogen_core.audio import seconds_of
 
     return 0.0 if clip is None else seconds_of(clip)
-
-
-@dataclass(frozen=True)
-class Preparation(Described):
-    """How audio is prepared before it is encoded. Raises OptionError."""
-
-    stereo: Annotated[
-        str, option("mix: the mean of all channels; split: each is a track.", choices=("mix", "split"))
-    ] = "mix"
-    # One gain for the whole file, after a pass over it. "none" because a gain changes the codes of sounds
-    # that would else repeat exactly from file to file.
-    level: Annotated[
-        str,
-        option(
-            "Loudness: none, peak (to -1 dBFS) or rms (to -20 dBFS, no peak above -1).",
-            choices=("none", "peak", "rms"),
-        ),
-    ] = "none"
-    silence: Annotated[
-        float,
-        option("Seconds of silence (below -60 dBFS) after which it is cut; 0 keeps all.", unit="s", ge=0),
-    ] = 2.0
-    min_seconds: Annotated[float, option("Shorter files are left out.", unit="s", ge=0, advanced=True)] = 0.5
-    codebooks: Annotated[int | None, option("How many codebooks to store; 8 or all when absent.", ge=1)] = (
-        None
-    )
-
-    def count(self, info: CodecInfo) -> int:
-        """How many codebooks of a codec to store."""
-        return min(8, info.codebooks) if self.codebooks is None else self.codebooks
-
-    def longest_silence(self, info: CodecInfo) -> int | None:
-        """How many silent frames in a row are kept; None: all."""
-        return round(self.silence * info.frame_rate) if self.silence else None

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from audiogen_core.dataset.encode import Found, length
 from audiogen_core.training import metrics
 from audiogen_core.training.page import Clip, Section, write_report
 from audiogen_core.training.pictures import LOSSES
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.codec_choice import spread
-from audiogen_minigpt.encode import Found, length
 from audiogen_minigpt.evaluate import Evaluation, Verdict
 from audiogen_minigpt.info import codes_info
 

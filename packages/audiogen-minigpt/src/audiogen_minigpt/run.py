@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiogen_core.dataset import scan
+from audiogen_core.dataset.encode import Found, check_room, encode, length, some
+from audiogen_core.dataset.engines import WorkerDied
+from audiogen_core.dataset.options import Preparation
+from audiogen_core.dataset.shards import FACTS, Meta
 from audiogen_core.describe import facts_of
 from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path, require_room
@@ -29,13 +33,9 @@ from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.catalog import CATALOG
 from audiogen_minigpt.codec_choice import choose_codec
-from audiogen_minigpt.encode import Found, check_room, encode, length, some
-from audiogen_minigpt.engines import WorkerDied
 from audiogen_minigpt.evaluate import Verdict, evaluate, read_evaluation, verdict
-from audiogen_minigpt.options import Preparation
 from audiogen_minigpt.report import DATA, SAMPLES, write_page
 from audiogen_minigpt.settings import Settings, load_config
-from audiogen_minigpt.shards import FACTS, Meta
 
 if TYPE_CHECKING:
     from audiogen_minigpt.train import TrainResult

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from audiogen_core.dataset.shards import Meta, identity
 from audiogen_core.errors import OptionError
 from audiogen_core.files import require_room
 from audiogen_core.models import Fetch
@@ -25,7 +26,7 @@ from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint
 from audiogen_minigpt.config import ModelConfig
-from audiogen_minigpt.dataset import Dataset, Windows
+from audiogen_minigpt.dataset import Dataset, Windows, check_data
 from audiogen_minigpt.settings import (
     Settings,
     TrainConfig,
@@ -34,7 +35,6 @@ from audiogen_minigpt.settings import (
     load_config,
     save_config,
 )
-from audiogen_minigpt.shards import Meta, check_data, identity
 
 if TYPE_CHECKING:
     from audiogen_core.training.signals import Stop

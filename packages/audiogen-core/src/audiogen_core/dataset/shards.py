@@ -1,4 +1,4 @@
-"""The folder of codes a model is trained on: its files, how they are committed, and how they are checked.
+"""A folder of codes, to train models on: its files, how they are committed, and how they are checked.
 
     meta.json           which codec made the codes, and how the audio was prepared
     plan.json           which audio file goes into which shard; written before anything is encoded
@@ -30,11 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.codec import CodecInfo
-from audiogen_core.dataset import META, Skip
+from audiogen_core.dataset.folder import META, Skip
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.settings import from_mapping, parse_json, read_json, read_text
-from audiogen_core.training.errors import differences
 
 FORMAT_VERSION = 1
 REPORT = "report.jsonl"
@@ -78,7 +77,7 @@ class Meta:
         """Read a folder's meta.json. Raises CodesError."""
         path = Path(data) / META
         if not path.exists():
-            raise CodesError(f"{data}: not a folder of codes; make one with: audiogen-minigpt encode")
+            raise CodesError(f"{data}: not a folder of codes; make one with: audiogen-core encode FOLDER")
         table = read_json(path, CodesError)
         version = table.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
@@ -321,16 +320,3 @@ def identity(tracks: Iterable[Track]) -> str:
     """16 hex digits that tell the codes of some tracks from any others; names do not matter."""
     told = "".join(f"{track.split} {track.frames} {track.crc32}\n" for track in tracks)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
-
-
-def check_data(where: str, facts: Mapping[str, Any], data_where: str, data: Mapping[str, Any]) -> None:
-    """Raise OptionError, with the differences, unless data is what a checkpoint was trained on.
-
-    More codebooks in the data than the model uses do no harm; every other fact must agree.
-    """
-    different = [key for key in FACTS if key != "codebooks" and facts.get(key) != data.get(key)]
-    if int(data.get("codebooks", 0)) < int(facts.get("codebooks", 0)):
-        different.append("codebooks")
-    if different:
-        rows = {key: (facts.get(key), data.get(key)) for key in different}
-        raise OptionError(f"{data_where} does not fit {where}; {differences(rows, where, data_where)}")

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from audiogen_core.dataset import scan
+from audiogen_core.dataset import plan, scan
+from audiogen_core.dataset.plan import Entry, make_plan, read_plan
 from audiogen_core.errors import AudioError, CodesError
-from audiogen_minigpt import plan
-from audiogen_minigpt.plan import Entry, make_plan, read_plan
 from support.noise_files import noise, noise_files
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names, links and pipes of POSIX")

@@ -15,21 +15,12 @@ from audiogen_core import codecs
 from audiogen_core.audio import probe
 from audiogen_core.codec import Codec, CodecInfo, fingerprint
 from audiogen_core.coding import coded_size
-from audiogen_core.dataset import META, SUFFIXES, Skip, scan
-from audiogen_core.describe import facts_of
-from audiogen_core.errors import AudioError, CodesError, OptionError
-from audiogen_core.files import require_room
-from audiogen_core.models import Fetch
-from audiogen_core.progress import counted
-from audiogen_core.sound_reader import name_of
-from audiogen_core.training.errors import DiskFull, means_full
-from audiogen_core.training.lock import lock
-from audiogen_core.values import closed
-from audiogen_minigpt.engines import Job, check_engine, run_jobs
-from audiogen_minigpt.options import Preparation
-from audiogen_minigpt.plan import TAIL, Changes, Entry, Groups, make_plan, read_plan
-from audiogen_minigpt.prepare import look
-from audiogen_minigpt.shards import (
+from audiogen_core.dataset.engines import Job, check_engine, run_jobs
+from audiogen_core.dataset.folder import META, SUFFIXES, Skip, scan
+from audiogen_core.dataset.options import Preparation
+from audiogen_core.dataset.plan import TAIL, Changes, Entry, Groups, make_plan, read_plan
+from audiogen_core.dataset.prepare import look
+from audiogen_core.dataset.shards import (
     MAX_SIZE,
     Kept,
     Meta,
@@ -41,6 +32,15 @@ from audiogen_minigpt.shards import (
     tracks_of,
     write_report,
 )
+from audiogen_core.describe import facts_of
+from audiogen_core.errors import AudioError, CodesError, OptionError
+from audiogen_core.files import require_room
+from audiogen_core.models import Fetch
+from audiogen_core.progress import counted
+from audiogen_core.sound_reader import name_of
+from audiogen_core.training.errors import DiskFull, means_full
+from audiogen_core.training.lock import lock
+from audiogen_core.values import closed
 
 OnStep = Callable[[int, int], None]
 

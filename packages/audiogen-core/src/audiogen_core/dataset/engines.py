@@ -19,12 +19,12 @@ from threading import Thread
 from typing import Any
 
 from audiogen_core.codec import Codec, fingerprint
+from audiogen_core.dataset.options import Preparation
+from audiogen_core.dataset.plan import Entry
+from audiogen_core.dataset.prepare import encode_track
+from audiogen_core.dataset.shards import Kept, Part, Stretch, Track, write_shard
 from audiogen_core.errors import AudiogenError, CodesError, MissingDependency, OptionError
 from audiogen_core.training.signals import is_caught
-from audiogen_minigpt.options import Preparation
-from audiogen_minigpt.plan import Entry
-from audiogen_minigpt.prepare import encode_track
-from audiogen_minigpt.shards import Kept, Part, Stretch, Track, write_shard
 
 ENGINES = ("local", "ray")
 
@@ -63,7 +63,7 @@ def check_engine(engine: str, workers: int | None, by_value: bool) -> None:
         if by_value:
             raise OptionError("engine ray needs the codec's name or path, not a loaded codec")
         if find_spec("ray") is None:
-            raise MissingDependency("ray", 'pip install "audiogen-minigpt[ray]"')
+            raise MissingDependency("ray", 'pip install "audiogen-core[ray]"')
 
 
 def run_jobs(

@@ -16,15 +16,14 @@ import pytest
 import soundfile
 
 from audiogen_core import Audio, codecs
+from audiogen_core.dataset import engines, plan
+from audiogen_core.dataset.encode import NoUsableAudio, encode, verify
+from audiogen_core.dataset.options import Preparation as Options
+from audiogen_core.dataset.prepare import encode_track
+from audiogen_core.dataset.shards import Part, Track, read_report, read_shards, tracks_of
 from audiogen_core.errors import CodesError, MissingDependency, OptionError
 from audiogen_core.files import SPARE
 from audiogen_core.training.errors import DiskFull
-from audiogen_minigpt import engines, plan
-from audiogen_minigpt.dataset import Dataset
-from audiogen_minigpt.encode import NoUsableAudio, encode, verify
-from audiogen_minigpt.options import Preparation as Options
-from audiogen_minigpt.prepare import encode_track
-from audiogen_minigpt.shards import Part, read_report, read_shards
 from support.foreign import write_foreign
 from support.kills import contents
 from support.noise_files import CODEC, noise, noise_files, shard_files
@@ -43,7 +42,7 @@ def folder(tmp_path) -> Path:
 
 
 def test_every_engine_and_number_of_workers_gives_the_same_bytes(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 2)
+    monkeypatch.setattr("audiogen_core.dataset.plan._SHARD_FILES", 2)
     inline = encode(folder, tmp_path / "a", codec=codecs.load(CODEC))
     assert (inline.tracks, inline.encoded) == (6, 3)
     encode(folder, tmp_path / "b", codec=CODEC, workers=2)
@@ -54,7 +53,7 @@ def test_every_engine_and_number_of_workers_gives_the_same_bytes(folder, tmp_pat
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes_and_errors_as_they_are(folder, tmp_path, monkeypatch):
     """Run by `uv run`, this waited for ever: Ray sent its workers into an environment without Ray."""
-    monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 3)
+    monkeypatch.setattr("audiogen_core.dataset.plan._SHARD_FILES", 3)
     encode(folder, tmp_path / "a", codec=CODEC, workers=1)
     try:
         encode(folder, tmp_path / "b", codec=CODEC, engine="ray", workers=1)
@@ -76,11 +75,12 @@ def test_ray_gives_the_same_bytes_and_errors_as_they_are(folder, tmp_path, monke
 def test_the_codes_are_those_of_the_codec(folder, tmp_path):
     codec = codecs.load(CODEC)
     encode(folder, tmp_path / "data", codec=codec, val_permille=0)
-    data = Dataset.open(tmp_path / "data")
-    for index, track in enumerate(data.tracks):
+    found = [found for shard in read_shards(tmp_path / "data") for found in shard.by_path(8).values()]
+    assert len(found) == 6
+    for ((track, codes),) in found:
         audio = Audio.load(folder / track.path, sample_rate=24000, channels=1)
         expected = codec.encode(audio, 8).values.T
-        assert (data.track(index) == expected).mean() > 0.999
+        assert (codes.read(0, track.frames) == expected).mean() > 0.999
         assert track.frames == len(expected)
 
 
@@ -94,12 +94,17 @@ def test_a_rerun_does_nothing_and_new_files_go_into_new_shards(folder, tmp_path)
     assert before.items() <= shard_files(tmp_path / "data").items()
 
 
+def tracks_in(data: Path, split: str) -> list[Track]:
+    """The tracks of one split."""
+    return [track for _, _, track in tracks_of(read_shards(data)) if track.split == split]
+
+
 def tracks_by_path(data: Path) -> dict[str, tuple[str, int]]:
     return {track.path: (track.sha1, track.crc32) for shard in read_shards(data) for track in shard.tracks}
 
 
 def test_files_that_were_replaced_or_deleted_are_taken_out(folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("audiogen_minigpt.plan._SHARD_FILES", 2)
+    monkeypatch.setattr("audiogen_core.dataset.plan._SHARD_FILES", 2)
     data = tmp_path / "data"
     encode(folder, data, codec=CODEC, workers=1)
     untouched = {name: content for name, content in shard_files(data).items() if "00002" in name}
@@ -109,7 +114,7 @@ def test_files_that_were_replaced_or_deleted_are_taken_out(folder, tmp_path, mon
     assert (folder / "0.wav").stat().st_size == size
     (folder / "1.wav").unlink()
     (folder / "2.wav").rename(folder / "two.wav")
-    with caplog.at_level("WARNING", "audiogen_minigpt"):
+    with caplog.at_level("WARNING", "audiogen_core"):
         report = encode(folder, data, codec=CODEC, workers=1)
     assert vars(report.changes) == {
         "new": ("two.wav",),
@@ -206,7 +211,7 @@ def test_a_folder_that_is_empty_takes_nothing_out(folder, tmp_path):
 def test_when_the_file_that_was_held_out_goes_another_is_held_out(tmp_path):
     folder = noise_files(tmp_path / "audio", 4, 1.0)
     encode(folder, tmp_path / "data", codec=CODEC, workers=1)
-    (held,) = Dataset.open(tmp_path / "data", split="val").tracks
+    (held,) = tracks_in(tmp_path / "data", "val")
     (folder / held.path).unlink()
     report = encode(folder, tmp_path / "data", codec=CODEC, workers=1)
     assert report.tracks == 3 and report.val_seconds > 0
@@ -295,7 +300,7 @@ def test_the_last_tenth_of_a_single_file_is_held_out(tmp_path):
     noise(4.0, 1).save(tmp_path / "audio" / "one.wav")
     report = encode(tmp_path / "audio", tmp_path / "data", codec=CODEC, workers=1)
     assert (report.tails, report.seconds, report.val_seconds) == (1, 4.0, 0.4)
-    train, held = (Dataset.open(tmp_path / "data", split=split) for split in ("train", "val"))
+    (train,), (held,) = (tracks_in(tmp_path / "data", split) for split in ("train", "val"))
     assert (train.frames, held.frames) == (270, 30)
 
 
@@ -333,7 +338,7 @@ def test_impossible_options_are_refused_before_anything_is_written(folder, tmp_p
 
 def test_ray_that_is_not_installed_is_named_with_the_install_line(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match=r"audiogen-minigpt\[ray\]"):
+    with pytest.raises(MissingDependency, match=r"audiogen-core\[ray\]"):
         encode(folder, tmp_path / "data", codec=CODEC, engine="ray")
 
 

@@ -18,12 +18,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from audiogen_core.audio import probe
-from audiogen_core.dataset import PLAN
+from audiogen_core.dataset.folder import PLAN
+from audiogen_core.dataset.shards import take_back
 from audiogen_core.errors import AudioError, CodesError, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.progress import counted
 from audiogen_core.settings import from_mapping, parse_json, read_text
-from audiogen_minigpt.shards import take_back
 
 TAIL = "tail"
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from audiogen_core.audio import probe, stream
 from audiogen_core.codec import Codec, CodecInfo
 from audiogen_core.containers import UnknownFormat, WantsFfmpeg
-from audiogen_core.dataset import Skip
+from audiogen_core.dataset.folder import Skip
+from audiogen_core.dataset.options import Preparation
+from audiogen_core.dataset.plan import TAIL, Entry, size_of
+from audiogen_core.dataset.shards import Frames, Part, Track, checksum
 from audiogen_core.errors import AudioError, AudioMismatch
 from audiogen_core.sound_reader import NotFinite, name_of
-from audiogen_minigpt.options import Preparation
-from audiogen_minigpt.plan import TAIL, Entry, size_of
-from audiogen_minigpt.shards import Frames, Part, Track, checksum
 
 Floats = NDArray[np.float32]
 

@@ -14,16 +14,16 @@ import pytest
 from audiogen_core import Audio, codecs
 from audiogen_core.audio import AudioWriter
 from audiogen_core.dataset import Skip
+from audiogen_core.dataset.options import Preparation as Options
+from audiogen_core.dataset.plan import Entry
+from audiogen_core.dataset.prepare import encode_track, shorten_silence
 from audiogen_core.errors import OptionError
-from audiogen_minigpt.options import Preparation as Options
-from audiogen_minigpt.plan import Entry
-from audiogen_minigpt.prepare import encode_track, shorten_silence
 from support.noise_files import CODEC, noise
 
 JOB = """
 import json, sys
 from audiogen_core.progress import peak_memory
-from audiogen_minigpt.encode import encode
+from audiogen_core.dataset.encode import encode
 
 if __name__ == "__main__":
     report = encode(sys.argv[1], sys.argv[2], codec=sys.argv[3], workers=1)
