@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from audiogen_core import Audio, codecs
-from audiogen_core.dataset import engines, plan
+from audiogen_core.dataset import captions, engines, plan
 from audiogen_core.dataset.encode import NoUsableAudio, encode, verify
 from audiogen_core.dataset.options import Preparation as Options
 from audiogen_core.dataset.prepare import encode_track
@@ -436,3 +436,29 @@ def test_where_the_folder_lies_leaves_no_trace(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     encode("moved", "b", codec=CODEC, workers=1)
     assert contents(tmp_path / "a") == contents(tmp_path / "elsewhere" / "b")
+
+
+def test_captions_are_kept_beside_the_codes(folder, tmp_path, caplog):
+    data, name = tmp_path / "data", "album/stereo é\n.flac"
+    (folder / "0.txt").write_text("a hiss")
+    (folder / "album" / "metadata.jsonl").write_text(
+        json.dumps({"file_name": Path(name).name, "text": "wide"}) + "\n"
+    )
+    (folder / "9.wav").write_text("no sound")
+    report = encode(folder, data, codec=CODEC, workers=1)
+    assert report.captions == "1 from a text file, 1 from a metadata.jsonl, 4 from a file name"
+    rows = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
+    assert {"file_name": "0.wav", "text": "a hiss", "source": "text file"} in rows
+    paths = [row["file_name"] for row in rows]
+    assert sorted(paths) == sorted(tracks_by_path(data))
+    read = {path: caption.text for path, caption in captions(data, paths).items()}
+    assert (read["0.wav"], read[name]) == ("a hiss", "wide")
+
+    (folder / "0.txt").write_text("a roar")
+    encode(folder, data, codec=CODEC, workers=1)
+    assert captions(data, ["0.wav"])["0.wav"].text == "a roar"
+    (folder / "0.txt").write_bytes(b"\xff\xfe")
+    broken = encode(folder, data, codec=CODEC, workers=1)
+    assert (broken.captions, broken.tracks, broken.encoded) == ("", report.tracks, 0)
+    assert "no captions are kept" in caplog.text and "0.txt" in caplog.text
+    assert not (data / "captions.jsonl").exists()

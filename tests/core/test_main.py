@@ -15,14 +15,20 @@ from audiogen_core import codecs, coding, describe, doctor
 from audiogen_core.audio import Audio, probe
 from audiogen_core.codecs.catalog import CATALOG
 from audiogen_core.codes import Codes, Latents
+from audiogen_core.dataset.encode import encode
+from audiogen_core.dataset.options import Preparation
 from audiogen_core.errors import CodesError
 from audiogen_core.main import commands
 from audiogen_core.recipe import Recipe, hash_file
 from support.commands import call as commands_call
+from support.kills import contents
+from support.noise_files import noise
+from support.programs import program
 from support.sounds import tone
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "encodec"
 CODEC = str(FIXTURES / "24k")
+OPTIONS = Preparation(stereo="split", level="peak")
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +92,68 @@ def test_encode_conforms_visibly(tmp_path):
     np.testing.assert_array_equal(
         Codes.load(tmp_path / "a.codes").values, codecs.load(CODEC).encode(audio, codebooks=2).values
     )
+
+
+@pytest.fixture
+def songs(tmp_path, monkeypatch) -> Path:
+    """A folder of two sounds, one of them with a caption, below the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "songs").mkdir()
+    noise(1.2, 1).save(tmp_path / "songs" / "a.wav")
+    noise(1.5, 2).save(tmp_path / "songs" / "low_tone.wav")
+    (tmp_path / "songs" / "a.txt").write_text("a hum")
+    return Path("songs")
+
+
+def test_a_folder_becomes_a_folder_of_codes_and_is_gone_on_with(songs):
+    asked = ("encode", songs, "-m", CODEC, "--codebooks", 2, "--val-permille", 0, "--workers", 1)
+    result = call(*asked, "--verify")
+    assert result.stdout == "songs-codes\n"
+    assert "checked: 203 frames are as they were written" in result.stderr
+    assert "captions: 1 from a text file, 1 from a file name" in result.stderr
+    shards = {path.name: path.read_bytes() for path in Path("songs-codes").glob("shard-*")}
+    noise(1.0, 3).save(songs / "new.wav")
+    told = json.loads(call(*asked, "--json").stdout)
+    assert (told["path"], told["tracks"], told["new"], told["changed"]) == ("songs-codes", 3, 1, 0)
+    assert shards and shards.items() <= contents(Path("songs-codes")).items()
+
+
+@pytest.mark.parametrize("package", ["audiogen-core", "audiogen-minigpt"])
+def test_both_commands_make_the_same_folder(songs, package):
+    """With the same options, which are written once."""
+    options = ("-m", CODEC, "--stereo", "split", "--level", "peak", "--split-by", "parent", "--workers", "1")
+    encode(songs, "expected", codec=CODEC, workers=1, split_by="parent", options=OPTIONS)
+    made = commands_call(program(package), "encode", songs, "-o", "made", *options, "-q")
+    assert (made.exit_code, made.stdout, made.stderr) == (0, "made\n", "")
+    assert contents(Path("made")) == contents(Path("expected"))
+    assert len(contents(Path("made"))) == 6  # meta, plan, report, captions, one shard of two files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("songs/a.wav", "--stereo", "split"),
+            "--stereo: songs/a.wav is no folder, and this is for",
+        ),
+        (("songs/a.wav", "--workers", "2", "--verify"), "--verify, --workers: songs/a.wav is no folder"),
+        (
+            ("songs", "--channel", "left"),
+            "--channel: songs is a folder: --stereo says what becomes",
+        ),
+        (("songs", "--force"), "--force: songs is a folder: its codes are added to, never written over"),
+        (("songs", "-o", "a.codes"), "--output: a.codes: .codes is the name of a file"),
+        (("songs", "-o", "a.Safetensors"), "--output: a.Safetensors: .Safetensors is the name of a file"),
+        (("songs", "-o", "a.wav"), "--output: a.wav: .wav is the name of a file"),
+        (("songs", "-m", "demo-latents"), "an autoencoder, which makes latents"),
+        (("songs", "--codebooks", "99"), "codebooks"),
+        (("nowhere",), "nowhere: cannot be opened"),
+    ],
+)
+def test_options_of_a_file_and_of_a_folder_are_told_apart(songs, arguments, sentence):
+    result = call("encode", *arguments, code=1)
+    assert sentence in result.stderr and result.stderr.count("\n") == 1
+    assert sorted(path.name for path in Path().iterdir()) == ["songs"]
 
 
 def test_decode_gives_the_sound_of_the_library(tmp_path, codes):

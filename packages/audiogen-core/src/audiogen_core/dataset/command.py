@@ -49,9 +49,12 @@ def carry_out(
         cli.note(f"left out: {len(report.skips)} files; the reasons are in {output / 'report.jsonl'}")
     if report.tails:
         cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
+    if report.captions:
+        cli.note(f"captions: {report.captions}; they are in {output / 'captions.jsonl'}")
     if shown.json:
         facts: dict[str, Any] = {"path": str(output), "tracks": report.tracks, "seconds": report.seconds}
         facts |= {"val_seconds": report.val_seconds, "left_out": len(report.skips)}
+        facts["captions"] = report.captions
         cli.emit(facts | {kind: len(paths) for kind, paths in vars(report.changes).items()}, json=True)
     else:
         cli.say(str(output))

@@ -16,11 +16,12 @@ from audiogen_core.audio import probe
 from audiogen_core.codec import Codec, CodecInfo, fingerprint
 from audiogen_core.coding import coded_size
 from audiogen_core.dataset.engines import Job, check_engine, run_jobs
-from audiogen_core.dataset.folder import META, SUFFIXES, Skip, scan
+from audiogen_core.dataset.folder import META, SUFFIXES, Skip, captions, scan, sources
 from audiogen_core.dataset.options import Preparation
 from audiogen_core.dataset.plan import TAIL, Changes, Entry, Groups, make_plan, read_plan
 from audiogen_core.dataset.prepare import look
 from audiogen_core.dataset.shards import (
+    CAPTIONS,
     MAX_SIZE,
     Kept,
     Meta,
@@ -30,6 +31,7 @@ from audiogen_core.dataset.shards import (
     repeats,
     shard_path,
     tracks_of,
+    write_captions,
     write_report,
 )
 from audiogen_core.describe import facts_of
@@ -62,6 +64,7 @@ class EncodeReport:
     tails            files whose last tenth is held out: there was nothing else to hold out
     encoded          shards made by this call; 0 when all was there
     changes          which files are new since the call before, which have changed, and which are gone
+    captions         how many come from where, as a sentence; "" where none could be read
     skips            what was left out, with reasons
     """
 
@@ -72,6 +75,7 @@ class EncodeReport:
     tails: int
     encoded: int
     changes: Changes
+    captions: str
     skips: tuple[Skip, ...]
 
 
@@ -172,7 +176,9 @@ def encode(
     The shards are the same bytes whatever the engine, the number of workers, and however often the work was
     interrupted. What is left out is listed in report.jsonl with a reason. Files are known by their path and
     the hash of their bytes: new ones go into new shards; the codes of those that have changed or are gone are
-    taken out of the shards they were in, whose other codes are taken over. The log tells.
+    taken out of the shards they were in, whose other codes are taken over. The log tells. What is said of
+    the files (see `folder.captions`) is kept in captions.jsonl; where a table or text of it cannot be read,
+    the log says which, and there is none.
 
     Raises NoUsableAudio when no file is there or could be used, OptionError for options that contradict the
     folder, CodesError when it is damaged or cannot be written, DiskFull, WorkerDied, and MissingDependency
@@ -376,8 +382,21 @@ def _finish(
         tails=sum(entry.split == TAIL and not entry.duplicate for group in groups for entry in group),
         encoded=encoded,
         changes=changes,
+        captions=_keep_captions(folder, data, list(dict.fromkeys(track.path for track in tracks))),
         skips=tuple(skips),
     )
+
+
+def _keep_captions(folder: Path, data: Path, files: Sequence[str]) -> str:
+    """Write what is said of the files that have codes; returns how many captions come from where."""
+    try:
+        found = captions(folder, files)
+    except AudioError as error:  # no reason to do without the codes
+        log.warning("no captions are kept: %s", error)
+        (data / CAPTIONS).unlink(missing_ok=True)
+        return ""
+    write_captions(data, found)
+    return sources(found.values())
 
 
 def _told(changes: Changes) -> str:

@@ -5,6 +5,7 @@
     shard-00000.u16     codes, uint16 little endian (frames, codebooks), without a header
     shard-00000.jsonl   one line per track, in the order of its frames, or per file that was left out
     report.jsonl        all that was left out, with reasons
+    captions.jsonl      what is said of each file, and where: file_name, text, source
 
 A shard exists when its .jsonl does: that file is renamed into place last. What a shard holds depends on the
 plan and the audio alone, so a rerun after any accident ends with the same bytes.
@@ -30,13 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.codec import CodecInfo
-from audiogen_core.dataset.folder import META, Skip
+from audiogen_core.dataset.folder import META, Caption, Skip
 from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.settings import from_mapping, parse_json, read_json, read_text
 
 FORMAT_VERSION = 1
 REPORT = "report.jsonl"
+CAPTIONS = "captions.jsonl"
 
 MAX_SIZE = 1 << 16
 """Entries of the largest codebook whose codes fit into a shard."""
@@ -283,6 +285,13 @@ def write_report(data: Path, skips: list[Skip]) -> None:
     """Write report.jsonl."""
     with atomic_path(data / REPORT) as temporary:
         temporary.write_text("".join(json.dumps(asdict(skip)) + "\n" for skip in skips), encoding="utf-8")
+
+
+def write_captions(data: Path, found: Mapping[str, Caption]) -> None:
+    """Write captions.jsonl, as `captions` of a folder reads it."""
+    rows = [{"file_name": path, **asdict(caption)} for path, caption in found.items()]
+    with atomic_path(data / CAPTIONS) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def read_report(data: str | Path) -> list[Skip]:
