@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from audiogen_core.audio import Audio
 from audiogen_core.compose import write_folder
 from audiogen_core.dataset import captions, scan, sources
-from audiogen_core.errors import AudioError
+from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.recipe import Recipe
 
 
@@ -60,3 +61,13 @@ def test_a_table_that_is_none(tmp_path: Path):
     (tmp_path / "metadata.jsonl").write_text("{")
     with pytest.raises(AudioError, match="line 1"):
         told(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are of Linux's file systems")
+def test_names_that_are_no_text_have_captions_too(tmp_path: Path):
+    name = "loud \udcff.wav"
+    clip(tmp_path / "plain.wav")
+    (tmp_path / "plain.wav").rename(tmp_path / name)
+    assert told(tmp_path) == {name: ("loud", "file name")}
+    with pytest.raises(OptionError, match="files must be"):
+        captions(tmp_path, [3])

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from audiogen_core.audio import probe
 from audiogen_core.errors import AudioError, AudiogenError
+from audiogen_core.options import option
 from audiogen_core.recipe import find as find_recipe
 from audiogen_core.settings import parse_json, read_text
 from audiogen_core.values import closed
@@ -134,7 +136,9 @@ class Caption:
 
 
 @closed()
-def captions(folder: Path, files: Sequence[str]) -> dict[str, Caption]:
+def captions(
+    folder: Path, files: Annotated[Sequence[str], option("Their names, of any bytes.", role="file")]
+) -> dict[str, Caption]:
     """What is said of each of some audio files in a folder, by name.
 
     It stands in a file of that name with .txt beside it; in metadata.jsonl (of Hugging Face's audiofolder,
