@@ -125,8 +125,8 @@ class Learner(tuning.Learner):
             places = range(first, first + asked.batch)
             shown = [self.kept if self.kept and rng.random() < asked.keep_share else clips for _ in places]
             chosen = [of[turn(place, len(of), asked.seed)] for of, place in zip(shown, places, strict=True)]
-            # Where clips are kept, only those lose their captions: what the model makes of no words stays, and
-            # guidance, which leads away from that, does not lead away from what is learned.
+            # Where clips are kept, only those lose their captions: what the model makes of no words stays,
+            # and guidance, which leads away from that, does not lead away from what is learned.
             dropped = rng.random(len(chosen)) < asked.text_dropout
             told = [
                 not drop or bool(self.kept and of is clips) for drop, of in zip(dropped, shown, strict=True)
