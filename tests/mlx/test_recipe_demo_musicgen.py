@@ -165,8 +165,8 @@ def test_muon_moves_matrices_as_far_as_torch_s_own(recipe):
     generator = torch.Generator().manual_seed(0)
     first = [torch.randn(8, 24, generator=generator) for _ in range(2)] + [torch.randn(6, 6)]
     grads = [torch.randn(each.shape, generator=generator) for each in first]
-    moved = []
-    for kind, more in ((torch.optim.Muon, {"adjust_lr_fn": "match_rms_adamw"}), (recipe.training.Muon, {})):
+    moved, ours = [], {"dtype": torch.float32}
+    for kind, more in ((torch.optim.Muon, {"adjust_lr_fn": "match_rms_adamw"}), (recipe.training.Muon, ours)):
         matrices = [torch.nn.Parameter(each.clone()) for each in first]
         optimizer = kind(matrices, momentum=0.9, weight_decay=0.1, **more)
         optimizer.param_groups[0]["lr"] = 0.01

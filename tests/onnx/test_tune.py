@@ -96,10 +96,10 @@ def test_it_learns(whole: Tuned):
 
 def test_sounds_are_made_by_the_way(clips: Path, tiny: Path, tmp_path: Path):
     """Each by the networks as they are then: the first one is what the folder makes."""
-    made = tune(asked(clips, model=tiny, samples=1, lr=0.1, steps=4), tmp_path / "run")
+    made = tune(asked(clips, model=tiny, samples=1, lr=1.0, steps=4), tmp_path / "run")
     names = [Path(each["path"]).name for each in metrics.read(made.run) if each["kind"] == "sample"]
     assert names == ["before.wav", "step-000002.wav", "after.wav"]
-    before, after = (Audio.load(made.run / "samples" / f"{name}.wav").samples for name in ("before", "after"))
+    before, after = (Audio.load(made.run / "samples" / name).samples for name in names[:2])
     assert before.shape == after.shape and np.abs(after - before).max() > 0.01
     assert made.page is not None and made.page.read_text().count('class="clip"') == 3
 
