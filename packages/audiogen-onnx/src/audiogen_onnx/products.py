@@ -83,7 +83,7 @@ def half(values: Float, name: str) -> NDArray[np.float16]:
 
 def int8(matrix: Float) -> tuple[NDArray[np.int8], Float]:
     """Whole numbers (inputs, outputs), and the scale of each output."""
-    scale = _above_zero(np.abs(matrix).max(axis=0) / np.float32(WIDEST))
+    scale = above_zero(np.abs(matrix).max(axis=0) / np.float32(WIDEST))
     return np.clip(np.rint(matrix / scale), -WIDEST, WIDEST).astype(np.int8), scale
 
 
@@ -91,12 +91,12 @@ def int4(matrix: Float) -> tuple[NDArray[np.uint8], Float, NDArray[np.uint8]]:
     """Whole numbers 0..15 (inputs, outputs); scales and zero points (inputs / 32, outputs)."""
     blocks = matrix.reshape(-1, BLOCK, matrix.shape[1])
     low, high = np.minimum(blocks.min(axis=1), 0), np.maximum(blocks.max(axis=1), 0)
-    scale = _above_zero((high - low) / np.float32(15))
+    scale = above_zero((high - low) / np.float32(15))
     zero = np.clip(np.rint(-low / scale), 0, 15)
     whole = np.clip(np.rint(blocks / scale[:, None]) + zero[:, None], 0, 15).reshape(matrix.shape)
     return whole.astype(np.uint8), scale, zero.astype(np.uint8)
 
 
-def _above_zero(scale: Float) -> Float:
+def above_zero(scale: Float) -> Float:
     """Scales that can be divided by: all-zero weights get 1."""
     return np.where(scale > 0, scale, 1).astype(np.float32)

@@ -21,10 +21,11 @@ from audiogen_core.musicgen.config import Config
 from audiogen_core.musicgen.positions import positions
 from audiogen_core.ops import Float
 from audiogen_onnx.exporter.musicgen.nodes import FLOAT, INT32, INT64, Nodes, Shape, graph
-from audiogen_onnx.exporter.musicgen.numbers import BLOCK, FINE, half, stored
+from audiogen_onnx.exporter.musicgen.numbers import BLOCK, FINE, stored
 from audiogen_onnx.exporter.musicgen.source import Source
 from audiogen_onnx.exporter.musicgen.text import activated, softmax
 from audiogen_onnx.musicgen.decoder import padded
+from audiogen_onnx.products import half
 
 EPS = 1e-5
 

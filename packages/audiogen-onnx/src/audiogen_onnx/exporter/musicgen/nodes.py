@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from audiogen_core.ops import Float
 from audiogen_onnx.exporter.functions import OPSET
 from audiogen_onnx.exporter.graph import CONTRIB, IR_VERSION, GraphWriter, save
-from audiogen_onnx.exporter.musicgen.numbers import BITS, BLOCK, blocks, half, packed, whole_rows
+from audiogen_onnx.exporter.musicgen.numbers import BITS, BLOCK, blocks, packed, whole_rows
+from audiogen_onnx.products import half
 from onnx import TensorProto, helper
 
 Shape = Sequence[str | int]

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.errors import WeightsError
 from audiogen_core.ops import Float
+from audiogen_onnx.products import above_zero, half
 
 BLOCK = 32
 """Weights that share a scale, along the inputs."""
@@ -45,11 +45,11 @@ def blocks(weight: Float, bits: int, size: int) -> Blocks:
     outputs, inputs = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -inputs % size))).reshape(outputs, -1, size)
     if bits == 8:
-        scale = _above_zero(np.abs(padded).max(axis=2) / np.float32(127))
+        scale = above_zero(np.abs(padded).max(axis=2) / np.float32(127))
         zero = np.full(scale.shape, 128, np.uint8)
     else:
         low, high = np.minimum(padded.min(axis=2), 0), np.maximum(padded.max(axis=2), 0)
-        scale = _above_zero((high - low) / np.float32(15))
+        scale = above_zero((high - low) / np.float32(15))
         zero = np.clip(np.rint(-low / scale), 0, 15).astype(np.uint8)
     whole = np.rint(padded / scale[..., None]) + zero[..., None]
     return Blocks(np.clip(whole, 0, (1 << bits) - 1).astype(np.uint8), scale, zero)
@@ -61,7 +61,7 @@ def whole_rows(weight: Float) -> tuple[NDArray[np.int8], Float] | None:
     Small models are stored so (`audiogen_core.weights.Int8Rows`).
     """
     widest = np.abs(weight).max(axis=1)
-    near = _above_zero(widest / np.float32(127))
+    near = above_zero(widest / np.float32(127))
     for scale in (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))):
         exact = (np.rint(weight / scale[:, None]) * scale[:, None] == weight).all(axis=1)
         near = np.where(exact, scale, near)
@@ -79,15 +79,6 @@ def packed(whole: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(whole[..., 0::2] | whole[..., 1::2] << 4)
 
 
-def half(values: Float, name: str) -> NDArray[np.float16]:
-    """As float16. Raises WeightsError for numbers that are too large."""
-    with np.errstate(over="ignore"):
-        small = values.astype(np.float16)
-    if not np.isfinite(small).all():
-        raise WeightsError(f"{name} holds numbers too large for float16; use int8 or float32")
-    return small
-
-
 def stored(weight: Float, dtype: str, size: int = BLOCK) -> Float:
     """What is left of a matrix, as float32; `size` of the blocks, where there are."""
     if dtype == "float16":
@@ -97,8 +88,3 @@ def stored(weight: Float, dtype: str, size: int = BLOCK) -> Float:
     made = blocks(weight, BITS[dtype], size)
     values = (made.whole.astype(np.float32) - made.zero[..., None]) * made.scale[..., None]
     return np.ascontiguousarray(values.reshape(len(weight), -1)[:, : weight.shape[1]])
-
-
-def _above_zero(scale: Float) -> Float:
-    """Scales that can be divided by: all-zero weights get 1."""
-    return np.where(scale > 0, scale, 1).astype(np.float32)
