@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from audiogen_core.audio import Audio
 from audiogen_core.compose import compose
+from audiogen_core.musicgen.files import Files, Places
+from audiogen_onnx.exporter.musicgen.export import export_musicgen
 from support.exported import exported
 from support.wheels import bare, installed_bytes, metadata, run, wheel
 
@@ -34,7 +38,11 @@ def test_what_it_always_needs():
     always = [
         need for need in metadata(wheel("audiogen-onnx")).get_all("Requires-Dist") if "extra" not in need
     ]
-    assert sorted(need.split(">")[0].split("<")[0] for need in always) == ["audiogen-core", "onnxruntime"]
+    assert sorted(need.split(">")[0].split("<")[0] for need in always) == [
+        "audiogen-core",
+        "onnxruntime",
+        "tokenizers",
+    ]
 
 
 def test_the_wheel_with_its_model_is_small():
@@ -51,6 +59,25 @@ def test_the_model_that_comes_with_it_vamps_without_a_network(tmp_path):
     run(command, "vamp", clip, *asked, "-o", "infill.wav", "--infill", "1:2", cwd=tmp_path)
     run(command, "replay", "out.wav", "-o", "again.wav", "--threads", 1, "--offline", cwd=tmp_path)
     assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
+
+
+def test_it_makes_music_alone(tmp_path):
+    """From the demo and from an exported folder; neither torch nor onnx is there."""
+    model = Path(__file__).parents[1] / "fixtures" / "musicgen"
+    places = Places(tokenizer=model / "tokenizer")
+    export_musicgen(Files.find({}, str(model / "musicgen-mono"), places), tmp_path / "tiny")
+    python = bare(tmp_path / "venv", *PACKAGES)
+    command = python.with_name("audiogen-onnx")
+    for number, model in enumerate(("demo", tmp_path / "tiny")):
+        asked = ("slow piano", "-m", model, "--seconds", 1, "--seed", 1, "--offline")
+        run(command, "musicgen", *asked, "-o", f"{number}.wav", cwd=tmp_path)
+        made = Audio.load(tmp_path / f"{number}.wav")
+        assert made.duration == 1.0 and made.samples.any()
+    absent = (
+        f"from importlib.util import find_spec; print([name for name in {FORBIDDEN!r} if find_spec(name)])"
+    )
+    assert run(python, "-c", absent, cwd=tmp_path).strip() == "[]"
+    print(f"\nwheel {wheel('audiogen-onnx').stat().st_size / 1e6:.1f} MB")
 
 
 def test_it_vamps_alone(tmp_path):
