@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from queue import SimpleQueue
 from threading import Thread, local
 from typing import Any
@@ -42,8 +43,8 @@ row the same numbers in any company (the limit is 1,000,000; close to it neither
 AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
 """What OpenBLAS calls processors for which it has such kernels, AMD's too."""
 
-PART = 1 << 18
-"""Numbers of a matrix that a thread takes at a time: reading them takes some times as long as waking it."""
+PART = 1 << 16
+"""Numbers of a matrix that a thread takes at least: reading them takes as long as waking it."""
 
 WORTH_ROWS = 1 << 20
 """Numbers of a layer's largest matrix from which on steps are bound by memory."""
@@ -220,7 +221,7 @@ def attention_of_one(
         np.matmul(scores, values[:, start:stop], out=out[:, start:stop])
 
     heads = keys.shape[1]
-    shared(some, heads, max(1, heads * PART // (keys.size + values.size)))
+    shared(some, heads, max(1, heads * PART // (keys.size + values.size)), longer=True)
     return out
 
 
@@ -252,7 +253,8 @@ def _in_blocks(rows: Floats, weight: Floats) -> Floats:
     count = len(rows)
     if count == 1:  # numpy has another kernel for a vector, which rounds otherwise
         rows = np.concatenate([rows, rows])
-    size = math.gcd(outputs, 1 << max(0, (UNCOPIED // (len(rows) * inputs)).bit_length() - 1))
+    most = min(UNCOPIED // len(rows), PART) // inputs
+    size = math.gcd(outputs, 1 << max(0, most.bit_length() - 1))
     blocks = weight.reshape(-1, size, inputs).swapaxes(-1, -2)
     y = np.empty((len(blocks), len(rows), size), np.float32)
 
@@ -260,7 +262,7 @@ def _in_blocks(rows: Floats, weight: Floats) -> Floats:
         np.matmul(rows, blocks[start:stop], out=y[start:stop])
 
     part = max(PART // inputs, -(-RELEASED // len(rows)))
-    shared(some, len(blocks), -(-part // size))
+    shared(some, len(blocks), -(-part // size), longer=True)
     return y.swapaxes(0, 1).reshape(len(rows), outputs)[:count]
 
 
@@ -279,7 +281,7 @@ def _row_by_row(rows: Floats, weight: Floats) -> Floats:
         np.matmul(blocks[start:stop], rows[None, :, :, None], out=y[start:stop])
 
     part = max(PART // inputs, -(-RELEASED // len(rows)))
-    shared(some, len(blocks), -(-part // size))
+    shared(some, len(blocks), -(-part // size), longer=True)
     return y.swapaxes(0, 1).reshape(len(rows), outputs)
 
 
@@ -304,37 +306,43 @@ def gelu(x: Floats) -> Floats:
     return y
 
 
-def shared(work: Callable[[int, int], None], count: int, step: int) -> None:
-    """`work(start, stop)` on all parts of a range, `step` long, by this thread and those that are idle.
+def shared(work: Callable[[int, int], None], count: int, least: int, *, longer: bool = False) -> None:
+    """`work(start, stop)` on all parts of a range, `least` long, by this thread and those that are idle.
 
     Each takes the next part when it has done one. So a thread that is late, or that waits for a processor,
     holds up one part at most, and nobody waits for a thread that has not begun.
+
+    longer  the first parts are longer: there are fewer, and yet all threads end at about the same time
     """
-    starts = iter(range(0, count, step))
-    parts = -(-count // step)
+    threads = blas.threads()
+    cuts = [0]
+    while cuts[-1] < count:
+        share = (count - cuts[-1]) // threads if longer else 0
+        cuts.append(min(count, cuts[-1] + max(least, share)))
+    parts = iter(pairwise(cuts))
+    left = len(cuts) - 1
     done: SimpleQueue[int | MemoryError] = SimpleQueue()
 
     def take() -> None:
         taken = 0
         try:
-            for start in starts:
-                work(start, min(start + step, count))
+            for start, stop in parts:
+                work(start, stop)
                 taken += 1
         except MemoryError as error:
             done.put(error)
         else:
             done.put(taken)
 
-    threads = blas.threads()
     inbox = _inbox(threads - 1)
-    for _ in range(min(threads, parts) - 1):
+    for _ in range(min(threads, left) - 1):
         inbox.put(take)
     take()
-    while parts:
+    while left:
         ended = done.get()
         if isinstance(ended, MemoryError):
             raise ended
-        parts -= ended
+        left -= ended
 
 
 @cache
