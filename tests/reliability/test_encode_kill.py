@@ -100,7 +100,7 @@ def test_a_kill_at_every_write_of_what_changed(tmp_path, monkeypatch):
     before = tmp_path / "before"
     encode(folder, before, codec=CODEC, workers=1)
     (folder / "001.wav").unlink()
-    noise(1.0, 99).save(folder / "002.wav")
+    noise(1.0, 99).save(folder / "002.wav", force=True)
     noise(1.0, 98).save(folder / "new.wav")
     encode(folder, shutil.copytree(before, tmp_path / "undisturbed"), codec=CODEC, workers=1)
     expected = contents(tmp_path / "undisturbed")
