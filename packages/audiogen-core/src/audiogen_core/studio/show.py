@@ -158,8 +158,9 @@ def training(now: Progress) -> str:
         facts += [f"step {steps[-1]['step']}", f"loss {steps[-1]['loss']:.3f}"]
         if now.state == "running" and steps[-1].get("seconds_left") is not None:
             facts.append(f"{_time(steps[-1]['seconds_left'])} left")
+    load = "none" if now.state == "running" else "metadata"  # drawn anew at every step, lengths can wait
     heard = "".join(
-        f'<li><span>{escape(each)}</span><audio controls preload="none" aria-label="{escape(each)}" '
+        f'<li><span>{escape(each)}</span><audio controls preload="{load}" aria-label="{escape(each)}" '
         f'src="v1/trainings/{quote(now.name)}/samples/{quote(each)}"></audio></li>'
         for each in reversed(now.samples[-6:])
     )
