@@ -94,6 +94,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         "models": models.table,
         "text-encoders": models.text_encoders,
         "cards": cards.cards,
+        "judged": cards.judged,
         "gallery": partial(sounds.gallery, page=page),
         "player": partial(sounds.player, page=page),
         "listen": partial(sounds.listen, page=page),

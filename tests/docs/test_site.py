@@ -94,6 +94,19 @@ def test_every_card_is_in_the_site(site: Path) -> None:
         assert title.replace("`", "") in shown
 
 
+def test_every_demo_stands_beside_ceiling_and_floor(site: Path) -> None:
+    page = (site / "reference" / "demo-models" / "index.html").read_text(encoding="utf-8")
+    table = re.search(r'id="side-by-side".*?<table>(.*?)</table>', page, re.DOTALL)[1]
+    names = [html.unescape(each) for each in re.findall(r"<tr>\s*<td>(.*?)</td>\s*<td>\d+</td>", table)]
+    of = [name.partition(":")[0] for name in names]
+    assert of[:2] == ["ceiling", "floor"]
+    cards = [path.read_text(encoding="utf-8") for path in hook("cards").paths()]
+    judged = {
+        card.splitlines()[0].removeprefix("# The demo ") for card in cards if "| what | clips |" in card
+    }
+    assert set(of[2:]) == judged >= {"GPT", "MusicGen", "Stable Audio", "VampNet"}
+
+
 def test_every_page_is_linked(site: Path) -> None:
     written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     named = set(re.findall(r"([\w./-]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
