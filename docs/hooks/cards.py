@@ -9,17 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 _HEADING = re.compile(r"^(#+ )", re.MULTILINE)
 
-SIDE_BY_SIDE = (
-    "clips",
-    "in key",
-    "in some key",
-    "in time",
-    "style",
-    "tempo within 4 %",
-    "silent",
-    "clipped",
-    "after a fade",
-)
+SIDE_BY_SIDE = ("clips", "in key", "in some key", "in time", "style", "tempo within 4 %", "silent")
 """Columns of the judge's tables that are shown of all models in one."""
 
 BOUNDS = {
@@ -54,7 +44,7 @@ def judged() -> str:
                 bounds[BOUNDS[what]] = {**row, **bounds.get(BOUNDS[what], {})}
             elif what != row["what"] or what.startswith("before"):
                 models[f"{title}: {what}"] = row
-    lines = [["what", *SIDE_BY_SIDE], ["---"] * (1 + len(SIDE_BY_SIDE))]
+    lines = [["what", *SIDE_BY_SIDE], ["---", *[":-:"] * len(SIDE_BY_SIDE)]]
     for name, row in {**bounds, **models}.items():
         lines.append([name, *(row.get(column, "") for column in SIDE_BY_SIDE)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -97,7 +97,7 @@ def test_every_card_is_in_the_site(site: Path) -> None:
 def test_every_demo_stands_beside_ceiling_and_floor(site: Path) -> None:
     page = (site / "reference" / "demo-models" / "index.html").read_text(encoding="utf-8")
     table = re.search(r'id="side-by-side".*?<table>(.*?)</table>', page, re.DOTALL)[1]
-    names = [html.unescape(each) for each in re.findall(r"<tr>\s*<td>(.*?)</td>\s*<td>\d+</td>", table)]
+    names = [html.unescape(each) for each in re.findall(r"<tr>\s*<td>(.*?)</td>\s*<td[^>]*>\d+</td>", table)]
     of = [name.partition(":")[0] for name in names]
     assert of[:2] == ["ceiling", "floor"]
     cards = [path.read_text(encoding="utf-8") for path in hook("cards").paths()]
