@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from audiogen_core.errors import ModelError
 from audiogen_core.musicgen.files import Files
-from audiogen_core.prompts import FILE, Prompts
+from audiogen_core.prompts import FILE, LEFT_OUT, Prompts
 from audiogen_core.tokenizer import Tokenizer
 from audiogen_mlx.catalog import MUSICGEN, STABLE_AUDIO
 from audiogen_mlx.cli import cli
@@ -87,6 +88,7 @@ def test_what_it_takes_for_its_own_words_is_not_one_of_them(words: Prompts) -> N
         ("chiptunes", "chiptunes"),
         ("in a major key", "in a major key"),
         ("96 bpm beat", "slow beat"),
+        ("piano, no vocals", "piano, "),  # which it never has
         ("piano at 110 BPM", "piano at medium"),
     ],
 )
@@ -103,6 +105,9 @@ def test_what_means_the_same_is_taken_for_it_silently(
         ("sad violin", "sad piano", {"violin": "the nearest is piano"}),
         ("Techno in C minor", "fast beat in C minor", {"Techno": "the nearest is fast beat"}),
         ("violin, violin", "piano, piano", {"violin": "the nearest is piano"}),
+        ("no piano, just drums", ", just drums", {"no piano": LEFT_OUT}),
+        ("drums without any Happy bells", "drums  bells", {"without any Happy": LEFT_OUT}),
+        ("piano without drums", "piano gentle", {"without drums": "the nearest is gentle"}),
         ("piano in Bb minor", "piano in C minor", {"Bb minor": "the nearest is C minor"}),
         ("60 bpm", "slow", {"60 bpm": "the nearest is slow, 93.75 bpm"}),
         ("140.5 beats per minute", "fast", {"140.5 beats per minute": "the nearest is fast, 125 bpm"}),
@@ -197,6 +202,18 @@ def test_common_prompts_in_other_words_say_what_is_not_followed(
         assert sum(message.count(part) for message in told(tokenizer, typed)) == 1, part
 
 
+@pytest.mark.parametrize("typed", ["epic trailer", "langsames Klavier in c-Moll", "\N{MUSICAL KEYBOARD}"])
+def test_a_prompt_of_which_nothing_is_left_is_told(tokenizer: Tokenizer, typed: str) -> None:
+    (message,) = told(tokenizer, typed)
+    assert "so nothing is left, and it plays anything" in message
+
+
+def test_words_that_say_nothing_are_not_told(tokenizer: Tokenizer) -> None:
+    assert told(tokenizer, "just a lofi beat to make me happy") == []
+    (message,) = told(tokenizer, "something like a zither, and a piano to it")
+    assert message.startswith("the model has never seen: zither; it passes over that;")
+
+
 def test_such_words_make_the_clip_of_the_model_s_own() -> None:
     model = MusicGen.load("demo")
     with pytest.warns(UserWarning, match="cannot follow techno"):
@@ -208,6 +225,8 @@ def test_such_words_make_the_clip_of_the_model_s_own() -> None:
 def test_the_command_lists_them(deaf: Path) -> None:
     shown = call(cli, "prompts", "-m", "demo")
     assert shown.exit_code == 0, shown.output
+    examples = re.findall(r"^  .+  (\w+ .+ in \w minor|\w+ .+ in \w major)$", shown.stdout, re.MULTILINE)
+    assert "slow music box in A minor" in examples and len(examples) == 4
     for line in ("tempo", "  slow    slow, calm,", "only near", "  piano  "):
         assert line in shown.stdout
     assert "violin, violins, cello" in shown.stdout

@@ -86,6 +86,7 @@ TEXTS = [
     "gentle lullaby for a music box; violin solo with café ♯ ½ ﬁne",
     "ｆｕｌｌ width, Ⅷ and 東京 — “quotes” … e\u0301",
     "<unk> </s> constructor 120.5 beats per minute",
+    "No piano, just drums without  any music box; not a violin, no drums, no 120 bpm",
     "x" * 300,
     "a\u0000b\tc\u00a0d",
     "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 from audiogen_core.errors import ModelError
@@ -15,6 +16,13 @@ from audiogen_core.settings import from_mapping, read_json
 
 FILE = "prompts.json"
 CLOSE = 0.04  # of a tempo that counts as the one asked for, as a share
+LEFT_OUT = "it is left out; a negative prompt stays away from it"
+FILLERS = re.compile(
+    "an?|and|are|as|at|by|can|do|for|from|has|have|is|it|its|just|like|make|me|my|no|not|of|on|only|or|so|some"
+    "|something|that|the|then|there|this|to|up|very|want|with|without|you|your",
+    re.IGNORECASE,
+)
+"""Words that say nothing of the music, which need not be told when a model passes over them."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,13 @@ class Prompts:
 
         def known(found: re.Match[str]) -> str:
             said = found[0]
+            word = " ".join(said.lower().split())
+            if found["no"] and word not in self.means and word not in self.nearest:
+                if not found["saying"] or " ".join(found["saying"].lower().split()) not in self.nearest:
+                    near[said] = LEFT_OUT  # of what it has not it makes nothing anyhow
+                return ""
             if found["bpm"]:
                 return self._tempo(said, float(found["bpm"]), near)
-            word = " ".join(said.lower().split())
             if word in self.nearest:
                 near[said] = f"the nearest is {self.nearest[word]}"
             elif self.means.get(word, word) in self._ignored:
@@ -60,6 +72,10 @@ class Prompts:
             return {**self.means, **self.nearest}.get(word, said)
 
         return self._sayings.sub(known, text), near
+
+    def knows_any(self, text: str) -> bool:
+        """Whether a prompt says anything that there is a word for."""
+        return self._sayings.search(text) is not None
 
     def table(self) -> dict[str, dict[str, str]]:
         """Everything."""
@@ -74,7 +90,14 @@ class Prompts:
     def shown(self) -> dict[str, dict[str, str]]:
         """Everything, to be read by people: words for one thing stand together."""
         together = {"the same as": _together(self.means), "only near": _together(self.nearest)}
-        return {about: rows for about, rows in {**self.table(), **together}.items() if rows}
+        every = {"for example": self._examples(), **self.table(), **together}
+        return {about: rows for about, rows in every.items() if rows}
+
+    def _examples(self) -> dict[str, str]:
+        """A prompt for each style."""
+        styles, tempi, keys = (list(self.knows.get(about, {})) for about in ("style", "tempo", "key"))
+        parts = zip(styles, cycle(tempi or [""]), cycle(keys), strict=False)
+        return {style: f"{tempo} {style} in {key}".strip() for style, tempo, key in parts}
 
     def _tempo(self, said: str, wanted: float, near: dict[str, str]) -> str:
         word, bpm = min(self.bpm.items(), key=lambda each: abs(each[1] - wanted))
@@ -101,7 +124,8 @@ class Prompts:
         sayings = sorted([*own, *self.means, *self.nearest], key=len, reverse=True)
         words = "|".join(re.escape(saying).replace(r"\ ", r"\s+") for saying in sayings)
         number = r"(?P<bpm>\d{1,4}(?:\.\d+)?)\s*(?:bpm|beats\s+per\s+minute)"
-        return re.compile(rf"(?<!\w)(?:{number}|{words})(?!\w)", re.IGNORECASE)
+        no = r"(?:(?P<no>no|not|without)\s+(?:(?:an?|any)\s+)?)?"
+        return re.compile(rf"(?<!\w){no}(?:{number}|(?P<saying>{words}))(?!\w)", re.IGNORECASE)
 
 
 def _together(words: dict[str, str]) -> dict[str, str]:

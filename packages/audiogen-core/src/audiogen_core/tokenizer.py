@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiogen_core.errors import ModelError, OptionError
-from audiogen_core.prompts import Prompts
+from audiogen_core.prompts import FILLERS, Prompts
 from audiogen_core.settings import parse_json, read_text
 from audiogen_core.values import check_text
 
@@ -132,12 +132,18 @@ class Tokenizer:
             named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
             warnings.warn(f"the model cannot follow {named}", UserWarning, stacklevel=2)
         unknown = self.unknown(text)
+        if self.prompts is None:
+            end = "it passes over that"
+        elif self.prompts.knows_any(text) or not text.strip():
+            unknown = [part for part in unknown if not FILLERS.fullmatch(part)]
+            end = "it passes over that; its words are listed by `audiogen-mlx prompts`"
+        else:
+            unknown = unknown if self._cut(text).ids else [text.strip()]
+            end = "so nothing is left, and it plays anything; its words, which are English, are listed by "
+            end += "`audiogen-mlx prompts`"
         if unknown:
             named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
-            hint = "" if self.prompts is None else "; its words are listed by `audiogen-mlx prompts`"
-            warnings.warn(
-                f"the model has never seen: {named}; it passes over that{hint}", UserWarning, stacklevel=2
-            )
+            warnings.warn(f"the model has never seen: {named}; {end}", UserWarning, stacklevel=2)
 
     def _understood(self, text: str) -> tuple[str, dict[str, str]]:
         return (text, {}) if self.prompts is None else self.prompts.understood(text)

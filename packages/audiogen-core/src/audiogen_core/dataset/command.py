@@ -26,7 +26,7 @@ def carry_out(
 
     output  None: here, named after the folder
     """
-    from audiogen_core.dataset.encode import encode, verify
+    from audiogen_core.dataset.encode import encode, some, verify
 
     output = output or Path(f"{folder.resolve().name}-codes")
     with cli.progress("encoding", unit="shards", quiet=shown.quiet or shown.json) as on_step:
@@ -46,7 +46,8 @@ def carry_out(
     if division.verify:
         cli.note(f"checked: {verify(output)} frames are as they were written")
     if report.skips:
-        cli.note(f"left out: {len(report.skips)} files; the reasons are in {output / 'report.jsonl'}")
+        named = some([f"{skip.path} ({skip.why})" for skip in report.skips])
+        cli.note(f"{len(report.skips)} left out: {named}; more of that in {output / 'report.jsonl'}")
     if report.tails:
         cli.note("held out: the last tenth of the music, for there is nothing else to hold out")
     if report.captions:

@@ -16,7 +16,7 @@ from audiogen_core.audio import probe
 from audiogen_core.codec import Codec, CodecInfo, fingerprint
 from audiogen_core.coding import coded_size
 from audiogen_core.dataset.engines import Job, check_engine, run_jobs
-from audiogen_core.dataset.folder import META, SUFFIXES, Skip, captions, scan, sources
+from audiogen_core.dataset.folder import META, Skip, captions, scan, sources
 from audiogen_core.dataset.options import Preparation
 from audiogen_core.dataset.plan import TAIL, Changes, Entry, Groups, make_plan, read_plan
 from audiogen_core.dataset.prepare import look
@@ -411,6 +411,9 @@ def _told(changes: Changes) -> str:
 
 def _nothing(folder: Path, skips: list[Skip]) -> str:
     if not skips:
-        return f"{folder}: no audio files in this folder; known suffixes are {', '.join(sorted(SUFFIXES))}"
+        return (
+            f"{folder}: no audio files in this folder; read are WAV, FLAC, Ogg, Opus, MP3 and AIFF, and with "
+            "audiogen-core[ffmpeg] M4A and others"
+        )
     first = f"{name_of(skips[0].path)}: {skips[0].message}"
     return f"{folder}: no usable audio; {len(skips)} were left out, the first of them {first}"

@@ -337,7 +337,7 @@ def _check(config: Config, settings: Settings) -> None:
     settings.sampling.temperatures_for(config.codebooks)
     for name in ("melody", "style"):
         if getattr(settings, name) is not None and config.clip != name:
-            raise OptionError(f"{name}: this model does not follow one; take one whose name says so", name)
+            raise OptionError(f"{name}: this model does not follow one; musicgen-{name} does", name)
     if settings.frames > settings.window and settings.window < 2:
         raise OptionError("windows must have 2 frames or more to be continued")
     if settings.negative_prompt is not None and settings.guidance_scale == 1:

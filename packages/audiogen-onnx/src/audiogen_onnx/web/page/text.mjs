@@ -181,6 +181,9 @@ export class Tokenizer {
 
 const CLOSE = 0.04; // of a tempo that counts as the one asked for, as a share
 const LETTER = "[\\p{L}\\p{N}_]";
+const LEFT_OUT = "it is left out; a negative prompt stays away from it";
+
+const plain = (text) => text.toLowerCase().split(/\s+/u).filter(Boolean).join(" ");
 
 /** What a small model makes of the words people type. */
 class Prompts {
@@ -194,15 +197,20 @@ class Prompts {
     const sayings = [...own, ...this.means.keys(), ...this.nearest.keys()].sort((a, b) => b.length - a.length);
     const words = sayings.map((saying) => saying.split(" ").map(escaped).join("\\s+")).join("|");
     const number = "(?<bpm>\\p{Nd}{1,4}(?:\\.\\p{Nd}+)?)\\s*(?:bpm|beats\\s+per\\s+minute)";
-    this.sayings = new RegExp(`(?<!${LETTER})(?:${number}|${words})(?!${LETTER})`, "giu");
+    const no = "(?:(?<no>no|not|without)\\s+(?:(?:an?|any)\\s+)?)?";
+    this.sayings = new RegExp(`(?<!${LETTER})${no}(?:${number}|(?<saying>${words}))(?!${LETTER})`, "giu");
   }
 
   /** A prompt in the model's words, and what it cannot follow, each a sentence. */
   understood(text) {
     const near = new Map();
-    const made = text.replace(this.sayings, (said, bpm) => {
+    const made = text.replace(this.sayings, (said, no, bpm, saying) => {
+      const word = plain(said);
+      if (no && !this.means.has(word) && !this.nearest.has(word)) {
+        if (!saying || !this.nearest.has(plain(saying))) near.set(said, LEFT_OUT);
+        return "";
+      }
       if (bpm) return this.tempo(said, Number(bpm), near);
-      const word = said.toLowerCase().split(/\s+/u).filter(Boolean).join(" ");
       const meant = this.means.get(word) ?? word;
       if (this.nearest.has(word)) near.set(said, `the nearest is ${this.nearest.get(word)}`);
       else if (this.ignored.has(meant)) near.set(said, this.ignored.get(meant));
