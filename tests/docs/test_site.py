@@ -129,6 +129,16 @@ def test_what_is_heard_is_there(site: Path) -> None:
     assert gallery.count("<audio") == gallery.count("audiogen recipe 1") == len(sounds.SOUNDS)
 
 
+def test_what_the_readme_lets_one_hear_is_made_by_the_commands_of_the_site() -> None:
+    sounds, linked = hook("sounds"), (ROOT / "README.md").read_text(encoding="utf-8")
+    clips = re.findall(r"\]\((docs/assets/\w+\.mp3)\)", linked)
+    assert len(clips) == len(list((ROOT / "docs" / "assets").glob("*.mp3"))) == 3
+    for clip in clips:
+        recipe, words = Recipe.read(ROOT / clip), sounds.commands_of(sounds.SOUNDS[Path(clip).stem])[-1]
+        assert recipe.settings["command"] == words[1] and recipe.model == "demo"
+        assert recipe.seed == int(words[words.index("--seed") + 1])
+
+
 @pytest.mark.slow
 def test_every_clip_is_made_by_its_command(tmp_path: Path) -> None:
     sounds = hook("sounds")
