@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiogen_core import Audio, codecs
+from audiogen_core import Audio, codecs, values
 from audiogen_core.dataset import captions, engines, plan
 from audiogen_core.dataset.encode import NoUsableAudio, encode, verify
 from audiogen_core.dataset.options import Preparation as Options
@@ -462,3 +462,19 @@ def test_captions_are_kept_beside_the_codes(folder, tmp_path, caplog):
     assert (broken.captions, broken.tracks, broken.encoded) == ("", report.tracks, 0)
     assert "no captions are kept" in caplog.text and "0.txt" in caplog.text
     assert not (data / "captions.jsonl").exists()
+
+
+def test_captions_are_of_any_number_of_files_and_written_when_they_change(folder, tmp_path, monkeypatch):
+    """More than a list in a call of Python may have."""
+    monkeypatch.setattr(values, "_MOST", 3)
+    data = tmp_path / "data"
+    report = encode(folder, data, codec=CODEC)
+    assert report.captions == f"{report.tracks} from a file name" and report.tracks > 3
+    kept = data / "captions.jsonl"
+    before = kept.stat()
+    encode(folder, data, codec=CODEC)
+    assert kept.stat().st_mtime_ns == before.st_mtime_ns and kept.stat().st_ino == before.st_ino
+    (folder / "0.txt").write_text("a roar")
+    assert encode(folder, data, codec=CODEC).captions.startswith("1 from a text file")
+    assert "a roar" in kept.read_text()
+    assert not list(data.glob(".*tmp*"))

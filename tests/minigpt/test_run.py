@@ -109,7 +109,7 @@ def test_every_stage_once(music: Path, tmp_path: Path) -> None:
     assert again.done == () and again.page == out / "report.html"
     after = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != "report.jsonl"}
     same = {path for path in before if before[path] == after[path]}
-    assert {path.name for path in set(before) - same} <= {"meta.json", "plan.json", "captions.jsonl"}
+    assert {path.name for path in set(before) - same} <= {"meta.json", "plan.json"}
 
 
 def test_stopped_and_gone_on_with(music: Path, tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -50,3 +54,19 @@ def test_half_precision_stays_in_mlx() -> None:
     x = sample(3, 4).astype(mx.float16)
     assert not cpu.applies(x)
     assert cpu.softmax(x).dtype == mx.float16
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_memory_is_kept_and_given_back():
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    cpu.keep_memory(True)
+    try:
+        arrays = [np.ones(5_000_000, np.float32) for _ in range(5)]  # 95 MiB
+        taken = resident()
+        del arrays
+        assert resident() > taken - 20
+    finally:
+        cpu.keep_memory(False)
+    assert resident() < taken - 70

@@ -316,6 +316,22 @@ def test_words_of_captions_are_not_put_in_those_of_the_model(tmp_path: Path):
     assert MusicGen.load(tmp_path / "made")._parts.tokenizer.unknown("slow organ") == ["organ"]
 
 
+def test_a_converted_folder_learns_as_the_original(clips: Path, whole: Tuned, tmp_path: Path):
+    """To the same bits; and what is merged into it is what is merged into that."""
+    files = Files.find(MUSICGEN, MONO, Places(tokenizer=MODELS / "tokenizer"))
+    folder = convert(files, tmp_path / "made")
+    run = tune(asked(clips, model=folder, tokenizer=None), tmp_path / "run")
+    assert run.adapter is not None and whole.adapter is not None
+    name = "adapter_model.safetensors"
+    assert (run.adapter / name).read_bytes() == (whole.adapter / name).read_bytes()
+    merged = Files.find(MUSICGEN, folder, Places(lora=(str(run.adapter),)))
+    again = MusicGen.load(convert(merged, tmp_path / "merged"))
+    expected = MusicGen.load(MONO, tokenizer=MODELS / "tokenizer", lora=[run.adapter])
+    told: dict[str, Any] = {"seconds": 0.5, "seed": 1}
+    one, other = (music.generate_codes("a slow banjo", **told).values for music in (again, expected))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_a_dora_is_learned(clips: Path, tmp_path: Path):
     made = tune(asked(clips, dora=True), tmp_path / "run")
     before, after = made.losses

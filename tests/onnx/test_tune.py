@@ -31,10 +31,10 @@ from audiogen_onnx.exporter.config import LORA_RANK
 from audiogen_onnx.exporter.export import quantize
 from audiogen_onnx.exporter.tune import Learner, tune
 from audiogen_onnx.exporter.weights import load, load_codec
-from audiogen_onnx.manifest import Manifest
+from audiogen_onnx.manifest import NAME, Manifest
 from audiogen_onnx.session import Session
 from audiogen_onnx.vampnet.tune_options import Tuning
-from support.exported import exported
+from support.exported import exported, exported_copy
 from support.tiny_vampnet import write_tiny_vampnet
 from support.vampnet_numpy import FIXTURES
 
@@ -322,12 +322,55 @@ def test_the_demo_learns_and_is_exported_with_it(tmp_path: Path, clips: Path):
     np.testing.assert_array_equal(a, b)
 
 
-def test_a_folder_whose_updates_cannot_be_told_from_its_weights_is_refused(tmp_path: Path, clips: Path):
-    folder = exported()
-    with pytest.raises(ModelError, match=r"was exported from coarse\.pth and c2f\.pth"):
-        tune(asked(clips, model=folder), tmp_path / "run")
+def test_an_exported_folder_of_the_authors_learns_as_their_checkpoints(
+    tmp_path: Path, clips: Path, whole: Tuned
+):
+    """Their updates lie beside it, so that learning goes on from these, and what is learned fits either."""
+    made = tune(asked(clips, model=exported()), tmp_path / "run")
+    for one, other in zip(metrics.read(made.run), metrics.read(whole.run), strict=True):
+        if one["kind"] in ("train", "eval"):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert made.adapter is not None and whole.adapter is not None
+    for file in ("coarse/lora.pth", "c2f/lora.pth"):
+        one, other = (torch.load(each.adapter / file, weights_only=True) for each in (made, whole))
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            torch.testing.assert_close(value, other[name], rtol=0, atol=1e-3)
+
+
+def test_an_exported_folder_of_the_authors_is_exported_again_with_a_lora(tmp_path: Path, whole: Tuned):
+    """As their checkpoints with it; and with another one after that, as these with both."""
+    plain = Vampnet.load(exported())
+    shape = (plain.coarse.codebooks, 40)
+    codes = np.random.default_rng(0).integers(0, plain.codec.info.codebook_size + 1, shape)
+    folders = {}
+    for name, source, strength in (
+        ("checkpoints", SMALL, 1),
+        ("once", exported(), 1),
+        ("half", exported(), 0.5),
+        ("twice", tmp_path / "half", 0.5),
+    ):
+        folders[name] = tmp_path / name
+        export(source, folders[name], lora=f"{whole.adapter}:{strength}", check=False)
+    expected = Vampnet.load(folders["checkpoints"]).coarse.logits(codes)
+    for name in ("once", "twice"):
+        assert Manifest.load(folders[name], verify=True).updates
+        found = Vampnet.load(folders[name]).coarse.logits(codes)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert np.abs(plain.coarse.logits(codes) - expected).max() > 1e-2
     with pytest.raises(OptionError, match="is exported already; name a lora"):
-        export(folder, tmp_path / "again")
+        export(exported(), tmp_path / "again")
+
+
+def test_a_folder_whose_updates_cannot_be_told_from_its_weights_is_refused(tmp_path: Path, clips: Path):
+    folder = exported_copy(tmp_path)
+    facts = json.loads((folder / NAME).read_text())
+    del facts["updates"]  # as folders were written before
+    (folder / NAME).write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match="did not keep the low-rank updates apart"):
+        tune(asked(clips, model=folder), tmp_path / "run")
+    with pytest.raises(ModelError, match="did not keep the low-rank updates apart"):
+        export(folder, tmp_path / "again", coarse_lora=SMALL / "coarse.pth")
 
 
 def test_export_says_what_a_lora_is(tmp_path: Path):

@@ -178,3 +178,29 @@ def test_gradients_are_slopes(base: str, name: str, kind: Kind):
                 ]
                 slope = float((np.array(gradients[module][leaf]) * way).sum())
                 assert (ends[0] - ends[1]) / 2 == pytest.approx(slope, rel=0.03, abs=3e-6), (module, leaf)
+
+
+@pytest.mark.parametrize("kind", [Host(), Device(mx.float32)])
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("learned", [".layers.1.", "lm_heads", ".layers.1.fc2"])
+def test_what_lies_below_all_that_is_learned_changes_nothing(learned: str, checkpoint: bool, kind: Kind):
+    """No gradients are worked out there: those above are as where all modules learn."""
+    network, given = music()._parts.transformer, batch()
+    modules = [*adapted.targeted(music().config, ["all", "lm_heads.0"])]
+    factors, rng = adapted.fresh(network, modules, 2, 0), np.random.default_rng(0)
+    some = {name: own for name, own in factors.items() if learned in name}
+    for own in some.values():
+        own["lora_B"] = mx.array(rng.normal(0, 0.05, own["lora_B"].shape).astype(np.float32))
+    assert 0 < len(some) < len(factors)
+    whole, part = (
+        Adapted(network, dict.fromkeys(each, 1.0), checkpoint=checkpoint) for each in (factors, some)
+    )
+    whole.kind = part.kind = kind
+    loss, gradients = whole.gradients(factors, given)
+    found_loss, found = part.gradients(some, given)
+    assert found.keys() == some.keys() and found_loss == pytest.approx(loss, rel=1e-6)
+    for name, own in found.items():
+        for leaf, gradient in own.items():
+            expected = np.array(gradients[name][leaf])
+            assert np.abs(expected).max() > 1e-6
+            np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-6 + 1e-5 * np.abs(expected).max())

@@ -31,11 +31,12 @@ def ours(asked: argparse.Namespace) -> Steps:
     import mlx.core as mx
     import mlx.optimizers as optim
 
-    from audiogen_mlx import blas
+    from audiogen_mlx import blas, cpu
     from audiogen_mlx.musicgen import adapted
     from support.musicgen_models import SMALL, transformer
 
     blas.set_threads(None)
+    cpu.keep_memory(True)
     width, layers, heads, hidden = SHAPES[asked.size]
     config = replace(SMALL, width=width, layers=layers, heads=heads, hidden=hidden)
     network = transformer(config, dtype=asked.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
 import secrets
 import shutil
@@ -15,10 +16,13 @@ from audiogen_core.errors import AudiogenError, OptionError
 
 
 @contextmanager
-def atomic_path(target: str | Path, error: type[AudiogenError] | None = None) -> Iterator[Path]:
+def atomic_path(
+    target: str | Path, error: type[AudiogenError] | None = None, *, unless_same: bool = False
+) -> Iterator[Path]:
     """A temporary path beside `target`; on leaving, fsynced and renamed over it.
 
-    error  what an OSError on the way becomes, in one sentence
+    error        what an OSError on the way becomes, in one sentence
+    unless_same  a target that has the same bytes already stays untouched
 
     The temporary name keeps the target's suffix, so writers that look at it still work. A file that is
     replaced hands on its mode, and its owner where the system allows that. When the body raises, the
@@ -34,6 +38,9 @@ def atomic_path(target: str | Path, error: type[AudiogenError] | None = None) ->
         yield temporary
         sync(temporary)
         require_plain(target)
+        if unless_same and target.is_file() and filecmp.cmp(temporary, target, shallow=False):
+            temporary.unlink()
+            return
         _take_after(temporary, target)
         temporary.replace(target)
         sync(target.parent)

@@ -16,7 +16,7 @@ from audiogen_core.audio import probe
 from audiogen_core.codec import Codec, CodecInfo, fingerprint
 from audiogen_core.coding import coded_size
 from audiogen_core.dataset.engines import Job, check_engine, run_jobs
-from audiogen_core.dataset.folder import META, Skip, captions, scan, sources
+from audiogen_core.dataset.folder import META, Skip, each_caption, in_words, scan
 from audiogen_core.dataset.options import Preparation
 from audiogen_core.dataset.plan import TAIL, Changes, Entry, Groups, make_plan, read_plan
 from audiogen_core.dataset.prepare import look
@@ -390,13 +390,11 @@ def _finish(
 def _keep_captions(folder: Path, data: Path, files: Sequence[str]) -> str:
     """Write what is said of the files that have codes; returns how many captions come from where."""
     try:
-        found = captions(folder, files)
+        return in_words(write_captions(data, each_caption(folder, files)))
     except AudioError as error:  # no reason to do without the codes
         log.warning("no captions are kept: %s", error)
         (data / CAPTIONS).unlink(missing_ok=True)
         return ""
-    write_captions(data, found)
-    return sources(found.values())
 
 
 def _told(changes: Changes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,22 +146,32 @@ def captions(
     in the comment tag, or in the recipe there, as prompt or caption; or it is the file's name. Raises
     AudioError for a table that cannot be read.
     """
+    return dict(each_caption(folder, files))
+
+
+def each_caption(folder: Path, files: Sequence[str]) -> Iterator[tuple[str, Caption]]:
+    """As `captions`, one after the other, of any number of files."""
     told = _tables(folder, files)
-    found = {}
     for name in files:
         texts = (_beside(folder / name), told.get(name, ""), _tag(folder / name), _spoken(name))
-        found[name] = next(
-            Caption(text, source)
-            for text, source in zip(texts, SOURCES, strict=True)
-            if text or source == SOURCES[-1]
+        yield (
+            name,
+            next(
+                Caption(text, source)
+                for text, source in zip(texts, SOURCES, strict=True)
+                if text or source == SOURCES[-1]
+            ),
         )
-    return found
 
 
 def sources(found: Iterable[Caption]) -> str:
     """How many captions come from where: "12 from a text file, 1 from a file name"."""
-    counts = Counter(each.source for each in found)
-    return ", ".join(f"{counts[source]} from a {source}" for source in SOURCES if counts[source])
+    return in_words(Counter(each.source for each in found))
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """How many captions come from each of SOURCES, in words."""
+    return ", ".join(f"{counts[source]} from a {source}" for source in SOURCES if counts.get(source))
 
 
 def _beside(path: Path) -> str:

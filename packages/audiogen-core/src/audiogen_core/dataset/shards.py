@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -287,11 +288,18 @@ def write_report(data: Path, skips: list[Skip]) -> None:
         temporary.write_text("".join(json.dumps(asdict(skip)) + "\n" for skip in skips), encoding="utf-8")
 
 
-def write_captions(data: Path, found: Mapping[str, Caption]) -> None:
-    """Write captions.jsonl, as `captions` of a folder reads it."""
-    rows = [{"file_name": path, **asdict(caption)} for path, caption in found.items()]
-    with atomic_path(data / CAPTIONS) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def write_captions(data: Path, found: Iterable[tuple[str, Caption]]) -> Counter[str]:
+    """Write captions.jsonl, as `captions` of a folder reads it, where it is not so already. Returns how many
+    there are of each source."""
+    counts = Counter[str]()
+    with (
+        atomic_path(data / CAPTIONS, unless_same=True) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        for path, caption in found:
+            file.write(json.dumps({"file_name": path, **asdict(caption)}) + "\n")
+            counts[caption.source] += 1
+    return counts
 
 
 def read_report(data: str | Path) -> list[Skip]:

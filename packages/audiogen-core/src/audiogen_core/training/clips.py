@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from audiogen_core import weights
 from audiogen_core.audio import Audio, pieces, stream
 from audiogen_core.codec import CodecInfo
-from audiogen_core.dataset import Caption, Skip, captions, scan, sources
+from audiogen_core.dataset.folder import Caption, Skip, each_caption, scan, sources
 from audiogen_core.errors import AudioError
 from audiogen_core.files import atomic_path
 from audiogen_core.formats.safetensors_file import write_safetensors
@@ -96,7 +96,7 @@ def prepare(
     Raises AudioError when there is nothing to learn from.
     """
     names, skips = scan(folder)
-    told = captions(folder, names) if captioned else dict.fromkeys(names, Caption("", ""))
+    told = dict(each_caption(folder, names)) if captioned else dict.fromkeys(names, Caption("", ""))
     place = run / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[Clip]] = {}

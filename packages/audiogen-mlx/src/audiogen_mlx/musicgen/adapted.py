@@ -140,22 +140,26 @@ class Adapted:
 class _Kept:
     """What the gradients of a layer need of its forward pass, with a row for each position.
 
-    x      went into it
-    qkv    queries, keys and values, and by them was heard `heard`
-    then   went into its attention to the text, where it has one, with `query` and `pair`: keys and values
-           of the text; by them was heard `told`
-    last   went into its feed-forward part, and `wide` into the activation there
+    first   of the normalising of what went into it
+    qkv     queries, keys and values, and by them was heard `heard`, `hearing` what its way back needs
+    then    of the normalising before its attention to the text, where it has one, with `query` and `pair`:
+            keys and values of the text; by them was heard `told`, as above
+    last    of the normalising before its feed-forward part
+    active  came of the activation there, which was so `steep`; kept where something is learned beside `down`
     """
 
-    x: Array
+    first: Array
     qkv: Array
     heard: Array
+    hearing: Array
     then: Array
     query: Array
     pair: Array
     told: Array
+    telling: Array
     last: Array
-    wide: Array
+    active: Array
+    steep: Array
 
 
 class _Pass:
@@ -169,12 +173,23 @@ class _Pass:
             module: {leaf: exact(array) for leaf, array in own.items()} for module, own in factors.items()
         }
         self.found: dict[str, dict[str, Array]] = {module: {} for module in factors}
+        self.low: dict[tuple[str, int], Array] = {}  # what paths made narrow, by layer and its first part
         self._ratios: dict[str, tuple[Array, Array]] = {}
         self.clips, _, self.steps = given.tokens.shape
         self.kept: list[_Kept | Array] = []
         self.crosses = not self.config.text_in_prefix
         self.learns_text = any(name in factors for name in model.names.get("text.weight", ()))
         self.learns_embeddings = any(name in factors for name in model.names["embeddings"])
+        learned = [
+            int(path.split(".")[1])
+            for path, names in model.names.items()
+            if path.startswith("blocks.") and not factors.keys().isdisjoint(names)
+        ]
+        # No gradient is worked out below the first layer beside which something is learned, or before it.
+        self.to_embeddings = self.learns_embeddings or (self.learns_text and not self.crosses)
+        self.lowest = (
+            0 if self.learns_text or self.to_embeddings else min(learned, default=len(self.network.blocks))
+        )
 
     def loss(self) -> float:
         return self._loss(self.said(keep=False))[0]
@@ -211,49 +226,74 @@ class _Pass:
         self.share = kind.array(np.repeat(np.float32(given.told), self.length))[:, None]
         x = (x + kind.array(self._places())).reshape(self.clips * self.length, -1)
         for index in range(len(network.blocks)):
-            y, kept = self._forward(index, x)
+            keeps = keep and index >= self.lowest
+            y, kept = self._forward(index, x, keeps and not self.model.checkpoint)
             kind.settle(y)
-            if keep:
-                self.kept.append(x if self.model.checkpoint else kept)
+            if keeps:
+                self.kept.append(kept or x)
             x = y
-        self.last = x.reshape(self.clips, self.length, -1)[:, self.length - self.steps :]
-        self.last = self.last.reshape(self.clips * self.steps, -1)
-        return kind.exact(self._linear("heads", kind.norm(network.norm, self.last)))
+        last = x.reshape(self.clips, self.length, -1)[:, self.length - self.steps :]
+        normed, self.last = kind.norm(network.norm, last.reshape(self.clips * self.steps, -1))
+        return kind.exact(self._linear("heads", normed))
 
-    def _forward(self, index: int, x: Array) -> tuple[Array, _Kept]:
+    def _forward(self, index: int, x: Array, keep: bool) -> tuple[Array, _Kept | None]:
         kind, block, at = self.kind, self.network.blocks[index], f"blocks.{index}"
-        qkv = self._linear(f"{at}.qkv", kind.norm(block.attention_norm, x))
-        heard = kind.attend(self._parts(qkv, 3), self.seen, causal=True)
-        then = x + self._linear(f"{at}.out", heard)
-        query = pair = told = None
-        last = then
+        normed, first = kind.norm(block.attention_norm, x)
+        qkv = self._linear(f"{at}.qkv", normed)
+        heard, hearing = kind.attend(self._parts(qkv, 3), self.seen, causal=True)
+        x = x + self._linear(f"{at}.out", heard)
+        then = query = pair = told = telling = steep = None
         if self.crosses:
-            query = self._linear(f"{at}.cross.qkv", kind.norm(block.cross.norm, then), 0, 1)
+            normed, then = kind.norm(block.cross.norm, x)
+            query = self._linear(f"{at}.cross.qkv", normed, 0, 1)
             pair = self._linear(f"{at}.cross.qkv", self.text, 1, 3)
-            told = kind.attend(self._parts(query, 1) + self._parts(pair, 2), self.seen_text, causal=False)
-            last = then + self.share * self._linear(f"{at}.cross.out", told)
-        wide = self._linear(f"{at}.up", kind.norm(block.feed_norm, last))
-        y = last + self._linear(f"{at}.down", kind.activate(wide, self.config.activation))
-        return y, _Kept(x, qkv, heard, then, query, pair, told, last, wide)
+            given = self._parts(query, 1) + self._parts(pair, 2)
+            told, telling = kind.attend(given, self.seen_text, causal=False)
+            x = x + self.share * self._linear(f"{at}.cross.out", told)
+        normed, last = kind.norm(block.feed_norm, x)
+        active = self._linear(f"{at}.up", normed)
+        if keep:
+            active, steep = kind.activated(active, self.config.activation)
+        else:
+            active = kind.activate(active, self.config.activation)
+        y = x + self._linear(f"{at}.down", active)
+        if not keep:
+            return y, None
+        if (f"{at}.down", 0) not in self.low:
+            active = None
+        return y, _Kept(first, qkv, heard, hearing, then, query, pair, told, telling, last, active, steep)
 
     def _linear(self, path: str, x: Array, first: int = 0, last: int = 0) -> Array:
         """x (rows, in) by a layer with its paths, or by the parts from `first` to `last` of it."""
         layer, names, size = self._matrix(path, first, last)
         y = self.kind.product(layer, x, (first * size, (first + len(names)) * size))
-        for index, name in enumerate(names):
-            if name in self.own:
-                span = index * size, (index + 1) * size
-                made = self._beside(name, x, y[:, span[0] : span[1]])
-                if "lora_magnitude_vector" in self.own[name]:
-                    made = made * self._ratio(name, layer, (first + index) * size, size)[0]
-                self.kind.put(y, span, made)
+        if learned := self._learned(names):
+            low = self.low[path, first] = self.kind.narrow(self.kind.exact(x), self._down(learned).T)
+        for index, name, ranks in learned:
+            span = index * size, (index + 1) * size
+            self.kind.add(y, span, low[:, ranks], self._up(name).T)
+            if "lora_magnitude_vector" in self.own[name]:
+                ratio = self._ratio(name, layer, (first + index) * size, size)[0]
+                self.kind.put(y, span, y[:, span[0] : span[1]] * ratio)
         return y + self.kind.array(layer.bias) if "bias" in layer else y
 
-    def _beside(self, name: str, x: Array, y: Array) -> Array:
-        """y and what the path beside a matrix makes of x."""
-        own = self.own[name]
-        low = self.kind.narrow(self.kind.exact(x), own["lora_A"].T)
-        return y + self.model.scales[name] * self.kind.narrow(low, own["lora_B"].T)
+    def _learned(self, names: Sequence[str]) -> list[tuple[int, str, slice]]:
+        """Those modules of a layer beside which something is learned: the place of each among all, its name,
+        and its own of what their paths make narrow, side by side."""
+        found, end = [], 0
+        for index, name in enumerate(names):
+            if name in self.own:
+                start, end = end, end + self.own[name]["lora_A"].shape[0]
+                found.append((index, name, slice(start, end)))
+        return found
+
+    def _down(self, learned: Sequence[tuple[int, str, slice]]) -> Array:
+        """A of all of them, one below the other."""
+        return self.kind.join([self.own[name]["lora_A"] for _, name, _ in learned], axis=0)
+
+    def _up(self, name: str) -> Array:
+        """s B of a module."""
+        return self.model.scales[name] * self.own[name]["lora_B"]
 
     def _ratio(self, name: str, layer: Any, start: int, size: int) -> tuple[Array, Array]:
         """The length that is learned for each row by that which it has, and this one."""
@@ -306,20 +346,25 @@ class _Pass:
     def _back(self, slope: Array) -> None:
         """From the gradient of the logits to all that are asked for."""
         kind, network = self.kind, self.network
-        slope = self._linear_back("heads", lambda: kind.norm(network.norm, self.last), slope)
+        if self.lowest == len(network.blocks):
+            self._linear_back("heads", lambda: kind.normed(network.norm, self.last), slope, through=False)
+            return
+        slope = self._linear_back("heads", lambda: kind.normed(network.norm, self.last), slope)
         slope = kind.norm_back(network.norm, self.last, slope).reshape(self.clips, self.steps, -1)
         if (ahead := self.length - self.steps) > 0:
             nothing = kind.array(np.zeros((self.clips, ahead, self.config.width), np.float32))
             slope = kind.join([nothing, slope], axis=1)
         slope = slope.reshape(self.clips * self.length, -1)
         self.of_text: Array = 0
-        for index in reversed(range(len(network.blocks))):
+        for index in reversed(range(self.lowest, len(network.blocks))):
             kept = self.kept.pop()
             if not isinstance(kept, _Kept):
-                kept = self._forward(index, kept)[1]
+                kept = self._forward(index, kept, keep=True)[1]
+                assert kept is not None
             slope = self._layer_back(index, kept, slope)
             kind.settle(slope, self.of_text, *(each for own in self.found.values() for each in own.values()))
-        slope = slope.reshape(self.clips, self.length, -1)
+        if self.to_embeddings:
+            slope = slope.reshape(self.clips, self.length, -1)
         if self.learns_embeddings:
             self._embedded_back(slope[:, ahead:].reshape(self.clips * self.steps, -1))
         if self.learns_text:
@@ -330,58 +375,82 @@ class _Pass:
     def _layer_back(self, index: int, kept: _Kept, slope: Array) -> Array:
         """The gradient of what went into a layer, from that of what came out."""
         kind, block, at = self.kind, self.network.blocks[index], f"blocks.{index}"
-        active, steep = kind.activated(kept.wide, self.config.activation)
-        inner = self._linear_back(f"{at}.down", lambda: active, slope) * steep
-        inner = self._linear_back(f"{at}.up", lambda: kind.norm(block.feed_norm, kept.last), inner)
+        inner = self._linear_back(f"{at}.down", lambda: kept.active, slope)
+        inner *= kept.steep
+        inner = self._linear_back(f"{at}.up", lambda: kind.normed(block.feed_norm, kept.last), inner)
         slope = slope + kind.norm_back(block.feed_norm, kept.last, inner)
         if self.crosses:
             inner = self._linear_back(f"{at}.cross.out", lambda: kept.told, self.share * slope)
             given = self._parts(kept.query, 1) + self._parts(kept.pair, 2)
-            query, *pair = kind.attend_back(given, kept.told, inner, self.seen_text, causal=False)
+            query, *pair = kind.attend_back(given, kept.telling, inner, self.seen_text, causal=False)
             inner = self._linear_back(
-                f"{at}.cross.qkv", lambda: kind.norm(block.cross.norm, kept.then), self._rows([query]), 0, 1
+                f"{at}.cross.qkv", lambda: kind.normed(block.cross.norm, kept.then), self._rows([query]), 0, 1
             )
-            of_text = self._linear_back(f"{at}.cross.qkv", lambda: self.text, self._rows(pair), 1, 3)
+            of_text = self._linear_back(
+                f"{at}.cross.qkv", lambda: self.text, self._rows(pair), 1, 3, through=self.learns_text
+            )
             if self.learns_text:
                 self.of_text = self.of_text + of_text
             slope = slope + kind.norm_back(block.cross.norm, kept.then, inner)
         inner = self._linear_back(f"{at}.out", lambda: kept.heard, slope)
         given = self._parts(kept.qkv, 3)
-        inner = self._rows(kind.attend_back(given, kept.heard, inner, self.seen, causal=True))
-        inner = self._linear_back(f"{at}.qkv", lambda: kind.norm(block.attention_norm, kept.x), inner)
-        return slope + kind.norm_back(block.attention_norm, kept.x, inner)
+        inner = self._rows(kind.attend_back(given, kept.hearing, inner, self.seen, causal=True))
+        through = index > self.lowest or self.to_embeddings
+        inner = self._linear_back(
+            f"{at}.qkv", lambda: kind.normed(block.attention_norm, kept.first), inner, through=through
+        )
+        return slope + kind.norm_back(block.attention_norm, kept.first, inner) if through else slope
 
     def _linear_back(
-        self, path: str, made_of: Callable[[], Array], slope: Array, first: int = 0, last: int = 0
+        self,
+        path: str,
+        made_of: Callable[[], Array],
+        slope: Array,
+        first: int = 0,
+        last: int = 0,
+        *,
+        through: bool = True,
     ) -> Array:
         """The gradient of what went in, from that of what `_linear` made of it; those of the paths are kept.
 
         made_of  gives what went in, which only paths need
+        through  whether that gradient is needed
         """
         kind = self.kind
         layer, names, size = self._matrix(path, first, last)
-        learned = [(index, name) for index, name in enumerate(names) if name in self.own]
-        if any("lora_magnitude_vector" in self.own[name] for _, name in learned):
+        learned = self._learned(names)
+        if any("lora_magnitude_vector" in self.own[name] for _, name, _ in learned):
             slope = slope + 0  # one of its own, to be written over
-        beside: Array = 0
+        above = []
         given: Array = kind.exact(made_of()) if learned else None
-        for index, name in learned:
-            own, scale, span = self.own[name], self.model.scales[name], (index * size, (index + 1) * size)
+        for index, name, ranks in learned:
+            own, low, span = (
+                self.own[name],
+                self.low[path, first][:, ranks],
+                (index * size, (index + 1) * size),
+            )
             part = kind.exact(slope[:, span[0] : span[1]])
             if "lora_magnitude_vector" in own:
                 start = (first + index) * size
                 ratio, lengths = self._ratio(name, layer, start, size)
-                made = self._beside(name, given, kind.product(layer, given, (start, start + size)))
+                made = kind.exact(kind.product(layer, given, (start, start + size)))
+                kind.add(made, (0, size), low, self._up(name).T)
                 self._find(name, "lora_magnitude_vector", (part * made).sum(axis=0) / lengths)
                 part = part * ratio
                 kind.put(slope, span, part)
-            low = kind.narrow(given, own["lora_A"].T)
-            above = scale * kind.narrow(part, own["lora_B"])
-            self._find(name, "lora_B", scale * kind.narrow(part.T, low))
-            self._find(name, "lora_A", kind.narrow(given.T, above).T)
-            beside = beside + kind.narrow(above, own["lora_A"])
-        through = kind.product_back(layer, slope, (first * size, (first + len(names)) * size))
-        return through + beside if learned else through
+            above.append(kind.narrow(part, self._up(name)))
+            self._find(name, "lora_B", self.model.scales[name] * kind.narrow(part.T, low))
+        if learned:
+            beside = kind.join(above)
+            found = kind.narrow(given.T, beside).T
+            for _, name, ranks in learned:
+                self._find(name, "lora_A", found[ranks])
+        if not through:
+            return None
+        back = kind.product_back(layer, slope, (first * size, (first + len(names)) * size))
+        if learned:
+            kind.add(back, (0, back.shape[1]), beside, self._down(learned))
+        return back
 
     def _find(self, name: str, leaf: str, gradient: Array) -> None:
         """Add to the gradient of something that is learned."""

@@ -37,7 +37,7 @@ ROWS = 64
 WEIGHTS = 1 << 17
 """Weights of attention that are worked out at a time."""
 
-COLUMNS = 1024
+COLUMNS = 2048
 """Of a product's outputs, those that a thread works out at a time, or fewer, so that all have some."""
 
 HEIGHT = 256
@@ -69,20 +69,28 @@ class Kind(Protocol):
     def narrow(self, x: Array, matrix: Array) -> Array:
         """x @ matrix, where one side of it is short."""
 
-    def norm(self, layer: Any, x: Array) -> Array: ...
+    def add(self, whole: Array, span: Span, x: Array, matrix: Array) -> None:
+        """Add x @ matrix, where x is narrow, to some columns."""
 
-    def norm_back(self, layer: Any, x: Array, slope: Array) -> Array: ...
+    def norm(self, layer: Any, x: Array) -> tuple[Array, Array]:
+        """x normalised, and of this what the way back needs."""
+
+    def normed(self, layer: Any, kept: Array) -> Array:
+        """x normalised, once more."""
+
+    def norm_back(self, layer: Any, kept: Array, slope: Array) -> Array:
+        """The gradient of x, from that of what came of it."""
 
     def activate(self, x: Array, activation: str) -> Array: ...
 
     def activated(self, x: Array, activation: str) -> tuple[Array, Array]:
         """What comes of x, and how steep it is there."""
 
-    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
-        """What is heard, (B * S, H * D)."""
+    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> tuple[Array, Array]:
+        """What is heard, (B * S, H * D), and of this what the way back needs."""
 
     def attend_back(
-        self, given: Heads, heard: Array, slope: Array, seen: Array | None, *, causal: bool
+        self, given: Heads, kept: Array, slope: Array, seen: Array | None, *, causal: bool
     ) -> list[Array]:
         """The gradients of query, keys and values, in their shapes, from that of what was heard."""
 
@@ -137,21 +145,46 @@ class Host:
         cpu.shared(some, len(x), HEIGHT)
         return out
 
-    def norm(self, layer: Any, x: Array) -> Array:
+    def add(self, whole: Array, span: Span, x: Array, matrix: Array) -> None:
+        def some(start: int, stop: int) -> None:
+            whole[start:stop, span[0] : span[1]] += x[start:stop] @ matrix
+
+        cpu.shared(some, len(x), HEIGHT)
+
+    def norm(self, layer: Any, x: Array) -> tuple[Array, Array]:
+        weight, bias, width = self.array(layer.weight), self.array(layer.bias), np.float32(x.shape[1])
+        normal, inverse = np.empty_like(x), np.empty((len(x), 1), np.float32)
+
+        def some(out: Array, x: Array, normal: Array, inverse: Array) -> None:
+            np.subtract(x, np.add.reduce(x, axis=1, keepdims=True) / width, out=normal)
+            squares = np.einsum("ij,ij->i", normal, normal)[:, None]
+            inverse[:] = 1 / np.sqrt(squares / width + np.float32(EPS))
+            normal *= inverse
+            np.multiply(normal, weight, out=out)
+            out += bias
+
+        return cpu.in_parts(some, x, normal, inverse), (normal, inverse)
+
+    def normed(self, layer: Any, kept: Array) -> Array:
         weight, bias = self.array(layer.weight), self.array(layer.bias)
 
-        def some(out: Array, x: Array) -> None:
-            out[:] = cpu.layer_norm(x, weight, bias, EPS)
+        def some(out: Array, normal: Array) -> None:
+            np.multiply(normal, weight, out=out)
+            out += bias
 
-        return cpu.in_parts(some, x)
+        return cpu.in_parts(some, kept[0])
 
-    def norm_back(self, layer: Any, x: Array, slope: Array) -> Array:
-        weight = self.array(layer.weight)
+    def norm_back(self, layer: Any, kept: Array, slope: Array) -> Array:
+        weight, width = self.array(layer.weight), np.float32(slope.shape[1])
 
-        def some(out: Array, x: Array, slope: Array) -> None:
-            out[:] = _norm_back(x, slope * weight)
+        def some(out: Array, slope: Array, normal: Array, inverse: Array) -> None:
+            np.multiply(slope, weight, out=out)
+            along = np.einsum("ij,ij->i", out, normal)[:, None] / width
+            out -= np.add.reduce(out, axis=1, keepdims=True) / width
+            out -= normal * along
+            out *= inverse
 
-        return cpu.in_parts(some, x, slope)
+        return cpu.in_parts(some, slope, *kept)
 
     def activate(self, x: Array, activation: str) -> Array:
         return cpu.in_parts(_gelu, x) if activation == "gelu" else np.maximum(x, 0)
@@ -170,40 +203,47 @@ class Host:
 
         return cpu.in_parts(some, x, steep), steep
 
-    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
+    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> tuple[Array, Array]:
         out = np.empty(given[0].shape, np.float32)
+        sums = np.empty((*out.shape[:3], 1), np.float32)  # logarithms of those of exp(scores)
 
         def some(item: int, own: slice) -> None:
             query, keys, values = (_by_head(part[item, :, own]) for part in given)
-            laid = _by_head(out[item, :, own])
+            laid, laid_sums = (_by_head(part[item, :, own]) for part in (out, sums))
             for start, stop, end in _blocks(query, keys, causal):
-                weights = _weights(query[:, start:stop], keys[:, :end], _row(seen, item), causal)
-                laid[:, start:stop] = weights @ values[:, :end]
+                weights = _scores(query[:, start:stop], keys[:, :end], _row(seen, item), causal)
+                most = weights.max(axis=2, keepdims=True)
+                weights -= most
+                np.exp(weights, out=weights)
+                total = weights.sum(axis=2, keepdims=True)
+                laid[:, start:stop] = (weights @ values[:, :end]) / total
+                laid_sums[:, start:stop] = np.log(total) + most
 
         _by_heads(some, given)
-        return out.reshape(-1, out.shape[2] * out.shape[3])
+        return out.reshape(-1, out.shape[2] * out.shape[3]), (out, sums)
 
     def attend_back(
-        self, given: Heads, heard: Array, slope: Array, seen: Array | None, *, causal: bool
+        self, given: Heads, kept: Array, slope: Array, seen: Array | None, *, causal: bool
     ) -> list[Array]:
-        heard, slope = heard.reshape(given[0].shape), slope.reshape(given[0].shape)
+        slope = slope.reshape(given[0].shape)
         scale = np.float32(given[0].shape[3] ** -0.5)
         found = [np.zeros(each.shape, np.float32) for each in given]
 
         def some(item: int, own: slice) -> None:
-            query, keys, values, of_query, of_keys, of_values, was, back = (
-                _by_head(part[item, :, own]) for part in (*given, *found, heard, slope)
+            query, keys, values, of_query, of_keys, of_values, heard, sums, back = (
+                _by_head(part[item, :, own]) for part in (*given, *found, *kept, slope)
             )
             for start, stop, end in _blocks(query, keys, causal):
                 asked, given_back = query[:, start:stop], back[:, start:stop]
-                weights = _weights(asked, keys[:, :end], _row(seen, item), causal)
+                weights = _scores(asked, keys[:, :end], _row(seen, item), causal)
+                weights -= sums[:, start:stop]
+                np.exp(weights, out=weights)
                 of_values[:, :end] += weights.swapaxes(1, 2) @ given_back
                 scores = given_back @ values[:, :end].swapaxes(1, 2)
-                scores -= (given_back * was[:, start:stop]).sum(axis=2, keepdims=True)
+                scores -= (given_back * heard[:, start:stop]).sum(axis=2, keepdims=True)
                 scores *= weights
-                scores *= scale
-                of_query[:, start:stop] = scores @ keys[:, :end]
-                of_keys[:, :end] += scores.swapaxes(1, 2) @ asked
+                of_query[:, start:stop] = (scores @ keys[:, :end]) * scale
+                of_keys[:, :end] += scores.swapaxes(1, 2) @ (asked * scale)
 
         _by_heads(some, given)
         return found
@@ -282,11 +322,23 @@ class Device:
     def narrow(self, x: Array, matrix: Array) -> Array:
         return x @ matrix
 
-    def norm(self, layer: Any, x: Array) -> Array:
-        return mx.fast.layer_norm(x, layer.weight, layer.bias, EPS)
+    def add(self, whole: Array, span: Span, x: Array, matrix: Array) -> None:
+        self.put(whole, span, whole[:, span[0] : span[1]] + x @ matrix)
 
-    def norm_back(self, layer: Any, x: Array, slope: Array) -> Array:
-        return _norm_back(x.astype(mx.float32), (slope * layer.weight).astype(mx.float32)).astype(x.dtype)
+    def norm(self, layer: Any, x: Array) -> tuple[Array, Array]:
+        return self.normed(layer, x), x
+
+    def normed(self, layer: Any, kept: Array) -> Array:
+        return mx.fast.layer_norm(kept, layer.weight, layer.bias, EPS)
+
+    def norm_back(self, layer: Any, kept: Array, slope: Array) -> Array:
+        x, slope = kept.astype(mx.float32), (slope * layer.weight).astype(mx.float32)
+        centred = x - x.mean(axis=-1, keepdims=True)
+        inverse = ((centred * centred).mean(axis=-1, keepdims=True) + EPS) ** -0.5
+        normal = centred * inverse
+        along = (slope * normal).mean(axis=-1, keepdims=True)
+        back = (slope - slope.mean(axis=-1, keepdims=True) - normal * along) * inverse
+        return back.astype(kept.dtype)
 
     def activate(self, x: Array, activation: str) -> Array:
         return gelu(x) if activation == "gelu" else mx.maximum(x, 0)
@@ -297,12 +349,12 @@ class Device:
         share = 0.5 * (1 + mx.erf(x * math.sqrt(0.5)))
         return gelu(x), share + x * mx.exp(-0.5 * x * x) * _AT_ZERO
 
-    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> Array:
+    def attend(self, given: Heads, seen: Array | None, *, causal: bool) -> tuple[Array, Array]:
         made = self._attend(given, seen, causal)
-        return made.reshape(-1, made.shape[-1])
+        return made.reshape(-1, made.shape[-1]), None
 
     def attend_back(
-        self, given: Heads, heard: Array, slope: Array, seen: Array | None, *, causal: bool
+        self, given: Heads, kept: Array, slope: Array, seen: Array | None, *, causal: bool
     ) -> list[Array]:
         def attended(*parts: mx.array) -> mx.array:
             return self._attend(parts, seen, causal)
@@ -358,15 +410,6 @@ _AT_ZERO = 1 / math.sqrt(2 * math.pi)
 """The density of the normal distribution there."""
 
 
-def _norm_back(x: Array, slope: Array) -> Array:
-    """Through the normalising of rows x, from the gradient of what came of it; over arrays of either kind."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    inverse = ((centred * centred).mean(axis=-1, keepdims=True) + EPS) ** -0.5
-    normal = centred * inverse
-    along = (slope * normal).mean(axis=-1, keepdims=True)
-    return (slope - slope.mean(axis=-1, keepdims=True) - normal * along) * inverse
-
-
 @cache
 def _libraries() -> ThreadpoolController:
     """Those whose threads can be told to be one: the threads here share what is to be done themselves."""
@@ -414,19 +457,20 @@ def _blocks(query: Array, keys: Array, causal: bool) -> Iterator[tuple[int, int,
         yield start, stop, stop if causal else keys.shape[1]
 
 
-def _weights(query: Array, keys: Array, seen: Array | None, causal: bool) -> Array:
-    """How much each position (H, r, D) attends to each key (H, n, D): (H, r, n). The last keys are theirs."""
+_LATER = np.triu(np.full((ROWS, ROWS), -np.inf, np.float32), 1)
+"""Added to scores, so that no position attends to one after it."""
+
+
+def _scores(query: Array, keys: Array, seen: Array | None, causal: bool) -> Array:
+    """How well each position (H, r, D) fits each key (H, n, D): (H, r, n). The last keys are theirs."""
     scale = np.float32(query.shape[2] ** -0.5)
-    weights = (query * scale) @ keys.swapaxes(1, 2)
+    scores = (query * scale) @ keys.swapaxes(1, 2)
     if seen is not None:
-        weights[:, :, ~seen[: keys.shape[1]]] = -np.inf
+        scores[:, :, ~seen[: keys.shape[1]]] = -np.inf
     if causal:
         rows = query.shape[1]
-        weights[:, :, -rows:] += np.triu(np.full((rows, rows), -np.inf, np.float32), 1)
-    weights -= weights.max(axis=2, keepdims=True)
-    np.exp(weights, out=weights)
-    weights /= weights.sum(axis=2, keepdims=True)
-    return weights
+        scores[:, :, -rows:] += _LATER[:rows, :rows]
+    return scores
 
 
 def _gelu(out: Array, x: Array) -> None:

@@ -31,7 +31,7 @@ from audiogen_core.training.clips import Clip, turn
 from audiogen_core.training.errors import Diverged
 from audiogen_core.training.tuning import OnRecord, OnStage, Tuned, card, known
 from audiogen_core.values import closed
-from audiogen_mlx import blas
+from audiogen_mlx import blas, cpu
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.musicgen import tune_data
 from audiogen_mlx.musicgen.adapted import Adapted, Batch, Factors, batch, fresh, targeted
@@ -61,7 +61,13 @@ def tune(
     def begin(on_step: OnStep) -> Learner:
         return Learner(asked, Path(run), fetched, on_step)
 
-    return tuning.tune(asked, run, begin, program="audiogen-mlx tune", on_stage=on_stage, on_record=on_record)
+    cpu.keep_memory(True)
+    try:
+        return tuning.tune(
+            asked, run, begin, program="audiogen-mlx tune", on_stage=on_stage, on_record=on_record
+        )
+    finally:
+        cpu.keep_memory(False)
 
 
 class Learner(tuning.Learner):

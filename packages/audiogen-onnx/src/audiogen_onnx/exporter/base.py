@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.codec import Codec
-from audiogen_core.errors import ModelError
 from audiogen_core.models import Fetch
 from audiogen_onnx.codec import codec_of
 from audiogen_onnx.exporter import stored
 from audiogen_onnx.exporter.config import COARSE_SECONDS, FINE_SECONDS
 from audiogen_onnx.exporter.model import Checkpoint
-from audiogen_onnx.exporter.sources import COARSE, FINE, Sources, check_role
-from audiogen_onnx.exporter.weights import Updates, load_apart, load_codec
-from audiogen_onnx.manifest import LOUDNESS, NAME, Manifest
+from audiogen_onnx.exporter.sources import Sources, check_role
+from audiogen_onnx.exporter.weights import Updates, apart, load_apart, load_codec
+from audiogen_onnx.manifest import CHECKPOINTS, LOUDNESS, NAME, Manifest, NetworkGeometry
+from audiogen_onnx.vampnet.lora import check_told
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +44,13 @@ class Base:
 
     @classmethod
     def open(cls, folder: Path, *, fetch: Fetch | None = None, ops: str = "torch") -> Base:
-        """Of a folder of checkpoints, or of an exported one, in which there are no updates apart.
+        """Of a folder of checkpoints, or of an exported one, whose weights are as exact as its numbers are.
 
         fetch  how a codec of audiogen-core comes that is not here
         ops    of a codec that is no graph
 
         Raises ModelError, WeightsError, ManifestError; ModelError for one that was exported from VampNet's
-        own checkpoints, whose updates can no longer be told from its weights.
+        own checkpoints when folders did not tell the updates that are in their weights.
         """
         if not (folder / NAME).is_file():
             sources = Sources.of(folder)
@@ -62,23 +62,16 @@ class Base:
             check_role(fine.checkpoint.config, coarse.checkpoint.config.codebooks, str(sources.fine))
             return cls(codec, coarse, fine)
         with Manifest.opened(folder) as manifest:
-            check_own(manifest, folder)
-            coarse, fine = (
-                Part(
-                    stored.read(manifest.graph_path(folder, name), network, manifest.codec),
-                    {},
-                    network.window_seconds,
-                )
-                for name, network in (("coarse", manifest.coarse), ("fine", manifest.fine))
-            )
+            check_told(manifest, folder)
+            coarse, fine = (_part(manifest, folder, name) for name in CHECKPOINTS)
             codec = codec_of(manifest, folder, fetch=fetch)
         return cls(codec, coarse, fine, manifest.codec.loudness, manifest.defaults)
 
 
-def check_own(manifest: Manifest, folder: Path) -> None:
-    """Raise ModelError for a folder that was exported from VampNet's own checkpoints."""
-    if {COARSE, FINE} & set(manifest.created_from):
-        raise ModelError(
-            f"{folder}: was exported from {COARSE} and {FINE}, whose low-rank updates are in its weights and "
-            "would be there twice; name the folder of these checkpoints"
-        )
+def _part(manifest: Manifest, folder: Path, name: str) -> Part:
+    """A network of an exported folder; its updates lie beside it, if it had some."""
+    network: NetworkGeometry = getattr(manifest, name)
+    checkpoint = stored.read(manifest.graph_path(folder, name), network, manifest.codec)
+    if (own := (manifest.updates or {}).get(name)) is None:
+        return Part(checkpoint, {}, network.window_seconds)
+    return Part(*apart(checkpoint, folder / own.file), network.window_seconds)

@@ -76,7 +76,7 @@ def export(
 ) -> Manifest:
     """Write a folder of graphs from codec.pth, coarse.pth and c2f.pth; and wavebeat.pth, where there is one.
 
-    checkpoint_dir  their folder; or an exported one of networks of your own, to put a lora into it
+    checkpoint_dir  their folder; or an exported one, to put a lora into it
     out_dir  a new or empty folder; it appears whole or not at all
     dtype    of the weights: float32, or float16, int8 or int4 as `quantize` makes them
     check    compare every graph with torch at several lengths and batches
@@ -358,7 +358,8 @@ def _again(
         raise OptionError(f"{source}: is exported already; name a lora to put into it")
     before, base = Manifest.load(source), Base.open(source)
     graphs = {name: graph for name, graph in before.graphs.items() if name not in NETWORKS}
-    for stored in (stored for graph in graphs.values() for stored in graph.files):
+    own = (before.updates or {}).values()
+    for stored in (*own, *(stored for graph in graphs.values() for stored in graph.files)):
         shutil.copyfile(source / stored.file, folder / stored.file)
     for name, part, lora in (("coarse", base.coarse, coarse_lora), ("fine", base.fine, fine_lora)):
         graphs |= _network_graphs(merged(part.checkpoint, part.updates, lora), name, folder, check)

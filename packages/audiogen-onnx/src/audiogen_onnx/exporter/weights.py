@@ -83,6 +83,19 @@ def merged(checkpoint: Checkpoint, updates: Updates, lora: str | Path | None = N
         ).items():
             own = (1 - strength) * deltas.get(name, np.zeros((), np.float32))
             deltas[name] = own + strength * (b @ a / np.float32(LORA_RANK))
+    return _plus(checkpoint, deltas)
+
+
+def apart(checkpoint: Checkpoint, path: Path) -> tuple[Checkpoint, Updates]:
+    """A network without the low-rank updates that are in its weights, and these, as `save_updates` wrote them
+    to `path`: what `merged` put together, but for rounding. Raises WeightsError."""
+    updates = _overlay(path, {name: values.shape for name, values in checkpoint.tensors.items()})
+    less = {name: b @ a / np.float32(-LORA_RANK) for name, (a, b) in updates.items()}
+    return _plus(checkpoint, less), updates
+
+
+def _plus(checkpoint: Checkpoint, deltas: Mapping[str, Array]) -> Checkpoint:
+    """The network, its matrices changed."""
     for name, delta in deltas.items():
         checkpoint.tensors[f"{name}.weight"] = checkpoint.tensors[f"{name}.weight"] + delta
     return checkpoint

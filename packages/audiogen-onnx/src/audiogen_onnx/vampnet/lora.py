@@ -105,11 +105,8 @@ class Adapters:
         Raises WeightsError, OptionError for a file that does not say which network it is for, ModelError for
         a folder whose weights hold updates that it does not tell.
         """
-        if asked and manifest.updates is None and set(CHECKPOINTS.values()) & set(manifest.created_from):
-            raise ModelError(
-                f"{folder}: was exported by a version that did not keep the low-rank updates apart, whose "
-                "place a lora takes; export its checkpoints again, or with `audiogen-onnx export --lora`"
-            )
+        if asked:
+            check_told(manifest, folder)
         of: dict[str, list[Adapter]] = {network: [] for network in PAIR}
         for each in map(Asked.of, asked):
             if both := pair(each.path):
@@ -150,6 +147,15 @@ class Adapters:
         for name in after:
             if after.stored(name) is not before.stored(name):
                 yield from matrices.written(name, after[name])
+
+
+def check_told(manifest: Manifest, folder: Path) -> None:
+    """Raise ModelError for a folder whose weights hold updates that it does not tell."""
+    if manifest.updates is None and set(CHECKPOINTS.values()) & set(manifest.created_from):
+        raise ModelError(
+            f"{folder}: was exported by a version that did not keep the low-rank updates apart, whose "
+            "place a lora takes; export its checkpoints again, or name the folder of these"
+        )
 
 
 def upstream_name(name: str) -> str:

@@ -22,7 +22,7 @@ class Tuning(options.Tuning, JobLoad):
     model: Annotated[
         Place,
         place(
-            "Catalogue name, hub id, folder of checkpoints, or an exported one of networks of your own.",
+            "Catalogue name, hub id, folder of checkpoints, or an exported one.",
             "-m",
             metavar="NAME|PATH",
         ),
