@@ -37,8 +37,8 @@ from audiogen_mlx.musicgen.tune_options import Tuning
 
 CODEBOOKS = 4
 SECONDS = 9.6
-"""Of a clip: ten, nine or seven and a half bars, so that every clip of a piece begins where a beat does. The demo
-counts beats from the first frame of a clip, and learned nothing usable of clips cut anywhere."""
+"""Of a clip: ten, nine or seven and a half bars, so that every clip of a piece begins where a beat does. The
+demo counts beats from the first frame of a clip, and learned nothing usable of clips cut anywhere."""
 
 PIECES, PIECE_SECONDS, SEED = 20, 60.0, 71
 KEPT, KEPT_SEED = 36, 1000
@@ -91,7 +91,9 @@ def taught(folder: Path, style: str, minutes: float) -> Path:
         for index, (sound, (prompt, _)) in enumerate(zip(sounds, asked_for, strict=True)):
             sound.save(kept / f"{index}.wav", force=True)
             (kept / f"{index}.txt").write_text(prompt + "\n", encoding="utf-8")
-    asked = Tuning(folder=clips, keep=kept, model="demo", time=60 * minutes, samples=0, threads=1, seconds=SECONDS)
+    asked = Tuning(
+        folder=clips, keep=kept, model="demo", time=60 * minutes, samples=0, threads=1, seconds=SECONDS
+    )
     tuned = tune(asked, folder / "run", on_record=_say)
     if tuned.adapter is None or tuned.signal is not None:
         raise SystemExit(1)
