@@ -15,7 +15,6 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import pairwise
 from queue import SimpleQueue
 from threading import Thread, local
 from typing import Any
@@ -226,7 +225,7 @@ def attention_of_one(
         np.matmul(scores, values[:, start:stop], out=out[:, start:stop])
 
     heads = keys.shape[1]
-    shared(some, heads, max(1, heads * PART // (keys.size + values.size)), longer=True)
+    shared(some, heads, max(1, heads * PART // (keys.size + values.size)))
     return out
 
 
@@ -267,7 +266,7 @@ def _in_blocks(rows: Floats, weight: Floats) -> Floats:
         np.matmul(rows, blocks[start:stop], out=y[start:stop])
 
     part = max(PART // inputs, -(-RELEASED // len(rows)))
-    shared(some, len(blocks), -(-part // size), longer=True)
+    shared(some, len(blocks), -(-part // size))
     return y.swapaxes(0, 1).reshape(len(rows), outputs)[:count]
 
 
@@ -286,7 +285,7 @@ def _row_by_row(rows: Floats, weight: Floats) -> Floats:
         np.matmul(blocks[start:stop], rows[None, :, :, None], out=y[start:stop])
 
     part = max(PART // inputs, -(-RELEASED // len(rows)))
-    shared(some, len(blocks), -(-part // size), longer=True)
+    shared(some, len(blocks), -(-part // size))
     return y.swapaxes(0, 1).reshape(len(rows), outputs)
 
 
@@ -311,43 +310,37 @@ def gelu(x: Floats) -> Floats:
     return y
 
 
-def shared(work: Callable[[int, int], None], count: int, least: int, *, longer: bool = False) -> None:
-    """`work(start, stop)` on all parts of a range, `least` long, by this thread and those that are idle.
+def shared(work: Callable[[int, int], None], count: int, step: int) -> None:
+    """`work(start, stop)` on all parts of a range, `step` long, by this thread and those that are idle.
 
     Each takes the next part when it has done one. So a thread that is late, or that waits for a processor,
     holds up one part at most, and nobody waits for a thread that has not begun.
-
-    longer  the first parts are longer: there are fewer, and yet all threads end at about the same time
     """
-    threads = blas.threads()
-    cuts = [0]
-    while cuts[-1] < count:
-        share = (count - cuts[-1]) // threads if longer else 0
-        cuts.append(min(count, cuts[-1] + max(least, share)))
-    parts = iter(pairwise(cuts))
-    left = len(cuts) - 1
+    starts = iter(range(0, count, step))
+    parts = -(-count // step)
     done: SimpleQueue[int | MemoryError] = SimpleQueue()
 
     def take() -> None:
         taken = 0
         try:
-            for start, stop in parts:
-                work(start, stop)
+            for start in starts:
+                work(start, min(start + step, count))
                 taken += 1
         except MemoryError as error:
             done.put(error)
         else:
             done.put(taken)
 
+    threads = blas.threads()
     inbox = _inbox(threads - 1)
-    for _ in range(min(threads, left) - 1):
+    for _ in range(min(threads, parts) - 1):
         inbox.put(take)
     take()
-    while left:
+    while parts:
         ended = done.get()
         if isinstance(ended, MemoryError):
             raise ended
-        left -= ended
+        parts -= ended
 
 
 @cache
