@@ -128,11 +128,11 @@ def test_cancel_stops_it_and_a_mistake_is_one_sentence(seen: Seen, place: tuple[
     assert place[1].queue.all()[0].state == "cancelled"
     seen.fill("tones-pitch", "5000")
     seen.page.locator("#tones-make").click()
-    seen.said("pitch must be")
+    seen.said("“Pitch” must be")
     seen.fill("tones-pitch", "440")
     seen.fill("tones-seed", "high")
     seen.page.locator("#tones-make").click()
-    seen.said("seed")
+    seen.said("“Seed” must be")
     filled(seen)
     seen.page.locator("#tones-make").click()
     seen.said("Done")
@@ -242,3 +242,32 @@ def test_by_the_keyboard_and_on_a_phone(seen: Seen):
     shown = "getComputedStyle(document.activeElement).outlineStyle"
     seen.page.keyboard.press("Tab")
     assert seen.page.evaluate(shown) != "none"
+
+
+def test_make_lies_over_what_is_scrolled_below_it(seen: Seen):
+    seen.page.set_viewport_size({"width": 390, "height": 700})
+    seen.load()
+    seen.tab("Tones")
+    on_top = """() => {
+        const box = document.querySelector('#tones-make').getBoundingClientRect();
+        return document.elementFromPoint(box.x + box.width / 4, box.y + box.height / 2).id;
+    }"""
+    for _ in range(6):
+        assert seen.page.evaluate(on_top) == "tones-make"
+        seen.page.mouse.wheel(0, 45)
+        seen.page.wait_for_timeout(50)
+    layers = "each => Number(getComputedStyle(each).zIndex) || 0"
+    labels = "all => all.map(" + layers + ")"
+    make = seen.page.locator("#tones-make").evaluate(layers)
+    assert make > max(seen.page.locator("[data-testid=block-info]").evaluate_all(labels))
+    seen.page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_numbers_with_a_comma_and_times_are_read_and_mistakes_speak_as_the_page_does(
+    seen: Seen, place: tuple[str, Studio]
+):
+    filled(seen, seconds="0,5")
+    assert place[1].library.clip(seen.make("tones")).seconds == 0.5
+    filled(seen, seconds="2m")
+    seen.page.locator("#tones-make").click()
+    seen.said("“Seconds” must be")
