@@ -15,6 +15,8 @@ import pytest
 
 from audiogen_core import jobs
 from audiogen_core.audio import Audio
+from audiogen_core.errors import OptionError
+from audiogen_core.options import described
 from audiogen_core.recipe import Recipe, hash_file
 from audiogen_core.studio.queue import ENDED
 from audiogen_core.studio.studio import Asked, Studio
@@ -263,11 +265,15 @@ def test_make_lies_over_what_is_scrolled_below_it(seen: Seen):
     seen.page.set_viewport_size({"width": 1280, "height": 900})
 
 
-def test_numbers_with_a_comma_and_times_are_read_and_mistakes_speak_as_the_page_does(
-    seen: Seen, place: tuple[str, Studio]
-):
-    filled(seen, seconds="0,5")
-    assert place[1].library.clip(seen.make("tones")).seconds == 0.5
-    filled(seen, seconds="2m")
-    seen.page.locator("#tones-make").click()
-    seen.said("“Seconds” must be")
+def test_numbers_with_a_comma_and_times_are_read():
+    from audiogen_core.studio.form import _of_text
+
+    fields = {
+        field.name: field for job in ("musicgen", "vamp") for field in described(jobs.find(job).options)
+    }
+    length, heat = fields["seconds"], fields["temperature"]
+    assert [_of_text(length, text) for text in ("4,5", "4.5", "1:30", "2m")] == [4.5, 4.5, 90, 120]
+    assert _of_text(fields["guidance_scale"], "3,5") == 3.5
+    assert _of_text(heat, "1, 0.5") == (1, 0.5)
+    with pytest.raises(OptionError, match="Length: 'long' is no time; write for example"):
+        _of_text(length, "long")

@@ -395,6 +395,11 @@ def _of_text(field: Field, text: str) -> Any:
         return field.parse(text)
     if _DECIMAL.fullmatch(text.strip()) and field.repeated is None and not _takes_several(field):
         text = text.replace(",", ".")  # as half of the world writes it
+    if field.is_time and field.repeated is None:
+        try:
+            return field.time(text)
+        except OptionError as error:
+            raise OptionError(f"{field.label}: {error}", field.name) from None
     several = [field.parse(each) if ":" in each else _number(each) for each in text.replace(",", " ").split()]
     if any(isinstance(each, str) for each in several) and field.repeated is None:
         return text
