@@ -208,7 +208,7 @@ def test_a_length_may_be_called_a_duration() -> None:
         ),
         (
             ("audiogen-minigpt", "generate"),
-            "missing option '--model' / '-m': Folder of a run or of a checkpoint, or: demo.",
+            "missing option '--model' / '-m': Folder of a run or of a checkpoint, or: demo; see ",
         ),
     ],
 )
