@@ -208,14 +208,14 @@ def test_a_length_may_be_called_a_duration() -> None:
         ),
         (
             ("audiogen-minigpt", "generate"),
-            "Missing option '--model' / '-m': Folder of a run or of a checkpoint, or: demo.",
+            "missing option '--model' / '-m': Folder of a run or of a checkpoint, or: demo; see ",
         ),
     ],
 )
 def test_wrong_usage_says_what_to_write(arguments: tuple[str, ...], told: str) -> None:
     done = call(program(arguments[0]), *arguments[1:])
     assert done.exit_code == 2
-    assert done.stderr.startswith("Usage: ") and told in done.stderr
+    assert done.stderr.startswith("error: ") and told in done.stderr
 
 
 def test_errors_are_led_by_the_option_and_are_results_of_json() -> None:

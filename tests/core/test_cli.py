@@ -167,7 +167,8 @@ def test_bugs_are_not_hidden(commands):
 def test_wrong_usage_is_2(commands, arguments):
     result = call(commands, *arguments)
     assert result.exit_code == 2
-    assert "Usage" in result.stderr
+    told = result.stderr.splitlines()
+    assert len(told) == 1 and told[0].startswith("error: ") and told[0].endswith(" --help")
 
 
 def test_version_and_help(commands):

@@ -302,13 +302,14 @@ def test_nothing_is_written_over(tmp_path, sound, codes):
         ("decode in.codes -o a.wav --codec OTHER", "the codes were made by"),
         ("info none.wav", "cannot be opened"),
         ("info nope", "unknown model 'nope'"),
-        ("info .", "no weights in this folder"),
+        ("info empty", "no weights in this folder"),
         ("plot in.wav -o a.jpg", "written as .png"),
         ("compose -o new --minutes 0 --seed 1", "--minutes must be more than 0"),
     ],
 )
 def test_errors_are_one_line(tmp_path, monkeypatch, codes, line, match):
     monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
     names = {"CODEC": CODEC, "OTHER": str(FIXTURES / "32k")}
     before = sorted(path.name for path in tmp_path.iterdir())
     result = call(*(names.get(word, word) for word in line.split()), code=1)
@@ -316,6 +317,18 @@ def test_errors_are_one_line(tmp_path, monkeypatch, codes, line, match):
     assert match in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir() if path.name not in ("hub", "new")) == before
+
+
+def test_a_folder_of_takes_is_checked_and_told_of(songs):
+    (songs / "hole.wav").write_bytes((songs / "a.wav").read_bytes())
+    Audio(np.zeros((1, 72_000), np.float32), 24_000).save(songs / "hole.wav", force=True)
+    rows = json.loads(call("check", songs, "--json", code=1).stdout)
+    faulty = [Path(row["path"]).name for row in rows if any(e["kind"] == "silence" for e in row["faults"])]
+    assert len(rows) == 3 and faulty == ["hole.wav"]
+    facts = json.loads(call("info", songs, "--json").stdout)
+    assert facts["kind"] == "audio" and facts["clips"] == 3 and facts["seconds"] == pytest.approx(5.7)
+    Path("bare").mkdir()
+    assert "no audio files" in call("check", "bare", code=1).stderr
 
 
 # -- info --------------------------------------------------------------------------------------------

@@ -268,3 +268,35 @@ def test_a_few_numbers_can_be_chosen_from() -> None:
             Few(bits=wrong)
     with pytest.raises(OptionError, match="bits must be one of 4, 8, got 3"):
         Few(bits=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5", 5), ("5s", 5), ("1:30", 90), ("1m", 60), ("1:00:02.5", 3602.5), ("1m30s", 90)],
+)
+def test_one_rule_for_times_everywhere(text: str, seconds: float):
+    fields = {field.name: field for field in described(Sample)}
+    assert fields["seconds"].parse(text) == seconds
+
+
+def test_a_time_in_minutes_takes_other_units():
+    @dataclass(frozen=True)
+    class Long(Described):
+        minutes: Annotated[float, option("How long.", unit="min")] = 1.0
+
+    assert [described(Long)[0].parse(each) for each in ("2", "30s", "1:30")] == [2.0, 0.5, 1.5]
+
+
+@pytest.mark.parametrize("text", ["five", "5x", "1:3", ""])
+def test_what_is_no_time_says_how_one_is_written(text: str):
+    fields = {field.name: field for field in described(Sample)}
+    with pytest.raises(OptionError, match=r"--seconds: .* write for example 5, 5s, 1m or 1:30"):
+        fields["seconds"].parse(text)
+
+
+def test_pages_call_options_by_words_and_speak_of_no_flags():
+    for job in jobs.every():
+        for field in (*described(job.options), *described(job.load)):
+            if field.option.role != "hidden":
+                assert field.label[0].isupper() and "_" not in field.label
+                assert "--" not in field.option.help, f"{job.name} {field.name}"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiogen_core.errors import OptionError
-from audiogen_core.training.schedule import Plan, parse_time, read_plan, shown_time, write_plan
+from audiogen_core.times import parse_time, shown_time
+from audiogen_core.training.schedule import Plan, read_plan, write_plan
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.settings import Settings, TrainConfig, check_resumable, load_config, save_config
 

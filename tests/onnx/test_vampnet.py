@@ -128,10 +128,15 @@ def test_upstream_goes_its_own_way(vampnet):
         vampnet.vamp(STEREO, seed=1, compat="upstream", loop=True)
 
 
-def test_silence_comes_back_as_sound_that_is_finite(vampnet):
-    made = vampnet.vamp(Audio(np.zeros((1, 12_000), np.float32), RATE), seed=1, **FAST)
-    assert made.samples.shape == (1, 12_000) and np.isfinite(made.samples).all()
-    assert made.peak <= 1
+def test_a_silent_clip_is_refused_before_the_work(vampnet):
+    with pytest.raises(AudioError, match="silent"):
+        vampnet.vamp(Audio(np.zeros((1, 12_000), np.float32), RATE), seed=1, **FAST)
+
+
+def test_what_is_inpainted_ends_with_the_clip_and_says_so(vampnet):
+    with pytest.warns(UserWarning, match="ends with the clip"):
+        made = vampnet.vamp(STEREO, seed=1, infill=(0.5, 60), **FAST)
+    assert made.samples.shape[1] == vampnet.vamp(STEREO, seed=1, infill=(0.5, 1), **FAST).samples.shape[1]
 
 
 @pytest.mark.parametrize(

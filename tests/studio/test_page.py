@@ -15,6 +15,8 @@ import pytest
 
 from audiogen_core import jobs
 from audiogen_core.audio import Audio
+from audiogen_core.errors import OptionError
+from audiogen_core.options import described
 from audiogen_core.recipe import Recipe, hash_file
 from audiogen_core.studio.queue import ENDED
 from audiogen_core.studio.studio import Asked, Studio
@@ -128,11 +130,11 @@ def test_cancel_stops_it_and_a_mistake_is_one_sentence(seen: Seen, place: tuple[
     assert place[1].queue.all()[0].state == "cancelled"
     seen.fill("tones-pitch", "5000")
     seen.page.locator("#tones-make").click()
-    seen.said("pitch must be")
+    seen.said("“Pitch” must be")
     seen.fill("tones-pitch", "440")
     seen.fill("tones-seed", "high")
     seen.page.locator("#tones-make").click()
-    seen.said("seed")
+    seen.said("“Seed” must be")
     filled(seen)
     seen.page.locator("#tones-make").click()
     seen.said("Done")
@@ -242,3 +244,34 @@ def test_by_the_keyboard_and_on_a_phone(seen: Seen):
     shown = "getComputedStyle(document.activeElement).outlineStyle"
     seen.page.keyboard.press("Tab")
     assert seen.page.evaluate(shown) != "none"
+
+
+def test_make_lies_over_what_is_scrolled_below_it(seen: Seen):
+    seen.page.set_viewport_size({"width": 390, "height": 700})
+    seen.load()
+    seen.tab("Tones")
+    on_top = """() => {
+        const box = document.querySelector('#tones-make').getBoundingClientRect();
+        return document.elementFromPoint(box.x + box.width / 4, box.y + box.height / 2).id;
+    }"""
+    for _ in range(6):
+        assert seen.page.evaluate(on_top) == "tones-make"
+        seen.page.mouse.wheel(0, 45)
+        seen.page.wait_for_timeout(50)
+    layers = "each => Number(getComputedStyle(each).zIndex) || 0"
+    labels = "all => all.map(" + layers + ")"
+    make = seen.page.locator("#tones-make").evaluate(layers)
+    assert make > max(seen.page.locator("[data-testid=block-info]").evaluate_all(labels))
+    seen.page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_numbers_with_a_comma_and_times_are_read():
+    from audiogen_core.studio.form import _of_text
+
+    fields = {field.name: field for field in described(jobs.find("musicgen").options)}
+    length, heat = fields["seconds"], fields["temperature"]
+    assert [_of_text(length, text) for text in ("4,5", "4.5", "1:30", "2m")] == [4.5, 4.5, 90, 120]
+    assert _of_text(fields["guidance_scale"], "3,5") == 3.5
+    assert _of_text(heat, "1, 0.5") == (1, 0.5)
+    with pytest.raises(OptionError, match="Length: 'long' is no time; write for example"):
+        _of_text(length, "long")

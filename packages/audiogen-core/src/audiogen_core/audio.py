@@ -42,6 +42,9 @@ twice as much."""
 
 _BLOCK_BYTES = 64 << 20  # the largest block read at once
 
+SILENCE = 1e-4
+"""A clip whose samples all stay below this magnitude (-80 dB) is called silent."""
+
 QUALITY = "HQ"
 """soxr's name for a resampler with 20 bits of precision."""
 

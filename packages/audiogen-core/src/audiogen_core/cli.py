@@ -90,6 +90,8 @@ class Program(click.Group):
         state.json = "--json" in args  # before anything can be wrong
         try:
             return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            _refuse(error)
         except KeyboardInterrupt as error:
             _leave(error)
 
@@ -101,8 +103,7 @@ class Program(click.Group):
             sys.stdout.flush()
             return result
         except click.UsageError as error:
-            _tell_error(error, error.format_message())
-            raise
+            _refuse(error)
         except (AudiogenError, OSError, MemoryError, KeyboardInterrupt) as error:
             _leave(error)
 
@@ -199,6 +200,18 @@ def _escape_log() -> None:
 
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(Escaped())
+
+
+def _refuse(error: click.UsageError) -> NoReturn:
+    """Say what is wrong with a command line, and exit; without a command, show the help."""
+    sentence = error.format_message()
+    _tell_error(error, sentence)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        raise error
+    where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+    told = f"{sentence[:1].lower()}{sentence[1:].rstrip('.')}{where}"
+    print(f"error: {present.printable(' '.join(told.split()))}", file=sys.stderr, flush=True)
+    raise SystemExit(error.exit_code) from None
 
 
 def _leave(error: BaseException) -> NoReturn:

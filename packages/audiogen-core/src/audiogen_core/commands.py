@@ -253,7 +253,7 @@ def _option(field: Field) -> click.Option:
     return click.Option([field.name, flag, *names], multiple=several, show_default=True, **facts)
 
 
-_WORDS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB", "LUFS": "LUFS"}
+_WORDS = {"s": "SECONDS", "min": "MINUTES", "Hz": "HZ", "dB": "DB", "LUFS": "LUFS"}
 
 
 def _metavar(field: Field) -> str:
@@ -272,6 +272,30 @@ def _default(field: Field) -> Any:
     return field.default if isinstance(field.default, bool | int | float | str | Path) else None
 
 
+class _Whole(click.types.IntParamType):
+    name = "whole number"  # what mistakes are told with
+
+
+class _Number(click.types.FloatParamType):
+    name = "number"
+
+
+class _Time(click.types.FloatParamType):
+    """A number in the unit of its field, or a time with a unit of its own."""
+
+    name = "time"
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return self._field.time(value) if isinstance(value, str) else float(value)
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
+
+
+_INT, _FLOAT = _Whole(), _Number()
 _PATH = click.Path(path_type=Path)
 
 
@@ -283,11 +307,12 @@ def _click_type(field: Field) -> tuple[Any, bool]:
         return _PATH, several
     if field.option.parse is not None or get_origin(kind) is tuple or get_origin(kind) is Literal:
         return click.STRING, several
+    number = _Time(field) if field.is_time else _FLOAT
     if get_origin(kind) in (types.UnionType, Union):
         members = get_args(kind)
         several = several or any(get_origin(member) is tuple for member in members)
-        return click.STRING if int in members or str in members else click.FLOAT, several
-    return {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(kind, click.STRING), several
+        return click.STRING if int in members or str in members else number, several
+    return {int: _INT, float: number, bool: click.BOOL}.get(kind, click.STRING), several
 
 
 def _remember(name: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
@@ -352,8 +377,9 @@ def prepared(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> Ready:
     output = asked.output
     if output is None:
         output = cli.free_name(f"{named_after(job, options, load)}-{options.seed}", ".wav", asked.variations)
-    outputs = cli.require_new_each(output, asked.variations, asked.force)
+    outputs = cli.numbered(output, asked.variations)
     job.check(load, options, outputs, asked.channel)
+    cli.require_new_each(output, asked.variations, asked.force)
     load = replace(load, fetch=fetching(asked.offline, asked.quiet or asked.json, load.unlisted))
     return Ready(options, load, outputs, drawn)
 

@@ -37,14 +37,14 @@ def facts_of(name_or_path: str | Path) -> CodecInfo | None:
 
 @closed()
 def describe(name_or_path: str | Path) -> dict[str, Any]:
-    """Facts about an audio file, codes, a checkpoint, a codec's folder, or a codec of the catalogue.
+    """Facts about audio or a folder of it, codes, a checkpoint, a codec's folder, or one of the catalogue.
 
     The key "kind" says which. Raises the error of whatever it looks like when it is damaged, WeightsError
     when a checkpoint holds no tensors, and UnknownModel when there is nothing of that name.
     """
     path = Path(name_or_path)
     if path.is_dir():
-        return _checkpoint(path)
+        return _folder(path)
     if path.exists():
         if is_safetensors(path):
             return _safetensors(path)
@@ -54,6 +54,28 @@ def describe(name_or_path: str | Path) -> dict[str, Any]:
     if path.suffix or len(path.parts) > 1:
         return _audio(path)  # which says that there is no such file
     raise UnknownModel(str(name_or_path), FACTS)
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    """Of a checkpoint, or of the audio in it where there is none."""
+    from audiogen_core.audio import probe
+    from audiogen_core.dataset.folder import scan
+
+    try:
+        return _checkpoint(path)
+    except WeightsError:
+        infos = [probe(path / name) for name in scan(path)[0]]
+        if not infos:
+            raise
+    rates = sorted({info.sample_rate for info in infos})
+    seconds = sum(info.frames / info.sample_rate for info in infos)
+    return {
+        "kind": "audio",
+        "path": str(path),
+        "clips": len(infos),
+        "seconds": seconds,
+        "sample_rates": rates,
+    }
 
 
 def catalogue() -> list[dict[str, Any]]:

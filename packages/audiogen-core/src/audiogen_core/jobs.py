@@ -96,7 +96,9 @@ class JobOptions(Output):
 class Continuing(JobOptions):
     """What a job can be asked that goes on with a clip, which is its option `--continue`."""
 
-    only_new: Annotated[bool, option("Leave the clip that is continued out of the result.")] = False
+    only_new: Annotated[
+        bool, option("Leave the clip that is continued out of the result.", label="Only what is new")
+    ] = False
     keep_original: Annotated[
         bool | None,
         option(
@@ -158,7 +160,8 @@ Channel = Annotated[
 Loras = Annotated[
     tuple[str, ...] | None,
     adapters(
-        "A LoRA to merge into the model, and how strongly; may be repeated, and then one after another."
+        "A LoRA to merge into the model, and how strongly; may be repeated, and then one after another.",
+        label="LoRA",
     ),
 ]
 Play = Annotated[bool, option("Play what was made; needs audiogen-core[play].")]
@@ -426,6 +429,15 @@ class Job:
             )
             for name, spec in catalog.items()
         ]
+
+    def vocabulary(self, model: str) -> Path | None:
+        """The folder with the words of a small model of the catalogue that comes along; None of others."""
+        from audiogen_core import prompts
+        from audiogen_core.models import Shipped
+
+        spec = imported(self.catalog).get(model)
+        places = (spec.path, spec.path / "t5") if isinstance(spec, Shipped) and _here(spec) else ()
+        return next((each for each in places if (each / prompts.FILE).is_file()), None)
 
     def stored(self, load: JobLoad, options: JobOptions) -> tuple[dict[str, Any], dict[str, str]]:
         """What a recipe keeps of how the model was opened, and the hash of each clip or file that went in."""

@@ -70,7 +70,7 @@ class Named(Shown):
 class Listened(Shown):
     """What `check` takes."""
 
-    files: Annotated[tuple[Path, ...], argument("Audio files.", metavar="FILE...")]
+    files: Annotated[tuple[Path, ...], argument("Audio files, or folders of them.", metavar="FILE...")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class Drawn(Shown):
 class Composing(Described):
     """What `compose` takes."""
 
-    minutes: Annotated[float, option("How much music in all.", gt=0)] = 10.0
+    minutes: Annotated[float, option("How much music in all.", unit="min", gt=0)] = 10.0
     seed: Annotated[int | None, option("Seed of the music; drawn and shown when absent.", ge=0)] = None
     style: Annotated[tuple[str, ...], option("Style to use; give it again for more. All when absent.")] = ()
     piece_seconds: Annotated[float, option("Length of one piece.", unit="s", gt=0)] = 60.0
@@ -252,9 +252,16 @@ def check(asked: Listened) -> None:
     """Say which sounds are silent for 2 s, clipped, shifted, one tone or noise; exit code 1 if one is."""
     from audiogen_core.audio import probe, stream
     from audiogen_core.check import Listener
+    from audiogen_core.dataset.folder import scan
 
     rows: list[dict[str, Any]] = []
+    paths: list[Path] = []
     for path in asked.files:
+        found = [path / name for name in scan(path)[0]] if path.is_dir() else [path]
+        if not found:
+            raise AudioError(f"{path}: no audio files in this folder")
+        paths += found
+    for path in paths:
         info = probe(path)
         listener = Listener(info.sample_rate, info.channels)
         for block in stream(path):

@@ -40,6 +40,7 @@ from typing import (
 )
 
 from audiogen_core.errors import OptionError
+from audiogen_core.times import time_in
 from audiogen_core.values import Checks, members
 from audiogen_core.values import Option as Option
 
@@ -111,6 +112,14 @@ class Field(Checks):
         return long[0] if long else f"--{self.name.replace('_', '-')}"
 
     @property
+    def label(self) -> str:
+        """What a page calls it."""
+        words = self.name.replace("_", " ")
+        if self.option.unit == "s":  # which stands behind it
+            words = words.removesuffix(" seconds")
+        return self.option.label or f"{words[0].upper()}{words[1:]}"
+
+    @property
     def required(self) -> bool:
         return self.default is MISSING
 
@@ -142,6 +151,12 @@ class Field(Checks):
         several = get_origin(self.kind) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis
         return arguments[0] if several else None
 
+    @property
+    def is_time(self) -> bool:
+        """Whether it is a length of time, or several."""
+        kinds = members(self.repeated or self.kind)
+        return self.option.unit in ("s", "min") and float in kinds and str not in kinds
+
     def check(self, value: Any) -> Any:
         """The value as the field's type has it. Raises OptionError in one sentence."""
         if value is None and (self.optional or self.default is None):
@@ -152,6 +167,10 @@ class Field(Checks):
             return self._clip(value)
         return self._value(self.kind, value)
 
+    def time(self, text: str) -> float:
+        """What a text stands for where the option is a length of time, in its unit. Raises OptionError."""
+        return time_in(text, 60.0 if self.option.unit == "min" else 1.0)
+
     def parse(self, text: str) -> Any:
         """What the text of a command stands for; of a repeated option, what one of its texts does.
 
@@ -160,6 +179,11 @@ class Field(Checks):
         if self.option.parse is not None:
             return self.option.parse(text)
         kind = self.repeated or self.kind
+        if self.is_time:
+            try:
+                return self.time(text)
+            except OptionError as error:
+                raise OptionError(f"{self.flag}: {error}") from None
         if get_origin(kind) is tuple:  # START:END
             try:
                 start, end = (float(part) for part in text.split(":"))
@@ -355,7 +379,7 @@ _TYPES: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str:
 
 def _property(field: Field) -> dict[str, Any]:
     told = field.option
-    entry: dict[str, Any] = {"title": field.name.replace("_", " ").capitalize(), "description": told.help}
+    entry: dict[str, Any] = {"title": field.label, "description": told.help}
     of_kind = _schema_of(field.kind, field)
     if told.role == "audio":
         of_kind = {"type": "string", "contentMediaType": "audio/*"}

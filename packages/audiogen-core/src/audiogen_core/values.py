@@ -51,6 +51,7 @@ class Option:
               PATH[:STRENGTH]; "hidden", offered in Python alone
     argument  given by its place on the command line; and by its names, where it has some
     metavar   what is written for the value; the kind of the value when empty
+    label     what a page calls it; made of its name when empty
     unit      of the number: "s", "Hz", "dB", ...
     ge, gt, le, lt  range of a number, or of each of several: from, above, to, below
     choices   the texts that are allowed
@@ -74,6 +75,7 @@ class Option:
     role: Role = "value"
     argument: bool = False
     metavar: str = ""
+    label: str = ""
     unit: str = ""
     ge: float | None = None
     gt: float | None = None

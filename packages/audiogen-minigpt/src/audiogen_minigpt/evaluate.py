@@ -17,7 +17,7 @@ from audiogen_core.files import atomic_path
 from audiogen_core.models import Fetch
 from audiogen_core.progress import counted
 from audiogen_core.settings import from_mapping, read_json
-from audiogen_core.training.schedule import shown_time
+from audiogen_core.times import shown_time
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.settings import load_config

@@ -45,6 +45,7 @@ class Options(Continuing):
         option(
             "Length of the clip, with what is continued.",
             "-s",
+            label="Length",
             old=("--duration",),
             unit="s",
             gt=0,
@@ -58,6 +59,7 @@ class Options(Continuing):
         audio(
             "A clip to go on with; it comes first.",
             "--continue",
+            label="Clip to continue",
             old=("--prompt-audio", "--prompt"),
             verb="Continue",
         ),
@@ -75,6 +77,7 @@ class Options(Continuing):
         int | None,
         option(
             f"Draw from the k likeliest codes; 0: all. When absent as the model says, or {SAMPLING.top_k}.",
+            label="Top-k",
             ge=0,
             advanced=True,
         ),
@@ -82,12 +85,22 @@ class Options(Continuing):
     top_p: Annotated[
         float | None,
         option(
-            "Draw from the likeliest codes with this much probability; 0: all.", ge=0, le=1, advanced=True
+            "Draw from the likeliest codes with this much probability; 0: all.",
+            label="Top-p",
+            ge=0,
+            le=1,
+            advanced=True,
         ),
     ] = None
     min_p: Annotated[
         float | None,
-        option("Least probability relative to the likeliest code; 0: any.", ge=0, le=1, advanced=True),
+        option(
+            "Least probability relative to the likeliest code; 0: any.",
+            label="Min-p",
+            ge=0,
+            le=1,
+            advanced=True,
+        ),
     ] = None
     after: After = False
 

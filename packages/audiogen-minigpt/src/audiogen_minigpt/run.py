@@ -25,9 +25,9 @@ from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path, require_room
 from audiogen_core.models import Fetch
 from audiogen_core.settings import read_json
+from audiogen_core.times import parse_time, shown_time
 from audiogen_core.training import metrics
 from audiogen_core.training.page import NAME as REPORT
-from audiogen_core.training.schedule import parse_time, shown_time
 from audiogen_core.training.signals import Stop, Stopped, stopping
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint

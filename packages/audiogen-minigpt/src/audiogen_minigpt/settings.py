@@ -14,8 +14,8 @@ from audiogen_core.errors import OptionError
 from audiogen_core.files import atomic_path
 from audiogen_core.options import Described, Field, described, hidden, option, place
 from audiogen_core.settings import from_mapping, read_json, read_toml
+from audiogen_core.times import parse_time
 from audiogen_core.training.errors import differences
-from audiogen_core.training.schedule import parse_time
 from audiogen_minigpt.config import LAYOUTS, SIZES, ModelConfig
 from audiogen_minigpt.options import CodecPlace
 
@@ -45,6 +45,7 @@ class TrainConfig(Described):
         option(
             "How long to train: 45s, 10m, 1h30m; 10m when nothing is said.",
             "--time",
+            label="Time",
             unit="s",
             gt=0,
             parse=parse_time,

@@ -19,9 +19,10 @@ from audiogen_core.dataset.shards import Meta, identity
 from audiogen_core.errors import OptionError
 from audiogen_core.files import require_room
 from audiogen_core.models import Fetch
+from audiogen_core.times import shown_time
 from audiogen_core.training.lock import lock
 from audiogen_core.training.metrics import bits_per_second
-from audiogen_core.training.schedule import Plan, read_plan, shown_time, write_plan
+from audiogen_core.training.schedule import Plan, read_plan, write_plan
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint

@@ -86,10 +86,13 @@ def render(notes: Sequence[Note], frames: int) -> Audio:
 
 
 def check_style(style: str) -> str:
-    """The name of a style. Raises OptionError with the closest names for one that does not exist."""
+    """The name of a style. Raises OptionError with all names for one that does not exist."""
     if style in STYLES:
         return style
-    raise OptionError(f"unknown style {style!r}; {nearest(style, STYLES, 'known styles')}")
+    every = f"known styles: {', '.join(STYLES)}"
+    hint = nearest(style, STYLES, "known styles")
+    told = hint if hint == every else f"{hint} {every}"
+    raise OptionError(f"unknown style {style!r}; {told}")
 
 
 def _notes(rng: np.random.Generator, style: Style, key: str, sixteenth: int, frames: int) -> Iterator[Note]:

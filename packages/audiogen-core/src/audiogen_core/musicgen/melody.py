@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audiogen_core.audio import Audio
+from audiogen_core.audio import SILENCE, Audio
 from audiogen_core.errors import AudioError
 from audiogen_core.musicgen.config import ChromaConfig
 from audiogen_core.sinc import resample
@@ -24,9 +24,6 @@ Chroma = NDArray[np.float32]
 
 SHORTEST = 0.1
 """Seconds: a shorter clip holds no melody."""
-
-SILENCE = 1e-4
-"""A clip whose samples all stay below this magnitude (-80 dB) is called silent."""
 
 _EPS = 1e-6
 _OCTAVE_CENTRE, _OCTAVE_WIDTH = 5.0, 2.0  # the octave that weighs most, and how fast others fall off

@@ -65,7 +65,9 @@ class OneClip(Described):
 
     prompt: Annotated[str | None, argument("What to hear.", metavar="PROMPT")] = None
     _: KW_ONLY
-    unconditional: Annotated[bool, option("Anything, without a prompt.", advanced=True)] = False
+    unconditional: Annotated[
+        bool, option("Whatever the model likes, without a prompt.", label="Anything")
+    ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,6 +106,7 @@ class Batch(Padding):
         option(
             "Length of the clip, with what is continued; 10 in most models.",
             "-s",
+            label="Length",
             old=("--duration",),
             unit="s",
             gt=0,
@@ -113,7 +116,13 @@ class Batch(Padding):
     ] = None
     negative_prompt: Annotated[str | None, option("What to stay away from.")] = None
     guidance_scale: Annotated[
-        float | None, option("Weight of the prompt; 1 is off; 3 in most models.", ge=0, le=HIGHEST)
+        float | None,
+        option(
+            "Weight of the prompt; 1 is off; 3 in most models.",
+            label="Prompt strength",
+            ge=0,
+            le=HIGHEST,
+        ),
     ] = None
     temperature: Annotated[
         float | tuple[float, ...] | None,
@@ -124,15 +133,26 @@ class Batch(Padding):
         ),
     ] = None
     top_k: Annotated[
-        int | None, option("Draw from so many tokens; 0 from all; 250 in most models.", ge=0, advanced=True)
+        int | None,
+        option(
+            "Draw from so many tokens; 0 from all; 250 in most models.", label="Top-k", ge=0, advanced=True
+        ),
     ] = None
     top_p: Annotated[
         float | None,
-        option("Draw from the likeliest with this share; 0 from all.", ge=0, le=1, advanced=True),
+        option(
+            "Draw from the likeliest with this share; 0 from all.", label="Top-p", ge=0, le=1, advanced=True
+        ),
     ] = None
     min_p: Annotated[
         float | None,
-        option("Draw from tokens at least this likely beside the likeliest.", ge=0, le=1, advanced=True),
+        option(
+            "Draw from tokens at least this likely beside the likeliest.",
+            label="Min-p",
+            ge=0,
+            le=1,
+            advanced=True,
+        ),
     ] = None
     melody: Annotated[
         Clips | None,
@@ -156,7 +176,14 @@ class Batch(Padding):
         option("Second where they begin; else the middle.", unit="s", ge=0, some=True, advanced=True),
     ] = None
     prompt_audio: Annotated[
-        Clips | None, audio("A clip to go on with; it comes first.", "--continue", many=True, verb="Continue")
+        Clips | None,
+        audio(
+            "A clip to go on with; it comes first.",
+            "--continue",
+            label="Clip to continue",
+            many=True,
+            verb="Continue",
+        ),
     ] = None
     window_seconds: Annotated[
         float | None,

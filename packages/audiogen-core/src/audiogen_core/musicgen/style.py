@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from audiogen_core.audio import Audio
+from audiogen_core.audio import SILENCE, Audio
 from audiogen_core.errors import AudioError, ModelError, OptionError
 from audiogen_core.musicgen.config import STYLE, StyleConfig
-from audiogen_core.musicgen.melody import SILENCE
 from audiogen_core.musicgen.mert import SAMPLE_RATE
 from audiogen_core.sinc import Samples, resample
 from audiogen_core.weights import Weights

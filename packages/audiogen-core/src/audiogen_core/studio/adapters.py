@@ -26,7 +26,7 @@ _LIST = """
 <input type="range" min="0" max="{most:g}" step="0.05"
   value="{{{{this.strength}}}}" data-index="{{{{@index}}}}">
 <output>{{{{this.strength}}}}</output></label></li>
-{{{{/each}}}}</ul>{{{{else}}}}<p class="note">None is here yet.</p>{{{{/if}}}}
+{{{{/each}}}}</ul>{{{{else}}}}<p class="note">None is here.</p>{{{{/if}}}}
 """
 
 _SLIDES = """
@@ -43,13 +43,13 @@ element.addEventListener('change', event => {
 
 def component(place: str, field: Field, here: Mapping[str, Path]) -> gr.HTML:
     """The list of the adapters that are here, none of which is used yet. `place` begins its name."""
-    label = field.name.replace("_", " ").capitalize()
     return gr.HTML(
         rows(here),
-        html_template=_LIST.format(label=escape(label), help=escape(field.option.help), most=_MOST),
+        html_template=_LIST.format(label=escape(field.label), help=escape(field.option.help), most=_MOST),
         js_on_load=_SLIDES,
         elem_id=f"{place}-{field.name}",
         elem_classes="adapting",
+        visible=bool(here),
     )
 
 

@@ -5,12 +5,16 @@ Everything is read from the description of the options; an option that is added 
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, get_args, get_origin
 
 import gradio as gr
 
+from audiogen_core.errors import OptionError
 from audiogen_core.jobs import Entry, Job, Run
 from audiogen_core.options import Field, described
 from audiogen_core.output import Output
@@ -23,6 +27,18 @@ FORMATS = ("wav", "flac", "ogg", "mp3")
 
 _EXACT = 2**53
 """Whole numbers from here on are not what a browser takes them for, and are texts."""
+
+_LISTENING = Lock()
+"""Warnings are the process's: they are listened to for one prompt at a time."""
+
+_TYPES = """
+element.addEventListener('click', event => {
+  const word = event.target.dataset.word, prompt = document.querySelector('#%s-prompt textarea');
+  if (!word || !prompt) return;
+  prompt.value = [prompt.value.trim(), word].filter(Boolean).join(' ');
+  prompt.dispatchEvent(new Event('input'));
+});
+"""
 
 _USUAL = ("as usual", "")
 _YES_NO = [_USUAL, ("yes", "yes"), ("no", "no")]
@@ -46,6 +62,8 @@ class Form:
         for each in plain:  # what the job is about comes first
             if each.option.argument:
                 self._add(each)
+        self.words = gr.HTML(self._words(self._usual_model()), js_on_load=_TYPES % name, elem_classes="about")
+        self.unknown = gr.HTML(js_on_load=None, elem_id=f"{name}-unknown", elem_classes="about")
         self._add_model()
         self.adapters = {
             each.name: adapters.component(name, each, studio.adapters(job)) for each in job.adapters
@@ -80,13 +98,11 @@ class Form:
             )
         self.beside = [self.count, self.format, self.channel, self.fetch]
         self.inputs = [*self.components.values(), *self.beside]
-        self.model.change(
-            self.follow_model,
-            self.model,
-            [*self.components.values(), self.about, self.fetch],
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        facts: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        followed = [*self.components.values(), self.about, self.fetch, self.words]
+        self.model.change(self.follow_model, self.model, followed, **facts)
+        if isinstance(prompt := self.components.get("prompt"), gr.Textbox):
+            prompt.blur(self._tell_unknown, [prompt, self.model], self.unknown, **facts)
 
     def read(self, *values: Any) -> Asked:
         """What was put in. Raises OptionError."""
@@ -114,10 +130,8 @@ class Form:
         model = filled.get("model") or self._usual_model()
         filled["model"] = model
         shown = self._follow(model)
-        return [
-            gr.update(value=filled[name], **shown[name]) if name in shown else gr.update(value=filled[name])
-            for name in self.components
-        ]
+        shown |= {name: {"visible": bool(filled[name])} for name in self.adapters}
+        return [gr.update(value=filled[name], **shown.get(name, {})) for name in self.components]
 
     def follow_model(self, name: str) -> list[Any]:
         """Show what a model understands, and hide the rest; tell of the model."""
@@ -128,12 +142,13 @@ class Form:
             *(gr.update(**shown[each]) if each in shown else gr.skip() for each in self.components),
             self._told(entry),
             gr.update(visible=is_away and not self._studio.offline, value=False),
+            self._words(name),
         ]
 
     def refresh(self, model: str, *listed: adapters.Rows) -> list[Any]:
         """The models and adapters there are now: some were fetched or trained since the page was built."""
         here = self._studio.adapters(self.job)
-        lists = [adapters.rows(here, adapters.texts(each)) for each in listed]
+        lists = [_listed(adapters.rows(here, adapters.texts(each))) for each in listed]
         shown = [gr.update(choices=self.choices(), value=model), *lists]
         return shown if lists else shown[0]
 
@@ -144,6 +159,21 @@ class Form:
             return model
         able = [each for each in entries if option in each.options]
         return next((each.name for each in able if each.here), able[0].name if able else model)
+
+    def is_ready(self, field: Field) -> bool:
+        """Whether a model that is here understands an option, or the clip of which it is a span."""
+        name = field.option.of or field.name
+        return any(each.here and self._understands(each, name) for each in self._models())
+
+    def said(self, error: OptionError) -> str:
+        """What was wrong, with options as the page calls them."""
+        names = {
+            name: field.label for name, field in self.fields.items() if "_" in name or name in error.names
+        }
+        words = "|".join(map(re.escape, names)) or "$^"
+        return re.sub(
+            rf"(?<![\w./'\"-])({words})(?![\w'\"-])", lambda word: f"“{names[word[0]]}”", str(error)
+        )
 
     def _follow(self, model: str) -> dict[str, dict[str, Any]]:
         entry = self._entry(model)
@@ -193,6 +223,26 @@ class Form:
 
         return "" if entry is None else model(entry, self._studio.offline)
 
+    def _words(self, model: str) -> str:
+        from audiogen_core.prompts import Prompts
+        from audiogen_core.studio.show import words
+
+        place = self.job.vocabulary(model)
+        return "" if place is None else words(Prompts.read(place))
+
+    def _tell_unknown(self, prompt: str, model: str) -> str:
+        """What the model will say of a prompt, before it is asked to make anything."""
+        from audiogen_core.studio.show import notes
+        from audiogen_core.tokenizer import Tokenizer
+
+        place = self.job.vocabulary(model)
+        if place is None or not prompt.strip():
+            return ""
+        with _LISTENING, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            Tokenizer.load(place).tell_unknown(prompt)
+        return notes(str(each.message) for each in caught)
+
     def _add_all(self, fields: list[Field]) -> None:
         if left := [each for each in fields if each.name not in self.components]:
             with gr.Row(elem_classes="fields"):
@@ -235,6 +285,11 @@ class Form:
         return value if _is_number(field) else _text(value)
 
 
+def _listed(rows: adapters.Rows) -> Any:
+    """A list of adapters, which is shown when there are some."""
+    return gr.update(value=rows, visible=bool(rows))
+
+
 _LAST = next(each.option.group for each in described(Output))
 """What is done to any clip, at the end."""
 
@@ -268,7 +323,7 @@ def component(place: str, field: Field, visible: bool = True) -> gr.components.C
     """What an option is asked with. `place` begins its name in the page."""
     told = field.option
     facts: dict[str, Any] = {
-        "label": field.name.replace("_", " ").capitalize() + (f" ({told.unit})" if told.unit else ""),
+        "label": field.label + (f" ({told.unit})" if told.unit and told.parse is None else ""),
         "visible": visible,
         "elem_id": f"{place}-{field.name}",
         "min_width": 200,
@@ -338,11 +393,25 @@ def _of_text(field: Field, text: str) -> Any:
         return text
     if field.option.parse is not None:
         return field.parse(text)
+    if _DECIMAL.fullmatch(text.strip()) and field.repeated is None and not _takes_several(field):
+        text = text.replace(",", ".")  # as half of the world writes it
+    if field.is_time and field.repeated is None:
+        try:
+            return field.time(text)
+        except OptionError as error:
+            raise OptionError(f"{field.label}: {error}", field.name) from None
     several = [field.parse(each) if ":" in each else _number(each) for each in text.replace(",", " ").split()]
     if any(isinstance(each, str) for each in several) and field.repeated is None:
         return text
-    takes_several = any(get_origin(each) is tuple for each in (field.kind, *members(field.kind)))
-    return tuple(several) if len(several) > 1 or (takes_several and not _is_span(field)) else several[0]
+    is_tuple = len(several) > 1 or (_takes_several(field) and not _is_span(field))
+    return tuple(several) if is_tuple else several[0]
+
+
+_DECIMAL = re.compile(r"\d+,\d+")
+
+
+def _takes_several(field: Field) -> bool:
+    return any(get_origin(each) is tuple for each in (field.kind, *members(field.kind)))
 
 
 def _number(text: str) -> float | str:

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from audiogen_core import jobs
 from audiogen_core.errors import AudiogenError, OptionError
-from audiogen_core.jobs import Training
+from audiogen_core.jobs import Job, Training
 from audiogen_core.options import Field
 from audiogen_core.studio import show
 from audiogen_core.studio.form import Form, received
@@ -92,6 +92,9 @@ class Page:
         self._followed: dict[str, str] = {}  # the work that each session looks at
         self._trainers: list[Trainer] = []
         self.forms: dict[str, Form] = {}
+        self._makes: dict[str, gr.Button] = {}
+        every = sorted(jobs.every(), key=lambda job: not studio.has_model(job))
+        ready = [job for job in every if studio.has_model(job)]
         self._titles: dict[str, str] = {}
         with gr.Blocks(title="audiogen studio", analytics_enabled=False, fill_width=True) as self.blocks:
             self._shown, self._picked, self._work = gr.State([]), gr.State(""), gr.State("")
@@ -100,12 +103,13 @@ class Page:
                 with (
                     gr.Column(scale=3, min_width=340),
                     gr.Tabs(
-                        elem_classes="tabs", selected=next((job.name for job in jobs.every()), "library")
+                        elem_classes="tabs", selected=next((job.name for job in every), "library")
                     ) as self._tabs,
                 ):
                     self._library()
-                    self._jobs()
+                    self._jobs(ready)
                     self._trainings()
+                    self._jobs(every[len(ready) :])
                     self._packages()
                 with gr.Column(scale=2, min_width=340, elem_classes="stage"):
                     self._stage()
@@ -114,9 +118,8 @@ class Page:
 
     # What is there
 
-    def _jobs(self) -> None:
-        self._makes: dict[str, gr.Button] = {}
-        for job in jobs.every():
+    def _jobs(self, every: list[Job]) -> None:
+        for job in every:
             name, title = job.name, job.title
             if name in self.forms:  # another package's, of the same name
                 whose = job.package.removeprefix("audiogen-")
@@ -189,12 +192,17 @@ class Page:
                 self._replay = gr.Button("The same once more", size="sm", elem_id="replay")
                 self._delete = gr.Button("Delete", size="sm", variant="stop", elem_id="delete")
             self._verbs: list[tuple[gr.Button, Form, Field]] = []
+            self._from: gr.components.Component = gr.State(None)  # where no job takes a span
+            self._to: gr.components.Component = gr.State(None)
             verbs = [
                 (each.option.verb, form, each)
                 for form in self.forms.values()
                 for each in form.fields.values()
                 if each.option.verb
             ]
+            verbs.sort(key=lambda each: not each[1].is_ready(each[2]))
+            if self._studio.offline:  # what no model here can do, none can be fetched for
+                verbs = [each for each in verbs if each[1].is_ready(each[2])]
             for verb in dict.fromkeys(verb for verb, _, _ in verbs):
                 with gr.Row(elem_classes="verbs"):
                     gr.HTML(f"<span>{verb} in</span>", js_on_load=None)
@@ -260,6 +268,9 @@ class Page:
         def make(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
             try:
                 work = self._studio.accept(form.read(*values))
+            except OptionError as error:
+                yield self._refused(OptionError(form.said(error)))
+                return
             except AudiogenError as error:
                 yield self._refused(error)
                 return

@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from audiogen_core.jobs import Entry
+from audiogen_core.prompts import Prompts
 from audiogen_core.recipe import Recipe
 from audiogen_core.studio.library import Clip
 from audiogen_core.studio.queue import Work
 from audiogen_core.studio.training import Progress
 
 KEPT_AS = ("wav", "flac", "ogg", "mp3")
+
+WORDS = 14
+"""Words for one thing that are shown before the rest is asked for."""
 
 
 def model(entry: Entry, offline: bool) -> str:
@@ -90,16 +95,24 @@ def cards(clips: Iterable[Clip], picked: str, told: Mapping[str, Mapping[str, An
 
     told  by name, what is known of clips beside what their files say: confidence, faults
     """
-    return f'<div class="cards">{"".join(_card(each, each.name == picked, told) for each in clips)}</div>'
+    clips = list(clips)
+    sure = {
+        each.name: told[each.name]["confidence"]
+        for each in clips
+        if told.get(each.name, {}).get("confidence") is not None
+    }
+    surest = max(sure, key=lambda name: sure[name]) if len(sure) > 1 else ""
+    drawn = "".join(_card(each, each.name == picked, told, surest) for each in clips)
+    return f'<div class="cards">{drawn}</div>'
 
 
-def _card(clip: Clip, is_picked: bool, told: Mapping[str, Mapping[str, Any]]) -> str:
+def _card(clip: Clip, is_picked: bool, told: Mapping[str, Mapping[str, Any]], surest: str) -> str:
     source, called, known = f"v1/clips/{quote(clip.name)}", escape(title(clip)), told.get(clip.name, {})
     facts = [_length(clip), f"{clip.sample_rate / 1000:g} kHz", "stereo" if clip.channels == 2 else "mono"]
     if clip.recipe is not None:
         facts = [clip.recipe.model, f"seed {clip.recipe.seed}", *facts]
-    if known.get("confidence") is not None:
-        facts.append(f"confidence {known['confidence']:.3f}")
+    if clip.name == surest:
+        facts.append("the model is surest of this one")
     faults = "".join(f'<p class="fault">{escape(each)}</p>' for each in known.get("faults", ()))
     kept = "".join(f'<a href="{source}?format={each}" download>{each.upper()}</a>' for each in KEPT_AS)
     return (
@@ -198,12 +211,16 @@ def _curve(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def title(clip: Clip) -> str:
-    """What a clip is called: by its prompt, else by the job that made it, else by its file."""
+    """What a clip is called: by its prompt, else by its job and the clip it was made of, else by its file."""
     settings = {} if clip.recipe is None else clip.recipe.settings
-    for text in (settings.get("prompt"), settings.get("command")):
-        if isinstance(text, str) and text.strip():
-            return text
-    return clip.name
+    prompt, command = settings.get("prompt"), settings.get("command")
+    if isinstance(prompt, str) and prompt.strip():
+        return prompt
+    if clip.recipe is None or not isinstance(command, str):
+        return clip.name
+    went_in = (settings.get(each) for each in clip.recipe.inputs)
+    of = next((Path(each).stem for each in went_in if isinstance(each, str)), "")
+    return f"{command} of {of}" if of else command
 
 
 def package(name: str, install: str, reason: str) -> str:
@@ -225,7 +242,35 @@ def _recipe(recipe: Recipe | None) -> str:
 
 
 def _notes(now: Work) -> str:
-    return "".join(f'<p class="note">{escape(each)}</p>' for each in now.notes)
+    return notes(now.notes)
+
+
+def notes(said: Iterable[str]) -> str:
+    """What is worth knowing of a work, or of a prompt before one."""
+    # the sentence is the command's, and here the words stand on the page
+    told = (each.replace("by `audiogen-mlx prompts`", "below the prompt") for each in said)
+    return "".join(f'<p class="note">{escape(each)}</p>' for each in told)
+
+
+def words(prompts: Prompts | None) -> str:
+    """The words that a small model knows, each of which goes into the prompt when it is clicked."""
+    if prompts is None:
+        return ""
+    groups = ((about, list(names)) for about, names in prompts.knows.items())
+    told = "".join(
+        f"<div><b>{escape(about)}</b>{''.join(map(_word, names[:WORDS]))}"
+        + (
+            f"<details><summary>more</summary>{''.join(map(_word, names[WORDS:]))}</details>"
+            * (len(names) > WORDS)
+        )
+        + "</div>"
+        for about, names in groups
+    )
+    return f'<div class="words">{told}</div>'
+
+
+def _word(word: str) -> str:
+    return f'<button type="button" data-word="{escape(word)}">{escape(word)}</button>'
 
 
 def _length(clip: Clip) -> str:

@@ -235,6 +235,10 @@ class Studio:
             Entry(name, "yours", "yours", None, True, note, given) for name in self.trainings.models(job.name)
         ]
 
+    def has_model(self, job: Job) -> bool:
+        """Whether one of a job's models is here, so that it works at once."""
+        return bool(self.trained(job)) or any(each.here for each in job.models())
+
     def adapters(self, job: Job) -> dict[str, Path]:
         """What can be merged into models of a job, by name: what was trained here for it, and what lies in
         the library's folder for adapters. What of these fits a model is seen when it is opened.

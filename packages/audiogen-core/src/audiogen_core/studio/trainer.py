@@ -102,7 +102,7 @@ class Trainer:
         return gr.Dropdown(
             here,
             value=next((each for each in here if each == field.default), next(iter(here), None)),
-            label=field.name.capitalize(),
+            label=field.label,
             info=field.option.help,
             elem_id=f"{self.training.name}-{field.name}",
             min_width=200,

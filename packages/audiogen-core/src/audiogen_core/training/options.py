@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from audiogen_core.errors import OptionError
 from audiogen_core.options import Described, Field, argument, described, option
-from audiogen_core.training.schedule import parse_time
+from audiogen_core.times import parse_time
 
 TIME = 1800.0
 """Seconds that a run takes where nobody says."""

@@ -6,7 +6,6 @@ Unlike a cosine, the long middle does not depend on how many steps are planned, 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,35 +114,3 @@ def read_plan(run: str | Path, goal: Mapping[str, Any]) -> Plan | None:
     except OptionError as error:
         raise OptionError(f"{error}; delete it to plan anew") from error
     return from_mapping(Plan, stored.get("plan", {}), str(path)) if stored.get("asked") == goal else None
-
-
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-
-
-def parse_time(text: str) -> float:
-    """Seconds of a duration such as "45s", "10m", "1.5h" or "1h30m". Raises OptionError.
-
-    A number alone is refused: whoever writes 10 may mean minutes or seconds.
-    """
-    told = text.strip().lower()
-    if re.fullmatch(r"[\d.]+", told):
-        raise OptionError(f"{text!r} is no duration without a unit; write {told}s, {told}m or {told}h")
-    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", told)
-    try:
-        parts = [float(part) if part else 0.0 for part in match.groups()] if match and told else []
-    except ValueError:
-        parts = []
-    seconds = sum(part * unit for part, unit in zip(parts, _UNITS.values(), strict=True)) if parts else 0.0
-    if seconds <= 0:
-        raise OptionError(f"{text!r} is no duration; write for example 45s, 10m or 1h30m")
-    return seconds
-
-
-def shown_time(seconds: float) -> str:
-    """A duration as a person says it, and `parse_time` reads it: "45s", "7m", "1h30m"."""
-    if seconds < 100 and round(seconds) != 60:
-        return f"{max(1, round(seconds))}s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if hours >= 10:
-        return f"{round(seconds / 3600)}h"
-    return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes else "")

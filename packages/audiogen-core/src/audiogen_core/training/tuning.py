@@ -20,6 +20,7 @@ from audiogen_core.models import ModelSpec, Shipped
 from audiogen_core.options import described, plain
 from audiogen_core.progress import OnStep
 from audiogen_core.settings import read_json
+from audiogen_core.times import shown_time
 from audiogen_core.training import checkpoints, metrics
 from audiogen_core.training.checkpoints import Checkpoint, Table
 from audiogen_core.training.clips import Clip, Data
@@ -29,7 +30,7 @@ from audiogen_core.training.options import Tuning
 from audiogen_core.training.page import Clip as Shown
 from audiogen_core.training.page import Section, write_report
 from audiogen_core.training.pictures import LOSSES, draw_losses
-from audiogen_core.training.schedule import Plan, read_plan, shown_time, write_plan
+from audiogen_core.training.schedule import Plan, read_plan, write_plan
 from audiogen_core.training.signals import Stop, Stopped, stopping
 
 CONFIG = "config.json"

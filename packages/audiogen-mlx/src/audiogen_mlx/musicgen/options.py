@@ -17,6 +17,7 @@ class Load(Located):
         str | None,
         option(
             "float32, bfloat16 or float16; as stored when absent.",
+            label="Number format",
             choices=DTYPES,
             advanced=True,
         ),

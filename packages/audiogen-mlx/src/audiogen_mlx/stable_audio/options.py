@@ -71,6 +71,7 @@ class Batch(Continuing):
         option(
             "Length of the clip; all the model makes at once when absent.",
             "-s",
+            label="Length",
             old=("--duration",),
             unit="s",
             gt=0,
@@ -102,7 +103,9 @@ class Batch(Continuing):
         str | None,
         option("The sampler; as published when absent.", choices=SAMPLERS, metavar="NAME", advanced=True),
     ] = None
-    guidance_scale: Annotated[float | None, option("Weight of the prompt; 1 is off.")] = None
+    guidance_scale: Annotated[
+        float | None, option("Weight of the prompt; 1 is off.", label="Prompt strength")
+    ] = None
     guidance_rescale: Annotated[
         float | None, option("Share of guidance's gain that is taken back.", ge=0, le=1, advanced=True)
     ] = None
@@ -125,7 +128,8 @@ class Batch(Continuing):
         option("How the levels between are spaced; 1: their logarithms evenly.", advanced=True),
     ] = None
     init_audio: Annotated[
-        Clip | None, audio("A clip to begin from, or to inpaint.", "--init", verb="Vary")
+        Clip | None,
+        audio("A clip to begin from, or to inpaint.", "--init", label="Clip to vary", verb="Vary"),
     ] = None
     init_noise_level: Annotated[
         float | None,
@@ -141,9 +145,14 @@ class Batch(Continuing):
         ),
     ] = None
     prompt_audio: Annotated[
-        Clip | None, audio("A clip to go on with; it comes first.", "--continue", verb="Continue")
+        Clip | None,
+        audio(
+            "A clip to go on with; it comes first.", "--continue", label="Clip to continue", verb="Continue"
+        ),
     ] = None
-    bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
+    bpm: Annotated[
+        float | None, option("Tempo of a loop.", label="Tempo in bpm", ge=20, le=400, group="Loops")
+    ] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
     beats_per_bar: Annotated[
         int, option("Beats in a bar.", old=("--beats",), ge=1, le=32, group="Loops", advanced=True)

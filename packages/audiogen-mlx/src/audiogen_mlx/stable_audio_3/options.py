@@ -29,6 +29,7 @@ class Batch(Continuing):
         option(
             "Length of the clip; of the clip given, or 30 s at most, when absent.",
             "-s",
+            label="Length",
             old=("--duration",),
             unit="s",
             gt=0,
@@ -45,7 +46,9 @@ class Batch(Continuing):
         str | None,
         option("The sampler; as published when absent.", choices=SAMPLERS, metavar="NAME", advanced=True),
     ] = None
-    guidance_scale: Annotated[float | None, option("Weight of the prompt; 1 is off.")] = None
+    guidance_scale: Annotated[
+        float | None, option("Weight of the prompt; 1 is off.", label="Prompt strength")
+    ] = None
     guidance_projection: Annotated[
         float,
         option(
@@ -82,7 +85,8 @@ class Batch(Continuing):
         ),
     ] = 6.0
     init_audio: Annotated[
-        Clip | None, audio("A clip to begin from, or to inpaint.", "--init", verb="Vary")
+        Clip | None,
+        audio("A clip to begin from, or to inpaint.", "--init", label="Clip to vary", verb="Vary"),
     ] = None
     init_noise_level: Annotated[
         float | None,
@@ -98,12 +102,15 @@ class Batch(Continuing):
         ),
     ] = None
     prompt_audio: Annotated[
-        Clip | None, audio("A clip to go on with; it comes first.", "--continue", verb="Continue")
+        Clip | None,
+        audio(
+            "A clip to go on with; it comes first.", "--continue", label="Clip to continue", verb="Continue"
+        ),
     ] = None
     before: Annotated[
         float | None,
         option(
-            "Seconds to make before the clip of --init, which is kept.",
+            "Seconds to make before the clip to begin from, which is kept.",
             "--outpaint-left",
             unit="s",
             gt=0,
@@ -114,7 +121,9 @@ class Batch(Continuing):
         bool,
         option("Put what is kept back sample by sample, where it comes out of the model otherwise."),
     ] = False
-    bpm: Annotated[float | None, option("Tempo of a loop.", ge=20, le=400, group="Loops")] = None
+    bpm: Annotated[
+        float | None, option("Tempo of a loop.", label="Tempo in bpm", ge=20, le=400, group="Loops")
+    ] = None
     bars: Annotated[int | None, option("Bars of a loop.", ge=1, le=1000, group="Loops")] = None
     beats_per_bar: Annotated[int, option("Beats in a bar.", ge=1, le=32, group="Loops", advanced=True)] = 4
     long: Annotated[

@@ -213,6 +213,8 @@ def exported(
         return spec
     if (kept := _kept(spec)) is not None:
         return kept
+    if notify is not None:
+        notify(f"{spec.name} is not here yet: it is fetched and exported, once")
     require_export()
     try:
         fetch = fetch or asking(offline=offline, unlisted=unlisted, notify=notify)

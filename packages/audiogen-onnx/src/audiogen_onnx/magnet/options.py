@@ -33,6 +33,7 @@ class Batch(Padding):
         option(
             "Length of the clip, with what is continued; what the model was trained on when absent.",
             "-s",
+            label="Length",
             old=("--duration",),
             unit="s",
             gt=0,
@@ -48,7 +49,12 @@ class Batch(Padding):
     ] = 10
     guidance_scale: Annotated[
         float | None,
-        option("Weight of the prompt in the first pass; 10, for sounds 20 when absent.", ge=0, le=HIGHEST),
+        option(
+            "Weight of the prompt in the first pass; 10, for sounds 20 when absent.",
+            label="Prompt strength",
+            ge=0,
+            le=HIGHEST,
+        ),
     ] = None
     guidance_end: Annotated[
         float, option("Weight of the prompt in the last pass; 1 is off.", ge=0, le=HIGHEST, advanced=True)
@@ -58,11 +64,20 @@ class Batch(Padding):
         option("Above: bolder; it falls to 0. 3, for sounds 3.5 when absent.", ge=0, le=100, advanced=True),
     ] = None
     top_k: Annotated[
-        int, option("Draw from so many tokens, in place of top_p; 0 from all.", ge=0, advanced=True)
+        int,
+        option(
+            "Draw from so many tokens, in place of top_p; 0 from all.", label="Top-k", ge=0, advanced=True
+        ),
     ] = 0
     top_p: Annotated[
         float | None,
-        option("Draw from the likeliest with this share; 0.9, for sounds 0.8.", ge=0, le=1, advanced=True),
+        option(
+            "Draw from the likeliest with this share; 0.9, for sounds 0.8.",
+            label="Top-p",
+            ge=0,
+            le=1,
+            advanced=True,
+        ),
     ] = None
     spans: Annotated[
         str,
@@ -80,11 +95,15 @@ class Batch(Padding):
             advanced=True,
         ),
     ] = "max"
-    prompt_audio: Annotated[Clip | None, audio("A clip to go on with; it comes first.", "--continue")] = None
-    init_audio: Annotated[Clip | None, audio("A clip to inpaint.", "--init")] = None
+    prompt_audio: Annotated[
+        Clip | None, audio("A clip to go on with; it comes first.", "--continue", label="Clip to continue")
+    ] = None
+    init_audio: Annotated[Clip | None, audio("A clip to inpaint.", "--init", label="Clip to inpaint")] = None
     inpaint: Annotated[
         tuple[Span, ...] | None,
-        option("Seconds of the clip of --init to make anew, and the rest kept; may be repeated.", unit="s"),
+        option(
+            "Seconds of the clip to inpaint that are made anew; the rest is kept; may be repeated.", unit="s"
+        ),
     ] = None
     loop: Annotated[bool, option("Let the end lead into the beginning.")] = False
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audiogen_core import lora
-from audiogen_core.audio import Audio, check_rate
+from audiogen_core.audio import SILENCE, Audio, check_rate
 from audiogen_core.codec import Codec
 from audiogen_core.codes import Codes
-from audiogen_core.errors import ManifestError, OptionError
+from audiogen_core.errors import AudioError, ManifestError, OptionError
 from audiogen_core.hub import asking
 from audiogen_core.jobs import MOST, Model, Take, imported
 from audiogen_core.noise import Noise
@@ -272,6 +272,9 @@ class Vampnet(Model):
             audio = asked.audio if isinstance(asked.audio, Audio) else Audio.load(asked.audio)
             chosen["beats"] = self.tracker().track(audio)
         clip = self.open(asked.audio, self.options(chosen))
+        if clip.levels.peak < SILENCE:
+            name = f"the clip {asked.audio}" if isinstance(asked.audio, str | Path) else "the clip"
+            raise AudioError(f"{name} is silent: nothing in it reaches -80 dB, so there is nothing to keep")
         if asked.mask is None:
             return clip, asked.mask_array
         info, layout = self.codec.info, clip.layout

@@ -11,6 +11,7 @@ alone. With `compat="upstream"` a builder repeats what the original does even wh
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -111,6 +112,8 @@ def infill(like: Like, start: float, end: float, *, sample_rate: int, hop_length
     first, last = (round(min(time, seconds) * sample_rate / hop_length, 6) for time in (start, end))
     if math.floor(first) >= shape[-1]:
         raise OptionError(f"the infill begins at {start:g} s, but the clip ends at {seconds:.3f} s")
+    if end > seconds:
+        warnings.warn(f"the infill ends with the clip, at {seconds:g} s", UserWarning, stacklevel=2)
     mask = empty_mask(shape)
     mask[..., math.floor(first) : math.ceil(last)] = True
     return mask

@@ -55,7 +55,9 @@ class VampOptions(Described):
     )
     keep: Annotated[int | None, option("Codebooks in which there are prompts. [3]", ge=0, group=_KEPT)] = None
     onset_width: Annotated[int, option("Frames kept before and after each onset.", ge=0, group=_KEPT)] = 0
-    bpm: Annotated[float | None, option("Keep around each beat of this tempo.", gt=0, group=_KEPT)] = None
+    bpm: Annotated[
+        float | None, option("Keep around each beat of this tempo.", label="Tempo in bpm", gt=0, group=_KEPT)
+    ] = None
     beat_offset: Annotated[
         float, option("Seconds of its first beat.", unit="s", ge=-86_400, le=LONGEST, group=_KEPT)
     ] = 0.0
@@ -132,13 +134,14 @@ class VampOptions(Described):
     fine_steps: Annotated[int, option("Of the fine network.", ge=1, le=10_000, group=_MADE)] = 2
     temperature: Annotated[float, option("Of each token; 0: the likeliest.", ge=0, group=_MADE)] = 1.0
     fine_temperature: Annotated[
-        float | None, option("Of the fine network. [--temperature]", ge=0, group=_MADE)
+        float | None, option("Of the fine network. [as temperature]", ge=0, group=_MADE)
     ] = None
     mask_temperature: Annotated[float, option("Of the choice of what to make anew.", ge=0, group=_MADE)] = (
         10.5
     )
     top_p: Annotated[
-        float | None, option("Keep the likeliest tokens up to this share.", ge=0, le=1, group=_MADE)
+        float | None,
+        option("Keep the likeliest tokens up to this share.", label="Top-p", ge=0, le=1, group=_MADE),
     ] = None
     typical_mass: Annotated[
         float | None, option("Keep the most typical tokens up to this share.", gt=0, le=1, group=_MADE)
@@ -304,7 +307,9 @@ class Beside(Drawn):
 class Asked(Beside):
     """What a job is asked beside `VampOptions`."""
 
-    audio: Annotated[Clip, audio("Audio file.", argument=True, metavar="IN", verb="Vary")]
+    audio: Annotated[
+        Clip, audio("Audio file.", argument=True, label="Clip to vary", metavar="IN", verb="Vary")
+    ]
 
     @classmethod
     def of_recipe(cls, settings: Mapping[str, Any]) -> Self:
