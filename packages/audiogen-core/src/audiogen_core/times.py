@@ -7,6 +7,9 @@ from contextlib import suppress
 
 from audiogen_core.errors import OptionError
 
+LONGEST = 60
+"""Characters of a time; no more are looked at."""
+
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _WITH_UNITS = re.compile("".join(f"(?:({_NUMBER})\\s*{each})?\\s*" for each in _UNITS))
@@ -17,7 +20,7 @@ def parse_time(text: str) -> float:
 
     A number alone is refused: whoever writes 10 may mean minutes or seconds.
     """
-    told = text.strip().lower()
+    told = " ".join(text.lower().split())
     if re.fullmatch(_NUMBER, told):
         raise OptionError(f"{text!r} is no duration without a unit; write {told}s, {told}m or {told}h")
     seconds = _read(told)
@@ -30,7 +33,7 @@ def time_in(text: str, unit: float = 1.0) -> float:
     """As `parse_time`, in units of so many seconds; a number alone is in that unit. Raises OptionError."""
     with suppress(ValueError):
         return float(text)
-    seconds = _read(text.strip().lower())
+    seconds = _read(" ".join(text.lower().split()))
     if seconds is None:
         raise OptionError(f"{text!r} is no time; write for example 5, 5s, 1m or 1:30")
     return seconds / unit
@@ -38,6 +41,8 @@ def time_in(text: str, unit: float = 1.0) -> float:
 
 def _read(told: str) -> float | None:
     """Seconds of what has units or colons; None where it is nothing of that kind."""
+    if len(told) > LONGEST:
+        return None
     found = re.fullmatch(r"(?:(\d+):)?(\d+):(\d\d(?:\.\d*)?)", told) or _WITH_UNITS.fullmatch(told)
     if found is None or not any(found.groups()):
         return None

@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiogen_core import weights
+from audiogen_core.dataset.shards import FACTS
 from audiogen_core.errors import ModelError, OptionError, UnknownModel, WeightsError
 from audiogen_core.files import atomic_folder
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.sampling import Sampling
-from audiogen_core.settings import read_json
+from audiogen_core.settings import Section, read_json
 from audiogen_core.training.checkpoints import FOLDER as FOLDER
 from audiogen_core.training.checkpoints import clean as clean
 from audiogen_core.training.checkpoints import listed as listed
@@ -178,7 +179,20 @@ def read(folder: str | Path) -> Checkpoint:
         raise ModelError(
             f"{folder / _STATE}: no {', '.join(missing)} in it; it is no checkpoint of this package"
         )
+    _check_kinds(Section(state, str(folder / _STATE)))
     return Checkpoint(folder, state)
+
+
+def _check_kinds(state: Section) -> None:
+    """Raise ModelError unless what it tells is of the right kinds; `ModelConfig` checks its own part."""
+    state.count("step", least=0)
+    state.take("val_loss", float, 0.0)
+    state.take("revision", str, "")
+    data, drawing = state.section("data"), state.section("sampling", optional=True)
+    for key in set(FACTS).intersection(data.left):
+        data.take(key, {"codec": str, "codec_hash": str, "frame_rate": float}.get(key, int))
+    for key in set(DRAWING).intersection(drawing.left):
+        drawing.take(key, int if key == "top_k" else float)
 
 
 def newest(run: str | Path) -> Checkpoint | None:
@@ -259,7 +273,10 @@ def load_model(
     config, tensors, source = saved.config, saved.model_tensors(), saved.path / _MODEL
     if config.layers > len(tensors):
         raise WeightsError(f"{source}: {len(tensors)} tensors are too few for {config.layers} layers")
-    with torch.device("meta"):  # without memory: sizes that are not those of the tensors may be any
+    codes, held = config.codebooks * config.codebook_size, sum(tensor.numel() for tensor in tensors.values())
+    if config.width * max(config.width, codes) > held:
+        raise WeightsError(f"{source}: too small for {config.width} channels and {codes} codes")
+    with torch.device("meta"):  # without memory: sizes that are not those of the tensors may be large
         _check_fit(GPT(config), tensors, source)
     with torch.random.fork_rng(devices=[]):
         model = GPT(config)

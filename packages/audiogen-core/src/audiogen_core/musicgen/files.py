@@ -31,6 +31,9 @@ PREPROCESSOR = "preprocessor_config.json"
 TEXT = "text_encoder."
 CODEC = "audio_encoder."
 
+BITS = (4, 8)
+"""In which linear layers are stored quantised."""
+
 CODEC_SECONDS = 2.0
 """Of audio the codec works off at a time, streaming or not, so that both give the same samples."""
 
@@ -110,7 +113,7 @@ class Files:
     def stored_bits(self) -> int | None:
         """Of the linear layers, when they are stored quantised."""
         bits = self.settings.get("bits") if self.layout == "audiogen" else None
-        if bits is not None and type(bits) is not int:
+        if bits is not None and (type(bits) is not int or bits not in BITS):
             raise ModelError(f"{self.folder / CONFIG}: {bits!r} bits are not known here")
         return bits
 

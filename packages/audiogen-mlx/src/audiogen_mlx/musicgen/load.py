@@ -16,7 +16,7 @@ from audiogen_core.codec import Codec
 from audiogen_core.errors import ModelError, OptionError
 from audiogen_core.musicgen.conditioning import Conditioner, Floats, Rows, Tokens
 from audiogen_core.musicgen.config import Config
-from audiogen_core.musicgen.files import CODEC_SECONDS, Files, Places, check_codec
+from audiogen_core.musicgen.files import BITS, CODEC_SECONDS, Files, Places, check_codec
 from audiogen_core.musicgen.options import DTYPES as DTYPE_NAMES
 from audiogen_core.musicgen.stereo import StereoCodec
 from audiogen_core.musicgen.weights import Layout, ignored, pieces
@@ -31,8 +31,6 @@ from audiogen_mlx.musicgen.sampling import Sampler
 from audiogen_mlx.musicgen.style import StyleConditioner, load_style
 from audiogen_mlx.nn import DTYPES
 from audiogen_mlx.t5 import load_t5
-
-BITS = (4, 8)
 
 SYNC_STEPS = 25
 """Steps after which results are looked at; between them the device is never waited for."""

@@ -305,7 +305,11 @@ def _checked(config: Config, where: str) -> Config:
             "embed_dim must be a multiple of num_heads": dit.embed_dim % dit.heads == 0,
             "heads must have 32 or more channels": dit.head_dim >= dit.rotary_dim,
             "token width, head width and num_heads do not fit": not dit.context_dim
-            or (dit.context_dim % dit.head_dim == 0 and dit.heads % dit.context_heads == 0),
+            or (
+                0 < dit.head_dim <= dit.context_dim
+                and dit.context_dim % dit.head_dim == 0
+                and dit.heads % dit.context_heads == 0
+            ),
             "cond_token_dim is not cond_dim": dit.cond_token_dim
             == (config.cond_dim if config.cross_ids else 0),
             "global_cond_dim does not fit global_cond_ids": dit.global_cond_dim
