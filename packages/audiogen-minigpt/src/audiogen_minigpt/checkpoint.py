@@ -31,7 +31,7 @@ from audiogen_core.files import atomic_folder
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
 from audiogen_core.sampling import Sampling
-from audiogen_core.settings import Section, read_json
+from audiogen_core.settings import Section, as_table, read_json
 from audiogen_core.training.checkpoints import FOLDER as FOLDER
 from audiogen_core.training.checkpoints import clean as clean
 from audiogen_core.training.checkpoints import listed as listed
@@ -171,7 +171,7 @@ def read(folder: str | Path) -> Checkpoint:
     if not isinstance(files, dict) or not needed <= set(files) <= needed | {_TRAINING}:
         raise ModelError(f"{folder / _MANIFEST}: the list of files is damaged")
     for name, facts in files.items():
-        _check_file(folder / name, facts)
+        _check_file(folder / name, as_table(facts, f"{folder / _MANIFEST}: {name}"))
     state = read_json(folder / _STATE, finite=False)  # it may tell the losses of a run that diverged
     _check_version(folder / _STATE, state)
     missing = [key for key in ("step", "model", "data") if key not in state]

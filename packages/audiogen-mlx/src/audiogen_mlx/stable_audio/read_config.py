@@ -300,8 +300,8 @@ def _checked(config: Config, where: str) -> Config:
     wrong = [
         what
         for what, fits in {
-            f"layers are at most {MAX_WIDTH} wide": max(dit.embed_dim, 2 * dit.ff_dim, dit.input_channels)
-            <= MAX_WIDTH,
+            f"layers are 1 to {MAX_WIDTH} wide": dit.ff_dim > 0
+            and max(dit.embed_dim, 2 * dit.ff_dim, dit.input_channels) <= MAX_WIDTH,
             "embed_dim must be a multiple of num_heads": dit.embed_dim % dit.heads == 0,
             "heads must have 32 or more channels": dit.head_dim >= dit.rotary_dim,
             "token width, head width and num_heads do not fit": not dit.context_dim
