@@ -14,6 +14,9 @@ import pytest
 from audiogen_core import jobs
 from audiogen_core.jobs import Run
 from audiogen_core.options import described
+from audiogen_core.recipe import Recipe
+from audiogen_core.studio.library import Clip
+from audiogen_core.studio.show import title
 from support.service import serving
 
 EXTRA = ("fastapi", "starlette", "uvicorn", "gradio", "pandas", "filelock", "multipart")
@@ -93,3 +96,13 @@ def test_no_option_is_named_in_the_studio_but_what_every_job_has():
             each.value for each in tree if isinstance(each, ast.Constant) and isinstance(each.value, str)
         }
         assert texts & names - common - facts_of_clips == set(), path
+
+
+@pytest.mark.parametrize(
+    ("source", "called"),
+    [("hum.wav", "vamp of hum"), ("uploads/c7fa1ff711918b62fb99d1dc.wav", "vamp"), (None, "vamp")],
+)
+def test_a_clip_without_a_prompt_is_called_by_what_it_was_made_of(source: str | None, called: str):
+    settings = {"command": "vamp"} | ({"audio": source} if source else {})
+    made = Recipe("audiogen-onnx", "0", "demo", settings=settings, inputs={"audio": "0"} if source else {})
+    assert title(Clip("a.wav", 1.0, 24_000, 1, 0.0, 0, made)) == called

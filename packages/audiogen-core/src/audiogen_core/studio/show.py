@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -17,6 +18,9 @@ from audiogen_core.studio.queue import Work
 from audiogen_core.studio.training import Progress
 
 KEPT_AS = ("wav", "flac", "ogg", "mp3")
+
+HASHED = re.compile(r"[0-9a-f]{24}")
+"""What a clip that was brought in is called, which says nothing to anybody."""
 
 WORDS = 14
 """Words for one thing that are shown before the rest is asked for."""
@@ -220,6 +224,7 @@ def title(clip: Clip) -> str:
         return clip.name
     went_in = (settings.get(each) for each in clip.recipe.inputs)
     of = next((Path(each).stem for each in went_in if isinstance(each, str)), "")
+    of = "" if HASHED.fullmatch(of) else of
     return f"{command} of {of}" if of else command
 
 
