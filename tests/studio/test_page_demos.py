@@ -44,6 +44,8 @@ def settings(place: tuple[str, Studio], name: str) -> dict[str, Any]:
 
 def test_a_clip_goes_through_all_jobs(browser: Any, place: tuple[str, Studio]):
     seen = Seen(browser, place[0])
+    seen.page.locator(".words button:visible", has_text="piano").first.click()
+    seen.page.wait_for_function("document.querySelector('#musicgen-prompt textarea').value == 'piano'")
     seen.fill("musicgen-prompt", "slow piano in C minor")
     seen.fill("musicgen-seconds", "6")
     seen.fill("musicgen-seed", "1")
