@@ -178,7 +178,7 @@ def test_the_library_outlives_the_server_and_is_searched_and_cleared(seen: Seen,
         seen.wait(f"{rows} == 1 && document.querySelector('#rows').innerText.includes({prompt!r})")
     seen.page.locator("#rows .pick").click()
     name = str(seen.page.locator("#rows .pick").get_attribute("data-clip"))
-    seen.wait(f"document.querySelector('#cards .picked .pick').dataset.clip == {name!r}")
+    seen.wait(f"document.querySelector('#cards .picked .pick')?.dataset.clip == {name!r}")
     assert place[1].library.clip(name).recipe is not None
     seen.page.once("dialog", lambda dialog: dialog.dismiss())
     seen.page.locator("#delete").click()
