@@ -325,6 +325,14 @@ def test_a_folder_of_takes_is_checked_and_told_of(songs):
     rows = json.loads(call("check", songs, "--json", code=1).stdout)
     faulty = [Path(row["path"]).name for row in rows if any(e["kind"] == "silence" for e in row["faults"])]
     assert len(rows) == 3 and faulty == ["hole.wav"]
+    (songs / "cut.wav").write_bytes(b"RIFF")
+    told = {
+        Path(row["path"]).name: row.get("error")
+        for row in json.loads(call("check", songs, "--json", code=1).stdout)
+    }
+    assert len(told) == 4 and [name for name in told if told[name]] == ["cut.wav"]
+    assert call("check", songs, code=1).stdout.count("\n") == 4
+    (songs / "cut.wav").unlink()
     facts = json.loads(call("info", songs, "--json").stdout)
     assert facts["kind"] == "audio" and facts["clips"] == 3 and facts["seconds"] == pytest.approx(5.7)
     Path("bare").mkdir()

@@ -21,7 +21,7 @@ from audiogen_core.commands import (
 )
 from audiogen_core.dataset.options import Coder, Division, Preparation
 from audiogen_core.devices import Computing
-from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.errors import AudioError, MissingDependency, OptionError
 from audiogen_core.jobs import Channel, Shown, Sounding, Writing, Written
 from audiogen_core.options import Described, argument, described, option, place
 from audiogen_core.output import Output, Sound
@@ -249,7 +249,10 @@ def info(asked: Named) -> None:
 
 @command(commands, "check", Listened)
 def check(asked: Listened) -> None:
-    """Say which sounds are silent for 2 s, clipped, shifted, one tone or noise; exit code 1 if one is."""
+    """Say which sounds are silent for 2 s, clipped, shifted, one tone or noise; exit code 1 if one is.
+
+    Of several, one that cannot be read does not stop the others.
+    """
     from audiogen_core.audio import probe, stream
     from audiogen_core.check import Listener
     from audiogen_core.dataset.folder import scan
@@ -262,18 +265,25 @@ def check(asked: Listened) -> None:
             raise AudioError(f"{path}: no audio files in this folder")
         paths += found
     for path in paths:
-        info = probe(path)
-        listener = Listener(info.sample_rate, info.channels)
-        for block in stream(path):
-            listener.add(block)
-        rows.append({"path": str(path), "faults": listener.faults()})
+        try:
+            info = probe(path)
+            listener = Listener(info.sample_rate, info.channels)
+            for block in stream(path):
+                listener.add(block)
+        except (AudioError, MissingDependency) as error:
+            if len(paths) == 1:
+                raise
+            rows.append({"path": str(path), "faults": [], "error": str(error).removeprefix(f"{path}: ")})
+        else:
+            rows.append({"path": str(path), "faults": listener.faults()})
     if asked.json:
         told = [{**row, "faults": [{**vars(one), "says": str(one)} for one in row["faults"]]} for row in rows]
         cli.emit(told, json=True)
     else:
         for row in rows:
-            print(printable(f"{row['path']}: {'; '.join(map(str, row['faults'])) or 'nothing found'}"))
-    if any(row["faults"] for row in rows):
+            told_of = row.get("error") or "; ".join(map(str, row["faults"])) or "nothing found"
+            print(printable(f"{row['path']}: {told_of}"))
+    if any(row["faults"] or "error" in row for row in rows):
         raise SystemExit(1)
 
 
