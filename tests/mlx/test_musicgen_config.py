@@ -125,6 +125,7 @@ def test_transformers_refused(path: str, value: Any, message: str):
         ("codebooks_pattern.modeling", "parallel", "the pattern 'parallel' is not known here"),
         ("codebooks_pattern.delay.flatten_first", 2, "flatten_first 2 is not supported here"),
         ("codebooks_pattern.delay.delays", [0, 1], "one delay of 0 or more per codebook"),
+        ("codebooks_pattern.delay.delays", [0, 1, 2, 10**9], "delays of more than 1000 steps"),
         ("interleave_stereo_codebooks", {"use": True, "per_timestep": True}, "in turn by frame"),
         ("fuser.sum", ["description"], "conditions enter in a way that is not known here"),
         ("fuser.cross", [], "expected description and self_wav"),

@@ -22,6 +22,9 @@ FORMAT = "audiogen musicgen 1"
 STYLE = "condition_provider.conditioners.self_wav."
 """Where the parameters of a style conditioner are in an audiocraft checkpoint, and in a converted folder."""
 
+MAX_DELAY = 1000
+"""Steps by which a codebook may be late: all of them come on top of those of a clip."""
+
 _ACTIVATIONS = ("gelu", "relu")
 _STYLE_HEADS = {"default": 8, "xsmall": 8, "large": 16}  # by the name of a transformer's size
 _NOT_STYLE = "the settings do not describe a style conditioner"
@@ -203,6 +206,7 @@ class Config:
             "an odd or too small width": self.width % 2 or self.width < 4,
             "one delay of 0 or more per codebook is needed": len(self.delays) != self.codebooks
             or min(self.delays) < 0,
+            f"delays of more than {MAX_DELAY} steps": max(self.delays, default=0) > MAX_DELAY,
             f"{self.channels} channels": self.channels not in (1, 2) or self.codebooks % self.channels,
             f"the activation {self.activation!r} is not known here": self.activation not in _ACTIVATIONS,
             "windows must be longer than nothing": not self.window_seconds > 0,
