@@ -133,6 +133,7 @@ def test_transformers_refused(path: str, value: Any, message: str):
         ("fuser.cross_attention_pos_emb", True, "not known here"),
         ("conditioners", {}, "description is missing"),
         ("dataset", {"segment_duration": 0}, "longer than nothing"),
+        ("dataset", {"segment_duration": 1e30}, "at most an hour"),
     ],
 )
 def test_audiocraft_refused(path: str, value: Any, message: str):

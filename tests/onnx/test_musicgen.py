@@ -275,6 +275,7 @@ def test_descriptions_that_cannot_be(folder: Path) -> None:
         ({"model": {**facts["model"], "layers": 10**9}}, "1000000000 layers"),
         ({"model": []}, "damaged"),
         ({"defaults": {"seconds": "long"}}, "the model's default of seconds is 'long'"),
+        ({"defaults": {"stride_seconds": float("inf")}}, "the model's default of stride_seconds is inf"),
         ({"codec": {**facts["codec"], "codebook_size": 9}}, "the model makes codes of 64"),
         ({"codec": {**facts["codec"], "name": "other"}}, "was made for the codec"),
         ({"dtype": "int2"}, "dtype 'int2' is none of"),

@@ -209,7 +209,7 @@ class Config:
             f"delays of more than {MAX_DELAY} steps": max(self.delays, default=0) > MAX_DELAY,
             f"{self.channels} channels": self.channels not in (1, 2) or self.codebooks % self.channels,
             f"the activation {self.activation!r} is not known here": self.activation not in _ACTIVATIONS,
-            "windows must be longer than nothing": not self.window_seconds > 0,
+            "windows must be longer than nothing and at most an hour": not 0 < self.window_seconds <= 3600,
             "no features of a melody": self.clip == "melody"
             and (self.chroma is None or self.melody_frames < 1),
             "no settings of a style": self.clip == "style" and self.style is None,

@@ -278,7 +278,7 @@ class Defaults:
         if unknown:
             raise ModelError(f"the model's defaults are of another version: {', '.join(unknown)}")
         for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
                 raise ModelError(f"the model's default of {name} is {value!r}, expected a number")
         return cls(**values)
 
