@@ -126,11 +126,17 @@ class Tokenizer:
         return list(dict.fromkeys(text[start:end] for start, end in spans))
 
     def tell_unknown(self, text: str) -> None:
-        """Warn of parts of a text that mean nothing to the model, or for which it has only something near."""
+        """Warn of what `not_followed` tells."""
+        for sentence in self.not_followed(text):
+            warnings.warn(sentence, UserWarning, stacklevel=2)
+
+    def not_followed(self, text: str) -> list[str]:
+        """Sentences on parts of a text that mean nothing to the model, or for which it has something near."""
+        told = []
         _, near = self._understood(text)
         if near:
             named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
-            warnings.warn(f"the model cannot follow {named}", UserWarning, stacklevel=2)
+            told.append(f"the model cannot follow {named}")
         unknown = self.unknown(text)
         if self.prompts is None:
             end = "it passes over that"
@@ -143,7 +149,8 @@ class Tokenizer:
             end += "`audiogen-mlx prompts`"
         if unknown:
             named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
-            warnings.warn(f"the model has never seen: {named}; {end}", UserWarning, stacklevel=2)
+            told.append(f"the model has never seen: {named}; {end}")
+        return told
 
     def _understood(self, text: str) -> tuple[str, dict[str, str]]:
         return (text, {}) if self.prompts is None else self.prompts.understood(text)

@@ -6,10 +6,8 @@ Everything is read from the description of the options; an option that is added 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any, get_args, get_origin
 
 import gradio as gr
@@ -27,9 +25,6 @@ FORMATS = ("wav", "flac", "ogg", "mp3")
 
 _EXACT = 2**53
 """Whole numbers from here on are not what a browser takes them for, and are texts."""
-
-_LISTENING = Lock()
-"""Warnings are the process's: they are listened to for one prompt at a time."""
 
 _TYPES = """
 element.addEventListener('click', event => {
@@ -238,10 +233,7 @@ class Form:
         place = self.job.vocabulary(model)
         if place is None or not prompt.strip():
             return ""
-        with _LISTENING, warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            Tokenizer.load(place).tell_unknown(prompt)
-        return notes(str(each.message) for each in caught)
+        return notes(Tokenizer.load(place).not_followed(prompt))
 
     def _add_all(self, fields: list[Field]) -> None:
         if left := [each for each in fields if each.name not in self.components]:

@@ -64,7 +64,7 @@ def work(now: Work, before: int, pace: Pace, unit: str) -> str:
         return '<div class="status" role="status">Cancelled.</div>'
     if now.state == "done":
         took = f"Done in {_time(now.ended - now.begun)}."
-        return f'<div class="status done" role="status">{took}{_notes(now)}</div>'
+        return f'<div class="status done" role="status">{took}{notes(now.notes)}</div>'
     if now.state == "waiting":
         text = "Starts soon" if not before else f"Waits for {before} other{'s' if before > 1 else ''}"
         return f'<div class="status" role="status">{text}<progress></progress></div>'
@@ -244,10 +244,6 @@ def _recipe(recipe: Recipe | None) -> str:
         for name, value in {**facts, **recipe.settings}.items()
     )
     return f"<details><summary>Recipe</summary><dl>{listed}</dl></details>"
-
-
-def _notes(now: Work) -> str:
-    return notes(now.notes)
 
 
 def notes(said: Iterable[str]) -> str:
