@@ -260,14 +260,15 @@ def _in_blocks(rows: Floats, weight: Floats) -> Floats:
     most = min(UNCOPIED // len(rows), PART) // inputs
     size = math.gcd(outputs, 1 << max(0, most.bit_length() - 1))
     blocks = weight.reshape(-1, size, inputs).swapaxes(-1, -2)
-    y = np.empty((len(blocks), len(rows), size), np.float32)
+    out = np.empty((len(rows), outputs), np.float32)
+    y = out.reshape(len(rows), -1, size).swapaxes(0, 1)
 
     def some(start: int, stop: int) -> None:
         np.matmul(rows, blocks[start:stop], out=y[start:stop])
 
     part = max(PART // inputs, -(-RELEASED // len(rows)))
     shared(some, len(blocks), -(-part // size))
-    return y.swapaxes(0, 1).reshape(len(rows), outputs)[:count]
+    return out[:count]
 
 
 def _row_by_row(rows: Floats, weight: Floats) -> Floats:

@@ -295,8 +295,17 @@ def _normalise(x: Float, axes: tuple[int, ...], eps: float) -> Float:
 
 def erf(x: Float, inside: type[np.floating[Any]] = np.float64) -> Float:
     """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); in float32 inside to 4e-7, sooner."""
-    size = np.abs(x).astype(inside)
-    t = 1 / (1 + 0.3275911 * size)
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    y: Float = np.copysign(1 - series * np.exp(-size * size), x).astype(np.float32)
-    return y
+    size: NDArray[np.floating[Any]] = np.abs(x).astype(inside)
+    t = size * 0.3275911  # from here on in place: in a step of MusicGen memory is what takes time
+    t += 1
+    np.divide(1, t, out=t)
+    y = t * 1.061405429
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        y += coefficient
+        y *= t
+    size *= size
+    np.negative(size, out=size)
+    y *= np.exp(size, out=size)
+    np.subtract(1, y, out=y)
+    np.copysign(y, x, out=y)
+    return y.astype(np.float32, copy=False)
