@@ -312,7 +312,7 @@ def sound(load: Load, options: Options) -> Sound:
 def weight_bytes(files: Files, text: TextFiles) -> int:
     """How large the weight files are."""
     roots = [files.checkpoint, text.encoder]
-    return sum(path.stat().st_size for root in roots for path in weight_files(root))
+    return sum(path.stat().st_size for root in roots for path in weight_files(root) if path.is_file())
 
 
 def machine_memory() -> float:

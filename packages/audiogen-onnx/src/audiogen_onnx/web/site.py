@@ -83,7 +83,9 @@ def write_site(
     chosen = [folder for model in models for folder in _folders(model)]
     if not chosen:
         raise OptionError("name at least one exported folder, or demo", "models")
-    require_room(out_dir, sum(path.stat().st_size for folder in chosen for path in folder.glob("*")))
+    require_room(
+        out_dir, sum(path.stat().st_size for folder in chosen for path in folder.glob("*") if path.is_file())
+    )
     families = [_family(folder) for folder in chosen]  # before anything is fetched
     place = None if runtime_dir is None else Path(runtime_dir)
     computing = runtime(place, offline=offline, notify=notify or _warn)
