@@ -34,6 +34,18 @@ def test_a_table_too() -> None:
     assert text.count(SHOWN) == 2
 
 
+def test_bytes_are_shown_as_people_read_them() -> None:
+    sizes = {"bytes": 999, "weight_bytes": 20_578_560, "cache_bytes": 1_200, "download_bytes": 2_345_678_901}
+    assert [line.split(maxsplit=1) for line in present.as_text(sizes).splitlines()] == [
+        ["size", "999 B"],
+        ["weight", "20.6 MB"],
+        ["cache", "1.2 kB"],
+        ["download", "2.35 GB"],
+    ]
+    assert present.as_text([{"bytes": None, "free_bytes": 0}]).split() == ["size", "free", "-", "0", "B"]
+    assert json.loads(present.as_json(sizes)) == sizes
+
+
 def test_json_has_them_as_escapes_and_means_the_same() -> None:
     result = {"prompt": EVIL, EVIL: ["\u00e4 \u97f3", EVIL]}
     text = present.as_json(result)

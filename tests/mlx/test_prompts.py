@@ -222,6 +222,21 @@ def test_such_words_make_the_clip_of_the_model_s_own() -> None:
     np.testing.assert_array_equal(first.values, second.values)
 
 
+@pytest.mark.parametrize("job", ["musicgen", "stable-audio"])
+def test_a_dry_run_says_what_is_not_followed_as_the_run_does(tmp_path: Path, job: str) -> None:
+    asked = (job, "sad violin", "-m", "demo", "--negative-prompt", "zither", "--seconds", 0.3, "--seed", 1)
+    here = (*asked, "-o", tmp_path / "a.wav")
+    with pytest.warns(UserWarning) as dry:
+        shown = call(cli, *here, "--dry-run")
+    with pytest.warns(UserWarning) as made:
+        call(cli, *here, "-q")
+    sentences = [str(each.message) for each in made]
+    assert len(sentences) == 2 and "violin" in sentences[0] and "zither" in sentences[1]
+    assert [str(each.message) for each in dry] == sentences
+    assert json.loads(call(cli, *asked, "--dry-run", "--json").stdout)["not_followed"] == sentences
+    assert "bytes" not in shown.stdout and re.search(r"^weight +\d+\.\d MB$", shown.stdout, re.MULTILINE)
+
+
 def test_the_command_lists_them(deaf: Path) -> None:
     shown = call(cli, "prompts", "-m", "demo")
     assert shown.exit_code == 0, shown.output

@@ -128,7 +128,7 @@ def test_a_dry_run_says_what_would_be_fetched(server, tmp_path):
         cli, ["stable-audio-3", "a bell", "-m", NAME, "-o", str(output), "-s", "0.3", "--dry-run"]
     )
     assert result.exit_code == 0
-    for word in ("download_bytes", "Stability AI Community License", "Gemma", CATALOG[NAME].page):
+    for word in ("download", "Stability AI Community License", "Gemma", CATALOG[NAME].page):
         assert word in result.stdout
     assert not any(method == "GET" and path.endswith("safetensors") for method, path, _ in server.log)
 

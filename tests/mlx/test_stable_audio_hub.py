@@ -106,7 +106,7 @@ def test_a_dry_run_says_what_would_be_fetched(server: LoopbackHub, tmp_path: Pat
     output = tmp_path / "bell.wav"
     result = run("-m", NAME, "-o", output, "--seconds", "0.3", "--dry-run")
     assert result.exit_code == 0
-    for word in ("download_bytes", "Stability AI Community License", CATALOG[NAME].page):
+    for word in ("download", "Stability AI Community License", CATALOG[NAME].page):
         assert word in result.stdout
     assert not any(method == "GET" and path.endswith("safetensors") for method, path, _ in server.log)
 
@@ -127,6 +127,7 @@ def test_a_dry_run_fetches_no_text_encoder(server: LoopbackHub, tmp_path: Path) 
     StableAudio.load(NAME)
     again = json.loads(run(*arguments, "--offline", "--json").stdout)
     assert again["download_bytes"] == 0 and again["weight_bytes"] == facts["weight_bytes"]
+    assert facts["not_followed"] == []  # which the tokenizer tells, and that is yet to come
 
 
 def test_offline_without_the_files_is_one_sentence(server: LoopbackHub, tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ def test_export_make_and_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     done = call(cli, "musicgen", "rock", "-m", "made", "--dry-run", "--json", "-o", "c.wav", *asked)
     told = json.loads(done.stdout)
     assert done.exit_code == 0 and told["frames"] == 20 and told["dtype"] == "float16"
+    assert told["not_followed"] == []
     assert not Path("c.wav").exists()
 
 

@@ -18,6 +18,7 @@ import re
 import shlex
 import time
 import types
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -349,7 +350,11 @@ def carry_out(job: Job, options: JobOptions, load: JobLoad, asked: Run) -> None:
     """
     ready = prepared(job, options, load, asked)
     if asked.dry_run:
-        cli.emit(jobs.imported(job.estimate)(ready.load, options, offline=asked.offline), json=asked.json)
+        facts = jobs.imported(job.estimate)(ready.load, options, offline=asked.offline)
+        told = [] if asked.json else facts.pop("not_followed", [])
+        cli.emit(facts, json=asked.json)
+        for sentence in told:  # as the run itself does
+            warnings.warn(sentence, UserWarning, stacklevel=2)
         return
     make(job, opened(job, ready.load), ready, asked)
 

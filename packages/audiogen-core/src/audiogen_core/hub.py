@@ -26,6 +26,7 @@ from audiogen_core import hub_client, verify
 from audiogen_core.errors import DownloadError, ModelError
 from audiogen_core.hub_client import OnStep, Steps
 from audiogen_core.models import Fetch, FileSpec, ModelSpec
+from audiogen_core.present import size
 
 Notify = Callable[[str], None]
 
@@ -263,7 +264,7 @@ def _check_disk(todo: Plan) -> None:
     free = shutil.disk_usage(place).free
     if free < todo.bytes + DISK_MARGIN:
         raise DownloadError(
-            f"{todo.spec.name} needs {_amount(todo.bytes)} and {place} has {_amount(free)} free; "
+            f"{todo.spec.name} needs {size(todo.bytes)} and {place} has {size(free)} free; "
             "make room, or set HF_HOME to a folder on another disk"
         )
 
@@ -272,10 +273,6 @@ def _notice(todo: Plan) -> str:
     spec = todo.spec
     note = f" {spec.note}" if spec.note else ""
     return (
-        f"Downloading {spec.name}: {_amount(todo.bytes)} from {spec.repo} to {todo.folder}. "
+        f"Downloading {spec.name}: {size(todo.bytes)} from {spec.repo} to {todo.folder}. "
         f"Licence: {spec.license} ({spec.page}).{note}"
     )
-
-
-def _amount(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

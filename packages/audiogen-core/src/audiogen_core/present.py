@@ -29,8 +29,16 @@ def as_json(result: Result, *, one_line: bool = False) -> str:
 
 
 def as_text(result: Result) -> str:
-    """A mapping as lines, mappings inside it indented; a list of mappings as a table."""
+    """A mapping as lines, mappings inside it indented; a list of mappings as a table. Bytes are in MB or GB."""
     return _lines(result) if isinstance(result, Mapping) else _table(result)
+
+
+def size(count: int) -> str:
+    """So many bytes, as people read them."""
+    for unit, each, digits in (("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
+        if count >= each:
+            return f"{count / each:.{digits}f} {unit}"
+    return f"{count} B"
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -58,7 +66,7 @@ def plain(value: Any) -> Any:
 
 
 def _lines(result: Mapping[str, Any], indent: str = "") -> str:
-    shown = {printable(str(key)): value for key, value in result.items()}
+    shown = {_named(str(key)): _sized(str(key), value) for key, value in result.items()}
     width = max(map(len, shown), default=0)
     rows = []
     for key, value in shown.items():
@@ -76,13 +84,22 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "(none)"
     heads = list(rows[0])
-    cells = [[printable(head.replace("_", " ")) for head in heads]]
-    cells += [[_cell(row.get(head)) for head in heads] for row in rows]
+    cells = [[_named(head).replace("_", " ") for head in heads]]
+    cells += [[_cell(_sized(head, row.get(head))) for head in heads] for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
     return "\n".join(
         "  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     )
+
+
+def _named(key: str) -> str:
+    """A key as people read it: what is counted in bytes is called without them."""
+    return "size" if key == "bytes" else printable(key.removesuffix("_bytes"))
+
+
+def _sized(key: str, value: Any) -> Any:
+    return size(value) if isinstance(value, int) and (key == "bytes" or key.endswith("_bytes")) else value
 
 
 def _cell(value: Any) -> str:

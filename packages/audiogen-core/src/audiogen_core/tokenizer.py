@@ -130,8 +130,12 @@ class Tokenizer:
         for sentence in self.not_followed(text):
             warnings.warn(sentence, UserWarning, stacklevel=2)
 
-    def not_followed(self, text: str) -> list[str]:
-        """Sentences on parts of a text that mean nothing to the model, or for which it has something near."""
+    def not_followed(self, *texts: str | None) -> list[str]:
+        """Sentences on parts of texts that mean nothing to the model, or for which it has something near."""
+        given = dict.fromkeys(text for text in texts if text is not None)
+        return [sentence for text in given for sentence in self._not_followed(text)]
+
+    def _not_followed(self, text: str) -> list[str]:
         told = []
         _, near = self._understood(text)
         if near:

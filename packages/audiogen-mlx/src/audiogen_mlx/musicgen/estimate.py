@@ -16,7 +16,7 @@ from audiogen_core.musicgen.config import Config
 from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.musicgen.options import Options, Settings, resolve
 from audiogen_mlx.catalog import MUSICGEN
-from audiogen_mlx.musicgen.load import outline
+from audiogen_mlx.musicgen.load import outline, read_tokenizer
 from audiogen_mlx.musicgen.options import Load
 from audiogen_mlx.nn import parameters
 
@@ -62,6 +62,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "stride_frames": settings.stride,
         **settings.asked,
         "seconds": settings.seconds,
+        "not_followed": read_tokenizer(files).not_followed(options.prompt, options.negative_prompt),
     }
 
 

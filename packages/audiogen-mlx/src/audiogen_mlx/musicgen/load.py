@@ -70,8 +70,7 @@ class Parts:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.load(self.files.tokenizer_file)
-        return tokenizer.literal() if self.files.places.lora else tokenizer
+        return read_tokenizer(self.files)
 
     # What a run asks for: see `audiogen_core.musicgen.conditioning.Network`
 
@@ -142,6 +141,12 @@ def load_transformer(
         ignore=ignored(config),
     )
     return network
+
+
+def read_tokenizer(files: Files) -> Tokenizer:
+    """The tokenizer of a model. Raises ModelError."""
+    tokenizer = Tokenizer.load(files.tokenizer_file)
+    return tokenizer.literal() if files.places.lora else tokenizer
 
 
 def outline(

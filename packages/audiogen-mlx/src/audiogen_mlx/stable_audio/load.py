@@ -336,6 +336,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         config = files.read_config()
         text = locate_text(files, config, load.t5, fetch=planned)
         settings = resolve(config, options)
+        words = None if missing else Tokenizer.load(text.tokenizer)
         to_come = [file for plan in missing for file in plan.wanted if file.name.endswith(_SUFFIXES)]
         return {
             "weight_bytes": weight_bytes(files, text) + sum(file.size or 0 for file in to_come),
@@ -343,6 +344,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
             **settings.asked,
             "seconds": settings.seconds,
             **settings.conditions,
+            "not_followed": words.not_followed(options.prompt, options.negative_prompt) if words else [],
         }
 
     return estimated(load.model, STABLE_AUDIO, facts, offline=offline, unlisted=load.unlisted)

@@ -256,11 +256,13 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         local(load.lora or (), planned)
         config = files.read_config()
         settings = resolve(config, options)
+        words = None if missing else t5gemma.read_tokenizer(files.text.tokenizer)
         return {
             "weight_bytes": files.weight_bytes(),
             "window_seconds": config.window_seconds,
             **settings.asked,
             "seconds": settings.seconds,
+            "not_followed": words.not_followed(options.prompt, options.negative_prompt) if words else [],
         }
 
     return estimated(load.model, STABLE_AUDIO_3, facts, offline=offline, unlisted=load.unlisted)

@@ -8,10 +8,12 @@ from typing import Any
 from audiogen_core.audio import Audio, probe
 from audiogen_core.jobs import Sound, imported
 from audiogen_core.models import find
+from audiogen_core.tokenizer import Tokenizer
 from audiogen_onnx.catalog import MAGNET
 from audiogen_onnx.magnet.manifest import MagnetManifest
 from audiogen_onnx.magnet.options import Load, Options, resolve
 from audiogen_onnx.manifest import NAME
+from audiogen_onnx.musicgen.manifest import TOKENIZER
 
 
 def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
@@ -25,7 +27,8 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     if first is not None:
         return first
     exported = imported("audiogen_onnx.exporter.magnet:exported")
-    manifest = MagnetManifest.load(exported(load.model, offline=offline, unlisted=load.unlisted))
+    folder = exported(load.model, offline=offline, unlisted=load.unlisted)
+    manifest = MagnetManifest.load(folder)
     settings = resolve(manifest.config, manifest.codec.frame_rate, options)
     return {
         "model": load.model,
@@ -37,6 +40,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "passes": sum(settings.staging.steps) * (1 + options.loop),
         **settings.asked,
         "seconds": settings.seconds,
+        "not_followed": Tokenizer.load(folder / TOKENIZER).not_followed(options.prompt),
     }
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from audiogen_core.jobs import Sound, imported
 from audiogen_core.models import find
 from audiogen_core.musicgen.options import Defaults, Options, resolve
+from audiogen_core.tokenizer import Tokenizer
 from audiogen_onnx.catalog import MUSICGEN
 from audiogen_onnx.manifest import NAME
-from audiogen_onnx.musicgen.manifest import MusicGenManifest
+from audiogen_onnx.musicgen.manifest import TOKENIZER, MusicGenManifest
 from audiogen_onnx.musicgen.options import Load
 
 _CACHED = {"float32": 4, "float16": 4, "int8": 1, "int4": 1}
@@ -32,7 +33,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         return first
     folder: Path = imported(f"{_EXPORTER}:exported")(load.model, offline=offline, unlisted=load.unlisted)
     manifest = MusicGenManifest.load(folder)
-    config = manifest.config
+    config, tokenizer = manifest.config, Tokenizer.load(folder / TOKENIZER)
     settings = resolve(config, manifest.codec.frame_rate, options, Defaults.from_dict(manifest.defaults))
     rows = 1 if settings.guidance_scale == 1 else 2
     if settings.style is not None and settings.style_guidance not in (None, 1):
@@ -49,6 +50,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
         "stride_frames": settings.stride,
         **settings.asked,
         "seconds": settings.seconds,
+        "not_followed": tokenizer.not_followed(options.prompt, options.negative_prompt),
     }
 
 
