@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from audiogen_core import jobs
+from audiogen_core import hub, jobs
 from audiogen_core.compose import write_folder
+from audiogen_core.errors import DownloadError
+from audiogen_core.models import ModelSpec
 from audiogen_core.options import described
 from audiogen_core.recipe import Recipe
 from audiogen_minigpt.cli import commands
@@ -142,3 +144,68 @@ def test_a_folder_of_codes_is_named_after_its_audio(tmp_path: Path, monkeypatch:
         done = call(commands, "encode", "songs", "-q")
         assert (done.exit_code, done.stdout) == (0, "songs-codes\n"), done.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["songs", "songs-codes"]
+
+
+def test_a_dry_run_of_all_stages_tells_what_the_run_then_does(tmp_path: Path) -> None:
+    music, out = tmp_path / "music", tmp_path / "made"
+    write_folder(music, minutes=0.4, seed=1, piece_seconds=6.0)
+    (music / "notes.mp3").write_text("these are notes, no sound")
+    toml = tmp_path / "small.toml"
+    toml.write_text(
+        "sample_seconds = 0.0\nbatch = 2\n"
+        "[model]\nlayers = 1\nheads = 2\nwidth = 16\ncontext = 48\ncodebooks = 2\n"
+    )
+    asked = ("run", music, "-o", out, "--codec", "demo", "--config", toml, "--workers", 1)
+
+    def told(*more: object) -> dict[str, Any]:
+        done = call(commands, *asked, *more, "--dry-run", "--json")
+        assert done.exit_code == 0, done.output
+        facts: dict[str, Any] = json.loads(done.stdout)
+        return facts
+
+    for limit in (("--time", "2m"), ("--steps", 3)):
+        plan = told(*limit)
+        assert not out.exists()
+    assert (plan["files"], plan["updates"], plan["training_seconds"], plan["run"]) == (4, 3, None, str(out))
+    assert plan["left_out"] == [{"file": "notes.mp3", "why": "no audio"}]
+    assert plan["to_encode_seconds"] == plan["seconds"] == pytest.approx(24, abs=0.5)
+    timed = told("--time", "2m")
+    assert timed["updates"] is None and 60 < timed["training_seconds"] < 110
+    shown = call(commands, *asked, "--steps", 3, "--dry-run")
+    assert "notes.mp3  no audio" in shown.stdout and "to do: encode 24 s" in shown.stderr
+    assert not out.exists()
+
+    assert call(commands, *asked, "--steps", 3).exit_code == 0
+    config, kept = load_config(out), sorted(out.rglob("*"))
+    assert config is not None and config.model is not None
+    assert plan["model"] == config.model.to_dict() and plan["batch"] == config.batch
+    assert plan["codec"] == config.codec
+    again = told("--steps", 5)
+    assert (again["updates"], again["to_encode_seconds"]) == (2, 0)
+    (music / "notes.mp3").unlink()
+    (music / "piece-00000.wav").unlink()
+    assert told("--steps", 5, "--new-data")["files"] == 3
+    assert sorted(out.rglob("*")) == kept  # not even the plan of the folder
+    assert told("--time", "4m")["updates"] > 0  # by the pace it had
+
+
+def test_a_dry_run_names_a_codec_that_would_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(spec: ModelSpec, policy: hub.Policy) -> hub.Plan:
+        if policy.offline:
+            raise DownloadError(f"{spec.name} is not here")
+        return hub.Plan(spec, (hub.Wanted("model.safetensors", 93_000_000, None),), tmp_path)
+
+    monkeypatch.setattr(hub, "plan", plan)
+    music = tmp_path / "music"
+    write_folder(music, minutes=0.1, seed=1, piece_seconds=6.0)
+    asked = ("run", music, "-o", tmp_path / "made", "--codec", "encodec-24khz", "--dry-run", "--json")
+    done = call(commands, *asked)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["codec"], told["start"]) == ("encodec-24khz", None)
+    assert told["download_bytes"] == 93_000_000
+    offline = call(commands, *asked, "--offline")
+    assert offline.exit_code == 1 and "encodec-24khz" in json.loads(offline.stdout)["error"]
+    assert not (tmp_path / "made").exists()

@@ -343,8 +343,8 @@ class Job:
     options      options of what is made
     conductor    "module:Class" with `load(name_or_path, **load)`, imported when a model is opened
     catalog      "module:NAME", the models there are by name
-    estimate     "module:function" of (load, options, offline=...), what `--dry-run` shows; "not_followed" of it
-                 are sentences on the prompt, bytes are under names that end so
+    estimate     "module:function" of (load, options, offline=...), what `--dry-run` shows; its
+                 "not_followed" are sentences on the prompt
     sound        "module:function" of (load, options), the `Sound` that a run makes; nothing is fetched for it
     advice       "module:function" that gives a sentence worth knowing before long work, or ""
     label, unit  of the progress bar

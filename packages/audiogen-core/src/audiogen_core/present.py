@@ -29,7 +29,7 @@ def as_json(result: Result, *, one_line: bool = False) -> str:
 
 
 def as_text(result: Result) -> str:
-    """A mapping as lines, mappings inside it indented; a list of mappings as a table. Bytes are in MB or GB."""
+    """A mapping as lines, mappings inside it indented; a list of mappings as a table; bytes as MB or GB."""
     return _lines(result) if isinstance(result, Mapping) else _table(result)
 
 

@@ -66,6 +66,7 @@ class Training(Described):
 
     config: Annotated[Path | None, option("Settings as TOML; options win over them.", metavar="TOML")] = None
     new_data: Annotated[bool, option("Go on though the codes are others than the run had so far.")] = False
+    dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,6 @@ class Resumable(Training, Fetching):
     """What `train` takes beside the settings of the run."""
 
     resume: Annotated[bool, option("Go on with the run in the folder.")] = False
-    dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,22 +145,24 @@ def run(**given: Any) -> None:
     into, workers = gathered(Beside, given), gathered(Spread, given).workers
     output = into.output or Path(f"{source.folder.resolve().name}-run")
     codec = given.pop("codec")  # of all stages
-    with _answering(into), Stages(_BARS, into.quiet or into.json) as stages:
-        from audiogen_minigpt.run import run
+    with Stages(_BARS, into.quiet or into.json) as stages:
+        from audiogen_minigpt.run import preview, run
 
-        result = run(
-            source.folder,
-            output,
-            codec=codec,
-            settings=_settings(given, running),
-            from_scratch=running.from_scratch,
-            workers=workers,
-            new_data=running.new_data,
-            on_stage=stages.begin,
-            on_record=stages.status.on_record,
-            notify=stages.tell,
-            fetch=source.fetch(into),
-        )
+        told: dict[str, Any] = {"codec": codec, "settings": _settings(given, running), "workers": workers}
+        told |= {"from_scratch": running.from_scratch, "on_stage": stages.begin, "notify": stages.tell}
+        if running.dry_run:
+            plan = preview(source.folder, output, offline=source.offline, **told)
+            cli.emit(plan, json=into.json)
+            return
+        with _answering(into):
+            result = run(
+                source.folder,
+                output,
+                new_data=running.new_data,
+                on_record=stages.status.on_record,
+                fetch=source.fetch(into),
+                **told,
+            )
     if not result.done and result.signal is None:
         cli.note(f"{output}: everything was done already")
     facts: dict[str, Any] = {"path": str(result.page or result.run), "step": result.step}

@@ -15,19 +15,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audiogen_core import codecs, hub
+from audiogen_core.codec import fingerprint
 from audiogen_core.dataset import scan
-from audiogen_core.dataset.encode import Found, check_room, encode, length, some
+from audiogen_core.dataset.encode import Found, check_room, encode, find, length, some
 from audiogen_core.dataset.engines import WorkerDied
 from audiogen_core.dataset.options import Preparation
 from audiogen_core.dataset.shards import FACTS, Meta
+from audiogen_core.describe import FACTS as CODECS
 from audiogen_core.describe import facts_of
-from audiogen_core.errors import OptionError
+from audiogen_core.errors import DownloadError, OptionError
 from audiogen_core.files import atomic_path, require_room
-from audiogen_core.models import Fetch
+from audiogen_core.models import Fetch, ModelSpec
 from audiogen_core.settings import read_json
 from audiogen_core.times import parse_time, shown_time
 from audiogen_core.training import metrics
 from audiogen_core.training.page import NAME as REPORT
+from audiogen_core.training.schedule import Plan, read_plan
 from audiogen_core.training.signals import Stop, Stopped, stopping
 from audiogen_core.values import closed
 from audiogen_minigpt import checkpoint
@@ -35,7 +39,7 @@ from audiogen_minigpt.catalog import CATALOG
 from audiogen_minigpt.codec_choice import choose_codec
 from audiogen_minigpt.evaluate import Verdict, evaluate, read_evaluation, verdict
 from audiogen_minigpt.report import DATA, SAMPLES, write_page
-from audiogen_minigpt.settings import Settings, load_config
+from audiogen_minigpt.settings import Settings, TrainConfig, load_config
 
 if TYPE_CHECKING:
     from audiogen_minigpt.train import TrainResult
@@ -52,6 +56,8 @@ SLOW = 6.0
 BENT = {"noise": 0.15, "batch": 4}
 """Settings of a run that goes on from the demo model, unless somebody says otherwise: the noise that it was
 trained with, and small steps, of which more fit into minutes."""
+
+_BOTH = "{}: holds the audio, and the sounds made would join it; name another run"
 
 OnStep = Callable[[float, float], None]
 Notify = Callable[[str], None]
@@ -120,7 +126,7 @@ def run(
     """
     out, folder = Path(out), Path(folder)
     if out.resolve() == folder.resolve():
-        raise OptionError(f"{out}: holds the audio, and the sounds made would join it; name another run")
+        raise OptionError(_BOTH.format(out))
     require_room(out / REPORT)
     settings = settings or Settings()
     _check(settings, from_scratch)
@@ -139,6 +145,31 @@ def run(
             made.notify("stopped; the same command goes on from here")
             newest = checkpoint.newest(out)
             return RunReport(out, None, newest.step if newest else 0, tuple(made.done), stop.signal)
+
+
+def preview(
+    folder: Path,
+    out: Path,
+    *,
+    codec: str | None,
+    settings: Settings,
+    from_scratch: bool,
+    workers: int | None,
+    offline: bool,
+    on_stage: Callable[[str], OnStep | None],
+    notify: Notify,
+) -> dict[str, Any]:
+    """What `run` would do, found out by reading the folder: nothing is written, trained or fetched.
+
+    Raises as `run` does before it writes anything.
+    """
+    if out.resolve() == folder.resolve():
+        raise OptionError(_BOTH.format(out))
+    require_room(out / REPORT)
+    _check(settings, from_scratch)
+    asked = _Run(folder, out, settings, codec, Stop(), notify, None)
+    asked.begin = on_stage
+    return asked.preview(from_scratch, workers, offline=offline)
 
 
 @dataclass
@@ -190,21 +221,10 @@ class _Run:
         if (facts := facts_of(asked or "demo")) is not None and self.folder.is_dir():
             check_room(self.folder, self.out / DATA, scan(self.folder)[0], facts, Preparation())
         codec, pace = choose_codec(self.folder, asked, self.notify, self.fetch, self.stop)
-        count = workers or _cores()
 
         def on_found(found: Found) -> None:
             self.found = found
-            takes = found.to_encode * pace / max(1, min(count, found.shards)) + 2.0 * (found.shards > 0)
-            if self.budget is None and "steps" not in self.settings.train and before is None:
-                self.budget = DEFAULT + takes
-            for line in self._plan(found, takes) if found.files else [found.headline]:
-                self.notify(line)
-            if takes > self.left + 60.0:
-                raise OptionError(
-                    f"encoding {length(found.to_encode)} of audio takes about {shown_time(takes)} here, "
-                    f"more than --time {shown_time(self.budget or 0.0)}; give it "
-                    f"--time {shown_time(2 * takes)}, or fewer files"
-                )
+            self._weigh(found, pace, workers, begun=before is not None)
             encoding.append(self.steps_of("encode"))
 
         encoding: list[OnStep] = []
@@ -226,22 +246,13 @@ class _Run:
             self.done.append("encode")
         self.codec = codec
         if before is None:
-            self.start = self._choose_start(from_scratch)
+            self.start = self._choose_start(from_scratch, Meta.load(self.out / DATA).facts)
 
     def train(self, new_data: bool, on_record: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         """Train on the codes of the run, or go on with it."""
         from audiogen_minigpt.train import train
 
-        facts, before = Meta.load(self.out / DATA).facts, load_config(self.out)
-        told = Settings({"data": str(self.out / DATA), "run": str(self.out), "codec": self.codec})
-        told = told.over(self.settings)
-        if self.start is not None:
-            told = told.over(Settings({**BENT, "start": self.start}))
-        if (seconds := self._training_seconds()) is not None:
-            told = Settings({"seconds": seconds}).over(told)
-            if (self.budget or 0.0) < DEFAULT:
-                told = told.over(Settings({"eval_windows": 16, "log_every": 1}))
-        config = told.resumed(before, facts) if before else told.config(facts)
+        config = self._config(Meta.load(self.out / DATA).facts, self._training_seconds())
         result = train(
             config,
             resume=True,
@@ -254,6 +265,94 @@ class _Run:
         if result.ran:
             self.done.append("train")
         return result
+
+    def _config(self, facts: dict[str, Any], seconds: float | None) -> TrainConfig:
+        """The settings of so many seconds of training on such data. Raises OptionError, ModelError."""
+        before = load_config(self.out)
+        told = Settings({"data": str(self.out / DATA), "run": str(self.out), "codec": self.codec})
+        told = told.over(self.settings)
+        if self.start is not None:
+            told = told.over(Settings({**BENT, "start": self.start}))
+        if seconds is not None:
+            told = Settings({"seconds": seconds}).over(told)
+            if (self.budget or 0.0) < DEFAULT:
+                told = told.over(Settings({"eval_windows": 16, "log_every": 1}))
+        return told.resumed(before, facts) if before else told.config(facts)
+
+    def preview(self, from_scratch: bool, workers: int | None, *, offline: bool) -> dict[str, Any]:
+        """What this run would do. Nothing is written, and nothing fetched."""
+        before = load_config(self.out)
+        self.budget = self._asked(before is not None)
+        asked = self.codec or (before.codec if before else None)
+        codec, pace, to_fetch = self._codec_without_fetching(asked, offline)
+        loaded = None if to_fetch else codecs.load_codec(codec, fetch=hub.here)
+        info = loaded.info if loaded else CODECS[codec]
+        found = find(self.folder, self.out / DATA, info, self.steps_of("look"))
+        takes = self._weigh(found, pace, workers, begun=before is not None)
+        books = fingerprint(loaded.codebook_vectors()) if loaded else ""
+        facts = Meta.of(info, books, Preparation().count(info), {}).facts
+        self.codec = codec
+        if before is None:
+            self.start = self._choose_start(from_scratch, facts)
+        seconds = self._stored_seconds()
+        if seconds is None and self.budget is not None:
+            seconds = max(1.0, self.left - takes - self.after)
+        config = self._config(facts, seconds)
+        model = config.model or Settings().model(facts)
+        return {
+            "folder": str(self.folder),
+            "files": found.files,
+            "seconds": found.seconds,
+            "to_encode_seconds": found.to_encode,
+            "held_out": "the last tenth of each file" if found.tails else list(found.held_out),
+            "left_out": [{"file": skip.path, "why": skip.why} for skip in found.skips],
+            "codec": codec,
+            "download_bytes": to_fetch.bytes if to_fetch else 0,
+            "start": config.start,
+            "model": model.to_dict(),
+            "batch": config.batch,
+            "training_seconds": seconds,
+            "updates": self._updates(config),
+            "run": str(self.out),
+        }
+
+    def _codec_without_fetching(self, asked: str | None, offline: bool) -> tuple[str, float, hub.Plan | None]:
+        """As `choose_codec`, and what would be fetched for it."""
+        missing: list[hub.Plan] = []
+        policy = hub.Policy(offline=offline, listed=True, notify=self.notify)
+
+        def planned(spec: ModelSpec) -> Path:
+            folder = hub.planning(policy, missing)(spec)
+            if missing:
+                raise DownloadError(f"{spec.name} is yet to be fetched")
+            return folder
+
+        notes: list[str] = []
+        try:
+            codec, pace = choose_codec(self.folder, asked, notes.append, planned, self.stop)
+        except DownloadError:
+            if not missing:
+                raise
+            codec, pace = str(asked), 0.0
+        if missing:
+            codec, notes = missing[0].spec.name, notes[:1]
+        for line in notes:
+            self.notify(line)
+        return codec, pace, missing[0] if missing else None
+
+    def _updates(self, config: TrainConfig) -> int | None:
+        """How many updates are to come, as far as that is known before any was timed."""
+        plan, newest = read_plan(self.out, config.goal), checkpoint.newest(self.out)
+        done = newest.step if newest else 0
+        if plan is None and config.steps is not None:
+            plan = Plan.of(config.steps, config.warmup, config.cooldown)
+        if plan is not None:
+            return max(0, plan.steps - done)
+        if not newest or config.budget is None or not done:
+            return None
+        elapsed = float(newest.state["progress"]["elapsed"])
+        left = max(0.0, config.budget - elapsed)
+        return Plan.in_time(left, [elapsed / done], config.warmup, config.cooldown).steps
 
     def finish(self, result: TrainResult) -> RunReport:
         """Judge the model, make sounds with it, and write the page."""
@@ -299,21 +398,26 @@ class _Run:
 
         Kept until another time is asked for, so that a run which was stopped ends as it was planned.
         """
-        path, asked = self.out / BUDGET, self.settings.train.get("seconds")
-        stored = read_json(path, OptionError) if path.is_file() else {}
-        if stored and asked in (None, stored.get("asked")) and "steps" not in self.settings.train:
-            return float(stored["training"])
-        if self.budget is None:
-            return None
+        stored, asked = self._stored_seconds(), self.settings.train.get("seconds")
+        if stored is not None or self.budget is None:
+            return stored
         began = clock.monotonic()
         import torch  # noqa: F401 - how long that takes tells how busy the machine is
 
         self.stop.check()
         self.loading = clock.monotonic() - began
         seconds = max(1.0, self.left - self.after)
-        with atomic_path(path) as temporary:
+        with atomic_path(self.out / BUDGET) as temporary:
             temporary.write_text(json.dumps({"asked": asked, "training": seconds}), encoding="utf-8")
         return seconds
+
+    def _stored_seconds(self) -> float | None:
+        """The seconds of training that were found out before, where no other time is asked for."""
+        path, asked = self.out / BUDGET, self.settings.train.get("seconds")
+        stored = read_json(path, OptionError) if path.is_file() else {}
+        if stored and asked in (None, stored.get("asked")) and "steps" not in self.settings.train:
+            return float(stored["training"])
+        return None
 
     def _sounds(self) -> tuple[int, float]:
         """How many clips are made, and how long each is: as many as there is time for."""
@@ -330,14 +434,14 @@ class _Run:
                 return count, seconds
         return sizes[-1]
 
-    def _choose_start(self, from_scratch: bool) -> str | None:
-        """The model to go on from: the one that was named, or the demo model where it fits."""
+    def _choose_start(self, from_scratch: bool, facts: dict[str, Any]) -> str | None:
+        """The model to go on from on such data: the one that was named, or the demo model where it fits."""
         named = self.settings.train.get("start")
         if named or from_scratch:
             return named
         if "demo" not in CATALOG:
             return None
-        demo, facts = checkpoint.find("demo"), Meta.load(self.out / DATA).facts
+        demo = checkpoint.find("demo")
         fits = all(demo.facts[key] == facts[key] for key in FACTS if key != "codebooks")
         if not fits or facts["codebooks"] < demo.config.codebooks:
             self.notify("the demo model plays codes of another codec: this one begins with nothing")
@@ -347,6 +451,27 @@ class _Run:
             return None
         self.notify("it starts from the demo model, which plays already (--from-scratch: from nothing)")
         return "demo"
+
+    def _weigh(self, found: Found, pace: float, workers: int | None, *, begun: bool) -> float:
+        """Tell what was found and will be done, and return the seconds that encoding takes, about.
+
+        pace  seconds that encoding takes for one of audio on one core
+
+        Raises OptionError when that is far more than the time there is.
+        """
+        takes = found.to_encode * pace / max(1, min(workers or _cores(), found.shards))
+        takes += 2.0 * (found.shards > 0)
+        if self.budget is None and "steps" not in self.settings.train and not begun:
+            self.budget = DEFAULT + takes
+        for line in self._plan(found, takes) if found.files else [found.headline]:
+            self.notify(line)
+        if takes > self.left + 60.0:
+            raise OptionError(
+                f"encoding {length(found.to_encode)} of audio takes about {shown_time(takes)} here, "
+                f"more than --time {shown_time(self.budget or 0.0)}; give it "
+                f"--time {shown_time(2 * takes)}, or fewer files"
+            )
+        return takes
 
     def _plan(self, found: Found, takes: float) -> list[str]:
         """What was found, what is held out, what will be done, and when it ends."""

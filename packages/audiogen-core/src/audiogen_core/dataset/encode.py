@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from audiogen_core.coding import coded_size
 from audiogen_core.dataset.engines import Job, check_engine, run_jobs
 from audiogen_core.dataset.folder import META, Skip, each_caption, in_words, scan
 from audiogen_core.dataset.options import Preparation
-from audiogen_core.dataset.plan import TAIL, Changes, Entry, Groups, make_plan, read_plan
+from audiogen_core.dataset.plan import TAIL, Changes, Entry, Groups, make_plan, outdated, planned, read_plan
 from audiogen_core.dataset.prepare import look
 from audiogen_core.dataset.shards import (
     CAPTIONS,
@@ -45,6 +45,9 @@ from audiogen_core.training.lock import lock
 from audiogen_core.values import closed
 
 OnStep = Callable[[int, int], None]
+
+VAL_PERMILLE = 50
+"""Of the files, that are held out where nobody says."""
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +124,12 @@ class Found:
         return f"{files}; {len(self.skips)} left out: {some([f'{s.path} ({s.why})' for s in self.skips])}"
 
     @classmethod
-    def of(cls, data: Path, groups: Groups, passed: list[Skip]) -> Found:
-        """What a plan says."""
+    def of(cls, data: Path, groups: Groups, passed: list[Skip], again: Collection[int] = ()) -> Found:
+        """What a plan says; `again` are groups whose codes are there and are to be made anew."""
         entries = [entry for group in groups for entry in group]
-        missing = [group for number, group in enumerate(groups) if not is_committed(data, number)]
+        missing = [
+            group for number, group in enumerate(groups) if number in again or not is_committed(data, number)
+        ]
         used = [entry for entry in entries if entry.used]
         left_out = [Skip(entry.path, entry.reason, entry.message) for entry in entries if entry.reason]
         copies = [
@@ -141,6 +146,25 @@ class Found:
         )
 
 
+def find(folder: Path, data: Path, info: CodecInfo, on_look: OnStep | None = None) -> Found:
+    """What `encode` would find in a folder, with what is usual in its options; nothing is written.
+
+    info  of the codec
+    on_look  called with (done, in all) as files are looked at
+
+    Raises NoUsableAudio, OptionError and CodesError as `encode` does.
+    """
+    _check_places(folder, data)
+    files, passed = scan(folder)
+    check_room(folder, data, files, info, options := Preparation())
+    before, listen = read_plan(data), partial(look, info=info, options=options)
+    groups = planned(folder, before, files, VAL_PERMILLE, "file", listen, on_look)
+    found = Found.of(data, groups, passed, outdated(before, groups))
+    if not found.files:
+        raise NoUsableAudio(_nothing(folder, list(found.skips)))
+    return found
+
+
 @closed()
 def encode(
     folder: str | Path,
@@ -151,7 +175,7 @@ def encode(
     engine: str = "local",
     workers: int | None = None,
     options: Preparation | None = None,
-    val_permille: int = 50,
+    val_permille: int = VAL_PERMILLE,
     split_by: str = "file",
     fetch: Fetch | None = None,
     on_look: OnStep | None = None,

@@ -104,6 +104,26 @@ def make_plan(
     Raises CodesError when the stored plan is damaged.
     """
     before = read_plan(data)
+    groups = planned(folder, before, files, val_permille, split_by, look, on_step)
+    if groups != before:
+        for number in outdated(before, groups):
+            take_back(data, number)
+        table = [[asdict(entry) for entry in group] for group in groups]
+        with atomic_path(data / PLAN) as temporary:
+            temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    return groups
+
+
+def planned(
+    folder: Path,
+    before: Groups,
+    files: Sequence[str],
+    val_permille: int,
+    split_by: str,
+    look: Callable[[Path, Entry], Entry],
+    on_step: Callable[[int, int], None] | None = None,
+) -> Groups:
+    """As `make_plan`, of what was planned `before`; nothing is stored."""
     report = counted(on_step, 2 * len(files))
     facts = dict(
         zip(files, _side_by_side(lambda path: _size_and_digest(folder / path), files, report), strict=True)
@@ -121,15 +141,16 @@ def make_plan(
         entries = _hold_something_out(entries, split_by)
     now = {entry.path: entry for entry in entries}
     groups = [[now[entry.path] for entry in group if entry.path in now] for group in before]
-    groups += _grouped([entry for entry in entries if entry.path not in known])
-    if groups != before:
-        for number, (old, new) in enumerate(zip(before, groups, strict=False)):
-            if len(old) != len(new) or any(map(_differ, old, new)):
-                take_back(data, number)
-        table = [[asdict(entry) for entry in group] for group in groups]
-        with atomic_path(data / PLAN) as temporary:
-            temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    return groups
+    return groups + list(_grouped([entry for entry in entries if entry.path not in known]))
+
+
+def outdated(before: Groups, groups: Groups) -> set[int]:
+    """The groups that are not what they were, whose codes are to be made anew."""
+    return {
+        number
+        for number, (old, new) in enumerate(zip(before, groups, strict=False))
+        if len(old) != len(new) or any(map(_differ, old, new))
+    }
 
 
 @dataclass(frozen=True)
