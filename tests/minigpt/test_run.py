@@ -35,7 +35,7 @@ from audiogen_minigpt import checkpoint
 from audiogen_minigpt.codec_choice import choose_codec
 from audiogen_minigpt.info import codes_info
 from audiogen_minigpt.run import RunReport, run
-from audiogen_minigpt.settings import Settings
+from audiogen_minigpt.settings import Settings, TrainConfig
 
 CODEC = Path(__file__).parents[1] / "fixtures" / "encodec" / "24k"
 SMALL = Settings(
@@ -213,6 +213,29 @@ def test_a_folder_that_takes_far_longer_than_the_time_is_refused(
     ):
         _run(music, tmp_path / "run1", settings=Settings({}, SMALL.shape), time="1m")
     assert not list((tmp_path / "run1" / "data").glob("shard-*"))
+
+
+def test_what_the_end_needs_follows_from_what_was_timed(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load judging and making sounds take longer: more is kept for them, and less of them is done."""
+    module = sys.modules["audiogen_minigpt.run"]
+    monkeypatch.setattr(module.clock, "monotonic", lambda: 1000.0)
+    made = module._Run(music, tmp_path, SMALL, None, Stop(), lambda text: None, None, started=1000.0)
+    made.budget = 180.0
+    config = TrainConfig("data", str(tmp_path / "run"), eval_windows=16, sample_seconds=5.0)
+    assert (made.left, made.after) == (180.0, 36.0)
+    quick = ({"kind": "eval", "seconds": 0.8}, {"kind": "sample", "seconds": 1.0})
+    slow = ({"kind": "eval", "seconds": 16.0}, {"kind": "sample", "seconds": 15.0})
+    for record in quick:
+        made._learn_pace(record, config)
+    assert (made.after, made._windows(), made._sounds()) == (36.0, 256, (3, 10.0))
+    for record in slow:
+        made._learn_pace(record, config)
+    assert made.after == 32 * 1.0 + 4.0 * 1.5 * 6.0  # the fewest windows, the shortest clip
+    assert (made._windows(), made._sounds()) == (32, (3, 6.0))
+    made._learn_pace({"kind": "sample", "seconds": 1500.0}, config)
+    assert (made.after, made._sounds()) == (90.0, (1, 4.0))  # never more than half
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from audiogen_core.errors import CodesError, OptionError
 from audiogen_core.training import metrics
 from audiogen_core.training.errors import DiskFull, Diverged
 from audiogen_core.training.lock import lock
+from audiogen_core.training.schedule import read_plan
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.config import ModelConfig
 from audiogen_minigpt.measures import baselines
@@ -210,6 +212,59 @@ def test_slow_machine_cools_down_early(tokens: Path, tmp_path: Path, monkeypatch
     result = train(config)
     assert 8 < result.steps < 20 and result.finished
     assert any("cool-down begins early" in r.get("message", "") for r in metrics.read(tmp_path / "run"))
+
+
+class _Clock:
+    """A clock that only work moves on: so many seconds for each piece of it, as it is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+        self.time, self.seconds = 100.0, seconds
+        for name in seconds:
+            monkeypatch.setattr(Trainer, name, self._taking(name, getattr(Trainer, name)))
+
+    def __call__(self) -> float:
+        return self.time
+
+    def _taking(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def done(trainer: Trainer, *given: Any) -> Any:
+            self.time += self.seconds[name]
+            return work(trainer, *given)
+
+        return done
+
+
+@pytest.mark.parametrize("slower", [1.0, 3.0, 10.0])
+@pytest.mark.parametrize("outer", [False, True])
+def test_no_update_is_begun_that_does_not_fit_with_all_the_end_needs(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float, outer: bool
+) -> None:
+    """Updates become slower on the way, as on a machine that gets other work to do."""
+    clock = _Clock(monkeypatch, update=4.0, evaluate=7.0, _write_checkpoint=2.0)
+    end = clock.time + 400.0
+    budget = 10_000.0 if outer else 400.0 - 7 * 4.0  # what is timed for the plan is no part of the run
+
+    def on_step(done: int, total: int) -> None:
+        if done == 20:
+            clock.seconds["update"] *= slower
+
+    config = tiny(tokens, tmp_path / "run", steps=None, seconds=budget, eval_every=15)
+    result = train(config, on_step=on_step, until=(lambda: end) if outer else None, now=clock)
+    assert result.finished and result.step > 20
+    assert clock.time <= end
+    assert clock.time >= end - 80 - clock.seconds["update"]  # nor is much left over
+    records = metrics.read(tmp_path / "run")
+    assert [each["step"] for each in records if each["kind"] == "eval"][-1] == result.step
+    plan = read_plan(tmp_path / "run", config.goal)
+    assert plan is not None and plan.steps == result.step
+
+
+def test_the_end_of_a_budget_may_move(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch, update=4.0)
+    config = tiny(tokens, tmp_path / "run", steps=None, seconds=1000.0)
+    result = train(config, until=lambda: 1100.0 if clock.time < 300 else 400.0, now=clock)
+    assert result.finished and 392 < clock.time <= 400
+    told = [each.get("message", "") for each in metrics.read(tmp_path / "run")]
+    assert any("there is no time for another update" in each or "slower than" in each for each in told)
 
 
 class _Poison:

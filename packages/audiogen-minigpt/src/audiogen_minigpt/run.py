@@ -53,6 +53,12 @@ DEFAULT = 600.0
 SLOW = 6.0
 """Times that loading torch takes: as long as that judging, making sounds and the page take at least."""
 
+MOST, FEWEST = 256, 32
+"""Windows that a model is judged on in the end."""
+
+SIZES = ((3, 10.0), (3, 6.0), (2, 6.0), (1, 6.0), (1, 4.0))
+"""How many clips are made in the end, and how long each is: the more time the more."""
+
 BENT = {"noise": 0.15, "batch": 4}
 """Settings of a run that goes on from the demo model, unless somebody says otherwise: the noise that it was
 trained with, and small steps, of which more fit into minutes."""
@@ -190,6 +196,8 @@ class _Run:
     found: Found | None = None
     start: str | None = None
     loading: float = 0.0  # seconds that torch took
+    judging: float | None = None  # seconds for a window, when some were judged
+    sounding: float = 0.5  # seconds of work for one of sound, until some was made
 
     @property
     def left(self) -> float:
@@ -198,9 +206,15 @@ class _Run:
 
     @property
     def after(self) -> float:
-        """The seconds of the budget that are kept for judging, making sounds and the page."""
+        """The seconds of the budget that are kept for judging, making sounds and the page.
+
+        A share of it before anything was timed; then what the least of that takes at the pace of now.
+        """
         budget = self.budget or 0.0
-        return min(max(min(120.0, max(10.0, 0.2 * budget)), SLOW * self.loading), budget / 2)
+        share = min(120.0, max(10.0, 0.2 * budget))
+        count, seconds = SIZES[-1]
+        least = FEWEST * (self.judging or 0.0) + self._sounds_take(count, seconds) + SLOW * self.loading
+        return min(max(share, least), budget / 2)
 
     def steps_of(self, stage: str) -> OnStep:
         """The `on_step` of a stage that begins, in which a signal ends the run."""
@@ -253,13 +267,21 @@ class _Run:
         from audiogen_minigpt.train import train
 
         config = self._config(Meta.load(self.out / DATA).facts, self._training_seconds())
+
+        def timed(record: dict[str, Any]) -> None:
+            self._learn_pace(record, config)
+            if on_record:
+                on_record(record)
+
+        for record in metrics.read(self.out):
+            self._learn_pace(record, config)
         result = train(
             config,
             resume=True,
             new_data=new_data,
-            until=None if self.budget is None else self.started + self.budget - self.after,
+            until=None if self.budget is None else lambda: clock.monotonic() + self.left - self.after,
             on_step=self.begin("train"),
-            on_record=on_record,
+            on_record=timed,
             fetch=self.fetch,
         )
         if result.ran:
@@ -362,7 +384,7 @@ class _Run:
             evaluation = evaluate(
                 self.out,
                 self.out / DATA,
-                windows=256 if self.left > 60.0 else 32,
+                windows=self._windows(),
                 clips=count,
                 seconds=seconds,
                 codec=self.codec,
@@ -419,20 +441,26 @@ class _Run:
             return float(stored["training"])
         return None
 
+    def _learn_pace(self, record: dict[str, Any], config: TrainConfig) -> None:
+        """Take up what a record of the diary tells of how long judging a window and making sound take now."""
+        if record["kind"] == "eval" and "seconds" in record:
+            self.judging = record["seconds"] / config.eval_windows
+        elif record["kind"] == "sample" and "seconds" in record and config.sample_seconds:
+            self.sounding = record["seconds"] / (config.sample_seconds / 2)
+
+    def _sounds_take(self, count: int, seconds: float) -> float:
+        """Seconds of work for so many clips: each once from nothing, and its second half once more."""
+        return count * seconds * 1.5 * self.sounding
+
+    def _windows(self) -> int:
+        """How many windows the model is judged on: what a third of the time that is left is enough for."""
+        if self.judging is None:
+            return MOST if self.left > 60.0 else FEWEST
+        return next((n for n in (MOST, 128, 64) if n * self.judging <= self.left / 3), FEWEST)
+
     def _sounds(self) -> tuple[int, float]:
         """How many clips are made, and how long each is: as many as there is time for."""
-        pace = 0.5  # seconds of work for one of sound, until some was made
-        config = load_config(self.out)
-        made = [
-            record for record in metrics.read(self.out) if record["kind"] == "sample" and "seconds" in record
-        ]
-        if made and config and config.sample_seconds:
-            pace = made[-1]["seconds"] / (config.sample_seconds / 2)
-        sizes = ((3, 10.0), (3, 6.0), (2, 6.0), (1, 6.0), (1, 4.0))
-        for count, seconds in sizes:  # each clip once from nothing, and its second half once more to go on
-            if count * seconds * 1.5 * pace + 8.0 <= self.left:
-                return count, seconds
-        return sizes[-1]
+        return next((size for size in SIZES if self._sounds_take(*size) + 8.0 <= self.left), SIZES[-1])
 
     def _choose_start(self, from_scratch: bool, facts: dict[str, Any]) -> str | None:
         """The model to go on from on such data: the one that was named, or the demo model where it fits."""

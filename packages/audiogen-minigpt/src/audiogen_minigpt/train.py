@@ -84,21 +84,26 @@ def train(
     *,
     resume: bool = False,
     new_data: bool = False,
-    until: float | None = None,
+    until: Callable[[], float] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
     fetch: Fetch | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Train, or go on training; checkpoints, metrics.jsonl and samples are left in the run's folder.
 
     config     what to train; `config.run` is made where it is missing
     resume     go on with the run in `config.run`; without it a folder that holds a run is refused
     new_data   a run that is resumed may go on with other codes than it had so far; its diary tells
-    until      when a time budget ends at the latest, by `time.monotonic()`: all that comes before the first
-               update is then part of it
+    until      tells when a time budget ends at the latest, by `now`: all that comes before the first update
+               is then part of it. It may tell something else from update to update
     on_step    called with (updates done, updates planned)
     on_record  called with each record of metrics.jsonl; see `metrics`
     fetch      how the codec of the samples comes where it is not here; see `audiogen_core.codecs.load`
+    now        tells the time in seconds
+
+    Within a time budget no update is begun that would not be done, judged and saved at its end, as far as the
+    updates, judgements and checkpoints before tell; but there is one update at least.
 
     Started by torchrun, this is one of its processes and the result is the same in all; the global batch does
     not depend on how many there are. SIGINT and SIGTERM end the run after the current update, with a
@@ -137,7 +142,7 @@ def train(
         if last is None and config.start:
             started = checkpoint.find(config.start)
             check_data(config.start, started.facts, config.data, windows.facts)
-        trainer = Trainer(config, model, windows, ranks, device, dtype, last, on_record)
+        trainer = Trainer(config, model, windows, ranks, device, dtype, last, on_record, now)
         if ranks.first:  # a checkpoint is the weights and two numbers of the optimizer for each of them
             weights = sum(one.numel() * one.element_size() for one in trainer.model.parameters())
             require_room(Path(config.run) / checkpoint.FOLDER, 3 * weights)
@@ -152,7 +157,7 @@ def train(
             trainer.note(f"goes on with other codes, those in {config.data}: {windows.train.seconds:.0f} s")
         if last is None:
             _note_little_data(trainer)
-        trainer.stop, trainer.until = stop, math.inf if until is None else until
+        trainer.stop, trainer.until = stop, until or trainer.until
         try:
             if last is None and ranks.world == 1:
                 stop.check()
@@ -169,16 +174,20 @@ def train(
         # Train: update, record, judge, save, until the plan is done or a signal comes.
         while trainer.step < trainer.plan.steps and not _asked_to_stop(trainer, stop):
             trainer.advance()
-            step, done = trainer.step, trainer.step >= trainer.plan.steps
-            if step % config.log_every == 0 or done:
+            step = trainer.step
+            if step % config.log_every == 0:
                 _record(trainer, peak)
-            if step % judge_every == 0 or done:
+            if step % judge_every == 0:
                 _judge(trainer, samples)
             if step % save_every == 0:
                 trainer.save()
             trainer.tick()
             if on_step:
                 on_step(step, trainer.plan.steps)
+        if trainer.step >= trainer.plan.steps and trainer.step != began_at:  # sooner, perhaps, than it knew
+            _record(trainer, peak)
+            if trainer.step % judge_every:
+                _judge(trainer, samples)
         trainer.save(last=True)
         if ranks.first and trainer.step != began_at:
             draw_losses(config.run)
@@ -276,9 +285,8 @@ def _planned(trainer: Trainer) -> Plan:
     if plan is None and config.steps is not None:
         plan = Plan.of(config.steps, up, down)
     elif plan is None:
-        budget = config.budget or 0.0
-        times = trainer.time_steps(min(30.0, 0.03 * budget))
-        left = max(0.0, min(budget - trainer.progress.elapsed, trainer.until - time.monotonic()))
+        times = trainer.time_steps(min(30.0, 0.03 * (config.budget or 0.0)))
+        left = max(0.0, _left(trainer))
         more = trainer.ranks.agree(Plan.in_time(left, times, up, down).steps, trainer.device)
         plan = Plan.of(trainer.step + more, up, down)
         fit = "1 update fits" if more == 1 else f"{more} updates fit"
@@ -295,29 +303,36 @@ def _interval(config: TrainConfig, plan: Plan) -> int:
 
 
 def _asked_to_stop(trainer: Trainer, stop: Stop) -> bool:
-    """Whether any process was asked to stop. Ends the plan sooner when time is running out."""
+    """Whether any process was asked to stop. Ends the plan sooner, or now, when time is running out."""
     plan, step, fit = trainer.plan, trainer.step, _fitting(trainer)
-    late = fit is not None and plan.late(step, fit)
+    late = fit is not None and (fit == 0 or plan.late(step, fit))
     asked, late = trainer.ranks.any(stop.signal is not None, late, device=trainer.device)
     if late and not asked:
-        steps = trainer.ranks.agree(plan.cut(step, fit or 0), trainer.device)
-        trainer.plan = plan.cool_from(step, steps)
+        fit = trainer.ranks.agree(fit or 0, trainer.device)
+        trainer.plan = plan.cool_from(step, plan.cut(step, fit) if fit else 0)
         falling = plan.steps - step <= plan.cooldown
         told = "the rate falls faster" if falling else "the cool-down begins early"
+        told = told if fit else "there is no time for another update"
         trainer.note(f"slower than planned: {told}, {trainer.plan.steps} steps in all")
         if trainer.ranks.first:
             write_plan(trainer.config.run, trainer.config.goal, trainer.plan)
-    return asked
+    return asked or trainer.step >= trainer.plan.steps
 
 
 def _fitting(trainer: Trainer) -> int | None:
     """How many updates fit into the time that is left; None where it has no limit, or nobody can tell yet."""
-    config, pace = trainer.config, trainer.pace
-    if config.steps is not None or pace is None:
+    if trainer.config.steps is not None or trainer.pace is None:
         return None
-    left = min((config.budget or 0.0) - trainer.progress.elapsed, trainer.until - time.monotonic())
-    left -= trainer.judging
-    return int(max(0.0, left) / pace)
+    left = _left(trainer) - trainer.timing.usual("judge", "save")
+    if left < trainer.timing.usual("update"):
+        return 0
+    return max(1, int(left / trainer.pace))
+
+
+def _left(trainer: Trainer) -> float:
+    """Seconds of the time budget that are left, with what the end needs."""
+    of_training = (trainer.config.budget or 0.0) - trainer.progress.elapsed
+    return min(of_training, trainer.until() - trainer.timing.now())
 
 
 def _note_little_data(trainer: Trainer) -> None:
@@ -364,28 +379,27 @@ def _record(trainer: Trainer, peak: float) -> None:
 
 def _evaluate(trainer: Trainer) -> float | None:
     """The mean loss in nats on the validation data, put into the diary; None when there is none."""
-    began = time.perf_counter()
+    began = trainer.timing.now()
     losses = trainer.evaluate()
-    trainer.judging = time.perf_counter() - began
+    took = trainer.timing.now() - began
     if losses is None:
         return None
     mean = sum(losses) / len(losses)
     bits = bits_per_second(losses, trainer.windows.frame_rate)
-    trainer.write("eval", loss=mean, codebook_losses=losses, bits_per_second=bits)
+    trainer.write("eval", loss=mean, codebook_losses=losses, bits_per_second=bits, seconds=took)
     return mean
 
 
 def _judge(trainer: Trainer, samples: Samples | None) -> None:
     """Evaluate, keep the best, and make a sample."""
-    began = time.perf_counter()
-    progress, mean = trainer.progress, _evaluate(trainer)
-    if mean is not None:
-        progress.last_loss, progress.judged_at = mean, trainer.step
-        if progress.best_loss is None or mean < progress.best_loss:
-            progress.best_loss, progress.best_step = mean, trainer.step
-            trainer.save()
-    sampled = time.perf_counter()
-    sample = samples.make(trainer.model, trainer.step) if samples else None
-    if sample:
-        trainer.write("sample", path=str(sample), seconds=time.perf_counter() - sampled)
-    trainer.judging = time.perf_counter() - began
+    with trainer.timing.part("judge"):
+        progress, mean = trainer.progress, _evaluate(trainer)
+        if mean is not None:
+            progress.last_loss, progress.judged_at = mean, trainer.step
+            if progress.best_loss is None or mean < progress.best_loss:
+                progress.best_loss, progress.best_step = mean, trainer.step
+                trainer.save()
+        sampled = trainer.timing.now()
+        sample = samples.make(trainer.model, trainer.step) if samples else None
+        if sample:
+            trainer.write("sample", path=str(sample), seconds=trainer.timing.now() - sampled)

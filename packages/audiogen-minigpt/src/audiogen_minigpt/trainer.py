@@ -21,7 +21,7 @@ from torch import Tensor
 from audiogen_core.sampling import Sampling
 from audiogen_core.training.errors import DiskFull, Diverged
 from audiogen_core.training.metrics import Metrics
-from audiogen_core.training.schedule import Plan
+from audiogen_core.training.schedule import Plan, Timing
 from audiogen_core.training.signals import Stop
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.checkpoint import Checkpoint, load_into
@@ -87,9 +87,9 @@ class Trainer:
     progress    see `Progress`
     checkpoint  folder of the last one, in the first process; None before there is any
     metrics     the run's diary, in the first process
-    judging     seconds that the last evaluation took, with its sample
+    timing      how long updates ("update"), judging with its sample ("judge") and saving ("save") take
     stop        whether a signal has asked to stop
-    until       when a time budget ends at the latest, by time.monotonic()
+    until       when a time budget ends at the latest, by the clock of `timing`
     """
 
     def __init__(
@@ -102,7 +102,9 @@ class Trainer:
         dtype: torch.dtype,
         last: Checkpoint | None = None,
         on_record: Callable[[dict[str, Any]], None] | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.timing = Timing(now)
         self.config, self.model_config, self.windows = config, model_config, windows
         self.ranks, self.device, self.dtype = ranks, device, dtype
         self.layout = Layout.from_config(model_config)
@@ -119,12 +121,13 @@ class Trainer:
         self.lr = config.learning_rate(model_config)
         self.plan = Plan(1, 0, 0)
         self.restore(last)
-        self.judging, self.stop, self.until = 0.0, Stop(), math.inf
+        self.stop: Stop = Stop()
+        self.until: Callable[[], float] = lambda: math.inf
         self.begin()
 
     def begin(self) -> None:
         """Count time and updates from now on, as part of the run."""
-        self.clock = time.perf_counter()
+        self.clock = self.timing.now()
         self._began = self.step, self.progress.elapsed
 
     @property
@@ -194,7 +197,9 @@ class Trainer:
         the learning rate, once; the next time Diverged is raised.
         """
         progress = self.progress
-        if self.update():
+        with self.timing.part("update"):
+            good = self.update()
+        if good:
             progress.streak = 0
         else:
             progress.skipped += 1
@@ -231,7 +236,8 @@ class Trainer:
         self.tick()
         problem: DiskFull | None = None
         try:
-            self._write_checkpoint()
+            with self.timing.part("save"):
+                self._write_checkpoint()
         except DiskFull as error:
             problem = error
         (full,) = self.ranks.any(problem is not None, device=self.device)
@@ -254,16 +260,16 @@ class Trainer:
         while len(times) < 7 and sum(times) < (seconds if len(times) > 2 else max(seconds, 3.0)):
             if self.ranks.world == 1:  # else the others would wait
                 self.stop.check()
-            start = time.perf_counter()
+            start = self.timing.now()
             self.update()
             synchronize(self.device)
-            times.append(time.perf_counter() - start)
+            times.append(self.timing.now() - start)
         self.restore(checkpoint.newest(self.config.run))
         return times[2:] or times[-1:]
 
     def tick(self) -> None:
         """Bring the time spent up to date."""
-        now = time.perf_counter()
+        now = self.timing.now()
         self.progress.elapsed += now - self.clock
         self.clock = now
 

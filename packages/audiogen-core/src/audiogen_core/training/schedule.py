@@ -6,7 +6,10 @@ Unlike a cosine, the long middle does not depend on how many steps are planned, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -24,6 +27,10 @@ SLACK = 0.8
 
 RESERVE = 0.08
 """Share of a time budget kept for evaluation, samples and checkpoints."""
+
+
+RECENT = 5
+"""Parts of a run by which it is told how long the next of the kind takes."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,9 @@ class Plan:
         return max(0.0, min(up, down))
 
     def cool_from(self, step: int, steps: int) -> Plan:
-        """This plan cut short: from `step` on the rate falls from where it is to zero within `steps`."""
+        """This plan cut short: from `step` on the rate falls from where it is to zero within `steps`, 0 for
+        an end at once.
+        """
         warmup = min(self.warmup, step)
         return Plan(
             step + steps, warmup, min(step + steps - warmup, round(steps / max(self.rate(step), 1e-3)))
@@ -96,6 +105,28 @@ class Plan:
         if left <= self.cooldown:
             return max(1, min(fit, left))
         return max(1, round(step * self.cooldown / max(1, self.steps - self.cooldown)))
+
+
+class Timing:
+    """How long the parts of a run take, by the last few of each.
+
+    now  tells the time in seconds
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
+        self._took: dict[str, deque[float]] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time what is done inside, as one of the parts of that name."""
+        began = self.now()
+        yield
+        self._took.setdefault(name, deque(maxlen=RECENT)).append(self.now() - began)
+
+    def usual(self, *names: str) -> float:
+        """Seconds that one of each of these parts takes, the median of the last; 0 of what was never done."""
+        return sum(median(self._took[name]) for name in names if name in self._took)
 
 
 def write_plan(run: str | Path, goal: Mapping[str, Any], plan: Plan) -> None:
