@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,27 @@ def test_what_is_missing_is_told_with_the_line_that_brings_it(monkeypatch: pytes
     assert lines["audiogen-mlx"].startswith("not installed (musicgen")
     assert lines["audiogen-mlx"].endswith("pip install audiogen-mlx")
     assert "see audiogen-onnx doctor" in lines["audiogen-onnx"]
+
+
+def test_what_has_no_model_here_is_not_called_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIOGEN_ONNX_CACHE", str(tmp_path / "exported"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def lines(package: str) -> dict[str, str]:
+        told: dict[str, str] = json.loads(call(program(package), "doctor", "--json").stdout)["commands"]
+        return told
+
+    away = "no model of it is here yet: one is fetched when it is first used; {} models shows which"
+    mlx, onnx = lines("audiogen-mlx"), lines("audiogen-onnx")
+    assert mlx["audiogen-mlx musicgen"] == mlx["audiogen-mlx stable-audio"] == "ready"  # there is a demo
+    assert mlx["audiogen-mlx stable-audio-3"] == away.format("audiogen-mlx")
+    assert onnx["audiogen-onnx vamp"] == "ready"
+    assert onnx["audiogen-onnx magnet"] == away.format("audiogen-onnx")
+    assert onnx["audiogen-onnx beats"].startswith("no beat tracker is here yet: vampnet, which has one, is")
+    folder = tmp_path / "exported" / "vampnet-0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / "beats.onnx").touch()
+    assert lines("audiogen-onnx")["audiogen-onnx beats"] == "ready"
 
 
 def test_nothing_is_ready_without_what_is_required(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,11 +108,13 @@ def examine(subject: Subject, accelerators: list[str], **more: Any) -> dict[str,
 
 
 def commands(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Each command of a package and of its siblings, with "ready" or what is missing and how to get it."""
+    """Each command of a package and of its siblings: "ready", or what is missing and how to get it."""
     missing = [name for name in subject.required if installed(name) is None]
     ready = f"needs {', '.join(missing)}: pip install {subject.package}" if missing else "ready"
+    own = {job.name: job for job in jobs.every() if job.package == subject.package}
     for name in names(subject):
-        yield f"{subject.package} {name}", ready
+        here = missing or name not in own or any(entry.here for entry in own[name].models())
+        yield f"{subject.package} {name}", ready if here else to_fetch(f"{subject.package} models")
     lines: dict[str, str] = {}
     for distribution, extra in subject.optional.items():
         for name in extra.for_commands:
@@ -124,6 +126,11 @@ def commands(subject: Subject) -> Iterator[tuple[str, str]]:
             absent = installed(sibling) is None
             advice = f"not installed ({some}): pip install {sibling}"
             yield sibling, advice if absent else f"ready ({some}); see {sibling} doctor"
+
+
+def to_fetch(lists: str) -> str:
+    """What is said of a command that has all packages and no model; `lists` shows which there are."""
+    return f"no model of it is here yet: one is fetched when it is first used; {lists} shows which"
 
 
 def names(subject: Subject) -> list[str]:

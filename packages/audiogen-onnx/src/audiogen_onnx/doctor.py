@@ -6,7 +6,7 @@ from typing import Any
 
 from audiogen_core import doctor, playback
 from audiogen_onnx import catalog
-from audiogen_onnx.manifest import NAME
+from audiogen_onnx.manifest import NAME, TRACKER
 
 _EXPORT = 'pip install "audiogen-onnx[export]"'
 _PLOT = 'pip install "audiogen-onnx[plot]"'
@@ -33,4 +33,10 @@ def report() -> dict[str, Any]:
     folder = catalog.cache()
     names = sorted(path.parent.name for path in folder.glob(f"*/{NAME}"))
     exported = {"folder": str(folder), "models": names}
-    return doctor.examine(SUBJECT, list(onnxruntime.get_available_providers()), exported=exported)
+    facts = doctor.examine(SUBJECT, list(onnxruntime.get_available_providers()), exported=exported)
+    if facts["commands"]["audiogen-onnx beats"] == "ready" and not list(folder.glob(f"*/{TRACKER}")):
+        facts["commands"]["audiogen-onnx beats"] = (
+            "no beat tracker is here yet: vampnet, which has one, is fetched and exported when it is first "
+            f"used, for which there must be: {_EXPORT}"
+        )
+    return facts

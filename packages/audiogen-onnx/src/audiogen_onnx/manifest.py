@@ -29,6 +29,9 @@ DTYPES = ("float32", "float16", "int8", "int4")
 NETWORKS = ("coarse", "fine", "coarse_step", "fine_step")
 """Graphs every folder has; `beats` may be added."""
 
+TRACKER = "beats.onnx"
+"""The file of that one."""
+
 CHECKPOINTS = {"coarse": "coarse.pth", "fine": "c2f.pth"}
 """The networks, and the checkpoints of VampNet's authors, as `created_from` names them."""
 

@@ -37,6 +37,7 @@ from audiogen_onnx.manifest import (
     LOUDNESS,
     NAME,
     NETWORKS,
+    TRACKER,
     Graph,
     Manifest,
     NetworkGeometry,
@@ -418,7 +419,7 @@ def _beats_graph(checkpoint: Path, folder: Path, check: bool) -> Graph:
     from audiogen_onnx.exporter.beats import export_beats
 
     try:
-        return Graph.of(export_beats(checkpoint, folder / "beats.onnx", check=check))
+        return Graph.of(export_beats(checkpoint, folder / TRACKER, check=check))
     except ModelError as error:
         raise ModelError(f"{error}; to export without the beat tracker use --no-beats") from error
 
