@@ -53,10 +53,30 @@ def test_silence_is_told_with_its_place() -> None:
     (fault,) = faults(Audio(music, RATE))
     assert (fault.kind, str(fault)) == ("silence", "silent from 2.0 to 4.5 s")
     music = MUSIC.samples.copy()
-    music[:, 2 * RATE : round(3.9 * RATE)] = 0
+    music[:, 2 * RATE : round(3.5 * RATE)] = 0
     assert kinds(music) == []
     assert kinds(np.concatenate([MUSIC.samples, np.zeros((1, round(2.15 * RATE)))], axis=1)) == ["silence"]
     assert kinds(np.zeros(3 * RATE)) == ["silence"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hole", "kind"),
+    [(5, 1.3, "silence"), (5, 0.8, None), (2, 0.6, "silence"), (2, 0.4, None), (6, 1.4, "silence")],
+)
+def test_a_hole_inside_a_short_clip_is_told(seconds: int, hole: float, kind: str | None) -> None:
+    """More than a fifth of it; and what fades to little is as good as silent."""
+    whole = MUSIC.samples[:, : seconds * RATE]
+    stretch = slice(RATE, round((1 + hole) * RATE))
+    silent, soft, ended = whole.copy(), whole.copy(), whole.copy()
+    silent[:, stretch] = 0
+    soft[:, stretch] *= 0.02  # to -34 dB
+    ended[:, round((seconds - hole) * RATE) :] = 0
+    assert kinds(silent) == ([kind] if kind else [])
+    assert kinds(soft) == (["hole"] if kind else [])
+    assert kinds(ended) == []  # at its end a clip may fade
+    if kind:
+        (fault,) = faults(Audio(soft, RATE))
+        assert str(fault) == f"next to silent from 1.0 to {1 + hole:.1f} s"
 
 
 def test_clipping_is_counted() -> None:

@@ -16,10 +16,13 @@ Samples = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 LONGEST_SILENCE = 2.0
-"""Seconds below -60 dB of full scale that are a fault."""
+"""Seconds below -60 dB of full scale that are a fault; inside a clip also a fifth of it."""
 
 _FRAME = 0.1  # seconds looked at as one
 _SILENT = 10 ** (-60 / 20)  # root mean square of a frame
+_PART = 0.2  # of a clip: a longer silence inside it is a fault, and so is a longer hole
+_REST = 0.5  # seconds that are no fault inside a clip however short
+_HOLE = 10 ** (-25 / 20)  # of the clip's root mean square: next to silent, as music never is for so long
 _FULL = 0.9999  # of full scale: samples that were cut off
 _SHIFTED = 0.02  # of full scale
 _STILL = 1.0  # dB from frame to frame: sound that goes on as it is
@@ -33,6 +36,7 @@ _LOWEST, _HIGHEST = 50.0, 8000.0  # Hz that are looked at
 
 _WORDS = {
     "silence": "silent from {start:.1f} to {end:.1f} s",
+    "hole": "next to silent from {start:.1f} to {end:.1f} s",
     "clipping": "{amount:.0f} samples clipped, the first at {start:.1f} s",
     "dc": "shifted by {amount:+.2f} of full scale",
     "tone": "one tone from {start:.1f} to {end:.1f} s",
@@ -44,7 +48,8 @@ _WORDS = {
 class Fault:
     """What is wrong with a clip.
 
-    kind        "silence", "clipping", "dc" (its middle is not 0), "tone" (which does not change) or "noise"
+    kind        "silence", "hole" (next to it, inside), "clipping", "dc" (its middle is not 0), "tone" (which
+                does not change) or "noise"
     start, end  seconds between which it is so
     amount      seconds; of clipping samples, of dc the shift as a part of full scale
     """
@@ -59,7 +64,9 @@ class Fault:
 
 
 def faults(audio: Audio) -> list[Fault]:
-    """What is wrong with a clip: silent for more than 2 s, clipped, shifted, one stuck tone, or noise."""
+    """What is wrong with a clip: silent for more than 2 s, or inside for more than a fifth of it; clipped,
+    shifted, one stuck tone, or noise.
+    """
     listener = Listener(audio.sample_rate, audio.channels)
     for start in range(0, audio.samples.shape[1], 1 << 18):
         listener.add(audio.samples[:, start : start + (1 << 18)])
@@ -108,7 +115,7 @@ class Listener:
         found: list[Fault] = []
         if not self._length:
             return found
-        found += [Fault("silence", *span, span[1] - span[0]) for span in self._silences()]
+        found += self._silences(seconds)
         if self._clipped:
             count, first = self._clipped
             found.append(Fault("clipping", first / self._rate, seconds, count))
@@ -148,14 +155,23 @@ class Listener:
         flat = np.exp(np.add.reduceat(np.log(power), self._bands, axis=1) / widths) / (total / widths)
         self._flatness.append((flat * total).sum(axis=1) / total.sum(axis=1))
 
-    def _silences(self) -> Iterator[tuple[float, float]]:
-        silent = self._joined(self._levels) < _SILENT
-        for start, end in _runs(silent):
-            first, last = start * self._size / self._rate, end * self._size / self._rate
-            if end == len(silent):
-                last = self._length / self._rate
-            if last - first > LONGEST_SILENCE:
-                yield first, last
+    def _silences(self, seconds: float) -> list[Fault]:
+        """Stretches that are silent for long; inside a clip also a fifth of it that is next to silent."""
+        levels, part = self._joined(self._levels), max(_REST, _PART * seconds)
+        loudness = float(np.sqrt((self._square / self._length).max()))
+        found: list[Fault] = []
+        for kind, low, longest, at_ends in (
+            ("silence", _SILENT, min(LONGEST_SILENCE, part), LONGEST_SILENCE),
+            ("hole", _HOLE * loudness, part, np.inf),
+        ):
+            for start, end in _runs(levels < low):
+                inside = start > 0 and end < len(levels)
+                first = start * self._size / self._rate
+                last = seconds if end == len(levels) else end * self._size / self._rate
+                told = any(first < each.end and each.start < last for each in found)
+                if last - first > (longest if inside else at_ends) and not told:
+                    found.append(Fault(kind, first, last, last - first))
+        return found
 
     def _stuck(self, seconds: float) -> Iterator[Fault]:
         """A tone that does not change, or noise, for long or for most of a short clip."""

@@ -216,7 +216,7 @@ class Run(Sounding):
     retry: Annotated[
         int,
         option(
-            "How often to try another seed for a clip that is silent for 2 s, clipped, one tone or noise.",
+            "How often to try another seed for a clip that is silent for long, clipped, one tone or noise.",
             ge=0,
             le=100,
         ),

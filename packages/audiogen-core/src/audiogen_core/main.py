@@ -249,7 +249,7 @@ def info(asked: Named) -> None:
 
 @command(commands, "check", Listened)
 def check(asked: Listened) -> None:
-    """Say which sounds are silent for 2 s, clipped, shifted, one tone or noise; exit code 1 if one is.
+    """Say which sounds are silent for long, clipped, shifted, one tone or noise; exit code 1 if one is.
 
     Of several, one that cannot be read does not stop the others.
     """
