@@ -99,11 +99,11 @@ WRONG = {
     "unlisted": (["musicgen", "x", "-m", "somebody/music"], "unlisted"),
     "no melody model": (
         ["musicgen", "x", "-m", MONO, "--melody", "CLIP"],
-        "--melody: this model does not follow one",
+        "--melody: this model does not follow one; musicgen-melody does (--dry-run asks the hub how large it is)",
     ),
     "no style model": (
         ["musicgen", "x", "-m", MONO, "--style", "CLIP"],
-        "--style: this model does not follow one",
+        "--style: this model does not follow one; musicgen-style does (3.07 GB to fetch)",
     ),
     "missing melody": (["musicgen", "x", "-m", TUNE, "--melody", "gone.wav"], "gone.wav"),
     "silent melody": (["musicgen", "x", "-m", TUNE, "--melody", "SILENT"], "silent"),

@@ -360,11 +360,21 @@ def _filled(options: Batch, defaults: Defaults) -> Batch:
     return replace(options, **missing, **drawn, sampling=sampling)
 
 
+def _follower(name: str) -> str:
+    """Which model follows such a clip, and how much is to be fetched for it."""
+    from audiogen_core.musicgen.catalog import MUSICGEN
+    from audiogen_core.present import size
+
+    spec = MUSICGEN[f"musicgen-{name}"]
+    large = "--dry-run asks the hub how large it is" if spec.size is None else f"{size(spec.size)} to fetch"
+    return f"{spec.name} does ({large})"
+
+
 def _check(config: Config, settings: Settings) -> None:
     settings.sampling.temperatures_for(config.codebooks)
     for name in ("melody", "style"):
         if getattr(settings, name) is not None and config.clip != name:
-            raise OptionError(f"{name}: this model does not follow one; musicgen-{name} does", name)
+            raise OptionError(f"{name}: this model does not follow one; {_follower(name)}", name)
     if settings.frames > settings.window and settings.window < 2:
         raise OptionError("windows must have 2 frames or more to be continued")
     if settings.negative_prompt is not None and settings.guidance_scale == 1:
