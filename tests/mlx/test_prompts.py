@@ -210,6 +210,7 @@ def test_a_prompt_of_which_nothing_is_left_is_told(tokenizer: Tokenizer, typed: 
 
 def test_words_that_say_nothing_are_not_told(tokenizer: Tokenizer) -> None:
     assert told(tokenizer, "just a lofi beat to make me happy") == []
+    assert told(tokenizer, "please play some piano music, a song like that, or a track in my style") == []
     (message,) = told(tokenizer, "something like a zither, and a piano to it")
     assert message.startswith("the model has never seen: zither; it passes over that;")
 

@@ -18,8 +18,10 @@ FILE = "prompts.json"
 CLOSE = 0.04  # of a tempo that counts as the one asked for, as a share
 LEFT_OUT = "it is left out; a negative prompt stays away from it"
 FILLERS = re.compile(
-    "an?|and|are|as|at|by|can|do|for|from|has|have|is|it|its|just|like|make|me|my|no|not|of|on|only|or|so|some"
-    "|something|that|the|then|there|this|to|up|very|want|with|without|you|your",
+    "about|all|also|an?|and|any|are|as|at|be|but|by|can|clip|create|do|feel|feeling|feels|for|from|generate|give"
+    "|has|have|i|in|into|is|it|its|just|kind|like|make|me|more|music|my|no|not|of|on|only|or|piece|play|please"
+    "|really|should|so|some|something|song|sound|sounds|style|that|the|then|there|this|to|track|tune|up|very"
+    "|want|which|with|without|would|you|your",
     re.IGNORECASE,
 )
 """Words that say nothing of the music, which need not be told when a model passes over them."""
