@@ -99,7 +99,7 @@ WRONG = {
     "unlisted": (["musicgen", "x", "-m", "somebody/music"], "unlisted"),
     "no melody model": (
         ["musicgen", "x", "-m", MONO, "--melody", "CLIP"],
-        "--melody: this model does not follow one; musicgen-melody does (--dry-run asks the hub how large it is)",
+        "--melody: this model does not follow one; musicgen-melody does (--dry-run asks the hub",
     ),
     "no style model": (
         ["musicgen", "x", "-m", MONO, "--style", "CLIP"],

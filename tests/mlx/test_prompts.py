@@ -13,7 +13,7 @@ import pytest
 
 from audiogen_core.errors import ModelError
 from audiogen_core.musicgen.files import Files
-from audiogen_core.prompts import FILE, LEFT_OUT, Prompts
+from audiogen_core.prompts import FILE, LEFT_OUT, NOTHING_NEAR, VOICES, Prompts
 from audiogen_core.tokenizer import Tokenizer
 from audiogen_mlx.catalog import MUSICGEN, STABLE_AUDIO
 from audiogen_mlx.cli import cli
@@ -111,6 +111,18 @@ def test_what_means_the_same_is_taken_for_it_silently(
         ("piano in Bb minor", "piano in C minor", {"Bb minor": "the nearest is C minor"}),
         ("60 bpm", "slow", {"60 bpm": "the nearest is slow, 93.75 bpm"}),
         ("140.5 beats per minute", "fast", {"140.5 beats per minute": "the nearest is fast, 125 bpm"}),
+        ("piano, singing", "piano, ", {"singing": NOTHING_NEAR}),
+        (
+            "rock with violin",
+            "beat with ",
+            {"rock": "the nearest is beat", "violin": "the nearest is piano, but rock won"},
+        ),
+        ("strings over drums", " over drums", {"strings": "the nearest is piano, but drums won"}),
+        (
+            "hip hop, no piano, strings",
+            "hip hop beat, , ",
+            {"no piano": LEFT_OUT, "strings": "the nearest is piano, but hip hop won"},
+        ),
         (
             "140 bpm techno",
             "fast fast beat",
@@ -183,14 +195,15 @@ def test_common_prompts_in_its_own_words_are_followed(
         ("80s synthwave", "chiptune chiptune", ["80s", "synthwave"], []),
         ("reggae", "beat", ["reggae"], []),
         ("classical string quartet", "piano piano", ["classical", "string quartet"], []),
-        ("female vocals", "female piano", ["vocals"], ["female"]),
+        ("female vocals", "", ["female vocals"], []),
+        ("rock song with soulful vocals", "beat song with soulful ", ["rock", "vocals"], ["soulful"]),
         ("rain and thunder", "rain and thunder", [], ["rain", "thunder"]),
         ("saxophone solo", "piano solo", ["saxophone"], []),
         ("piano without drums", "piano gentle", ["without drums"], []),
         ("piano in F# minor", "piano in C minor", ["F# minor"], []),
         ("country song with banjo", "beat song with plucks and drums", ["country", "banjo"], []),
         ("trap beat, 4/4, 90 BPM", "beat beat, , slow", ["trap", "90 BPM"], []),
-        ("choir", "piano", ["choir"], []),
+        ("choir", "", ["choir"], []),
     ],
 )
 def test_common_prompts_in_other_words_say_what_is_not_followed(
@@ -200,6 +213,19 @@ def test_common_prompts_in_other_words_say_what_is_not_followed(
     assert (found, list(named), tokenizer.unknown(typed)) == (heard, near, passed_over)
     for part in (*near, *passed_over):
         assert sum(message.count(part) for message in told(tokenizer, typed)) == 1, part
+
+
+@pytest.mark.parametrize("typed", VOICES)
+def test_no_word_for_a_voice_chooses_an_instrument(words: Prompts, typed: str) -> None:
+    assert words.understood(f"drums and {typed}") == ("drums and ", {typed: NOTHING_NEAR})
+    assert words.literal().understood(typed) == (typed, {})  # which an adapter may know
+
+
+@pytest.mark.parametrize("typed", ["choir", "no piano"])
+def test_nothing_may_be_left_of_what_it_cannot_follow(tokenizer: Tokenizer, typed: str) -> None:
+    first, second = told(tokenizer, typed)
+    assert first.startswith(f"the model cannot follow {typed} (")
+    assert second.startswith("of the prompt nothing is left, and it plays anything")
 
 
 @pytest.mark.parametrize("typed", ["epic trailer", "langsames Klavier in c-Moll", "\N{MUSICAL KEYBOARD}"])

@@ -15,6 +15,7 @@ import soundfile
 from audiogen_core.audio import Audio
 from audiogen_core.musicgen.windows import plan as musicgen_windows
 from audiogen_core.noise import SMALLEST, SeededNoise
+from audiogen_core.prompts import VOICES
 from audiogen_core.sampling import Sampling
 from audiogen_core.tokenizer import Tokenizer
 from audiogen_onnx.catalog import MUSICGEN
@@ -87,6 +88,9 @@ TEXTS = [
     "ｆｕｌｌ width, Ⅷ and 東京 — “quotes” … e\u0301",
     "<unk> </s> constructor 120.5 beats per minute",
     "No piano, just drums without  any music box; not a violin, no drums, no 120 bpm",
+    "rock song with female vocals and violins, a harp",
+    "jazz DRUMS with strings; drums, flute",
+    " ".join(VOICES),
     "x" * 300,
     "a\u0000b\tc\u00a0d",
     "",

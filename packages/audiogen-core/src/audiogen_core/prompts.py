@@ -17,6 +17,13 @@ from audiogen_core.settings import from_mapping, read_json
 FILE = "prompts.json"
 CLOSE = 0.04  # of a tempo that counts as the one asked for, as a share
 LEFT_OUT = "it is left out; a negative prompt stays away from it"
+NOTHING_NEAR = "nothing is near it"
+VOICES = (
+    *("vocals", "vocal", "vocalist", "voice", "voices", "sung", "singing", "singer", "singers", "chorus"),
+    *("choir", "choral", "lyrics", "rapper", "rapping", "a cappella", "acapella", "opera", "humming"),
+    *(f"{whose} {what}" for whose in ("female", "male") for what in ("vocals", "vocal", "voice", "singer")),
+)
+"""Words for what no small model has: it was taught instruments, none of which is near them."""
 FILLERS = re.compile(
     "about|all|also|an?|and|any|are|as|at|be|but|by|can|clip|create|do|feel|feeling|feels|for|from|generate|give"
     "|has|have|i|in|into|is|it|its|just|kind|like|make|me|more|music|my|no|not|of|on|only|or|piece|play|please"
@@ -33,7 +40,7 @@ class Prompts:
 
     knows    what they are about -> what it can -> the words for it: {"tempo": {"slow": ("slow", "calm")}}
     means    what people say too -> the same in these words
-    nearest  what it cannot follow -> the nearest it can, in these words
+    nearest  what it cannot follow -> the nearest it can, in these words; "" where nothing is near
     bpm      words for a tempo -> its beats per minute
     limits   what it knows the words for and does not follow -> what it does instead
     """
@@ -48,15 +55,29 @@ class Prompts:
     def read(cls, folder: Path) -> Prompts | None:
         """Those of a folder, or None where it has none. Raises ModelError for a file that is damaged."""
         path = folder / FILE
-        return from_mapping(cls, read_json(path), str(path), ModelError) if path.is_file() else None
+        if not path.is_file():
+            return None
+        read = from_mapping(cls, read_json(path), str(path), ModelError)
+        return replace(read, nearest={**read.nearest, **dict.fromkeys(VOICES, "")})
 
     def literal(self) -> Prompts:
         """The same without what is only near."""
         return replace(self, nearest={})
 
     def understood(self, text: str) -> tuple[str, dict[str, str]]:
-        """A prompt in the model's words, and what it cannot follow: {"violin": "the nearest is piano"}."""
+        """A prompt in the model's words, and what it cannot follow: {"violin": "the nearest is piano"}.
+
+        What is nearest to a word is left out where it is of another style than the prompt's own words, or
+        than what was nearest to a word before.
+        """
         near: dict[str, str] = {}
+        won: dict[str, str] = {}  # style -> the word that asks for it
+        for found in self._sayings.finditer(text):
+            word = " ".join(found[0].lower().split())
+            if not (found["no"] or word in self.nearest) and (
+                style := self._style(self.means.get(word, word))
+            ):
+                won.setdefault(style, found[0])
 
         def known(found: re.Match[str]) -> str:
             said = found[0]
@@ -68,7 +89,13 @@ class Prompts:
             if found["bpm"]:
                 return self._tempo(said, float(found["bpm"]), near)
             if word in self.nearest:
-                near[said] = f"the nearest is {self.nearest[word]}"
+                nearest = self.nearest[word]
+                near[said] = f"the nearest is {nearest}" if nearest else NOTHING_NEAR
+                if (style := self._style(nearest)) and style not in won and won:
+                    near[said] += f", but {next(iter(won.values()))} won"
+                    return ""
+                if style:
+                    won.setdefault(style, said)
             elif self.means.get(word, word) in self._ignored:
                 near[said] = self._ignored[self.means.get(word, word)]
             return {**self.means, **self.nearest}.get(word, said)
@@ -100,6 +127,12 @@ class Prompts:
         styles, tempi, keys = (list(self.knows.get(about, {})) for about in ("style", "tempo", "key"))
         parts = zip(styles, cycle(tempi or [""]), cycle(keys), strict=False)
         return {style: f"{tempo} {style} in {key}".strip() for style, tempo, key in parts}
+
+    def _style(self, words: str) -> str | None:
+        """The style that some of the model's words ask for, if any."""
+        named = [(word, style) for style, each in self.knows.get("style", {}).items() for word in each]
+        said = [each for each in named if re.search(rf"(?<!\w){re.escape(each[0])}(?!\w)", words.lower())]
+        return max(said, key=lambda each: len(each[0]))[1] if said else None
 
     def _tempo(self, said: str, wanted: float, near: dict[str, str]) -> str:
         word, bpm = min(self.bpm.items(), key=lambda each: abs(each[1] - wanted))

@@ -137,20 +137,25 @@ class Tokenizer:
 
     def _not_followed(self, text: str) -> list[str]:
         told = []
-        _, near = self._understood(text)
+        left, near = self._understood(text)
         if near:
             named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
             told.append(f"the model cannot follow {named}")
         unknown = self.unknown(text)
         if self.prompts is None:
             end = "it passes over that"
-        elif self.prompts.knows_any(text) or not text.strip():
+        elif self.prompts.knows_any(left) or not text.strip():
             unknown = [part for part in unknown if not FILLERS.fullmatch(part)]
             end = "it passes over that; its words are listed by `audiogen-mlx prompts`"
         else:
-            unknown = unknown if self._cut(text).ids else [text.strip()]
-            end = "so nothing is left, and it plays anything; its words, which are English, are listed by "
-            end += "`audiogen-mlx prompts`"
+            nothing = "nothing is left, and it plays anything; its words, which are English, are listed by "
+            nothing += "`audiogen-mlx prompts`"
+            end = f"so {nothing}"
+            if not self._cut(left).ids:
+                if near:
+                    told.append(f"of the prompt {nothing}")
+                else:
+                    unknown = [text.strip()]
         if unknown:
             named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
             told.append(f"the model has never seen: {named}; {end}")

@@ -183,13 +183,24 @@ const CLOSE = 0.04; // of a tempo that counts as the one asked for, as a share
 const LETTER = "[\\p{L}\\p{N}_]";
 const LEFT_OUT = "it is left out; a negative prompt stays away from it";
 
+const NOTHING_NEAR = "nothing is near it";
+const SINGERS = ["female", "male"].flatMap((whose) => ["vocals", "vocal", "voice", "singer"].map((what) => `${whose} ${what}`));
+const VOICES = [
+  ...["vocals", "vocal", "vocalist", "voice", "voices", "sung", "singing", "singer", "singers", "chorus"],
+  ...["choir", "choral", "lyrics", "rapper", "rapping", "a cappella", "acapella", "opera", "humming", ...SINGERS],
+]; // as in audiogen_core/prompts.py
+
 const plain = (text) => text.toLowerCase().split(/\s+/u).filter(Boolean).join(" ");
 
 /** What a small model makes of the words people type. */
 class Prompts {
   constructor({ knows, means, nearest, bpm, limits }) {
     [this.means, this.nearest, this.bpm] = [means, nearest, bpm].map((each) => new Map(Object.entries(each)));
+    for (const voice of VOICES) this.nearest.set(voice, "");
     this.ofTempo = limits.tempo;
+    this.styles = Object.entries(knows.style ?? {})
+      .flatMap(([style, each]) => each.map((word) => ({ style, word, said: new RegExp(`(?<!${LETTER})${escaped(word)}(?!${LETTER})`, "u") })))
+      .sort((a, b) => b.word.length - a.word.length);
     this.ignored = new Map();
     for (const [about, instead] of Object.entries(limits))
       for (const word of Object.values(knows[about] ?? {}).flat()) this.ignored.set(word.toLowerCase(), instead);
@@ -204,6 +215,11 @@ class Prompts {
   /** A prompt in the model's words, and what it cannot follow, each a sentence. */
   understood(text) {
     const near = new Map();
+    const won = new Map(); // style -> the word that asks for it
+    for (const { 0: said, groups } of text.matchAll(this.sayings)) {
+      const style = groups.no || this.nearest.has(plain(said)) ? undefined : this.style(this.means.get(plain(said)) ?? plain(said));
+      if (style !== undefined && !won.has(style)) won.set(style, said);
+    }
     const made = text.replace(this.sayings, (said, no, bpm, saying) => {
       const word = plain(said);
       if (no && !this.means.has(word) && !this.nearest.has(word)) {
@@ -212,11 +228,24 @@ class Prompts {
       }
       if (bpm) return this.tempo(said, Number(bpm), near);
       const meant = this.means.get(word) ?? word;
-      if (this.nearest.has(word)) near.set(said, `the nearest is ${this.nearest.get(word)}`);
-      else if (this.ignored.has(meant)) near.set(said, this.ignored.get(meant));
+      if (this.nearest.has(word)) {
+        const nearest = this.nearest.get(word);
+        const style = this.style(nearest);
+        const [winner] = won.values();
+        const lost = style !== undefined && winner !== undefined && !won.has(style);
+        const told = nearest ? `the nearest is ${nearest}` : NOTHING_NEAR;
+        near.set(said, lost ? `${told}, but ${winner} won` : told);
+        if (lost) return "";
+        if (style !== undefined && !won.has(style)) won.set(style, said);
+      } else if (this.ignored.has(meant)) near.set(said, this.ignored.get(meant));
       return this.nearest.get(word) ?? this.means.get(word) ?? said;
     });
     return [made, Array.from(near, ([said, instead]) => `${said} (${instead})`)];
+  }
+
+  /** The style that some of the model's words ask for, if any. */
+  style(words) {
+    return this.styles.find(({ said }) => said.test(words.toLowerCase()))?.style;
   }
 
   tempo(said, wanted, near) {
