@@ -19,7 +19,7 @@ from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.musicgen.melody import chroma, repeated
 from audiogen_core.training import checkpoints, metrics
-from audiogen_core.training.tuning import Tuned
+from audiogen_core.training.tuning import Tuned, preview
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
@@ -362,3 +362,31 @@ def test_the_command(clips: Path, tmp_path: Path):
     told = json.loads(made.stdout)
     assert told["step"] == 2 and told["path"] == str(tmp_path / "run" / "adapter")
     assert mx.load(str(tmp_path / "run" / "adapter" / "adapter_model.safetensors"))
+
+
+def test_a_dry_run_tells_and_writes_nothing(clips: Path, whole: Tuned, tmp_path: Path):
+    out = tmp_path / "run"
+
+    def told(run: Path, *more: object) -> dict[str, Any]:
+        line = ["tune", str(clips), "-m", "demo", "-o", str(run), *map(str, more), "--dry-run", "--json"]
+        done = CliRunner().invoke(cli, line)
+        assert done.exit_code == 0, done.output
+        facts: dict[str, Any] = json.loads(done.stdout)
+        return facts
+
+    plan = told(out, "--steps", 7)
+    assert (plan["files"], plan["updates"], plan["training_seconds"], plan["model"]) == (4, 7, None, "demo")
+    assert plan["seconds"] == 3 * 2.5 + 1  # that one of them is silent is found when it is encoded
+    assert [(each["file"], each["why"]) for each in plan["left_out"]] == [("broken.wav", "cut off")]
+    assert plan["captions"].startswith("3 from")
+    timed = told(out, "--time", "10m")
+    assert (timed["updates"], timed["training_seconds"]) == (None, 600)
+    assert not out.exists()
+    kept = sorted(whole.run.rglob("*"))
+    refused = CliRunner().invoke(cli, ["tune", str(clips), "-m", "demo", "-o", str(whole.run), "--dry-run"])
+    assert refused.exit_code == 1 and "was begun with other settings" in refused.stderr
+    on = preview(asked(clips, steps=STEPS + 3), whole.run, captioned=True)
+    assert on["updates"] == 3
+    longer = preview(asked(clips, steps=None, time=3600.0), whole.run, captioned=True)
+    assert longer["updates"] > 3  # by the pace it had
+    assert sorted(whole.run.rglob("*")) == kept

@@ -23,15 +23,29 @@ class Into(Described):
     """Where `tune` puts its run."""
 
     output: Annotated[Path, option("Folder of the run.", "-o", metavar="RUN")]
+    dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 
 
 def carry_out(
-    tune: Callable[..., Tuned], asked: Asked, writing: Writing, into: Into, *, unlisted: bool, use: str
+    tune: Callable[..., Tuned],
+    asked: Asked,
+    writing: Writing,
+    into: Into,
+    *,
+    unlisted: bool,
+    use: str,
+    captioned: bool = True,
 ) -> None:
     """Tune, shown as it goes.
 
-    use  what to type with what was learned, with ADAPTER for its place
+    use        what to type with what was learned, with ADAPTER for its place
+    captioned  whether the model reads captions
     """
+    if into.dry_run:
+        from audiogen_core.training.tuning import preview
+
+        cli.emit(preview(asked, into.output, captioned=captioned), json=writing.json)
+        return
     from audiogen_core.training.signals import ANSWER, stopping
     from audiogen_core.training.status import Stages
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiogen_core.audio import Audio
-from audiogen_core.errors import OptionError
+from audiogen_core.audio import Audio, probe
+from audiogen_core.dataset.folder import Skip, each_caption, scan, sources
+from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import atomic_path, require_room
 from audiogen_core.models import ModelSpec, Shipped
 from audiogen_core.options import described, plain
 from audiogen_core.progress import OnStep
+from audiogen_core.recipe import hash_file
 from audiogen_core.settings import read_json
 from audiogen_core.times import shown_time
 from audiogen_core.training import checkpoints, metrics
@@ -151,12 +153,13 @@ def tune(
     and what opening the model raises.
     """
     run = Path(run)
-    require_room(run / CONFIG)
-    if run.resolve() == asked.folder.resolve():
-        raise OptionError(f"{run}: holds the audio; name another folder for the run")
+    _check_places(asked, run)
     run.mkdir(parents=True, exist_ok=True)
     with stopping() as stop, lock(run):
-        _check_resumable(asked, run)
+        said = _check_resumable(asked, run)
+        if not checkpoints.listed(run):
+            with atomic_path(run / CONFIG) as temporary:
+                temporary.write_text(json.dumps(said, indent=2), encoding="utf-8")
         made = _Run(asked, run, stop, program, on_stage or (lambda stage: None), on_record)
         try:
             made.begin(begin)
@@ -164,6 +167,63 @@ def tune(
             return Tuned(run, None, None, 0, 0, (None, None), "", stop.signal)
         made.train()
         return made.end()
+
+
+def preview(asked: Tuning, run: Path, *, captioned: bool) -> dict[str, Any]:
+    """What `tune` would learn from, and for how long, without opening a model; nothing is written.
+
+    How long files are is what their headers say. Which are silent is found when they are encoded.
+
+    captioned  whether the model reads captions
+
+    Raises as `tune` does for settings that do not fit the run, and AudioError when there is nothing to learn
+    from.
+    """
+    _check_places(asked, run)
+    _check_resumable(asked, run)
+    names, skips = scan(asked.folder)
+    seconds: dict[str, float] = {}
+    digests: dict[str, str] = {}
+    for name in names:
+        try:
+            sound, digest = probe(asked.folder / name), hash_file(asked.folder / name)
+        except AudioError as error:
+            skips.append(Skip(name, "unreadable", str(error)))
+            continue
+        if digest in digests:
+            skips.append(Skip(name, "duplicate", f"the same bytes as {digests[digest]}"))
+            continue
+        digests[digest] = name
+        seconds[name] = sound.frames / sound.sample_rate
+    if not seconds:
+        raise AudioError(f"{asked.folder}: nothing to learn from")
+    found = dict(each_caption(asked.folder, list(seconds))) if captioned else {}
+    plan, last = read_plan(run, asked.goal), checkpoints.newest(run)
+    done, elapsed = (last.step, last.state["elapsed"]) if last else (0, 0.0)
+    if plan is None and asked.steps is not None:
+        plan = Plan.of(asked.steps, asked.warmup, asked.cooldown)
+    elif plan is None and done:
+        left = max(0.0, float(asked.goal["seconds"] or 0) - elapsed)
+        more = Plan.in_time(left, [elapsed / done], asked.warmup, asked.cooldown).steps
+        plan = Plan.of(done + more, asked.warmup, asked.cooldown)
+    return {
+        "folder": str(asked.folder),
+        "files": len(seconds),
+        "seconds": sum(seconds.values()),
+        "captions": sources(found.values()),
+        "left_out": [{"file": skip.path, "why": skip.why} for skip in skips],
+        "model": str(vars(asked).get("model")),
+        "training_seconds": asked.goal["seconds"],
+        "clips_in_an_update": asked.batch * asked.accumulate,
+        "updates": None if plan is None else max(0, plan.steps - done),
+        "run": str(run),
+    }
+
+
+def _check_places(asked: Tuning, run: Path) -> None:
+    require_room(run / CONFIG)
+    if run.resolve() == asked.folder.resolve():
+        raise OptionError(f"{run}: holds the audio; name another folder for the run")
 
 
 class _Run:
@@ -418,8 +478,8 @@ def known(catalog: Mapping[str, ModelSpec | Shipped], model: str) -> tuple[str, 
     return base, "see the model" if spec is None else spec.license
 
 
-def _check_resumable(asked: Tuning, run: Path) -> None:
-    """Keep the settings of a new run; raise OptionError when those of one that goes on are others."""
+def _check_resumable(asked: Tuning, run: Path) -> dict[str, Any]:
+    """The settings, as a run keeps them; raises OptionError when those of one that goes on are others."""
     said = {
         each.name: plain(getattr(asked, each.name))
         for each in described(type(asked))
@@ -441,6 +501,4 @@ def _check_resumable(asked: Tuning, run: Path) -> None:
                 f"{run}: was begun with other settings; leave them as they were, or name another folder; "
                 f"{differences(rows, 'the run', 'what is asked now')}"
             )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(said, indent=2), encoding="utf-8")
+    return said
