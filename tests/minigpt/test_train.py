@@ -267,6 +267,20 @@ def test_the_end_of_a_budget_may_move(tokens: Path, tmp_path: Path, monkeypatch:
     assert any("there is no time for another update" in each or "slower than" in each for each in told)
 
 
+@pytest.mark.parametrize("left", [1000.0, 0.0])
+def test_when_time_is_over_no_sample_is_made(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: float
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr("audiogen_minigpt.clips.Samples.make", lambda _, model, step: made.append(step))
+    clock = _Clock(monkeypatch, update=4.0)
+    config = tiny(tokens, tmp_path / "run", steps=None, seconds=20.0)
+    result = train(config, until=lambda: 100.0 + left, now=clock)
+    assert result.finished and result.loss is not None
+    assert (made[-1:] == [result.step]) == (left > 0)
+    assert left > 0 or result.step == 1
+
+
 class _Poison:
     """Makes the loss infinite in some of the training passes, counted from 1."""
 

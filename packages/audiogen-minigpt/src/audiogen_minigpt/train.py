@@ -391,7 +391,7 @@ def _evaluate(trainer: Trainer) -> float | None:
 
 
 def _judge(trainer: Trainer, samples: Samples | None) -> None:
-    """Evaluate, keep the best, and make a sample."""
+    """Evaluate, keep the best, and make a sample, for which there may be no time."""
     with trainer.timing.part("judge"):
         progress, mean = trainer.progress, _evaluate(trainer)
         if mean is not None:
@@ -400,6 +400,7 @@ def _judge(trainer: Trainer, samples: Samples | None) -> None:
                 progress.best_loss, progress.best_step = mean, trainer.step
                 trainer.save()
         sampled = trainer.timing.now()
-        sample = samples.make(trainer.model, trainer.step) if samples else None
+        over = trainer.config.steps is None and _left(trainer) <= 0
+        sample = samples.make(trainer.model, trainer.step) if samples and not over else None
         if sample:
             trainer.write("sample", path=str(sample), seconds=trainer.timing.now() - sampled)
