@@ -191,9 +191,10 @@ def test_a_long_prompt_is_told(tmp_path: Path) -> None:
 
 
 def test_dry_run_tells_and_makes_nothing(tmp_path: Path) -> None:
-    result = run("musicgen", "x", "-m", MONO, "-o", tmp_path / "a.wav", "--dry-run", "--json")
-    facts = json.loads(result.stdout)
+    asked = ("musicgen", "x", "-m", MONO, "-o", tmp_path / "a.wav", "--dry-run", "--json")
+    facts = json.loads(run(*asked, "--tokenizer", FIXTURES / "tokenizer").stdout)
     assert facts["download_bytes"] == 0 and facts["weight_bytes"] > 100_000
+    assert "tokenizer" in json.loads(run(*asked).stdout)["error"]  # as the run would say
     assert not list(tmp_path.iterdir())
 
 
