@@ -233,6 +233,12 @@ def application(
         """A clip that a training made by the way."""
         return FileResponse(studio.trainings.sample(name, file))
 
+    @app.get("/v1/trainings/{name}/report", response_class=FileResponse)
+    def report(name: str) -> FileResponse:
+        """The page on what a training came to; it may do nothing but be looked at and listened to."""
+        path = studio.trainings.report(name)
+        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": "sandbox"})
+
     @app.get("/v1/clips")
     def clips(search: str = "") -> dict[str, Any]:
         """The clips of the library, from the newest on."""
