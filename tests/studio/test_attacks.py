@@ -93,6 +93,7 @@ def test_no_name_becomes_a_path(client: TestClient, studio: Studio):
             f"/v1/clips/{sent}/picture",
             f"/v1/jobs/{sent}",
             f"/v1/trainings/{sent}/samples/{sent}",
+            f"/v1/trainings/{sent}/report",
         ):
             answer = client.get(path)
             assert answer.status_code in (200, 307, 400, 404) and "root:" not in answer.text

@@ -223,6 +223,7 @@ def test_wrong_options_are_told_before_any_work(client: TestClient):
     assert "several jobs" in sentence(client.post("/v1/jobs", json={"model": "demo"}), 400)
     sentence(client.get("/v1/jobs/none"), 404)
     sentence(client.get("/v1/nothing"), 404)
+    sentence(client.get("/v1/audio/generate"), 405)  # the page, mounted beside, knows nothing of it
     sentence(client.put("/v1/jobs"), 405)
 
 

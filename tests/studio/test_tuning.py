@@ -5,6 +5,7 @@ AUDIOGEN_PICTURES=docs/assets/studio has the pictures written there.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from audiogen_core.compose import write_folder
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.jobs import Training
 from audiogen_core.recipe import Recipe
-from audiogen_core.studio import adapters
+from audiogen_core.studio import adapters, show
+from audiogen_core.studio.queue import Missing
 from audiogen_core.studio.studio import ADAPTERS, Asked, Studio, clips_of
 from audiogen_core.studio.trainer import _said
 from support.browser import Seen, chromium, drawn, needs_chromium, served
@@ -48,8 +50,41 @@ def tuned(studio: Studio, name: str, tmp_path: Path, job: str = "musicgen", *fil
     studio.trainings.go_on = lambda name: None  # type: ignore[method-assign]
     studio.trainings.begin(training_of(job), name, [clip], ["--steps", "1"], ["a caption\n"])
     folder = studio.trainings.folder / name
-    assert (folder / "clips" / "00000.txt").read_text() == "a caption\n"
+    assert (folder / "clips" / f"{clip.stem}.txt").read_text() == "a caption\n"
     return put(folder / "run" / "adapter", *files)
+
+
+def test_clips_that_cannot_be_read_are_left_out_by_name(studio: Studio, tmp_path: Path):
+    (clip,) = write_folder(tmp_path / "music", minutes=1 / 60, seed=1, piece_seconds=1.0)
+    (tmp_path / "again").mkdir()
+    twin = shutil.copyfile(clip, tmp_path / "again" / clip.name)
+    (tmp_path / "text.wav").write_text("la la la")
+    (tmp_path / "cut.wav").write_bytes(clip.read_bytes()[:20])
+    wrong = [tmp_path / "text.wav", tmp_path / "cut.wav"]
+    studio.trainings.go_on = lambda name: None  # type: ignore[method-assign]
+
+    with pytest.raises(AudioError, match=r"^text\.wav: .*; cut\.wav: ") as refused:
+        studio.trainings.begin(training_of("musicgen"), "mine", wrong, [])
+    assert str(tmp_path) not in str(refused.value) and not studio.trainings.names()
+
+    captions = ["nothing", "the first", "nothing", "the second"]
+    name = studio.trainings.begin(
+        training_of("musicgen"), "mine", [wrong[0], clip, wrong[1], twin], [], captions
+    )
+    kept = studio.trainings.folder / name / "clips"
+    assert {path.name: path.read_text() for path in kept.glob("*.txt")} == {
+        f"{clip.stem}.txt": "the first",
+        f"{clip.stem}-2.txt": "the second",
+    }
+    now = studio.trainings.progress(name)
+    assert [each.split(" (")[0] for each in now.left_out] == ["text.wav", "cut.wav"]
+    assert str(tmp_path) not in show.training(now) and "cut.wav" in show.training(now)
+
+    with pytest.raises(Missing, match="no report yet"):
+        studio.trainings.report(name)
+    page = put(studio.trainings.folder / name / "run", "report.html") / "report.html"
+    assert studio.trainings.report(name) == page
+    assert "/report" in show.training(studio.trainings.progress(name))
 
 
 def test_every_package_tunes_what_it_has():
@@ -198,8 +233,9 @@ def test_a_sound_is_taught_and_used(browser: Any, place: tuple[str, Studio], tmp
     assert seen.page.locator("#tune-shown audio").count() >= 2
     seen.page.locator("#tune-shown audio").last.scroll_into_view_if_needed()
     drawn(seen, "tuned")
-    told = (place[1].trainings.folder / "waltz" / "clips" / "00000.txt").read_text()
+    told = (place[1].trainings.folder / "waltz" / "clips" / f"{clips[0].stem}.txt").read_text()
     assert told == "fast waltz for marimba"
+    seen.page.get_by_role("link", name="The report").wait_for()
 
     seen.tab("MusicGen")
     slider = seen.page.locator("#musicgen-lora input[type=range]")

@@ -22,6 +22,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from audiogen_core import jobs
 from audiogen_core.errors import (
@@ -233,6 +234,12 @@ def application(
         """A clip that a training made by the way."""
         return FileResponse(studio.trainings.sample(name, file))
 
+    @app.get("/v1/trainings/{name}/report", response_class=FileResponse)
+    def report(name: str) -> FileResponse:
+        """The page on what a training came to; it may do nothing but be looked at and listened to."""
+        path = studio.trainings.report(name)
+        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": "sandbox"})
+
     @app.get("/v1/clips")
     def clips(search: str = "") -> dict[str, Any]:
         """The clips of the library, from the newest on."""
@@ -275,6 +282,14 @@ def application(
         """Delete a clip that was made."""
         await run_in_threadpool(studio.library.delete, name)
         return Response(status_code=204)
+
+    @app.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
+    def nothing(request: Request) -> None:
+        """What was asked of no address above: else the page would answer, in its own way."""
+        asked = f"{request.method} {request.url.path}"
+        if any(route.matches(request.scope)[0] is Match.PARTIAL for route in app.routes):
+            raise HTTPException(405, f"{asked}: there for another method; see /openapi.json")
+        raise HTTPException(404, f"{asked}: nothing is there; see /openapi.json")
 
     return app, Guard(app, token=token, most_bytes=most_bytes)
 

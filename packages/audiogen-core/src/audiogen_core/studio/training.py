@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count, zip_longest
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from audiogen_core.settings import read_json
 from audiogen_core.studio.library import SUFFIXES
 from audiogen_core.studio.queue import Missing
 
-_ASKED, _LOG, _CLIPS, _RUN = "asked.json", "log.txt", "clips", "run"
+_ASKED, _LOG, _CLIPS, _RUN, _REPORT = "asked.json", "log.txt", "clips", "run", "report.html"
 _TAIL = 4096  # bytes of a log that are looked at
 
 State = Literal["running", "stopped", "done"]
@@ -38,9 +39,10 @@ State = Literal["running", "stopped", "done"]
 class Progress:
     """How a training goes.
 
-    records  of its diary
-    said     the last line of its log
-    samples  names of the clips made by the way, from the first on
+    records   of its diary
+    said      the last line of its log
+    samples   names of the clips made by the way, from the first on
+    left_out  clips that it was given and cannot read, each with the reason
     """
 
     name: str
@@ -48,6 +50,7 @@ class Progress:
     records: Sequence[Mapping[str, Any]]
     said: str
     samples: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 class Trainings:
@@ -78,12 +81,12 @@ class Trainings:
         asked: Sequence[str],
         captions: Sequence[str] = (),
     ) -> str:
-        """Train on clips. The name it has here.
+        """Train on clips, but for those that cannot be read. The name it has here.
 
         asked     options as the command takes them
         captions  what is said of each clip, or none
 
-        Raises OptionError when there are no clips or another one runs, AudioError when one is no sound.
+        Raises OptionError when there are no clips or another one runs, AudioError when none can be read.
         """
         words = "-".join(re.findall(r"\w+", name.lower()))[:40] or "mine"
         taken = {path.name for path in self.folder.iterdir()}
@@ -93,18 +96,25 @@ class Trainings:
         if not clips:
             raise OptionError("give clips to train on")
         self._check_idle()
-        for clip in clips:
-            if clip.suffix.lower() not in SUFFIXES:
-                raise AudioError(f"{clip.name} is not the name of a sound file")
-            probe(clip)
+        wrong = {clip: why for clip in clips if (why := _wrong(clip))}
+        if len(wrong) == len(clips):
+            raise AudioError("; ".join(f"{clip.name}: {why}" for clip, why in wrong.items()))
         into = self.folder / name / _CLIPS
         into.mkdir(parents=True)
-        for index, clip in enumerate(clips):
-            shutil.copyfile(clip, into / f"{index:05}{clip.suffix.lower()}")
-        for index, caption in enumerate(captions):
-            (into / f"{index:05}.txt").write_text(caption, encoding="utf-8")
+        stems: set[str] = set()
+        for clip, caption in zip_longest(clips, captions):
+            if clip in wrong:
+                continue
+            more = (f"{clip.stem}-{n}" for n in count(2))
+            stem = next(each for each in chain([clip.stem], more) if each.lower() not in stems)
+            stems.add(stem.lower())
+            shutil.copyfile(clip, into / f"{stem}{clip.suffix.lower()}")
+            if caption is not None:
+                (into / f"{stem}.txt").write_text(caption, encoding="utf-8")
+        left_out = [f"{clip.name} ({why})" for clip, why in wrong.items()]
+        facts = {"training": training.name, "asked": list(asked), "left_out": left_out}
         with atomic_path(self.folder / name / _ASKED) as temporary:
-            temporary.write_text(as_json({"training": training.name, "asked": list(asked)}), encoding="utf-8")
+            temporary.write_text(as_json(facts), encoding="utf-8")
         self.go_on(name)
         return name
 
@@ -149,7 +159,7 @@ class Trainings:
         facts = read_json(folder / _ASKED, ModelError)
         training = next((each for each in jobs.trainings() if each.name == facts["training"]), None)
         records = jobs.imported(training.diary)(folder / _RUN) if training else []
-        state: State = "done" if (folder / _RUN / "report.html").is_file() else "stopped"
+        state: State = "done" if (folder / _RUN / _REPORT).is_file() else "stopped"
         if self._name == name and self._process is not None and self._process.poll() is None:
             state = "running"
         said = ""
@@ -160,7 +170,7 @@ class Trainings:
             said = next((line.strip() for line in reversed(lines) if line.strip()), "")
             said = said.replace(f"{folder}{os.sep}", "")  # where it lies is nobody's business
         samples = [Path(record["path"]).name for record in records if record["kind"] == "sample"]
-        return Progress(name, state, records, said, tuple(samples))
+        return Progress(name, state, records, said, tuple(samples), tuple(facts.get("left_out", ())))
 
     def sample(self, name: str, file: str) -> Path:
         """A clip that was made by the way. Raises Missing when there is none of that name."""
@@ -168,6 +178,13 @@ class Trainings:
             if path.name == file and path.is_file():
                 return path
         raise Missing(f"there is no sample {file!r}")
+
+    def report(self, name: str) -> Path:
+        """The page on what it came to. Raises Missing when there is none of that name, or not yet."""
+        path = self._folder(name) / _RUN / _REPORT
+        if not path.is_file():
+            raise Missing(f"{name!r} has no report yet")
+        return path
 
     def models(self, job: str) -> dict[str, Path]:
         """The models that were trained for a job and can be used, by name."""
@@ -205,3 +222,14 @@ class Trainings:
     def _check_idle(self) -> None:
         if self._process is not None and self._process.poll() is None:
             raise OptionError(f"{self._name} is being trained; one is at a time")
+
+
+def _wrong(clip: Path) -> str:
+    """Why a clip cannot be learned from, if so."""
+    if clip.suffix.lower() not in SUFFIXES:
+        return "not the name of a sound file"
+    try:
+        probe(clip)
+    except AudioError as error:
+        return str(error).removeprefix(f"{clip}: ")  # where it lies is nobody's business
+    return ""
