@@ -138,6 +138,35 @@ def test_what_it_cannot_follow_is_named_once_with_what_it_does_instead(
     assert told(tokenizer, typed) == [f"the model cannot follow {named}"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("slow fast piano", "the prompt asks for slow and fast at once; it plays one"),
+        ("presto, Calm piano", "the prompt asks for calm and fast at once; it plays one"),
+        ("beat in C minor and a minor", "the prompt asks for A minor and C minor at once; it plays one"),
+        ("slow, calm piano in C minor", ""),
+    ],
+)
+def test_what_cannot_be_at_once_is_told(tokenizer: Tokenizer, typed: str, sentence: str) -> None:
+    assert told(tokenizer, typed) == [sentence] * bool(sentence)
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("fast chiptun in A mnor", "chiptun (did you mean chiptune?), mnor (did you mean minor?)"),
+        ("3/4 piano", "3/4"),
+        ("piano, xyzzy, for my cat", "xyzzy, cat"),
+        ("gutiar about thunder", "gutiar (did you mean guitar?), thunder"),
+    ],
+)
+def test_words_it_has_never_seen_are_named_as_they_were_typed(
+    tokenizer: Tokenizer, typed: str, named: str
+) -> None:
+    (sentence,) = told(tokenizer, typed)
+    assert sentence.startswith(f"the model has never seen: {named}; ")
+
+
 def test_words_it_knows_and_does_not_follow_are_named(deaf: Path) -> None:
     words = Tokenizer.load(deaf / "t5")
     assert told(words, "Slow piano in C minor") == [f"the model cannot follow Slow ({OWN})"]

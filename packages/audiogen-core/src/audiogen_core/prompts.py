@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import cycle
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from audiogen_core.settings import from_mapping, read_json
 FILE = "prompts.json"
 CLOSE = 0.04  # of a tempo that counts as the one asked for, as a share
 LEFT_OUT = "it is left out; a negative prompt stays away from it"
+SPELT = 0.8
+"""How like a word that is known another is that may have been meant for it, as a share."""
+
+ONE = ("tempo", "key")
+"""What a piece has one of."""
+
 NOTHING_NEAR = "nothing is near it"
 VOICES = (
     *("vocals", "vocal", "vocalist", "voice", "voices", "sung", "singing", "singer", "singers", "chorus"),
@@ -105,6 +112,24 @@ class Prompts:
     def knows_any(self, text: str) -> bool:
         """Whether a prompt says anything that there is a word for."""
         return self._sayings.search(text) is not None
+
+    def torn(self, text: str) -> list[str]:
+        """What a prompt in the model's words asks for that cannot be at once: ["slow and fast"]."""
+        said = {" ".join(found[0].lower().split()) for found in self._sayings.finditer(text)}
+        torn = []
+        for about in ONE:
+            every = self.knows.get(about, {}).values()
+            each = [next((word for word in words if word.lower() in said), "") for words in every]
+            if len(asked := [word for word in each if word]) > 1:
+                torn.append(" and ".join(asked))
+        return torn
+
+    def hint(self, word: str) -> str:
+        """What a word that is not known may have been meant for, to be put behind it."""
+        own = [each for names in self.knows.values() for words in names.values() for each in words]
+        known = {part.lower() for saying in [*own, *self.means, *self.nearest] for part in saying.split()}
+        close = get_close_matches(word.lower(), known, n=1, cutoff=SPELT)
+        return f" (did you mean {close[0]}?)" if close else ""
 
     def table(self) -> dict[str, dict[str, str]]:
         """Everything."""

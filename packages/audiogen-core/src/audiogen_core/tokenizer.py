@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -24,6 +25,9 @@ FILE = "tokenizer.json"
 END = "</s>"
 PAD = "<pad>"
 UNKNOWN = "<unk>"
+
+_JOINED = re.compile(r"[^\w\s,;]+")
+"""What stands between the parts of one thing, such as 3/4."""
 
 NAMED = 10
 """Of the parts that a model does not know, so many are named."""
@@ -122,7 +126,12 @@ class Tokenizer:
         """The parts of a text that no token stands for, each once, in order."""
         text, _ = self._understood(text)
         made = self._cut(text)
-        spans = [span for id, span in zip(made.ids, made.offsets, strict=True) if id == self._unknown]
+        spans: list[tuple[int, int]] = []
+        for id, (start, end) in zip(made.ids, made.offsets, strict=True):
+            if id == self._unknown:
+                if spans and _JOINED.fullmatch(text[spans[-1][1] : start]):
+                    start = spans.pop()[0]
+                spans.append((start, end))
         return list(dict.fromkeys(text[start:end] for start, end in spans))
 
     def tell_unknown(self, text: str) -> None:
@@ -142,12 +151,14 @@ class Tokenizer:
             named = ", ".join(f"{said} ({instead})" for said, instead in near.items())
             told.append(f"the model cannot follow {named}")
         unknown = self.unknown(text)
+        telling = [part for part in unknown if not FILLERS.fullmatch(part)]
         if self.prompts is None:
             end = "it passes over that"
         elif self.prompts.knows_any(left) or not text.strip():
-            unknown = [part for part in unknown if not FILLERS.fullmatch(part)]
+            unknown = telling
             end = "it passes over that; its words are listed by `audiogen-mlx prompts`"
         else:
+            unknown = telling or unknown
             nothing = "nothing is left, and it plays anything; its words, which are English, are listed by "
             nothing += "`audiogen-mlx prompts`"
             end = f"so {nothing}"
@@ -156,6 +167,9 @@ class Tokenizer:
                     told.append(f"of the prompt {nothing}")
                 else:
                     unknown = [text.strip()]
+        if self.prompts is not None:
+            told += [f"the prompt asks for {each} at once; it plays one" for each in self.prompts.torn(left)]
+            unknown = [f"{part}{self.prompts.hint(part)}" for part in unknown]
         if unknown:
             named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
             told.append(f"the model has never seen: {named}; {end}")
