@@ -412,7 +412,7 @@ def _decoded(asked: Replay, recipe: Recipe, output: Path) -> float:
 @command(commands, "compose", Composing, Written)
 def compose(asked: Composing, written: Written) -> None:
     """Write a folder of captioned, licence-free music to try things on."""
-    from audiogen_core.compose import write_folder
+    from audiogen_core.compose.folder import CAPTIONS, write_folder
 
     seed = cli.draw_seed() if asked.seed is None else asked.seed
     with cli.progress("composing", unit="pieces") as on_step:
@@ -429,6 +429,7 @@ def compose(asked: Composing, written: Written) -> None:
         cli.show_seed(seed)
     told = {"path": str(written.output), "pieces": len(paths), "minutes": asked.minutes, "seed": seed}
     _say(told, json=written.json)
+    cli.note(f"{len(paths)} pieces, {asked.minutes:g} min; what each is stands in {CAPTIONS}")
 
 
 @dataclass(frozen=True, kw_only=True)
