@@ -13,6 +13,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +25,7 @@ import soundfile
 
 from audiogen_core.audio import Audio
 from audiogen_core.compose import compose
-from audiogen_core.dataset.encode import NoUsableAudio
+from audiogen_core.dataset.encode import Found, NoUsableAudio
 from audiogen_core.errors import DownloadError, ModelError, OptionError
 from audiogen_core.models import ModelSpec
 from audiogen_core.recipe import Recipe
@@ -238,6 +239,25 @@ def test_what_the_end_needs_follows_from_what_was_timed(
     assert (made.after, made._sounds()) == (90.0, (1, 4.0))  # never more than half
 
 
+def test_the_plan_of_a_run_that_goes_on_counts_what_it_had(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["audiogen_minigpt.run"]
+    monkeypatch.setattr(module.clock, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(module.clock, "time", lambda: 0.0)
+    monkeypatch.setattr(module.clock, "localtime", time.gmtime)
+    made = module._Run(music, tmp_path, Settings(), None, Stop(), lambda text: None, None, started=1000.0)
+    made.budget = 360.0
+    everything = Found.of(tmp_path, [], [])
+    fresh = made._plan(everything, 0.0)[-1]
+    assert fresh == "to do: train about 5m; judge and make sounds, about 72s; ends about 00:06:00"
+    monkeypatch.setattr(module, "_times", lambda out: [100.0])
+    more = made._plan(everything, 0.0)[-1]
+    assert more == (
+        "to do: train about 3m more, after 2m; judge and make sounds, about 72s; ends about 00:04:20"
+    )
+
+
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("composed")
@@ -270,6 +290,17 @@ def test_a_run_starts_from_the_demo_model_where_it_fits(composed: Path, tmp_path
     assert evals[0]["loss"] < 0.5 * math.log(1024)  # it knew such music before
     held = codes_info(tmp_path / "bent" / "data")["val"]
     assert held["tracks"] == 1  # a whole file, from five on
+
+    data = {path.name: path.read_bytes() for path in (tmp_path / "bent" / "data").iterdir() if path.is_file()}
+    with pytest.raises(OptionError, match="began with the model demo"):
+        run(composed, tmp_path / "bent", from_scratch=True)
+    others = tmp_path / "others"
+    others.mkdir()
+    compose(9, seconds=6.0).audio.save(others / "another.wav")
+    with pytest.raises(OptionError, match="holds none of the 5 files that"):
+        run(others, tmp_path / "bent")
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "bent" / "data").iterdir() if path.is_file()}
+    assert kept == data  # of a wrong folder nothing came in, and nothing went
 
 
 @pytest.mark.slow

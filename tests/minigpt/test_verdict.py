@@ -115,6 +115,11 @@ def test_a_model_that_could_play_before_is_not_praised_for_it() -> None:
     assert "the model it began with needed 400 bits" in bent.sentence
     hardly = verdict(good, _records((0, 303.0), (40, 301.0), (80, 300.0)))
     assert "your music has hardly bent the model it began with yet (303 bits)" in hardly.sentence
+    assert not (same.worse or bent.worse or hardly.worse)
+    worse = verdict(good, _records((0, 250.0), (40, 290.0), (80, 300.0)))
+    assert worse.worse and worse.more is None and "not bent" not in worse.sentence
+    assert "training made it worse at music it has not heard: it began with 250 bits" in worse.sentence
+    assert "add music" in worse.sentence
     learnt = verdict(good, _records((0, 900.0), (40, 310.0), (80, 300.0)))
     assert "this has learnt notes and order" in learnt.sentence  # it did not
 

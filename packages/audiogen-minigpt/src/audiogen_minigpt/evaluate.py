@@ -223,11 +223,13 @@ class Verdict:
               "order": better than both
     sentence  the same for a reader, with the figures
     more      seconds of training that may bring it to the next level; None where that cannot be told
+    worse     whether the model that it began with does better at what is held out
     """
 
     level: str
     sentence: str
     more: float | None = None
+    worse: bool = False
 
 
 CLEAR = 0.02
@@ -261,7 +263,10 @@ def verdict(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) -> Ver
         )
     parts = [told, *_beside_the_start(own, curve)]
     gain = _gain(curve)
-    if gain is not None and gain < -CLEAR * own:
+    worse = _began_with(curve) is not None and own > (1 + CLEAR) * curve[0][1]
+    if worse:
+        parts.append("more time with the same music will hardly help: add music")
+    elif gain is not None and gain < -CLEAR * own:
         parts.append("by the end it got worse on music it has not heard: add music rather than time")
     elif level != "order":
         more = _more(own, target, gain, records)
@@ -277,24 +282,30 @@ def verdict(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) -> Ver
     parts += _by_heart(evaluation)
     if evaluation.split != "val":
         parts.append("nothing was held out to judge by, so this says nothing of other music")
-    return Verdict(level, "; ".join(parts), more)
+    return Verdict(level, "; ".join(parts), more, worse)
 
 
 def _beside_the_start(own: float, curve: Sequence[tuple[int, float]]) -> list[str]:
     """What training has changed in a model that could play before; nothing for one drawn from a seed."""
-    if not curve or curve[0][0] != 0:
+    if (before := _began_with(curve)) is None:
         return []
-    before = curve[0][1]
+    if own > (1 + CLEAR) * before:
+        return [f"training made it worse at music it has not heard: it began with {before:,.0f} bits"]
     if own > (1 - CLEAR) * before:
         much = "not" if own > 0.999 * before else "hardly"
         return [f"your music has {much} bent the model it began with yet ({before:,.0f} bits)"]
     return [f"the model it began with needed {before:,.0f} bits"]
 
 
+def _began_with(curve: Sequence[tuple[int, float]]) -> float | None:
+    """The bits of the model that training began with, which could play; None for one drawn from a seed."""
+    return curve[0][1] if curve and curve[0][0] == 0 else None
+
+
 def _knows(pair: float, curve: Sequence[tuple[int, float]]) -> str:
     """Whose merit it is to be better than counts: of this training, or of the model that it began with."""
-    began_better = bool(curve) and curve[0][0] == 0 and curve[0][1] < (1 - CLEAR) * pair
-    return "knows" if began_better else "has learnt"
+    before = _began_with(curve)
+    return "knows" if before is not None and before < (1 - CLEAR) * pair else "has learnt"
 
 
 def _gain(curve: Sequence[tuple[int, float]]) -> float | None:

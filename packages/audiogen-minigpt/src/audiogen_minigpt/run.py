@@ -21,6 +21,7 @@ from audiogen_core.dataset import scan
 from audiogen_core.dataset.encode import Found, check_room, encode, find, length, some
 from audiogen_core.dataset.engines import WorkerDied
 from audiogen_core.dataset.options import Preparation
+from audiogen_core.dataset.plan import read_plan as read_codes_plan
 from audiogen_core.dataset.shards import FACTS, Meta
 from audiogen_core.describe import FACTS as CODECS
 from audiogen_core.describe import facts_of
@@ -143,7 +144,7 @@ def run(
         made = _Run(folder, out, settings, codec, stop, notify or (lambda text: None), fetch)
         made.begin = on_stage or (lambda stage: None)
         try:
-            made.encode(from_scratch, workers)
+            made.encode(from_scratch, workers, new_data)
             result = made.train(new_data, on_record)
             stop.check()
             return made.finish(result)
@@ -227,9 +228,10 @@ class _Run:
 
         return on_step
 
-    def encode(self, from_scratch: bool, workers: int | None) -> None:
+    def encode(self, from_scratch: bool, workers: int | None, new_data: bool) -> None:
         """Look at the folder, choose the codec, and make what codes are missing."""
         before = load_config(self.out)
+        self._check_begun(before, from_scratch, new_data)
         self.budget = self._asked(before is not None)
         asked = self.codec or (before.codec if before else None)
         if (facts := facts_of(asked or "demo")) is not None and self.folder.is_dir():
@@ -261,6 +263,26 @@ class _Run:
         self.codec = codec
         if before is None:
             self.start = self._choose_start(from_scratch, Meta.load(self.out / DATA).facts)
+
+    def _check_begun(self, before: TrainConfig | None, from_scratch: bool, new_data: bool) -> None:
+        """Raises OptionError for what a run that is begun, of these settings if any, cannot go on with.
+
+        Nothing of it has been changed by then.
+        """
+        if before is not None and before.start is not None and from_scratch:
+            raise OptionError(
+                f"{self.out}: began with the model {before.start}; from scratch is for another run",
+                "from_scratch",
+            )
+        known = {entry.path for group in read_codes_plan(self.out / DATA) for entry in group}
+        if before is None or new_data or not known or not self.folder.is_dir():
+            return
+        if known.isdisjoint(scan(self.folder)[0]):
+            raise OptionError(
+                f"{self.folder}: holds none of the {len(known)} files that {self.out} was made of; "
+                "name another run, or go on with other music by new_data",
+                "new_data",
+            )
 
     def train(self, new_data: bool, on_record: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         """Train on the codes of the run, or go on with it."""
@@ -304,6 +326,7 @@ class _Run:
     def preview(self, from_scratch: bool, workers: int | None, *, offline: bool) -> dict[str, Any]:
         """What this run would do. Nothing is written, and nothing fetched."""
         before = load_config(self.out)
+        self._check_begun(before, from_scratch, new_data=True)
         self.budget = self._asked(before is not None)
         asked = self.codec or (before.codec if before else None)
         codec, pace, to_fetch = self._codec_without_fetching(asked, offline)
@@ -513,24 +536,31 @@ class _Run:
         if steps is not None or self.budget is None:
             parts.append(f"train {steps} updates" if steps else "train as planned before")
             return [*lines, f"to do: {'; '.join([*parts, 'judge and make sounds'])}"]
-        training = max(0.0, self.left - takes - self.after)
+        spent, stored = sum(_times(self.out)), self._stored_seconds()
+        of_all = self.left - takes - self.after if stored is None else stored
+        training = max(0.0, min(of_all - spent, self.left - takes - self.after))
+        more = f"train about {shown_time(training)}"
         parts += [
-            f"train about {shown_time(training)}",
+            f"{more} more, after {shown_time(spent)}" if spent else more,
             f"judge and make sounds, about {shown_time(self.after)}",
         ]
-        end = clock.localtime(clock.time() + max(self.left, takes + self.after))
+        end = clock.localtime(clock.time() + takes + training + self.after)
         return [*lines, f"to do: {'; '.join(parts)}; ends about {clock.strftime('%H:%M:%S', end)}"]
 
     def _next(self, found: Verdict, step: int) -> list[tuple[str, str]]:
         """Commands to go on with, and what for."""
         run = shlex.quote(str(self.out))
         again = f"audiogen-minigpt run {shlex.quote(str(self.folder))} -o {run}"
-        spent = self.budget or sum(_times(self.out))
+        spent = max(self.budget or 0.0, sum(_times(self.out)) + self.after)
         if "steps" in self.settings.train:
             longer = f"--steps {2 * step}"
         else:
             longer = f"--time {shown_time(_rounded(spent + (found.more or spent)))}"
         listen = ("hear more", f"audiogen-minigpt generate -m {run} -o new.wav --seconds 30")
+        config = load_config(self.out)
+        if found.worse and config and config.start:
+            before = f"audiogen-minigpt generate -m {shlex.quote(config.start)} -o before.wav --seconds 30"
+            return [listen, ("hear what it began with", before), ("with more music", f"{again} {longer}")]
         return [listen, ("train on", f"{again} {longer}")]
 
     def _sample(self, step: int, count: int, seconds: float) -> bool:

@@ -254,10 +254,12 @@ class Trainer:
     def time_steps(self, seconds: float) -> list[float]:
         """The seconds of some updates, at most about `seconds` in all; the run is then back where it was.
 
-        The first two, which are slower, do not count, unless there is no time for a third. Raises Stopped.
+        The first two, which are slower, do not count, unless there is no time for a third; the first, which
+        is slow by seconds, not unless one takes eight times that long. Raises Stopped.
         """
         times: list[float] = []
-        while len(times) < 7 and sum(times) < (seconds if len(times) > 2 else max(seconds, 3.0)):
+        enough = (math.inf, max(8 * seconds, 3.0), max(seconds, 3.0), *4 * [seconds])
+        while len(times) < len(enough) and sum(times) < enough[len(times)]:
             if self.ranks.world == 1:  # else the others would wait
                 self.stop.check()
             start = self.timing.now()
