@@ -14,6 +14,7 @@ from mlx.nn.layers.linear import Linear as PlainLinear
 from audiogen_core.errors import WeightsError
 from audiogen_core.weights import StoredArray, Weights
 from audiogen_mlx import nn
+from support.measured import peak_memory
 from support.random_weights import weights_of
 
 
@@ -166,3 +167,17 @@ def test_the_modules_of_a_bias_add_it_to_the_whole_product():
     layer = nn.Linear(16, 4)
     x = mx.array(np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32))
     np.testing.assert_array_equal(np.array(layer(x)), np.array(x @ layer.weight.T + layer.bias))
+
+
+def test_models_that_are_gone_leave_nothing():
+    """Layers draw numbers when they are made, and mlx remembers how until somebody asks for one."""
+    stored = arrays()
+
+    def come_and_go(times: int) -> None:
+        for _ in range(times):
+            nn.load_strict(Network(), weights_of(stored), pieces=PIECES)
+
+    come_and_go(100)
+    before = peak_memory(reset=True)
+    come_and_go(600)
+    assert peak_memory() - before < 4 << 20  # 12 MB where it is remembered

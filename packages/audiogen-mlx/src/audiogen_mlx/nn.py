@@ -156,6 +156,9 @@ def tensors(
     Raises WeightsError at the first when tensors are missing or misshapen, at one that is not finite.
     """
     forks.check()
+    # The layers drew numbers to begin with, which nobody asks for; what the next draw begins from would hold
+    # on to how all before were drawn, 4 kB a layer, for as long as the process lives.
+    mx.eval(mx.random.state)
     wanted = list(parameters(module, pieces, stored_quantized=stored_quantized))
     shapes = {name: one.piece_shape for one in wanted for name in one.pieces}
     for name in squeezed:
