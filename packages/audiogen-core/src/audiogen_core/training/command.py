@@ -67,6 +67,7 @@ def carry_out(
             "loss_before": before,
             "loss_after": after,
             "verdict": made.verdict,
+            "faults": made.faults,
         }
         cli.emit(told, json=True)
     elif made.adapter is not None:

@@ -34,7 +34,8 @@ class Status:
         elif self.quiet:
             return
         elif kind == "sample":
-            self._line(f"  hear it: {record['path']}")
+            wrong = "; ".join(record.get("faults", ()))
+            self._line(f"  hear it: {record['path']}" + (f"; CHECK: {wrong}" if wrong else ""))
         elif kind == "eval":
             self._line(_evaluation(record))
         else:

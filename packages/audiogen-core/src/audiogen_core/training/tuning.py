@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audiogen_core.audio import Audio, probe
+from audiogen_core.check import faults
 from audiogen_core.dataset.folder import Skip, each_caption, scan, sources
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import atomic_path, require_room
@@ -115,6 +116,7 @@ class Tuned:
     page     report.html, or None when a signal came before all was done
     losses   of the held-out clips, before and with the adapter; None where nothing is held out
     verdict  what came of it, in a sentence or two
+    faults   what is wrong with the clip that was made in the end, as `audiogen-core check` finds it
     signal   the signal that stopped it, or None
     """
 
@@ -125,6 +127,7 @@ class Tuned:
     steps: int
     losses: tuple[float | None, float | None]
     verdict: str
+    faults: tuple[str, ...]
     signal: int | None
 
 
@@ -164,7 +167,7 @@ def tune(
         try:
             made.begin(begin)
         except Stopped:
-            return Tuned(run, None, None, 0, 0, (None, None), "", stop.signal)
+            return Tuned(run, None, None, 0, 0, (None, None), "", (), stop.signal)
         made.train()
         return made.end()
 
@@ -375,7 +378,7 @@ class _Run:
         path = self.run / SAMPLES / f"{name}.wav"
         path.parent.mkdir(exist_ok=True)
         self.learner.sample(None if name == "before" else self._adapter()).save(path, force=True)
-        self._write("sample", path=str(path))
+        self._write("sample", path=str(path), faults=_heard_faults(path))
 
     def _adapter(self) -> Path:
         return self.learner.write(self.run / ADAPTER, self._facts())
@@ -385,12 +388,16 @@ class _Run:
         if self.best is not None and self.best[0] != self.step:
             self.learner.restore(checkpoints.read(checkpoints.folder(self.run, self.best[0])))
         adapter, is_done = self._adapter(), self.step >= self.plan.steps
-        if is_done and not (self.run / SAMPLES / "after.wav").is_file():
+        after = self.run / SAMPLES / "after.wav"
+        if is_done and not after.is_file():
             self._sample("after")
         draw_losses(self.run)
         losses, said = (self.first_loss, self.best and self.best[1]), self._verdict()
         page = self._page(said) if is_done else None
-        return Tuned(self.run, adapter, page, self.step, self.plan.steps, losses, said, self.stop.signal)
+        wrong = tuple(_heard_faults(after)) if after.is_file() else ()
+        return Tuned(
+            self.run, adapter, page, self.step, self.plan.steps, losses, said, wrong, self.stop.signal
+        )
 
     def _verdict(self) -> str:
         return verdict(
@@ -436,6 +443,10 @@ class _Run:
 
     def _write(self, kind: str, **facts: Any) -> None:
         self.metrics.write({"kind": kind, "step": self.step, **facts})
+
+
+def _heard_faults(clip: Path) -> list[str]:
+    return [str(fault) for fault in faults(Audio.load(clip))]
 
 
 _TITLES = {"before": "Before", "after": "When it was done"}
