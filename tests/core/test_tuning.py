@@ -33,7 +33,7 @@ class Scripted(Learner):
 
     def __init__(self) -> None:
         clip = Clip("a.wav", np.zeros((1, 8), np.int32), "")
-        self.data = Data([clip], [clip], [], "", 1.0, "the same")
+        self.data = Data([clip], [clip], clip, [], "", 1.0, "the same")
         self.updates = np.zeros(1, np.int64)
 
     def update(self, step: int, share: float) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,15 @@ def test_words_of_captions_are_not_put_in_those_of_the_model(tmp_path: Path):
     assert music._parts.tokenizer.unknown("slow organ") == ["organ"]
     convert(Files.find(MUSICGEN, "demo", Places(lora=(str(run.adapter),))), tmp_path / "made")
     assert MusicGen.load(tmp_path / "made")._parts.tokenizer.unknown("slow organ") == ["organ"]
+
+
+def test_samples_are_of_a_caption_that_says_something(tmp_path: Path):
+    first, *_ = write_folder(tmp_path / "in", minutes=3 / 60, piece_seconds=1.0, seed=1)
+    first.rename(tmp_path / "in" / "00 My Holiday Jam.wav")
+    made = tune(asked(tmp_path / "in", model="demo", tokenizer=None, steps=1), tmp_path / "run")
+    assert made.page is not None
+    (about,) = re.findall("after the same: (.*?)</p>", made.page.read_text())
+    assert "Holiday" not in about and MusicGen.load("demo")._parts.tokenizer.understands(about)
 
 
 def test_a_converted_folder_learns_as_the_original(clips: Path, whole: Tuned, tmp_path: Path):

@@ -192,7 +192,7 @@ class Learner(tuning.Learner):
         )
 
     def sample(self, adapter: Path | None) -> Audio:
-        """A clip of the words of one that is held out. The model is opened anew for it."""
+        """A clip of the words of one that says something to it. The model is opened anew for it."""
         from audiogen_mlx.musicgen.generate import MusicGen
 
         asked, merged = self.asked, () if adapter is None else (str(adapter),)
