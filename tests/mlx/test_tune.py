@@ -374,6 +374,31 @@ def test_the_command(clips: Path, tmp_path: Path):
     assert mx.load(str(tmp_path / "run" / "adapter" / "adapter_model.safetensors"))
 
 
+def test_the_command_tells_what_it_found_and_when_it_ends(clips: Path, tmp_path: Path):
+    line = ["tune", clips, "-m", MONO, "--tokenizer", MODELS / "tokenizer", "-o", tmp_path / "run"]
+    line += ["--time", "1s", "--seconds", "1", "--rank", "2", "--samples", "0", "--threads", "1"]
+
+    def told(*more: str) -> list[str]:
+        made = CliRunner().invoke(cli, [*map(str, line), *more])
+        assert made.exit_code == 0, made.output
+        return made.stderr.splitlines()
+
+    lines = told()
+    assert lines[:3] == [
+        "4 files, 8 s; 1 left out: broken.wav (cut off)",
+        "captions: 3 from a text file, 1 from a file name",
+        "to do: open the model, encode what is not encoded yet, and train 1s",
+    ]
+    assert "left out as well, silent: nothing.wav" in lines
+    assert "6 clips; held out to judge by: tone 0.wav (1), tone 2.wav (1)" in lines
+    assert any(re.search(r"^\d+ updates? to come, .*; ends about \d\d:\d\d:\d\d$", each) for each in lines)
+    assert not told("--quiet") and not (tmp_path / "other").exists()
+    (tmp_path / "empty").mkdir()
+    line[1], line[line.index("-o") + 1] = tmp_path / "empty", tmp_path / "other"
+    refused = CliRunner().invoke(cli, list(map(str, line)))
+    assert "nothing to learn from" in refused.stderr and not (tmp_path / "other").exists()
+
+
 def test_a_dry_run_tells_and_writes_nothing(clips: Path, whole: Tuned, tmp_path: Path):
     out = tmp_path / "run"
 

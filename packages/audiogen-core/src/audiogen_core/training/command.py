@@ -52,7 +52,14 @@ def carry_out(
     silent = writing.quiet or writing.json
     with stopping(None if silent else ANSWER), Stages({"encode": ("encoding", "files")}, silent) as stages:
         fetch = commands.fetching(writing.offline, silent, unlisted)
-        made = tune(asked, into.output, fetch=fetch, on_stage=stages.begin, on_record=stages.status.on_record)
+        made = tune(
+            asked,
+            into.output,
+            fetch=fetch,
+            on_stage=stages.begin,
+            on_record=stages.status.on_record,
+            notify=None if silent else stages.tell,
+        )
     if made.adapter is not None and not silent:
         cli.note(made.verdict)
         page = f"page: {made.page}; " if made.page else ""
