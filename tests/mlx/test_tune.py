@@ -16,11 +16,13 @@ from click.testing import CliRunner
 
 from audiogen_core.audio import Audio
 from audiogen_core.compose import write_folder
-from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.errors import AudioError, ModelError, OptionError
 from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.musicgen.melody import chroma, repeated
 from audiogen_core.training import checkpoints, metrics
 from audiogen_core.training.tuning import Tuned, preview
+from audiogen_minigpt.generate import Generator
+from audiogen_minigpt.settings import TrainConfig, save_config
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
@@ -397,6 +399,23 @@ def test_the_command_tells_what_it_found_and_when_it_ends(clips: Path, tmp_path:
     line[1], line[line.index("-o") + 1] = tmp_path / "empty", tmp_path / "other"
     refused = CliRunner().invoke(cli, list(map(str, line)))
     assert "nothing to learn from" in refused.stderr and not (tmp_path / "other").exists()
+
+
+def test_a_run_is_known_wherever_it_is_given(whole: Tuned, tmp_path: Path):
+    """Its folder stands for its adapter, and other commands say what it is."""
+    (adapter,) = Files.find(MUSICGEN, MONO, Places(lora=(f"{whole.run}:0.5",))).adapters
+    assert (adapter.path, adapter.strength) == (whole.adapter, 0.5)
+    told = f"beside {MONO}; use it with: audiogen-mlx musicgen -m {MONO} --lora {whole.run}"
+    with pytest.raises(ModelError, match=told):
+        MusicGen.load(whole.run)
+    with pytest.raises(ModelError, match=told):
+        Generator.load(whole.run)
+    save_config(TrainConfig(data="data", run=str(tmp_path), model=None))
+    with pytest.raises(ModelError, match="is a run of audiogen-minigpt; use it with: audiogen-minigpt gen"):
+        MusicGen.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="not readable as JSON"):
+        MusicGen.load(tmp_path)
 
 
 def test_a_dry_run_tells_and_writes_nothing(clips: Path, whole: Tuned, tmp_path: Path):

@@ -25,6 +25,7 @@ from audiogen_core.models import ModelSpec, Shipped
 from audiogen_core.options import described, plain
 from audiogen_core.progress import OnStep
 from audiogen_core.recipe import hash_file
+from audiogen_core.runs import ADAPTER
 from audiogen_core.settings import read_json
 from audiogen_core.sound_reader import name_of
 from audiogen_core.times import shown_time
@@ -41,7 +42,6 @@ from audiogen_core.training.schedule import Plan, read_plan, write_plan
 from audiogen_core.training.signals import Stop, Stopped, stopping
 
 CONFIG = "config.json"
-ADAPTER = "adapter"
 SAMPLES = "samples"
 
 JUDGED = 8
