@@ -418,6 +418,29 @@ def test_a_run_is_known_wherever_it_is_given(whole: Tuned, tmp_path: Path):
         MusicGen.load(tmp_path)
 
 
+def test_a_command_that_is_stopped_says_how_it_goes_on(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    line = ["tune", clips, "-m", MONO, "--tokenizer", MODELS / "tokenizer", "-o", tmp_path / "run"]
+    line += ["--steps", "4", "--seconds", "1", "--rank", "2", "--samples", "0", "--threads", "1"]
+    write = metrics.Metrics.write
+
+    def ask(self: metrics.Metrics, record: dict[str, Any]) -> None:
+        write(self, record)
+        if record["kind"] == "train" and record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics.Metrics, "write", ask)
+        made = CliRunner().invoke(cli, list(map(str, line)))
+    assert made.exit_code == 130
+    assert made.stderr.splitlines()[-1] == "stopped after 2 of 4 updates; the same command goes on from here"
+    made = CliRunner().invoke(cli, list(map(str, line)))
+    assert made.exit_code == 0 and "goes on after 2 of 4 updates" in made.stderr.splitlines()
+    first = next(each for each in metrics.read(tmp_path / "run") if each["kind"] == "train")
+    assert "step 4/4, 0:00 left, loss" in made.stderr and f"(began at {first['loss']:.3f})" in made.stderr
+
+
 def test_a_dry_run_tells_and_writes_nothing(clips: Path, whole: Tuned, tmp_path: Path):
     out = tmp_path / "run"
 

@@ -50,7 +50,10 @@ def carry_out(
     from audiogen_core.training.status import Stages
 
     silent = writing.quiet or writing.json
-    with stopping(None if silent else ANSWER), Stages({"encode": ("encoding", "files")}, silent) as stages:
+    with (
+        stopping(None if silent else ANSWER),
+        Stages({"encode": ("encoding", "files")}, silent, into.output) as stages,
+    ):
         fetch = commands.fetching(writing.offline, silent, unlisted)
         made = tune(
             asked,
@@ -64,6 +67,9 @@ def carry_out(
         cli.note(made.verdict)
         page = f"page: {made.page}; " if made.page else ""
         cli.note(f"{page}use it with {use.replace('ADAPTER', str(made.adapter))}")
+    if made.signal is not None and not silent:
+        of = f" after {made.step} of {made.steps} updates" if made.steps else ""
+        cli.note(f"stopped{of}; the same command goes on from here")
     if writing.json:
         before, after = made.losses
         told: dict[str, Any] = {
