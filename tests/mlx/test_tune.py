@@ -418,6 +418,19 @@ def test_a_run_is_known_wherever_it_is_given(whole: Tuned, tmp_path: Path):
         MusicGen.load(tmp_path)
 
 
+def test_the_command_names_its_run_and_a_model_that_is_here(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUDIOGEN_CACHE", str(tmp_path / "cache"))
+    made = CliRunner().invoke(cli, ["tune", str(clips), "--offline", "--dry-run", "--json"])
+    assert json.loads(made.stdout)["run"] == f"{clips.name}-tuned"
+    made = CliRunner().invoke(cli, ["tune", str(clips), "--offline"])
+    assert made.exit_code == 1 and (tmp_path / f"{clips.name}-tuned").is_dir()
+    hint = "hint: musicgen-small has to be fetched or exported first; -m demo is here already"
+    assert hint in made.stderr.splitlines()
+
+
 def test_a_command_that_is_stopped_says_how_it_goes_on(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

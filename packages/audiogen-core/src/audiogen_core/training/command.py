@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from audiogen_core import cli, commands
-from audiogen_core.jobs import Writing
+from audiogen_core.jobs import Job, Writing
 from audiogen_core.options import Described, option
 from audiogen_core.training.options import Tuning
 
@@ -22,12 +22,15 @@ Asked = TypeVar("Asked", bound=Tuning)
 class Into(Described):
     """Where `tune` puts its run."""
 
-    output: Annotated[Path, option("Folder of the run.", "-o", metavar="RUN")]
+    output: Annotated[
+        Path | None, option("Folder of the run; FOLDER-tuned, here, when absent.", "-o", metavar="RUN")
+    ] = None
     dry_run: Annotated[bool, option("Show what would be done, and stop.")] = False
 
 
 def carry_out(
     tune: Callable[..., Tuned],
+    job: Job,
     asked: Asked,
     writing: Writing,
     into: Into,
@@ -38,13 +41,15 @@ def carry_out(
 ) -> None:
     """Tune, shown as it goes.
 
+    job        that makes sound with such models
     use        what to type with what was learned, with ADAPTER for its place
     captioned  whether the model reads captions
     """
+    run = into.output or Path(f"{asked.folder.resolve().name}-tuned")
     if into.dry_run:
         from audiogen_core.training.tuning import preview
 
-        cli.emit(preview(asked, into.output, captioned=captioned), json=writing.json)
+        cli.emit(preview(asked, run, captioned=captioned), json=writing.json)
         return
     from audiogen_core.training.signals import ANSWER, stopping
     from audiogen_core.training.status import Stages
@@ -52,12 +57,13 @@ def carry_out(
     silent = writing.quiet or writing.json
     with (
         stopping(None if silent else ANSWER),
-        Stages({"encode": ("encoding", "files")}, silent, into.output) as stages,
+        Stages({"encode": ("encoding", "files")}, silent, run) as stages,
+        commands.hinting(job, vars(asked).get("model")),
     ):
         fetch = commands.fetching(writing.offline, silent, unlisted)
         made = tune(
             asked,
-            into.output,
+            run,
             fetch=fetch,
             on_stage=stages.begin,
             on_record=stages.status.on_record,
