@@ -140,6 +140,7 @@ def test_what_is_wrong_with_a_clip_is_told(
         made.page is not None and made.page.read_text().count("<p>CHECK: silent from 2.0 to 5.0 s</p>") == 2
     )
     assert tuned(tmp_path / "run").faults == made.faults  # all is done
+    assert ">When it was done: 5.00 s, 1 ch, 8 kHz, peak " in made.page.read_text()
 
 
 def test_a_best_update_that_is_damaged_is_told(tmp_path: Path):
