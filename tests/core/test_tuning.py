@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from audiogen_core.audio import Audio
+from audiogen_core.cli import state
 from audiogen_core.errors import ModelError
 from audiogen_core.training import checkpoints, metrics
 from audiogen_core.training.clips import Clip, Data
@@ -132,6 +133,7 @@ def test_what_is_wrong_with_a_clip_is_told(
     assert made.faults == ("silent from 2.0 to 5.0 s",)
     records = [each for each in metrics.read(made.run) if each["kind"] == "sample"]
     assert [each["faults"] for each in records] == [[], [*made.faults], [*made.faults]]
+    state.clear()  # what a command that ran here before left
     for each in records:
         Status().on_record(each)
     lines = capsys.readouterr().err.splitlines()
