@@ -50,7 +50,8 @@ def test_captions_in_their_order(tmp_path: Path):
 def test_what_compose_writes(tmp_path: Path):
     write_folder(tmp_path, minutes=0.05, piece_seconds=3.0, seed=1)
     (found,) = told(tmp_path).values()
-    assert found[1] == "metadata.jsonl" and len(found[0]) > 10
+    assert found[1] == "captions.jsonl" and len(found[0]) > 10
+    assert sources(captions(tmp_path, list(told(tmp_path))).values()) == "1 from a captions.jsonl"
 
 
 def test_a_table_that_is_none(tmp_path: Path):

@@ -54,6 +54,17 @@ def test_the_second_ends_the_process_in_the_midst_of_a_call() -> None:
         assert process.wait(60) == -signal.SIGINT
 
 
+@pytest.mark.parametrize("how", ["tell", "quiet"])
+def test_two_at_the_same_instant_are_one(how: str) -> None:
+    """As `timeout` sends them: one to the process, one to its group."""
+    with _program(how, "go") as process:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout and process.stdout.readline() == "stopped by 2\n"
+        assert process.wait(60) == 0
+        assert process.stderr and process.stderr.read() == (ANSWER + "\n") * (how == "tell")
+
+
 def test_quiet_says_nothing() -> None:
     with _program("quiet", "go") as process:
         process.send_signal(signal.SIGINT)

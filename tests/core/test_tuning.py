@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from audiogen_core.audio import Audio
+from audiogen_core.cli import state
 from audiogen_core.errors import ModelError
-from audiogen_core.training import checkpoints
+from audiogen_core.training import checkpoints, metrics
 from audiogen_core.training.clips import Clip, Data
 from audiogen_core.training.options import Tuning
+from audiogen_core.training.status import Status
 from audiogen_core.training.tuning import Learner, Tuned, tune, verdict
 
 STEPS = 32
@@ -32,7 +34,7 @@ class Scripted(Learner):
 
     def __init__(self) -> None:
         clip = Clip("a.wav", np.zeros((1, 8), np.int32), "")
-        self.data = Data([clip], [clip], [], "", 1.0, "the same")
+        self.data = Data([clip], [clip], clip, [], "", 1.0, "the same")
         self.updates = np.zeros(1, np.int64)
 
     def update(self, step: int, share: float) -> dict[str, float]:
@@ -114,6 +116,33 @@ def test_a_signal_leaves_the_best_so_far(at: int, best: int, tmp_path: Path):
     made = tuned(tmp_path / "run", stop=at)
     assert made.signal == signal.SIGTERM and made.step == at and kept(made)["updates"] == best
     assert kept(tuned(tmp_path / "run"))["updates"] == TURN
+
+
+def test_what_is_wrong_with_a_clip_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    times = np.arange(16_000) / 8000
+    notes = 0.3 * np.sin(2 * np.pi * 220 * 2 ** (times * 4 // 1 / 4) * times) * np.exp(-4 * (times * 4 % 1))
+    half = np.float32([np.r_[notes, np.zeros(24_000)]])
+
+    def sample(self: Scripted, adapter: Path | None) -> Audio:
+        return Audio(half if adapter else half[:, :16_000], 8000)
+
+    monkeypatch.setattr(Scripted, "sample", sample)
+    made = tuned(tmp_path / "run")
+    assert made.faults == ("silent from 2.0 to 5.0 s",)
+    records = [each for each in metrics.read(made.run) if each["kind"] == "sample"]
+    assert [each["faults"] for each in records] == [[], [*made.faults], [*made.faults]]
+    state.clear()  # what a command that ran here before left
+    for each in records:
+        Status().on_record(each)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.endswith("; CHECK: silent from 2.0 to 5.0 s") for line in lines] == [False, True, True]
+    assert (
+        made.page is not None and made.page.read_text().count("<p>CHECK: silent from 2.0 to 5.0 s</p>") == 2
+    )
+    assert tuned(tmp_path / "run").faults == made.faults  # all is done
+    assert ">When it was done: 5.00 s, 1 ch, 8 kHz, peak " in made.page.read_text()
 
 
 def test_a_best_update_that_is_damaged_is_told(tmp_path: Path):

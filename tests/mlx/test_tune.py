@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from click.testing import CliRunner
 
 from audiogen_core.audio import Audio
 from audiogen_core.compose import write_folder
-from audiogen_core.errors import AudioError, OptionError
+from audiogen_core.errors import AudioError, ModelError, OptionError
 from audiogen_core.musicgen.files import Files, Places
 from audiogen_core.musicgen.melody import chroma, repeated
 from audiogen_core.training import checkpoints, metrics
 from audiogen_core.training.tuning import Tuned, preview
+from audiogen_minigpt.generate import Generator
+from audiogen_minigpt.settings import TrainConfig, save_config
 from audiogen_mlx.catalog import MUSICGEN
 from audiogen_mlx.cli import cli
 from audiogen_mlx.convert import convert
@@ -316,6 +319,15 @@ def test_words_of_captions_are_not_put_in_those_of_the_model(tmp_path: Path):
     assert MusicGen.load(tmp_path / "made")._parts.tokenizer.unknown("slow organ") == ["organ"]
 
 
+def test_samples_are_of_a_caption_that_says_something(tmp_path: Path):
+    first, *_ = write_folder(tmp_path / "in", minutes=3 / 60, piece_seconds=1.0, seed=1)
+    first.rename(tmp_path / "in" / "00 My Holiday Jam.wav")
+    made = tune(asked(tmp_path / "in", model="demo", tokenizer=None, steps=1), tmp_path / "run")
+    assert made.page is not None
+    (about,) = re.findall("after the same: (.*?)</p>", made.page.read_text())
+    assert "Holiday" not in about and MusicGen.load("demo")._parts.tokenizer.understands(about)
+
+
 def test_a_converted_folder_learns_as_the_original(clips: Path, whole: Tuned, tmp_path: Path):
     """To the same bits; and what is merged into it is what is merged into that."""
     files = Files.find(MUSICGEN, MONO, Places(tokenizer=MODELS / "tokenizer"))
@@ -362,6 +374,84 @@ def test_the_command(clips: Path, tmp_path: Path):
     told = json.loads(made.stdout)
     assert told["step"] == 2 and told["path"] == str(tmp_path / "run" / "adapter")
     assert mx.load(str(tmp_path / "run" / "adapter" / "adapter_model.safetensors"))
+
+
+def test_the_command_tells_what_it_found_and_when_it_ends(clips: Path, tmp_path: Path):
+    line = ["tune", clips, "-m", MONO, "--tokenizer", MODELS / "tokenizer", "-o", tmp_path / "run"]
+    line += ["--time", "1s", "--seconds", "1", "--rank", "2", "--samples", "0", "--threads", "1"]
+
+    def told(*more: str) -> list[str]:
+        made = CliRunner().invoke(cli, [*map(str, line), *more])
+        assert made.exit_code == 0, made.output
+        return made.stderr.splitlines()
+
+    lines = told()
+    assert lines[:3] == [
+        "4 files, 8 s; 1 left out: broken.wav (cut off)",
+        "captions: 3 from a text file, 1 from a file name",
+        "to do: open the model, encode what is not encoded yet, and train 1s",
+    ]
+    assert "left out as well, silent: nothing.wav" in lines
+    assert "6 clips; held out to judge by: tone 0.wav (1), tone 2.wav (1)" in lines
+    assert any(re.search(r"^\d+ updates? to come, .*; ends about \d\d:\d\d:\d\d$", each) for each in lines)
+    assert not told("--quiet") and not (tmp_path / "other").exists()
+    (tmp_path / "empty").mkdir()
+    line[1], line[line.index("-o") + 1] = tmp_path / "empty", tmp_path / "other"
+    refused = CliRunner().invoke(cli, list(map(str, line)))
+    assert "nothing to learn from" in refused.stderr and not (tmp_path / "other").exists()
+
+
+def test_a_run_is_known_wherever_it_is_given(whole: Tuned, tmp_path: Path):
+    """Its folder stands for its adapter, and other commands say what it is."""
+    (adapter,) = Files.find(MUSICGEN, MONO, Places(lora=(f"{whole.run}:0.5",))).adapters
+    assert (adapter.path, adapter.strength) == (whole.adapter, 0.5)
+    told = f"beside {MONO}; use it with: audiogen-mlx musicgen -m {MONO} --lora {whole.run}"
+    with pytest.raises(ModelError, match=told):
+        MusicGen.load(whole.run)
+    with pytest.raises(ModelError, match=told):
+        Generator.load(whole.run)
+    save_config(TrainConfig(data="data", run=str(tmp_path), model=None))
+    with pytest.raises(ModelError, match="is a run of audiogen-minigpt; use it with: audiogen-minigpt gen"):
+        MusicGen.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="not readable as JSON"):
+        MusicGen.load(tmp_path)
+
+
+def test_the_command_names_its_run_and_a_model_that_is_here(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUDIOGEN_CACHE", str(tmp_path / "cache"))
+    made = CliRunner().invoke(cli, ["tune", str(clips), "--offline", "--dry-run", "--json"])
+    assert json.loads(made.stdout)["run"] == f"{clips.name}-tuned"
+    made = CliRunner().invoke(cli, ["tune", str(clips), "--offline"])
+    assert made.exit_code == 1 and (tmp_path / f"{clips.name}-tuned").is_dir()
+    hint = "hint: musicgen-small has to be fetched or exported first; -m demo is here already"
+    assert hint in made.stderr.splitlines()
+
+
+def test_a_command_that_is_stopped_says_how_it_goes_on(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    line = ["tune", clips, "-m", MONO, "--tokenizer", MODELS / "tokenizer", "-o", tmp_path / "run"]
+    line += ["--steps", "4", "--seconds", "1", "--rank", "2", "--samples", "0", "--threads", "1"]
+    write = metrics.Metrics.write
+
+    def ask(self: metrics.Metrics, record: dict[str, Any]) -> None:
+        write(self, record)
+        if record["kind"] == "train" and record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics.Metrics, "write", ask)
+        made = CliRunner().invoke(cli, list(map(str, line)))
+    assert made.exit_code == 130
+    assert made.stderr.splitlines()[-1] == "stopped after 2 of 4 updates; the same command goes on from here"
+    made = CliRunner().invoke(cli, list(map(str, line)))
+    assert made.exit_code == 0 and "goes on after 2 of 4 updates" in made.stderr.splitlines()
+    first = next(each for each in metrics.read(tmp_path / "run") if each["kind"] == "train")
+    assert "step 4/4, 0:00 left, loss" in made.stderr and f"(began at {first['loss']:.3f})" in made.stderr
 
 
 def test_a_dry_run_tells_and_writes_nothing(clips: Path, whole: Tuned, tmp_path: Path):

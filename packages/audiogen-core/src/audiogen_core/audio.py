@@ -113,8 +113,7 @@ class Audio:
         return np.array(self.samples, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
-        peak = f"peak {20 * math.log10(self.peak):.1f} dB" if self.peak else "silent"
-        return f"Audio({self.duration:.2f} s, {self.channels} ch, {self.sample_rate / 1000:g} kHz, {peak})"
+        return f"Audio({self.summary})"
 
     def _repr_html_(self) -> str:
         from audiogen_core import player
@@ -124,6 +123,12 @@ class Audio:
     @property
     def channels(self) -> int:
         return int(self.samples.shape[0])
+
+    @property
+    def summary(self) -> str:
+        """Its length, channels, rate and peak (dB of full scale), in words."""
+        peak = f"peak {20 * math.log10(self.peak):.1f} dB" if self.peak else "silent"
+        return f"{self.duration:.2f} s, {self.channels} ch, {self.sample_rate / 1000:g} kHz, {peak}"
 
     @property
     def duration(self) -> float:

@@ -19,7 +19,8 @@ import shlex
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -422,10 +423,16 @@ def opened(job: Job, load: JobLoad) -> Any:
     """The model of a job, after what is worth knowing before long work."""
     if job.advice and (sentence := jobs.imported(job.advice)()):
         cli.note(f"hint: {sentence}")
-    try:
+    with hinting(job, vars(load)["model"]):
         return job.open_with(load)
+
+
+@contextmanager
+def hinting(job: Job, asked: object) -> Iterator[None]:
+    """Where a model that was asked for cannot be had, name one that is here."""
+    try:
+        yield
     except (DownloadError, MissingDependency):
-        asked = vars(load)["model"]
         here = [each.name for each in job.models() if each.here and each.name != asked]
         if here:
             cli.note(f"hint: {asked} has to be fetched or exported first; -m {here[0]} is here already")

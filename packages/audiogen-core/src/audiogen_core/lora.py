@@ -21,6 +21,7 @@ from audiogen_core.formats.adapters import CONFIG, MODEL, OLDER, Change, first_t
 from audiogen_core.hub import here
 from audiogen_core.models import Fetch, find
 from audiogen_core.recipe import hash_file
+from audiogen_core.runs import run_in
 from audiogen_core.values import closed
 from audiogen_core.weights import StoredArray, Weights
 
@@ -38,10 +39,13 @@ class Asked:
     @classmethod
     @closed()
     def of(cls, text: str) -> Asked:
-        """From PATH or PATH:STRENGTH; PATH=STRENGTH is the same. Raises OptionError."""
+        """From PATH or PATH:STRENGTH; PATH=STRENGTH is the same. Of a run of `tune` it is its adapter.
+
+        Raises OptionError.
+        """
         path = Path(text).expanduser()
         if path.exists():
-            return cls(path)
+            return cls(_learned(path))
         for sign in ":=":
             name, _, number = str(text).rpartition(sign)
             try:
@@ -54,10 +58,16 @@ class Asked:
                 raise OptionError(
                     f"lora takes strengths from -{STRONGEST:g} to {STRONGEST:g}, got {strength:g}", "lora"
                 )
-            return cls(Path(name).expanduser(), strength)
+            return cls(_learned(Path(name).expanduser()), strength)
         if re.search(r"[:=][^/\\]*$", str(text)):
             raise OptionError(f"lora must be PATH or PATH:STRENGTH, got {text!r}", "lora")
         return cls(path)
+
+
+def _learned(path: Path) -> Path:
+    """The adapter in a run of `tune`; any other path as it is."""
+    run = run_in(path)
+    return (run and run.adapter) or path
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from audiogen_core.errors import ModelError, UnknownModel
+from audiogen_core.runs import run_in
 from audiogen_core.settings import from_mapping, read_toml
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -184,11 +185,14 @@ def find(
     """The path when it exists, or the catalogue's model of that name or hub id; of a shipped one its folder.
 
     `unlisted` accepts any hub id "owner/name", with "@revision" to choose one.
-    Raises UnknownModel with the closest names.
+    Raises UnknownModel with the closest names, and ModelError for the folder of a training, which is no model
+    of a catalogue.
     """
     name = str(name_or_path)
     path = Path(name).expanduser()
     if path.exists():
+        if (run := run_in(path)) is not None:
+            raise ModelError(run.use)
         return path
     if isinstance(name_or_path, str) and name in catalog:
         spec = catalog[name]

@@ -24,7 +24,7 @@ def html(audio: Clip, title: str = "") -> str:
     Channels beyond two are mixed to stereo for the player, and of a clip above ten minutes only the waveform
     is shown, with a sentence.
     """
-    caption = escape(f"{title}  {audio!r}".strip())
+    caption = escape(f"{title}: {audio.summary}" if title else audio.summary)
     sound = (
         f'<audio controls preload="metadata" style="width:100%" src="{_data(audio)}"></audio>'
         if audio.duration <= LONGEST

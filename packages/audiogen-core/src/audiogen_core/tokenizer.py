@@ -139,6 +139,11 @@ class Tokenizer:
         for sentence in self.not_followed(text):
             warnings.warn(sentence, UserWarning, stacklevel=2)
 
+    def understands(self, text: str) -> bool:
+        """Whether a text says anything to the model, as far as is known."""
+        left, _ = self._understood(text)
+        return bool(text.strip()) and (self.prompts is None or self.prompts.knows_any(left))
+
     def not_followed(self, *texts: str | None) -> list[str]:
         """Sentences on parts of texts that mean nothing to the model, or for which it has something near."""
         given = dict.fromkeys(text for text in texts if text is not None)

@@ -30,6 +30,7 @@ from audiogen_core.errors import ModelError, OptionError, UnknownModel, WeightsE
 from audiogen_core.files import atomic_folder
 from audiogen_core.formats.safetensors_file import write_safetensors
 from audiogen_core.formats.stored import StoredArray
+from audiogen_core.runs import run_in
 from audiogen_core.sampling import Sampling
 from audiogen_core.settings import Section, as_table, read_json
 from audiogen_core.training.checkpoints import FOLDER as FOLDER
@@ -203,11 +204,14 @@ def newest(run: str | Path) -> Checkpoint | None:
 def place(path: str | Path) -> Path:
     """The folder of a run or of a checkpoint that a path or a name in the catalogue means.
 
-    Raises UnknownModel when nothing is there, ModelError when it is neither.
+    Raises UnknownModel when nothing is there, ModelError when it is neither, and for a run of `tune`.
     """
     path = locate(path)
     if not path.exists():
         raise UnknownModel(str(path), CATALOG)
+    run = run_in(path)
+    if run is not None and run.package != "audiogen-minigpt":
+        raise ModelError(run.use)
     if any((path / name).exists() for name in (_MANIFEST, _STATE, FOLDER)):
         return path
     raise ModelError(

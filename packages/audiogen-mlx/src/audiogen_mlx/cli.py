@@ -105,7 +105,7 @@ def tune(asked: Tuning, writing: Writing, into: Into) -> None:
     """Learn the sound of a folder of clips beside a MusicGen: a LoRA, and a page. Again, it goes on."""
     from audiogen_mlx.musicgen.tune import tune as learn
 
-    carry_out(learn, asked, writing, into, unlisted=asked.unlisted, use="--lora ADAPTER")
+    carry_out(learn, jobs.MUSICGEN, asked, writing, into, unlisted=asked.unlisted, use="--lora ADAPTER")
 
 
 @commands.command(cli, "verify", Checked, Shown)

@@ -144,7 +144,9 @@ def tune(asked: Tuning, writing: Writing, into: Into) -> None:
     require_train()
     from audiogen_onnx.exporter.tune import tune as learn
 
-    carry_out(learn, asked, writing, into, unlisted=asked.unlisted, use="--lora ADAPTER", captioned=False)
+    carry_out(
+        learn, VAMP, asked, writing, into, unlisted=asked.unlisted, use="--lora ADAPTER", captioned=False
+    )
 
 
 @commands.command(cli, "doctor", Shown)

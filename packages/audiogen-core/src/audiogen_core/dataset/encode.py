@@ -95,6 +95,14 @@ def some(names: Sequence[str], most: int = 9) -> str:
     return ", ".join(map(name_of, names[:most])) + more
 
 
+def headline(count: int, seconds: float, skips: Sequence[Skip]) -> str:
+    """How many files there are, how long they are, and which are left out."""
+    files = f"{count} file{'s' * (count != 1)}, {length(seconds)}"
+    if not skips:
+        return files
+    return f"{files}; {len(skips)} left out: {some([f'{skip.path} ({skip.why})' for skip in skips])}"
+
+
 @dataclass(frozen=True)
 class Found:
     """What a folder of audio holds; it was read for that, but nothing is encoded yet.
@@ -118,10 +126,7 @@ class Found:
     @property
     def headline(self) -> str:
         """How many files there are, how long they are, and which are left out."""
-        files = f"{self.files} file{'s' * (self.files != 1)}, {length(self.seconds)}"
-        if not self.skips:
-            return files
-        return f"{files}; {len(self.skips)} left out: {some([f'{s.path} ({s.why})' for s in self.skips])}"
+        return headline(self.files, self.seconds, self.skips)
 
     @classmethod
     def of(cls, data: Path, groups: Groups, passed: list[Skip], again: Collection[int] = ()) -> Found:

@@ -119,10 +119,11 @@ def _name(path: Path, folder: Path) -> str:
 
 # Captions
 
-SOURCES = ("text file", "metadata.jsonl", "tag", "file name")
+_TABLES = ("metadata.jsonl", "captions.jsonl")
+
+SOURCES = ("text file", *_TABLES, "tag", "file name")
 """Where a caption comes from, the first first."""
 
-_TABLES = ("metadata.jsonl", "captions.jsonl")
 _FILE_KEYS = ("file_name", "path", "audio", "file")
 _TEXT_KEYS = ("caption", "text", "prompt", "description", "transcription")
 
@@ -153,14 +154,16 @@ def each_caption(folder: Path, files: Sequence[str]) -> Iterator[tuple[str, Capt
     """As `captions`, one after the other, of any number of files."""
     told = _tables(folder, files)
     for name in files:
-        texts = (_beside(folder / name), told.get(name, ""), _tag(folder / name), _spoken(name))
+        text, table = told.get(name, ("", _TABLES[0]))
+        found = {
+            SOURCES[0]: _beside(folder / name),
+            table: text,
+            "tag": _tag(folder / name),
+            SOURCES[-1]: _spoken(name),
+        }
         yield (
             name,
-            next(
-                Caption(text, source)
-                for text, source in zip(texts, SOURCES, strict=True)
-                if text or source == SOURCES[-1]
-            ),
+            next(Caption(text, source) for source, text in found.items() if text or source == SOURCES[-1]),
         )
 
 
@@ -181,9 +184,9 @@ def _beside(path: Path) -> str:
     return " ".join(read_text(text, AudioError, what="a caption").split())
 
 
-def _tables(folder: Path, files: Sequence[str]) -> dict[str, str]:
-    """Captions in tables of the folder and of those within it."""
-    told: dict[str, str] = {}
+def _tables(folder: Path, files: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Captions in tables of the folder and of those within it, by file, each with its table's name."""
+    told: dict[str, tuple[str, str]] = {}
     for place in sorted({Path(name).parent for name in files} | {Path()}):
         for table in _TABLES:
             path = folder / place / table
@@ -198,7 +201,7 @@ def _tables(folder: Path, files: Sequence[str]) -> dict[str, str]:
                 name = next((row[key] for key in _FILE_KEYS if isinstance(row.get(key), str)), "")
                 text = next((row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str)), "")
                 if name and text.strip():
-                    told.setdefault((place / name).as_posix(), " ".join(text.split()))
+                    told.setdefault((place / name).as_posix(), (" ".join(text.split()), table))
     return told
 
 

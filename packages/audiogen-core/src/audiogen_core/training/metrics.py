@@ -1,7 +1,8 @@
 """The diary of a run: metrics.jsonl, one JSON object on each line.
 
 Every record has "kind" and "step". Kinds: "train" (means since the record before), "eval" (on validation
-data), "sample" (the "path" of a clip made by the way), "event" (something worth knowing, in "message").
+data), "sample" (the "path" of a clip made by the way, and its "faults" where it was checked), "event"
+(something worth knowing, in "message").
 """
 
 from __future__ import annotations

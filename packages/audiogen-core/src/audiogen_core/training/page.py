@@ -11,6 +11,7 @@ from typing import Any
 
 from audiogen_core import player
 from audiogen_core.audio import Audio
+from audiogen_core.check import faults
 from audiogen_core.files import atomic_path
 
 NAME = "report.html"
@@ -104,5 +105,9 @@ def _picture(path: Path | None, title: str) -> str:
 
 
 def _clip(clip: Clip) -> str:
-    shown = player.html(Audio.load(clip.sound), clip.title)
-    return f'<div class="clip">\n{shown}\n{_picture(clip.picture, clip.title)}\n</div>'
+    """What a clip is, how it sounds, and what is wrong with it."""
+    sound = Audio.load(clip.sound)
+    wrong = "; ".join(map(str, faults(sound)))
+    parts = [player.html(sound, clip.title), f"<p>CHECK: {wrong}</p>" if wrong else ""]
+    parts.append(_picture(clip.picture, clip.title))
+    return '<div class="clip">\n' + "\n".join(part for part in parts if part) + "\n</div>"

@@ -12,21 +12,26 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+SAME = 0.3
+"""Seconds within which another signal is the same wish: `timeout` sends one to a process and one to its
+group."""
+
 ANSWER = "stopping after this step; again to stop at once"
 
 # Reads the numbers of signals as they come. A second one means that Python has not got to the first yet.
 _ANSWERING = """
-import os, sys
-asked, terminal = 0, os.isatty(2)
+import os, sys, time
+asked, first, terminal = 0, 0.0, os.isatty(2)
 while number := os.read(0, 1):
-    if number[0] in (2, 15):
-        asked += 1
+    if number[0] in (2, 15) and not (asked and time.monotonic() - first < float(sys.argv[2])):
+        asked, first = asked + 1, first or time.monotonic()
         if asked > 1:
             os.kill(os.getppid(), 9)
         os.write(2, (terminal * "\\r\\x1b[2K" + sys.argv[1] + "\\n").encode())
@@ -46,8 +51,13 @@ class Stop:
         self.signal: int | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; the next one ends the process, even in the midst of a long call."""
+        """Note the signal; a later one ends the process, even in the midst of a long call."""
+        if self.signal is not None:  # at the same instant, before it was seen to
+            return
         self.signal = number
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        time.sleep(SAME)
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
 
@@ -101,7 +111,7 @@ def _answering(answer: str | None) -> Iterator[None]:
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     # In a session of its own, so that what ends this process does not end it.
-    command = [sys.executable, "-I", "-S", "-c", _ANSWERING, answer]
+    command = [sys.executable, "-I", "-S", "-c", _ANSWERING, answer, str(SAME)]
     process = subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True)
     os.close(reading)
     try:

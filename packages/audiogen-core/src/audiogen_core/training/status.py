@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from audiogen_core.cli import note, progress
 from audiogen_core.progress import OnStep
+from audiogen_core.training import metrics
 
 
 class Status:
@@ -26,6 +28,10 @@ class Status:
         """Take note of how many updates are planned."""
         self.steps = int(total)
 
+    def begin(self, before: Sequence[Mapping[str, Any]]) -> None:
+        """Take note of the loss that a run began with, of the records that it has."""
+        self._first = next((record["loss"] for record in before if record["kind"] == "train"), None)
+
     def on_record(self, record: dict[str, Any]) -> None:
         """Show a record."""
         kind = record["kind"]
@@ -34,7 +40,8 @@ class Status:
         elif self.quiet:
             return
         elif kind == "sample":
-            self._line(f"  hear it: {record['path']}")
+            wrong = "; ".join(record.get("faults", ()))
+            self._line(f"  hear it: {record['path']}" + (f"; CHECK: {wrong}" if wrong else ""))
         elif kind == "eval":
             self._line(_evaluation(record))
         else:
@@ -99,10 +106,13 @@ class Stages:
     """Shows the stages of a run: a bar for each, and the training line for training.
 
     labels  of the stages that have bars: what is shown, and the unit
+    run     whose diary says where its losses began, for one that goes on
     """
 
-    def __init__(self, labels: Mapping[str, tuple[str, str]], quiet: bool = False) -> None:
-        self.labels, self.quiet = labels, quiet
+    def __init__(
+        self, labels: Mapping[str, tuple[str, str]], quiet: bool = False, run: Path | None = None
+    ) -> None:
+        self.labels, self.quiet, self.run = labels, quiet, run
         self.status = Status(quiet)
         self._bar = ExitStack()
 
@@ -116,6 +126,8 @@ class Stages:
         """End what was shown and show the next stage; returns its `on_step`."""
         self._end()
         if stage == "train":
+            if self.run is not None:
+                self.status.begin(metrics.read(self.run))
             return self.status.on_step
         label, unit = self.labels[stage]
         return self._bar.enter_context(progress(label, unit=unit, quiet=self.quiet))

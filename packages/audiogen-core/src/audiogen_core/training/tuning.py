@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from audiogen_core.audio import Audio, probe
+from audiogen_core.check import faults
+from audiogen_core.dataset.encode import headline, some
 from audiogen_core.dataset.folder import Skip, each_caption, scan, sources
 from audiogen_core.errors import AudioError, OptionError
 from audiogen_core.files import atomic_path, require_room
@@ -21,7 +25,9 @@ from audiogen_core.models import ModelSpec, Shipped
 from audiogen_core.options import described, plain
 from audiogen_core.progress import OnStep
 from audiogen_core.recipe import hash_file
+from audiogen_core.runs import ADAPTER
 from audiogen_core.settings import read_json
+from audiogen_core.sound_reader import name_of
 from audiogen_core.times import shown_time
 from audiogen_core.training import checkpoints, metrics
 from audiogen_core.training.checkpoints import Checkpoint, Table
@@ -36,7 +42,6 @@ from audiogen_core.training.schedule import Plan, read_plan, write_plan
 from audiogen_core.training.signals import Stop, Stopped, stopping
 
 CONFIG = "config.json"
-ADAPTER = "adapter"
 SAMPLES = "samples"
 
 JUDGED = 8
@@ -53,6 +58,7 @@ LESS = 0.995
 
 OnStage = Callable[[str], OnStep | None]
 OnRecord = Callable[[dict[str, Any]], None]
+Notify = Callable[[str], None]
 
 
 class Learner(ABC):
@@ -115,6 +121,7 @@ class Tuned:
     page     report.html, or None when a signal came before all was done
     losses   of the held-out clips, before and with the adapter; None where nothing is held out
     verdict  what came of it, in a sentence or two
+    faults   what is wrong with the clip that was made in the end, as `audiogen-core check` finds it
     signal   the signal that stopped it, or None
     """
 
@@ -125,6 +132,7 @@ class Tuned:
     steps: int
     losses: tuple[float | None, float | None]
     verdict: str
+    faults: tuple[str, ...]
     signal: int | None
 
 
@@ -134,16 +142,20 @@ def tune(
     begin: Callable[[OnStep], Learner],
     *,
     program: str,
+    captioned: bool = True,
     on_stage: OnStage | None = None,
     on_record: OnRecord | None = None,
+    notify: Notify | None = None,
 ) -> Tuned:
     """Tune a model, or go on with it; the same call again goes on where a run was ended.
 
     run        gets data/ (codes), ckpt/, samples/, adapter/, metrics.jsonl, and when all is done report.html
     begin      opens the model and prepares its data; is given an `on_step` for the encoding
     program    the command, as the page names it
+    captioned  whether the model reads captions
     on_stage   called with "encode" and "train" as they begin; may give an `on_step(done, total)`
     on_record  called with each record of metrics.jsonl
+    notify     called with sentences on what is found and will be done
 
     What is kept in the end is what had the least loss of held-out clips, so a run that is too long for its
     clips costs time and nothing else.
@@ -154,25 +166,74 @@ def tune(
     """
     run = Path(run)
     _check_places(asked, run)
+    if notify:  # nobody else waits for files to be read once more
+        for line in look(asked.folder, captioned=captioned).lines:
+            notify(line)
+        told = f"{asked.steps} updates" if asked.steps else shown_time(float(asked.goal["seconds"] or 0))
+        notify(f"to do: open the model, encode what is not encoded yet, and train {told}")
     run.mkdir(parents=True, exist_ok=True)
     with stopping() as stop, lock(run):
         said = _check_resumable(asked, run)
         if not checkpoints.listed(run):
             with atomic_path(run / CONFIG) as temporary:
                 temporary.write_text(json.dumps(said, indent=2), encoding="utf-8")
-        made = _Run(asked, run, stop, program, on_stage or (lambda stage: None), on_record)
+        made = _Run(asked, run, stop, program, on_stage or (lambda stage: None), on_record, notify)
         try:
             made.begin(begin)
         except Stopped:
-            return Tuned(run, None, None, 0, 0, (None, None), "", stop.signal)
+            return Tuned(run, None, None, 0, 0, (None, None), "", (), stop.signal)
         made.train()
         return made.end()
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a folder holds to learn from, as the headers of its files tell.
+
+    seconds   of all files
+    captions  where they come from, in words; "" where none are read
+    """
+
+    files: int
+    seconds: float
+    captions: str
+    skips: list[Skip]
+
+    @property
+    def lines(self) -> list[str]:
+        """That in sentences."""
+        told = [headline(self.files, self.seconds, self.skips)]
+        return [*told, f"captions: {self.captions}"] if self.captions else told
+
+
+def look(folder: Path, *, captioned: bool) -> Look:
+    """Look into a folder, without decoding a file: which are silent is found when they are encoded.
+
+    Raises AudioError when there is nothing to learn from.
+    """
+    names, skips = scan(folder)
+    seconds: dict[str, float] = {}
+    digests: dict[str, str] = {}
+    for name in names:
+        try:
+            sound, digest = probe(folder / name), hash_file(folder / name)
+        except AudioError as error:
+            skips.append(Skip(name, "unreadable", str(error).removeprefix(f"{name_of(folder / name)}: ")))
+            continue
+        if digest in digests:
+            skips.append(Skip(name, "duplicate", f"the same bytes as {digests[digest]}"))
+            continue
+        digests[digest] = name
+        seconds[name] = sound.frames / sound.sample_rate
+    if not seconds:
+        why = f": {skips[0].path}: {skips[0].message}" if skips else ""
+        raise AudioError(f"{folder}: nothing to learn from{why}")
+    captions = sources(dict(each_caption(folder, list(seconds))).values()) if captioned else ""
+    return Look(len(seconds), sum(seconds.values()), captions, skips)
+
+
 def preview(asked: Tuning, run: Path, *, captioned: bool) -> dict[str, Any]:
     """What `tune` would learn from, and for how long, without opening a model; nothing is written.
-
-    How long files are is what their headers say. Which are silent is found when they are encoded.
 
     captioned  whether the model reads captions
 
@@ -181,23 +242,7 @@ def preview(asked: Tuning, run: Path, *, captioned: bool) -> dict[str, Any]:
     """
     _check_places(asked, run)
     _check_resumable(asked, run)
-    names, skips = scan(asked.folder)
-    seconds: dict[str, float] = {}
-    digests: dict[str, str] = {}
-    for name in names:
-        try:
-            sound, digest = probe(asked.folder / name), hash_file(asked.folder / name)
-        except AudioError as error:
-            skips.append(Skip(name, "unreadable", str(error)))
-            continue
-        if digest in digests:
-            skips.append(Skip(name, "duplicate", f"the same bytes as {digests[digest]}"))
-            continue
-        digests[digest] = name
-        seconds[name] = sound.frames / sound.sample_rate
-    if not seconds:
-        raise AudioError(f"{asked.folder}: nothing to learn from")
-    found = dict(each_caption(asked.folder, list(seconds))) if captioned else {}
+    found = look(asked.folder, captioned=captioned)
     plan, last = read_plan(run, asked.goal), checkpoints.newest(run)
     done, elapsed = (last.step, last.state["elapsed"]) if last else (0, 0.0)
     if plan is None and asked.steps is not None:
@@ -208,10 +253,10 @@ def preview(asked: Tuning, run: Path, *, captioned: bool) -> dict[str, Any]:
         plan = Plan.of(done + more, asked.warmup, asked.cooldown)
     return {
         "folder": str(asked.folder),
-        "files": len(seconds),
-        "seconds": sum(seconds.values()),
-        "captions": sources(found.values()),
-        "left_out": [{"file": skip.path, "why": skip.why} for skip in skips],
+        "files": found.files,
+        "seconds": found.seconds,
+        "captions": found.captions,
+        "left_out": [{"file": skip.path, "why": skip.why} for skip in found.skips],
         "model": str(vars(asked).get("model")),
         "training_seconds": asked.goal["seconds"],
         "clips_in_an_update": asked.batch * asked.accumulate,
@@ -237,9 +282,10 @@ class _Run:
         program: str,
         on_stage: OnStage,
         on_record: OnRecord | None,
+        notify: Notify | None,
     ) -> None:
         self.asked, self.run, self.stop, self.on_stage = asked, run, stop, on_stage
-        self.program = program
+        self.program, self.notify = program, notify or (lambda text: None)
         self.metrics = metrics.Metrics(run, on_record)
         self.elapsed, self.step, self.fresh = 0.0, 0, True
         self.first_loss: float | None = None
@@ -258,9 +304,22 @@ class _Run:
         self.data = self.learner.data
         self._restore()
         self.progress = self.on_stage("train")
+        self._tell_clips()
         self.plan = self._planned()
+        if not self.fresh:
+            self.notify(f"goes on after {self.step} of {self.plan.steps} updates")
         if self.progress:
             self.progress(self.step, self.plan.steps)
+
+    def _tell_clips(self) -> None:
+        data = self.data
+        silent = [skip.path for skip in data.skips if skip.reason == "silent"]
+        if silent:
+            self.notify(f"left out as well, silent: {some(silent)}")
+        count = len(data.train) + len(data.held_out)
+        out = [f"{some([path])} ({clips})" for path, clips in Counter(c.path for c in data.held_out).items()]
+        held_out = f"held out to judge by: {some(out)}" if out else "none is held out to judge by"
+        self.notify(f"{count} clip{'s' * (count != 1)}; {held_out}")
 
     def _restore(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
@@ -323,6 +382,7 @@ class _Run:
             self.save()
         saved = time.monotonic()
         sampled = {self.plan.steps * (i + 1) // (self.asked.samples + 1) for i in range(self.asked.samples)}
+        self._tell_end(every, sampled)
         while self.step < self.plan.steps and self.stop.signal is None:
             began = time.perf_counter()
             facts = self.learner.update(self.step, self.plan.rate(self.step))
@@ -346,13 +406,35 @@ class _Run:
             self._hurry()
         self.save()
 
+    def _tell_end(self, every: int, sampled: AbstractSet[int]) -> None:
+        """When it ends: by the time it has, or its pace; and by how long judging and a clip took last."""
+        budget, steps = self.asked.goal["seconds"], self.plan.steps
+        if self.step >= steps:
+            return
+        if self.step:
+            left = (steps - self.step) * self.elapsed / self.step
+        elif budget is not None:
+            left = max(0.0, float(budget) - self.elapsed)
+        else:
+            return  # no update was timed yet
+        took = {record["kind"]: record.get("seconds", 0.0) for record in metrics.read(self.run)}
+        to_come = range(self.step + 1, steps + 1)
+        left += took.get("eval", 0.0) * sum(step % every == 0 or step == steps for step in to_come)
+        left += took.get("sample", 0.0) * (1 + len(sampled & set(to_come[:-1])))
+        end = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
+        self.notify(
+            f"{len(to_come)} update{'s' * (len(to_come) != 1)} to come, about {shown_time(left)} "
+            f"with judging and sounds; ends about {end}"
+        )
+
     def _judge(self) -> float | None:
         """The mean loss of held-out clips, or None when nothing is held out."""
         clips = self.data.held_out[:JUDGED]
         if not clips:
             return None
+        began = time.perf_counter()
         mean = self.learner.judge(clips)
-        self._write("eval", loss=mean)
+        self._write("eval", loss=mean, seconds=time.perf_counter() - began)
         return mean
 
     def _hurry(self) -> None:
@@ -374,8 +456,10 @@ class _Run:
             return
         path = self.run / SAMPLES / f"{name}.wav"
         path.parent.mkdir(exist_ok=True)
+        began = time.perf_counter()
         self.learner.sample(None if name == "before" else self._adapter()).save(path, force=True)
-        self._write("sample", path=str(path))
+        took = time.perf_counter() - began
+        self._write("sample", path=str(path), faults=_heard_faults(path), seconds=took)
 
     def _adapter(self) -> Path:
         return self.learner.write(self.run / ADAPTER, self._facts())
@@ -385,12 +469,16 @@ class _Run:
         if self.best is not None and self.best[0] != self.step:
             self.learner.restore(checkpoints.read(checkpoints.folder(self.run, self.best[0])))
         adapter, is_done = self._adapter(), self.step >= self.plan.steps
-        if is_done and not (self.run / SAMPLES / "after.wav").is_file():
+        after = self.run / SAMPLES / "after.wav"
+        if is_done and not after.is_file():
             self._sample("after")
         draw_losses(self.run)
         losses, said = (self.first_loss, self.best and self.best[1]), self._verdict()
         page = self._page(said) if is_done else None
-        return Tuned(self.run, adapter, page, self.step, self.plan.steps, losses, said, self.stop.signal)
+        wrong = tuple(_heard_faults(after)) if after.is_file() else ()
+        return Tuned(
+            self.run, adapter, page, self.step, self.plan.steps, losses, said, wrong, self.stop.signal
+        )
 
     def _verdict(self) -> str:
         return verdict(
@@ -436,6 +524,10 @@ class _Run:
 
     def _write(self, kind: str, **facts: Any) -> None:
         self.metrics.write({"kind": kind, "step": self.step, **facts})
+
+
+def _heard_faults(clip: Path) -> list[str]:
+    return [str(fault) for fault in faults(Audio.load(clip))]
 
 
 _TITLES = {"before": "Before", "after": "When it was done"}

@@ -29,7 +29,7 @@ from audiogen_core.training import tuning
 from audiogen_core.training.checkpoints import Checkpoint, Table
 from audiogen_core.training.clips import Clip, turn
 from audiogen_core.training.errors import Diverged
-from audiogen_core.training.tuning import OnRecord, OnStage, Tuned, card, known
+from audiogen_core.training.tuning import Notify, OnRecord, OnStage, Tuned, card, known
 from audiogen_core.values import closed
 from audiogen_mlx import blas, cpu
 from audiogen_mlx.catalog import MUSICGEN
@@ -49,6 +49,7 @@ def tune(
     fetch: Fetch | None = None,
     on_stage: OnStage | None = None,
     on_record: OnRecord | None = None,
+    notify: Notify | None = None,
 ) -> Tuned:
     """Tune a MusicGen, or go on with it; see `audiogen_core.training.tuning.tune`.
 
@@ -64,7 +65,13 @@ def tune(
     cpu.keep_memory(True)
     try:
         return tuning.tune(
-            asked, run, begin, program="audiogen-mlx tune", on_stage=on_stage, on_record=on_record
+            asked,
+            run,
+            begin,
+            program="audiogen-mlx tune",
+            on_stage=on_stage,
+            on_record=on_record,
+            notify=notify,
         )
     finally:
         cpu.keep_memory(False)
@@ -192,7 +199,7 @@ class Learner(tuning.Learner):
         )
 
     def sample(self, adapter: Path | None) -> Audio:
-        """A clip of the words of one that is held out. The model is opened anew for it."""
+        """A clip of the words of one that says something to it. The model is opened anew for it."""
         from audiogen_mlx.musicgen.generate import MusicGen
 
         asked, merged = self.asked, () if adapter is None else (str(adapter),)

@@ -43,8 +43,16 @@ def prepare(
             return None
         return parts.codec.encode(clip).values[: parts.config.codebooks], heard
 
-    nothing = NOTHING if parts.config.style is None else NO_STYLE
-    data = clips.prepare(folder, run, seconds, parts.codec.info, encode, on_step, nothing=nothing)
+    data = clips.prepare(
+        folder,
+        run,
+        seconds,
+        parts.codec.info,
+        encode,
+        on_step,
+        nothing=NOTHING if parts.config.style is None else NO_STYLE,
+        understood=parts.tokenizer.literal().understands,
+    )
     captions = dict.fromkeys(clip.caption for clip in (*data.train, *data.held_out))
     return data, {caption: _vectors(parts, caption) for caption in captions}
 

@@ -33,7 +33,7 @@ from audiogen_core.training import clips, tuning
 from audiogen_core.training.checkpoints import Checkpoint, Table
 from audiogen_core.training.clips import Clip, turn
 from audiogen_core.training.errors import Diverged
-from audiogen_core.training.tuning import OnRecord, OnStage, Tuned, card, known
+from audiogen_core.training.tuning import Notify, OnRecord, OnStage, Tuned, card, known
 from audiogen_core.values import closed
 from audiogen_onnx.catalog import CATALOG
 from audiogen_onnx.exporter.adapted import adapted, cost, factors, masked, noam, save
@@ -58,6 +58,7 @@ def tune(
     fetch: Fetch | None = None,
     on_stage: OnStage | None = None,
     on_record: OnRecord | None = None,
+    notify: Notify | None = None,
 ) -> Tuned:
     """Tune a VampNet, or go on with it; see `audiogen_core.training.tuning.tune`.
 
@@ -72,7 +73,14 @@ def tune(
 
     with torch.random.fork_rng():
         return tuning.tune(
-            asked, run, begin, program="audiogen-onnx tune", on_stage=on_stage, on_record=on_record
+            asked,
+            run,
+            begin,
+            program="audiogen-onnx tune",
+            captioned=False,
+            on_stage=on_stage,
+            on_record=on_record,
+            notify=notify,
         )
 
 
