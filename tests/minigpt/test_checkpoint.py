@@ -63,6 +63,11 @@ def test_best_is_the_lowest_validation_loss(tmp_path: Path) -> None:
         _save(tmp_path, step, loss)
     assert checkpoint.find(tmp_path, "best").step == 2
     assert checkpoint.find(tmp_path, "last").step == 4
+    assert checkpoint.find(tmp_path, "better").step == 4  # of which nobody knows that it is worse
+    _save(tmp_path, 5, 2.0)
+    assert checkpoint.find(tmp_path, "better").step == 2
+    _save(tmp_path, 6, 0.5)
+    assert checkpoint.find(tmp_path, "better").step == 6
 
 
 def test_best_without_validation_is_the_newest(tmp_path: Path) -> None:

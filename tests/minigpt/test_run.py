@@ -35,6 +35,7 @@ from audiogen_core.training.signals import Stop
 from audiogen_minigpt import checkpoint
 from audiogen_minigpt.codec_choice import choose_codec
 from audiogen_minigpt.info import codes_info
+from audiogen_minigpt.options import Load
 from audiogen_minigpt.run import RunReport, run
 from audiogen_minigpt.settings import Settings, TrainConfig
 
@@ -111,6 +112,20 @@ def test_every_stage_once(music: Path, tmp_path: Path) -> None:
     after = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != "report.jsonl"}
     same = {path for path in before if before[path] == after[path]}
     assert {path.name for path in set(before) - same} <= {"meta.json", "plan.json"}
+
+
+def test_what_validation_found_best_is_judged_and_plays(music: Path, tmp_path: Path) -> None:
+    """A rate at which the loss rises: the checkpoint before that is taken in the end, and in generate."""
+    out, settings = tmp_path / "run1", Settings({**SMALL.train, "lr": 2.0, "eval_every": 1}, SMALL.shape)
+    result = _run(music, out, settings=settings)
+    losses = {record["step"]: record["loss"] for record in metrics.read(out) if record["kind"] == "eval"}
+    best = min(losses, key=losses.__getitem__)
+    assert best < result.step == 4
+    assert json.loads((out / "eval.json").read_text())["step"] == best
+    assert Recipe.read(out / "free" / "sample-1.wav").revision == f"step-{best:08d}"
+    assert Load(str(out)).chosen == "better" and Load(str(out), which="last").chosen == "last"
+    assert result.verdict and f"best after {best} of 4 updates" in result.verdict.sentence
+    assert _run(music, out, settings=settings).done == ()
 
 
 def test_stopped_and_gone_on_with(music: Path, tmp_path: Path) -> None:

@@ -244,11 +244,12 @@ def at(path: str | Path, revision: str) -> Path:
 def find(path: str | Path, which: str = "last") -> Checkpoint:
     """The checkpoint that a path means: a run's folder, a checkpoint's own, or a name in the catalogue.
 
-    which  of a run: "last", the newest, or "best", the one with the lowest loss on validation data
+    which  of a run: "last", the newest; "best", the one with the lowest loss on validation data; "better",
+           the newest unless that was judged and is worse than the best
 
     Raises ModelError when there is none.
     """
-    check_choice("checkpoint", which, ("last", "best"))
+    check_choice("checkpoint", which, ("last", "best", "better"))
     path = place(path)
     if not (path / FOLDER).is_dir():
         return read(path)
@@ -256,7 +257,7 @@ def find(path: str | Path, which: str = "last") -> Checkpoint:
     last = next(newest_first, None)
     if last is None:
         raise ModelError(f"{path / FOLDER}: no valid checkpoint; train first")
-    if which == "last":
+    if which == "last" or (which == "better" and last.state.get("val_loss") is None):
         return last
     scored = [each for each in (last, *newest_first) if each.state.get("val_loss") is not None]
     return min(scored, key=lambda each: float(each.state["val_loss"]), default=last)

@@ -258,7 +258,7 @@ def evaluate(judging: Judging, shown: Shown) -> None:
         result = evaluate(
             judging.model,
             judging.data,
-            which="best" if judging.best else "last",
+            which=judging.chosen,
             windows=judging.windows,
             clips=judging.clips,
             seconds=judging.seconds,
@@ -276,8 +276,8 @@ def export(exporting: Exporting, into: Into) -> None:
     """Write a model for use elsewhere: for transformers' GPT-2, as safetensors, or light for `generate`."""
     from audiogen_minigpt.export import export
 
-    which = "best" if exporting.best else "last"
-    folder = export(exporting.model, into.output, exporting.format, which=which, force=exporting.force)
+    chosen = exporting.chosen
+    folder = export(exporting.model, into.output, exporting.format, which=chosen, force=exporting.force)
     _tell({"path": str(folder)}, into)
 
 

@@ -97,7 +97,7 @@ def evaluate(
     Of a checkpoint that lies in no run, a package's say, they are written into the current folder.
 
     data     a folder of codes; None: the one the run was trained on
-    which    the checkpoint: "last" or "best"
+    which    the checkpoint: "last", "best" or "better"; see `checkpoint.find`
     windows  how many fixed windows the losses are measured on, at most
     clips    how many tracks are continued, each for the second half of `seconds`; 0 needs no codec
     codec    the codec's name or path, where the data's own name is not enough
@@ -279,6 +279,8 @@ def verdict(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) -> Ver
         )
     elif gain is not None and gain > CLEAR * own:
         parts.append("it still gets better with time")
+    if curve and evaluation.step < curve[-1][0]:
+        parts.append(f"it was best after {evaluation.step:,} of {curve[-1][0]:,} updates, and so it plays")
     parts += _by_heart(evaluation)
     if evaluation.split != "val":
         parts.append("nothing was held out to judge by, so this says nothing of other music")

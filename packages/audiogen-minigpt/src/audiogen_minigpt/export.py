@@ -42,7 +42,7 @@ def export(
     out     a folder that does not exist yet, or is empty; it appears whole or not at all
     format  "hf", a folder for transformers; "safetensors", this package's own names; "auto", the first where
             it is possible; "light", a checkpoint in float16 that generates but cannot be trained on
-    which   of a run's checkpoints: "last", or "best" on the validation data
+    which   of a run's checkpoints: "last", "best" or "better"; see `checkpoint.find`
     force   what was exported there before gives way
 
     Raises OptionError when transformers has no such model or `out` is taken, ModelError when there is no

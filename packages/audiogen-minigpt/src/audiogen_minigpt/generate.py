@@ -104,8 +104,7 @@ class Generator(Model):
             torch.set_num_threads(opening.threads)
         threads = use_threads(torch.get_num_threads())
         device = choose_device(opening.device)
-        which = "best" if opening.best else "last"
-        model, config, facts = checkpoint.load_model(source, which=which, device=str(device))
+        model, config, facts = checkpoint.load_model(source, which=opening.chosen, device=str(device))
         name = opening.codec or str(facts.get("codec"))
         ops = opening.ops or ("torch:cuda" if device.type == "cuda" else "torch")
         codec = codecs.load_codec(name, ops, opening.fetch)
@@ -263,7 +262,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
     from audiogen_core.codecs.catalog import CATALOG as CODECS
 
     policy = hub.Policy(offline=offline, listed=True, notify=warnings.warn)
-    saved = checkpoint.find(load.model, "best" if load.best else "last")
+    saved = checkpoint.find(load.model, load.chosen)
     facts = saved.facts
     settings = resolve(options, saved.sampling, facts["sample_rate"], facts["hop_length"])
     codec = load.codec or str(facts["codec"])
@@ -282,7 +281,7 @@ def estimate(load: Load, options: Options, *, offline: bool) -> dict[str, Any]:
 def sound(load: Load, options: Options) -> Sound:
     """What a run makes, as the checkpoint says. Raises ModelError."""
     path = load.model if load.revision is None else checkpoint.at(load.model, load.revision)
-    facts = checkpoint.find(path, "best" if load.best else "last").facts
+    facts = checkpoint.find(path, load.chosen).facts
     codec = FACTS.get(str(facts.get("codec")))
     seconds, clip = options.seconds, options.prompt_audio
     if clip is not None and options.after != options.only_new:

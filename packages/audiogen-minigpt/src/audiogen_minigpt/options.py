@@ -135,6 +135,11 @@ class Trained(Described):
     _: KW_ONLY
     best: Annotated[bool, option("Take the checkpoint with the lowest validation loss.")] = False
 
+    @property
+    def chosen(self) -> str:
+        """Which checkpoint of a run is taken; see `checkpoint.find`."""
+        return "best" if self.best else "better"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Load(JobLoad, Trained):
@@ -153,6 +158,11 @@ class Load(JobLoad, Trained):
         super().__post_init__()
         if self.which is not None:
             object.__setattr__(self, "best", self.which == "best")
+
+    @property
+    def chosen(self) -> str:
+        """Which checkpoint of a run is taken; see `checkpoint.find`."""
+        return self.which or super().chosen
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def write_page(
         f"{config.codebooks} codebooks",
         "began with": str(state.state["config"].get("start") or "nothing"),
         "training": f"{state.step:,} updates, {length(state.state['progress']['elapsed'])}",
+        "judged and played": f"as it was after {evaluation.step:,} updates",
     }
     costs: list[Sequence[Any]] = [
         ("bits for a second of audio", ""),

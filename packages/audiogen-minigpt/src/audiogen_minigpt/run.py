@@ -60,6 +60,9 @@ MOST, FEWEST = 256, 32
 SIZES = ((3, 10.0), (3, 6.0), (2, 6.0), (1, 6.0), (1, 4.0))
 """How many clips are made in the end, and how long each is: the more time the more."""
 
+PLAYED = "better"
+"""The checkpoint that is judged and plays in the end, as in `generate`; see `checkpoint.find`."""
+
 BENT = {"noise": 0.15, "batch": 4}
 """Settings of a run that goes on from the demo model, unless somebody says otherwise: the noise that it was
 trained with, and small steps, of which more fit into minutes."""
@@ -402,11 +405,12 @@ class _Run:
     def finish(self, result: TrainResult) -> RunReport:
         """Judge the model, make sounds with it, and write the page."""
         count, seconds = self._sounds()
-        evaluation = read_evaluation(self.out)
-        if evaluation is None or evaluation.step != result.step:
+        evaluation, step = read_evaluation(self.out), checkpoint.find(self.out, PLAYED).step
+        if evaluation is None or evaluation.step != step:
             evaluation = evaluate(
                 self.out,
                 self.out / DATA,
+                which=PLAYED,
                 windows=self._windows(),
                 clips=count,
                 seconds=seconds,
@@ -415,7 +419,7 @@ class _Run:
                 on_step=self.steps_of("judge"),
             )
             self.done.append("judge")
-        if self._sample(result.step, count, seconds):
+        if self._sample(step, count, seconds):
             self.done.append("sample")
         found = verdict(evaluation, metrics.read(self.out))
         commands = self._next(found, result.step)
