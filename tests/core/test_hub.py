@@ -55,7 +55,7 @@ def test_first_run_brings_every_file_and_says_so(server: LoopbackHub) -> None:
     assert (folder / "config.json").read_bytes() == CONFIG
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert len(said) == 1
-    for word in ("tiny", "0.2 MB", REPO, str(folder), "MIT", "Made for tests."):
+    for word in ("tiny", "200.0 kB", REPO, str(folder), "MIT", "Made for tests."):
         assert word in said[0]
     total = len(CONFIG) + len(WEIGHTS)
     assert steps[-1] == (total, total)
@@ -253,7 +253,7 @@ def test_a_short_disk_is_refused_before_the_download(
     server: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10**6))  # type: ignore[attr-defined]
-    with pytest.raises(DownloadError, match=r"needs 0\.2 MB .* has 1\.0 MB free; make room"):
+    with pytest.raises(DownloadError, match=r"needs 200\.0 kB .* has 1\.0 MB free; make room"):
         hub.fetch(spec(), ALLOWED)
     assert server.gets("model.safetensors") == []
 
