@@ -128,7 +128,7 @@ class Prompts:
         """What a word that is not known may have been meant for, to be put behind it."""
         own = [each for names in self.knows.values() for words in names.values() for each in words]
         known = {part.lower() for saying in [*own, *self.means, *self.nearest] for part in saying.split()}
-        close = get_close_matches(word.lower(), known, n=1, cutoff=SPELT)
+        close = [] if word.lower() in known else get_close_matches(word.lower(), known, n=1, cutoff=SPELT)
         return f" (did you mean {close[0]}?)" if close else ""
 
     def table(self) -> dict[str, dict[str, str]]:
