@@ -126,8 +126,7 @@ class Prompts:
 
     def hint(self, word: str) -> str:
         """What a word that is not known may have been meant for, to be put behind it."""
-        own = [each for names in self.knows.values() for words in names.values() for each in words]
-        known = {part.lower() for saying in [*own, *self.means, *self.nearest] for part in saying.split()}
+        known = {part.lower() for saying in self._words for part in saying.split()}
         close = [] if word.lower() in known else get_close_matches(word.lower(), known, n=1, cutoff=SPELT)
         return f" (did you mean {close[0]}?)" if close else ""
 
@@ -178,10 +177,15 @@ class Prompts:
         }
 
     @property
+    def _words(self) -> list[str]:
+        """All words: the model's own, and those that stand for them or near them."""
+        own = [word for names in self.knows.values() for words in names.values() for word in words]
+        return [*own, *self.means, *self.nearest]
+
+    @property
     def _sayings(self) -> re.Pattern[str]:
         """Anything there is a word for, the longest first: "hip hop beat" is known, "hip hop" another's."""
-        own = [word for names in self.knows.values() for words in names.values() for word in words]
-        sayings = sorted([*own, *self.means, *self.nearest], key=len, reverse=True)
+        sayings = sorted(self._words, key=len, reverse=True)
         words = "|".join(re.escape(saying).replace(r"\ ", r"\s+") for saying in sayings)
         number = r"(?P<bpm>\d{1,4}(?:\.\d+)?)\s*(?:bpm|beats\s+per\s+minute)"
         no = r"(?:(?P<no>no|not|without)\s+(?:(?:an?|any)\s+)?)?"

@@ -149,7 +149,8 @@ def run(**given: Any) -> None:
         from audiogen_minigpt.run import preview, run
 
         told: dict[str, Any] = {"codec": codec, "settings": _settings(given, running), "workers": workers}
-        told |= {"from_scratch": running.from_scratch, "on_stage": stages.begin, "notify": stages.tell}
+        told |= {"from_scratch": running.from_scratch, "new_data": running.new_data}
+        told |= {"on_stage": stages.begin, "notify": stages.tell}
         if running.dry_run:
             plan = preview(source.folder, output, offline=source.offline, **told)
             cli.emit(plan, json=into.json)
@@ -158,7 +159,6 @@ def run(**given: Any) -> None:
             result = run(
                 source.folder,
                 output,
-                new_data=running.new_data,
                 on_record=stages.status.on_record,
                 fetch=source.fetch(into),
                 **told,

@@ -67,8 +67,6 @@ BENT = {"noise": 0.15, "batch": 4}
 """Settings of a run that goes on from the demo model, unless somebody says otherwise: the noise that it was
 trained with, and small steps, of which more fit into minutes."""
 
-_BOTH = "{}: holds the audio, and the sounds made would join it; name another run"
-
 OnStep = Callable[[float, float], None]
 Notify = Callable[[str], None]
 
@@ -134,12 +132,8 @@ def run(
     Raises OptionError when both folders are one, or encoding alone takes far longer than the time, and what
     `encode`, `train` and `evaluate` raise.
     """
-    out, folder = Path(out), Path(folder)
-    if out.resolve() == folder.resolve():
-        raise OptionError(_BOTH.format(out))
-    require_room(out / REPORT)
-    settings = settings or Settings()
-    _check(settings, from_scratch)
+    out, folder, settings = Path(out), Path(folder), settings or Settings()
+    _check(folder, out, settings, from_scratch)
     if time is not None:
         seconds = parse_time(time) if isinstance(time, str) else float(time)
         settings = Settings({"seconds": seconds}).over(settings)
@@ -165,6 +159,7 @@ def preview(
     settings: Settings,
     from_scratch: bool,
     workers: int | None,
+    new_data: bool,
     offline: bool,
     on_stage: Callable[[str], OnStep | None],
     notify: Notify,
@@ -173,13 +168,10 @@ def preview(
 
     Raises as `run` does before it writes anything.
     """
-    if out.resolve() == folder.resolve():
-        raise OptionError(_BOTH.format(out))
-    require_room(out / REPORT)
-    _check(settings, from_scratch)
+    _check(folder, out, settings, from_scratch)
     asked = _Run(folder, out, settings, codec, Stop(), notify, None)
     asked.begin = on_stage
-    return asked.preview(from_scratch, workers, offline=offline)
+    return asked.preview(from_scratch, workers, new_data, offline=offline)
 
 
 @dataclass
@@ -272,18 +264,20 @@ class _Run:
 
         Nothing of it has been changed by then.
         """
-        if before is not None and before.start is not None and from_scratch:
+        if before is None:
+            return
+        if before.start is not None and from_scratch:
             raise OptionError(
                 f"{self.out}: began with the model {before.start}; from scratch is for another run",
                 "from_scratch",
             )
-        known = {entry.path for group in read_codes_plan(self.out / DATA) for entry in group}
-        if before is None or new_data or not known or not self.folder.is_dir():
+        if new_data or not self.folder.is_dir():
             return
-        if known.isdisjoint(scan(self.folder)[0]):
+        known = {entry.path for group in read_codes_plan(self.out / DATA) for entry in group}
+        if known and known.isdisjoint(scan(self.folder)[0]):
             raise OptionError(
                 f"{self.folder}: holds none of the {len(known)} files that {self.out} was made of; "
-                "name another run, or go on with other music by new_data",
+                "name another run, or go on with other music with --new-data",
                 "new_data",
             )
 
@@ -326,10 +320,12 @@ class _Run:
                 told = told.over(Settings({"eval_windows": 16, "log_every": 1}))
         return told.resumed(before, facts) if before else told.config(facts)
 
-    def preview(self, from_scratch: bool, workers: int | None, *, offline: bool) -> dict[str, Any]:
+    def preview(
+        self, from_scratch: bool, workers: int | None, new_data: bool, *, offline: bool
+    ) -> dict[str, Any]:
         """What this run would do. Nothing is written, and nothing fetched."""
         before = load_config(self.out)
-        self._check_begun(before, from_scratch, new_data=True)
+        self._check_begun(before, from_scratch, new_data)
         self.budget = self._asked(before is not None)
         asked = self.codec or (before.codec if before else None)
         codec, pace, to_fetch = self._codec_without_fetching(asked, offline)
@@ -587,8 +583,11 @@ class _Run:
         return True
 
 
-def _check(settings: Settings, from_scratch: bool) -> None:
+def _check(folder: Path, out: Path, settings: Settings, from_scratch: bool) -> None:
     """Refuse what cannot be, before any long work. Raises OptionError, and ModelError for no model."""
+    if out.resolve() == folder.resolve():
+        raise OptionError(f"{out}: holds the audio, and the sounds made would join it; name another run")
+    require_room(out / REPORT)
     if {"steps", "seconds"} <= set(settings.train):
         raise OptionError("give a number of steps or a time, not both", "steps", "seconds")
     if (start := settings.train.get("start")) is not None:

@@ -182,13 +182,15 @@ def training(now: Progress) -> str:
         for each in reversed(now.samples[-6:])
     )
     bar = "<progress></progress>" if now.state == "running" else ""
-    report = f'<a href="v1/trainings/{quote(now.name)}/report" target="_blank">The report</a>'
-    notes = [escape(now.said)] + [f"Left out: {escape(', '.join(now.left_out))}"] * bool(now.left_out)
-    notes += [report] * (now.state == "done")
+    lines = [escape(now.said)]
+    if now.left_out:
+        lines.append(f"Left out: {escape(', '.join(now.left_out))}")
+    if now.state == "done":
+        lines.append(f'<a href="v1/trainings/{quote(now.name)}/report" target="_blank">The report</a>')
     return (
         f'<div class="status" role="status"><span><b>{escape(now.name)}</b></span>'
         f"<span>{escape(' · '.join(facts))}</span>{bar}"
-        + "".join(f"<p class='note'>{each}</p>" for each in notes)
+        + "".join(f"<p class='note'>{each}</p>" for each in lines)
         + "</div>"
         f'{_curve(now.records)}<ul class="samples">{heard}</ul>'
     )
